@@ -1,0 +1,1 @@
+//! The laboratory of Aldis: simulated modems, channels, disks and clocks around the real switch.

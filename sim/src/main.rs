@@ -1,0 +1,3 @@
+//! The `aldis-sim` program.
+
+fn main() {}

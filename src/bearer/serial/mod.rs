@@ -1,0 +1,1 @@
+//! Messages over a half-duplex serial HF modem.

@@ -1,0 +1,243 @@
+//! The checked plan: what every other part of the node is built from. Low-level text became high-level values exactly once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::emcon::State;
+use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
+use crate::route::Table;
+use crate::time::Duration;
+use crate::units::Bps;
+
+/// A whole checked profile.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// The node itself.
+    pub node: NodePlan,
+    /// Bounds on what peers may use.
+    pub limits: Limits,
+    /// SMTP and LMTP listeners, in profile order.
+    pub listeners: Vec<ListenerPlan>,
+    /// Users who may authenticate: name to Argon2 PHC string and ceiling.
+    pub users: BTreeMap<String, UserPlan>,
+    /// Static routes.
+    pub routes: Table,
+    /// Local mailboxes.
+    pub local: LocalPlan,
+    /// Attempt, warning and expiry times per precedence.
+    pub retry: BTreeMap<Precedence, RetryPlan>,
+    /// Precedence rules at this node.
+    pub precedence: PrecedencePlan,
+    /// Neighbours over the air.
+    pub peers: Vec<PeerPlan>,
+    /// Bearers.
+    pub bearers: Vec<BearerPlan>,
+}
+
+/// `[node]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodePlan {
+    /// Short name, known to the peers; origin of transfers.
+    pub name: PeerName,
+    /// Name in SMTP greetings, Received fields and DSNs.
+    pub hostname: String,
+    /// Where everything durable lives.
+    pub state_dir: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Mode of the control socket, e.g. 0o600.
+    pub socket_mode: u32,
+    /// Takes what is addressed to postmaster, and reports about `<>` mail.
+    pub postmaster: Mailbox,
+    /// True when an operator vouches for the machine's clock; false asks the kernel (A7).
+    pub clock_trusted: bool,
+}
+
+/// `[limits]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct Limits {
+    /// Largest message accepted.
+    pub message_bytes: u64,
+    /// Recipients per transaction.
+    pub recipients: usize,
+    /// SMTP sessions at once, all listeners.
+    pub sessions: usize,
+    /// Sessions at once from one address.
+    pub sessions_per_address: usize,
+    /// Idle time of a session before 421.
+    pub session_idle: Duration,
+    /// Longest session.
+    pub session_total: Duration,
+    /// Errors in one session before 421.
+    pub session_errors: u32,
+    /// Received fields before 554 5.4.6.
+    pub received_fields: usize,
+    /// Message bytes in flight in all sessions before 452.
+    pub in_flight_bytes: u64,
+    /// Messages kept in memory for the scheduler.
+    pub active_messages: usize,
+    /// Free disk space below which mail is answered 452.
+    pub disk_floor_bytes: u64,
+    /// Onward SMTP and LMTP connections at once.
+    pub deliveries: usize,
+    /// How long finished messages stay for `track`, and duplicate keys beyond message expiry.
+    pub keep_done: Duration,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenerKind {
+    /// MTA to MTA.
+    Relay,
+    /// Mail client to MTA (RFC 6409).
+    Submission,
+    /// LMTP server side.
+    Lmtp,
+}
+
+/// TLS on a listener.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TlsPlan {
+    /// PEM chain.
+    pub certificate: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+    /// TLS from the first byte (465) instead of STARTTLS.
+    pub implicit: bool,
+}
+
+/// One `[[listener]]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct ListenerPlan {
+    /// Its name, also its key on the ready line.
+    pub name: String,
+    /// What it speaks.
+    pub kind: ListenerKind,
+    /// Where.
+    pub address: SocketAddr,
+    /// TLS, when offered.
+    pub tls: Option<TlsPlan>,
+    /// Whether AUTH is offered (inside TLS, or to loopback peers).
+    pub auth: bool,
+    /// Whether MAIL needs AUTH first (always true for untrusted peers of a submission listener).
+    pub auth_required: bool,
+    /// Networks whose peers may relay anywhere and set any precedence: address and prefix length.
+    pub trust: Vec<(std::net::IpAddr, u8)>,
+    /// Highest precedence honoured from an unauthenticated, untrusted peer (D6).
+    pub max_precedence: Precedence,
+}
+
+/// One `[[user]]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct UserPlan {
+    /// Argon2 PHC string.
+    pub password_hash: String,
+    /// Highest precedence this user may set.
+    pub max_precedence: Precedence,
+}
+
+/// `[local]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct LocalPlan {
+    /// Maildirs live at `<maildir>/<local part>/`.
+    pub maildir: PathBuf,
+    /// Local parts that exist; empty accepts any.
+    pub users: Vec<String>,
+}
+
+/// `[retry.LEVEL]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct RetryPlan {
+    /// Waits between attempts; the last repeats.
+    pub after: Vec<Duration>,
+    /// When a delay DSN is due.
+    pub warn: Duration,
+    /// When the message expires, unless it says otherwise.
+    pub expire: Duration,
+}
+
+/// `[precedence]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct PrecedencePlan {
+    /// Level of a message that states none.
+    pub default: Precedence,
+    /// Whether MMHS-Primary-Precedence in the header counts when no parameter was given.
+    pub mmhs: bool,
+}
+
+/// One `[[peer]]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerPlan {
+    /// The peer's node name.
+    pub name: PeerName,
+    /// Its station number on the net, 0..=7.
+    pub station: u8,
+    /// How traffic with it is protected.
+    pub protection: Protection,
+    /// One or two keys; empty only when protection is off. The first is used for sending.
+    pub keys: Vec<LinkKey>,
+}
+
+/// How the key line reaches the modem.
+#[derive(Clone, PartialEq, Debug)]
+pub enum KeyingPlan {
+    /// RTS keys, CTS clears to send, DCD is carrier.
+    Lines,
+    /// The simulated modem's side channel: a Unix socket.
+    Socket(PathBuf),
+}
+
+/// One `[[bearer]]` of kind `serial`
+#[derive(Clone, PartialEq, Debug)]
+pub struct BearerPlan {
+    /// Its name.
+    pub id: BearerId,
+    /// The tty.
+    pub device: PathBuf,
+    /// Line rate of the tty.
+    pub baud: u32,
+    /// Key line.
+    pub keying: KeyingPlan,
+    /// Waveform facts from the modem's sheet in hw/, for the chosen rate and interleaver.
+    pub waveform: Waveform,
+    /// Own station number on the net, 0..=7.
+    pub station: u8,
+    /// Peers heard here.
+    pub peers: Vec<PeerName>,
+    /// State at first start; afterwards the persisted order wins (B4).
+    pub emcon: State,
+    /// Cap of one transmission (D4).
+    pub max_transmission: Duration,
+    /// Cap when both ways hold ROUTINE or less.
+    pub max_transmission_routine: Duration,
+    /// Largest encoded payload (D5).
+    pub max_payload_bytes: u64,
+    /// Whether mail that asks for protection may go here (C4).
+    pub protected: bool,
+    /// Carrier present longer than this is an alarm (A6).
+    pub carrier_stuck_after: Duration,
+}
+
+/// What a core must know of its modem's waveform.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Waveform {
+    /// Data rate.
+    pub rate: Bps,
+    /// Interleaver letter, for people.
+    pub interleaver: String,
+    /// Preamble.
+    pub preamble: Duration,
+    /// One interleaver block.
+    pub block: Duration,
+    /// Bits the modem adds at the end of a transmission (EOM and flush).
+    pub tail_bits: u32,
+    /// Best frame length at this rate, overhead included: the modem's unit of loss where known.
+    pub frame_bytes: u32,
+    /// Last symbol of one station to first preamble symbol of the other.
+    pub turnaround: Duration,
+    /// Bytes the modem buffers at most.
+    pub buffer_bytes: u32,
+    /// Whether the modem can abort at once; decides the figure `emcon set` states (B2).
+    pub can_abort: bool,
+}

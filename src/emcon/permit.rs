@@ -1,0 +1,97 @@
+//! The permit a core must be handed before it can radiate, and the emission that comes of it.
+
+use core::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Gate;
+use crate::mail::BearerId;
+use crate::time::{Duration, Instant};
+
+/// Leave to feed one transmitter once, at most two interleaver blocks. Only [`Gate::permit`] makes one.
+///
+/// It borrows the gate, so no order can fall between the permit and the emission made from it.
+#[must_use]
+pub struct AirPermit<'gate> {
+    pub(super) bearer: BearerId,
+    pub(super) until: Instant,
+    pub(super) epoch: u64,
+    pub(super) gate: PhantomData<&'gate Gate>,
+}
+
+/// What an emission does to the transmitter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Keying {
+    /// Raise the key line; the modem starts its preamble.
+    Key,
+    /// Hand these bytes to the keyed modem.
+    Feed(Vec<u8>),
+}
+
+/// The only thing a driver keys with or writes to a transmitter. Owned, because the driver acts later; stale once the
+/// bearer's epoch has moved on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Emission {
+    bearer: BearerId,
+    keying: Keying,
+    until: Instant,
+    epoch: u64,
+}
+
+impl AirPermit<'_> {
+    /// Which bearer this permit is for.
+    pub fn bearer(&self) -> &BearerId {
+        &self.bearer
+    }
+
+    /// Turns the permit into leave to raise the key line.
+    pub fn key(self) -> Emission {
+        self.emit(Keying::Key)
+    }
+
+    /// Turns the permit into leave to feed `bytes`.
+    pub fn feed(self, bytes: Vec<u8>) -> Emission {
+        self.emit(Keying::Feed(bytes))
+    }
+
+    /// When this leave ends: nothing may be put on the air that would still be radiating then.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    fn emit(self, keying: Keying) -> Emission {
+        Emission { bearer: self.bearer, keying, until: self.until, epoch: self.epoch }
+    }
+}
+
+impl Emission {
+    /// Which bearer it is for.
+    pub fn bearer(&self) -> &BearerId {
+        &self.bearer
+    }
+
+    /// What to do, if the gate has not moved on and the time has not passed. A driver calls this immediately before it keys or
+    /// writes, and drops the emission on `None`.
+    pub fn redeem(self, watch: &EpochWatch, now: Instant) -> Option<Keying> {
+        (self.epoch == watch.current() && now <= self.until).then_some(self.keying)
+    }
+}
+
+/// The bearer's epoch as a driver sees it: every tightening order moves it on.
+#[derive(Clone, Debug, Default)]
+pub struct EpochWatch(Arc<AtomicU64>);
+
+impl EpochWatch {
+    /// The epoch now.
+    pub fn current(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn advance(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// How long a permit may be held before it is used: a driver that was suspended must ask again.
+pub(super) const PERMIT_LIFE: Duration = Duration::from_secs(10);

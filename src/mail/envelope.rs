@@ -1,0 +1,142 @@
+//! The envelope: everything about a message that is not its bytes. It crosses the air whole (link-rules A9).
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Mailbox, MtPriority, PeerName, Precedence, ReversePath, TransferId};
+use crate::time::Wall;
+
+/// RFC 6152, 3030: what BODY= declared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum BodyKind {
+    /// Nothing declared, or BODY=7BIT.
+    #[default]
+    SevenBit,
+    /// BODY=8BITMIME.
+    EightBitMime,
+    /// BODY=BINARYMIME.
+    BinaryMime,
+}
+
+/// RFC 3461 RET: how much of the message a DSN returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Ret {
+    /// The whole message.
+    Full,
+    /// Its header only.
+    Headers,
+}
+
+/// RFC 3461 NOTIFY, when it was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Notify {
+    /// SUCCESS was named.
+    pub success: bool,
+    /// FAILURE was named.
+    pub failure: bool,
+    /// DELAY was named.
+    pub delay: bool,
+}
+
+impl Notify {
+    /// NOTIFY=NEVER.
+    pub const NEVER: Self = Self { success: false, failure: false, delay: false };
+}
+
+/// RFC 2852 by-mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ByMode {
+    /// Return the message when the deadline passes.
+    Return,
+    /// Notify of the delay and go on.
+    Notify,
+}
+
+/// RFC 2852 BY with its deadline made absolute at receipt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeliverBy {
+    /// The deadline.
+    pub deadline: Wall,
+    /// What happens then.
+    pub mode: ByMode,
+    /// The T flag: a "relayed" DSN at each hop.
+    pub trace: bool,
+}
+
+/// One recipient with its DSN parameters.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recipient {
+    /// Where to.
+    pub address: Mailbox,
+    /// NOTIFY as given; `None` means not given, which is not the same as FAILURE,DELAY when relaying.
+    pub notify: Option<Notify>,
+    /// ORCPT as given, `type;xtext` byte for byte.
+    pub orcpt: Option<String>,
+}
+
+impl Recipient {
+    /// A recipient without DSN parameters.
+    pub fn plain(address: Mailbox) -> Self {
+        Self { address, notify: None, orcpt: None }
+    }
+}
+
+/// A message's envelope.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Return path.
+    pub from: ReversePath,
+    /// Recipients, in the order they were given.
+    pub recipients: Vec<Recipient>,
+    /// ENVID as given, xtext byte for byte.
+    pub envid: Option<String>,
+    /// RET as given.
+    pub ret: Option<Ret>,
+    /// The exact MT-PRIORITY number this message carries on; `None` when nothing stated one.
+    pub mt_priority: Option<MtPriority>,
+    /// BODY.
+    pub body: BodyKind,
+    /// SMTPUTF8 was given.
+    pub smtputf8: bool,
+    /// BY, absolute.
+    pub deliver_by: Option<DeliverBy>,
+    /// When the message ceases to be worth sending, whoever holds it. Set at the first Aldis node.
+    pub expires: Wall,
+}
+
+/// Where a submission came from: decides trust, trace and loop checks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// A mail client or MTA on the LAN.
+    Smtp {
+        /// Name of the listener.
+        listener: String,
+        /// The peer's address; `None` on a Unix socket.
+        address: Option<IpAddr>,
+        /// The authenticated user.
+        user: Option<String>,
+    },
+    /// A peer over a bearer.
+    Bearer {
+        /// The neighbour that handed it over (not always its origin).
+        peer: PeerName,
+        /// The transfer, key of duplicate detection.
+        transfer: TransferId,
+    },
+    /// This switch itself (DSNs).
+    Switch,
+}
+
+/// A whole message offered to [`crate::queue`]: the only thing `accept` takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Submission {
+    /// The envelope, recipients already limited to those accepted.
+    pub envelope: Envelope,
+    /// Level of service at this switch.
+    pub precedence: Precedence,
+    /// Who offered it.
+    pub source: Source,
+    /// The bytes as they will be stored: trace field on top, CRLF line ends, no dot stuffing.
+    pub body: std::sync::Arc<[u8]>,
+}

@@ -1,0 +1,19 @@
+//! The nouns that cross borders: addresses, envelopes, precedence, hops, outcomes.
+//!
+//! Everything here is plain data; every other module may import it and it imports none.
+
+mod address;
+mod envelope;
+mod hop;
+mod ids;
+mod key;
+mod outcome;
+mod precedence;
+
+pub use address::{Mailbox, ReversePath};
+pub use envelope::{BodyKind, ByMode, DeliverBy, Envelope, Notify, Recipient, Ret, Source, Submission};
+pub use hop::{Capabilities, Hop};
+pub use ids::{BearerId, BodyRef, MessageId, PeerName, TransferId};
+pub use key::{LinkKey, Protection};
+pub use outcome::{Outcome, RecipientState, Status};
+pub use precedence::{MtPriority, Precedence};

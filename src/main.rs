@@ -1,0 +1,3 @@
+//! The `aldis` program.
+
+fn main() {}

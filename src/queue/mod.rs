@@ -1,0 +1,23 @@
+//! Custody: what was acknowledged is here until it has its final outcome.
+//!
+//! # The states of a message
+//!
+//! | state | meaning | schedulable | goes to |
+//! |---|---|---|---|
+//! | checking | accepted and durable, checks unfinished | no | queued, held, done |
+//! | queued | at least one recipient due or on the air | yes | held, done |
+//! | held | an operator decides | no | queued, done |
+//! | done | every recipient final; kept for track and late acknowledgements | no | (purged); unconfirmed -> delivered |
+//!
+//! Per recipient: `due` -> `on air` -> final, `due` -> final, `held` <-> `due`, and the one late transition
+//! unconfirmed -> delivered (link-rules A4). `aldis queue check` and the simulator verify the table.
+//!
+//! Owns redb (behind [`Disk`]); imports `mail`, `time` and nothing else: it schedules by values and knows no bearer and no SMTP.
+
+mod disk;
+mod record;
+mod store;
+
+pub use disk::{Disk, DiskFile};
+pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
+pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult};

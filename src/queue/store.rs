@@ -1,0 +1,161 @@
+//! The store's contract: a handful of calls, all by completion, on domain records.
+//!
+//! The switch emits these as work and gets a [`StoreResult`] back later. `queue::Engine` executes them synchronously
+//! on a writer thread (`node/`) or inline (the simulator); PostgreSQL shared by several switches would be another executor.
+
+use std::sync::Arc;
+
+use super::record::{MessageRecord, TrackEntry, TransferRecord};
+use crate::mail::{BodyRef, MessageId, Precedence, TransferId};
+use crate::time::Wall;
+
+/// Key of duplicate detection.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum SeenKey {
+    /// A transfer received over the air.
+    Transfer(TransferId),
+}
+
+/// What must hold for a batch to be applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// This key was never seen, or has expired.
+    SeenAbsent(SeenKey),
+    /// The stored message exists and is leased to this owner.
+    LeaseMine {
+        /// Which message.
+        id: MessageId,
+        /// Who must hold it.
+        owner: String,
+    },
+}
+
+/// One change. A batch is applied whole or not at all.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Change {
+    /// Stores an immutable body under a fresh ref.
+    Body(BodyRef, Arc<[u8]>),
+    /// Drops a body nothing refers to any more.
+    DropBody(BodyRef),
+    /// Inserts or replaces a message; the due index follows from it.
+    Message(Box<MessageRecord>),
+    /// Drops a message (its track stays until purged).
+    DropMessage(MessageId),
+    /// Remembers a key until `.1`, which must outlive the message (A3).
+    Seen(SeenKey, Wall),
+    /// Inserts or replaces a frozen transfer.
+    Transfer(Box<TransferRecord>),
+    /// Drops a transfer.
+    DropTransfer(TransferId),
+    /// Bearer state, opaque to the store; `None` drops the key. Keys start with the bearer's name and a NUL.
+    Link(Vec<u8>, Option<Vec<u8>>),
+    /// Node state by name: EMCON orders, MINIMIZE, reserved counters. `None` drops it.
+    Setting(String, Option<Vec<u8>>),
+    /// Adds a line to a message's history.
+    Track(MessageId, TrackEntry),
+}
+
+/// Changes that become durable together.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Batch {
+    /// All must hold, else [`CommitError::Conflict`] and nothing changes.
+    pub conditions: Vec<Condition>,
+    /// Applied in order.
+    pub changes: Vec<Change>,
+}
+
+/// Why a batch was not applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommitError {
+    /// The condition of this index does not hold. Nothing changed.
+    Conflict(usize),
+    /// No room on the disk, or the configured floor of free space is reached. Nothing changed; try later.
+    Full,
+    /// The disk failed. Nothing was promised; the engine refuses all further commits until it has been reopened.
+    Failed(String),
+}
+
+impl std::fmt::Display for CommitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Conflict(i) => write!(f, "condition {i} no longer holds"),
+            Self::Full => f.write_str("no room on the disk"),
+            Self::Failed(why) => write!(f, "the store failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for CommitError {}
+
+/// A request to the store.
+#[derive(Clone, PartialEq, Debug)]
+pub enum StoreCall {
+    /// Make a batch durable.
+    Commit(Batch),
+    /// Lease up to `limit` due messages to `owner`, highest precedence first, then earliest due.
+    Claim {
+        /// Who asks.
+        owner: String,
+        /// Now; leases that ended before it are free.
+        now: Wall,
+        /// End of the new lease.
+        until: Wall,
+        /// Which classes, highest first.
+        classes: Vec<Precedence>,
+        /// How many at most.
+        limit: usize,
+        /// Messages the owner already works on.
+        except: Vec<MessageId>,
+    },
+    /// One message.
+    Load(MessageId),
+    /// A body, whole or a part (`from`, `length`).
+    Read(BodyRef, u64, u64),
+}
+
+/// What came of a [`StoreCall`].
+#[derive(Clone, PartialEq, Debug)]
+pub enum StoreResult {
+    /// Of `Commit`.
+    Committed(Result<(), CommitError>),
+    /// Of `Claim`.
+    Claimed(Result<Vec<MessageRecord>, CommitError>),
+    /// Of `Load`. A corrupt record is an error value, not an abort.
+    Loaded(Result<Option<Box<MessageRecord>>, CommitError>),
+    /// Of `Read`; checked against the digest stored with the body.
+    Read(Result<Arc<[u8]>, CommitError>),
+}
+
+/// Everything a switch needs from the store when it starts.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Opened {
+    /// The store's random epoch: new when the store is new, lost, or found to be a restored copy (A2, C1).
+    pub epoch: u32,
+    /// True when `epoch` was made by this opening.
+    pub fresh: bool,
+    /// All settings.
+    pub settings: Vec<(String, Vec<u8>)>,
+    /// All bearer state.
+    pub links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// All frozen transfers.
+    pub transfers: Vec<TransferRecord>,
+    /// One above the highest message id ever stored here.
+    pub next_message: u64,
+    /// One above the highest body ref ever stored here.
+    pub next_body: u64,
+    /// Records that could not be read, in words: kept aside for the operator, counted, never fatal.
+    pub damaged: Vec<String>,
+}
+
+/// A cheap statement of the store's state.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Health {
+    /// Whether mail can be accepted.
+    pub healthy: bool,
+    /// What SMTP may show when it cannot: no paths, no causes.
+    pub public_text: String,
+    /// Free bytes on the disk.
+    pub free_bytes: u64,
+    /// Messages by precedence rank 0..=5: count and earliest acceptance.
+    pub depth: [(u64, Option<Wall>); 6],
+}
