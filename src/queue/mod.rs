@@ -14,10 +14,19 @@
 //!
 //! Owns redb (behind [`Disk`]); imports `mail`, `time` and nothing else: it schedules by values and knows no bearer and no SMTP.
 
+mod apply;
+mod backend;
 mod disk;
+mod engine;
+mod real_disk;
 mod record;
+mod snapshot;
 mod store;
+mod table;
 
 pub use disk::{Disk, DiskFile};
+pub use engine::{Engine, OpenError, Options, STORE_FILE};
+pub use real_disk::RealDisk;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
+pub use snapshot::{Snapshot, Snapshots};
 pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult};
