@@ -23,6 +23,7 @@
 //! `docs/design.md` walks one message through it.
 
 pub mod bearer;
+pub mod codec;
 pub mod config;
 pub mod emcon;
 pub mod mail;
