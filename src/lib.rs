@@ -29,5 +29,6 @@ pub mod emcon;
 pub mod mail;
 pub mod queue;
 pub mod route;
+pub mod security;
 pub mod time;
 pub mod units;
