@@ -15,6 +15,7 @@
 //! Owns redb (behind [`Disk`]); imports `mail`, `time` and nothing else: it schedules by values and knows no bearer and no SMTP.
 
 mod disk;
+pub mod maildir;
 mod record;
 mod store;
 
