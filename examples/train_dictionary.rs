@@ -382,7 +382,7 @@ fn military(chance: &mut Chance, at: Wall) -> String {
         chance.below(1000),
         chance.below(10_000),
         at.dtg(),
-        i32::from(number) * 2 - 4,
+        number * 2 - 4,
         chance.pick(&["NO CHANGE TO SITUATION.", "TASK COMPLETED.", "PROCEED AS ORDERED.", "REQUEST INSTRUCTIONS."]),
         chance.below(100),
         at.dtg(),

@@ -91,11 +91,9 @@ pub enum TextField {
 /// a BY deadline rounded down to the second (never a later one).
 pub fn carried(envelope: &Envelope) -> Envelope {
     let mut envelope = envelope.clone();
-    if let Some(minutes) = expiry_minutes(envelope.expires) {
-        envelope.expires = wall(minutes, MINUTE_MS);
-    }
+    envelope.expires = expiry_minutes(envelope.expires).and_then(|m| wall(m, MINUTE_MS)).unwrap_or(Wall::NEVER);
     if let Some(by) = &mut envelope.deliver_by {
-        by.deadline = wall(deadline_seconds(by.deadline), SECOND_MS);
+        by.deadline = wall(deadline_seconds(by.deadline), SECOND_MS).unwrap_or(by.deadline);
     }
     envelope
 }
@@ -208,7 +206,7 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
         return Err(DecodeError::Flags);
     }
     let detailed = second & 1 << 6 != 0;
-    let expires = if second & 1 << 4 != 0 { wall(input.signed()?, MINUTE_MS) } else { Wall::NEVER };
+    let expires = if second & 1 << 4 != 0 { input.time(MINUTE_MS)? } else { Wall::NEVER };
     let mt_priority = match second >> 1 & 3 {
         flag::PRIORITY_NONE => None,
         flag::PRIORITY_OF_LEVEL => Some(precedence.mt_priority()),
@@ -224,7 +222,7 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
             return Err(DecodeError::Flags);
         }
         Some(DeliverBy {
-            deadline: wall(input.signed()?, SECOND_MS),
+            deadline: input.time(SECOND_MS)?,
             mode: if by & 1 != 0 { ByMode::Notify } else { ByMode::Return },
             trace: by & 2 != 0,
         })
@@ -301,16 +299,17 @@ fn expiry_minutes(expires: Wall) -> Option<i64> {
         return None;
     }
     let ms = expires.0.saturating_sub(ERA_MS);
-    Some(ms.div_euclid(MINUTE_MS) + i64::from(ms.rem_euclid(MINUTE_MS) != 0))
+    let minutes = ms.div_euclid(MINUTE_MS) + i64::from(ms.rem_euclid(MINUTE_MS) != 0);
+    wall(minutes, MINUTE_MS).map(|_| minutes)
 }
 
 /// Seconds since the era, rounded down.
 fn deadline_seconds(deadline: Wall) -> i64 {
-    deadline.0.saturating_sub(ERA_MS).div_euclid(SECOND_MS)
+    deadline.0.saturating_sub(ERA_MS).div_euclid(SECOND_MS).max(i64::MIN / SECOND_MS)
 }
 
-fn wall(units: i64, unit_ms: i64) -> Wall {
-    Wall(units.saturating_mul(unit_ms).saturating_add(ERA_MS))
+fn wall(units: i64, unit_ms: i64) -> Option<Wall> {
+    units.checked_mul(unit_ms)?.checked_add(ERA_MS).map(Wall)
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -410,8 +409,8 @@ impl<'a> Input<'a> {
         varint::take(&mut self.0).ok_or(DecodeError::Short)
     }
 
-    fn signed(&mut self) -> Result<i64, DecodeError> {
-        self.number().map(varint::unzigzag)
+    fn time(&mut self, unit_ms: i64) -> Result<Wall, DecodeError> {
+        wall(varint::unzigzag(self.number()?), unit_ms).ok_or(DecodeError::Range("time"))
     }
 
     /// A count of at least one.
@@ -664,6 +663,16 @@ mod tests {
         ]
     }
 
+    fn instant() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            any::<i64>(),
+            Just(i64::MIN),
+            Just(i64::MAX),
+            Just(i64::MAX - 1),
+            1_700_000_000_000i64..1_900_000_000_000
+        ]
+    }
+
     fn recipient() -> impl Strategy<Value = Recipient> {
         let notify = proptest::option::of(any::<(bool, bool, bool)>())
             .prop_map(|n| n.map(|(success, failure, delay)| Notify { success, failure, delay }));
@@ -684,8 +693,8 @@ mod tests {
             priority in proptest::option::of(-9i8..=9),
             body in prop_oneof![Just(BodyKind::SevenBit), Just(BodyKind::EightBitMime), Just(BodyKind::BinaryMime)],
             smtputf8 in any::<bool>(),
-            by in proptest::option::of((any::<i64>(), any::<bool>(), any::<bool>())),
-            expires in any::<i64>(),
+            by in proptest::option::of((instant(), any::<bool>(), any::<bool>())),
+            expires in instant(),
             level in 0u8..6,
             hops in proptest::collection::vec("[a-z0-9-]{1,16}", 0..6),
         ) -> AirEnvelope {
