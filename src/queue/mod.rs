@@ -19,6 +19,7 @@ mod backend;
 mod disk;
 mod engine;
 mod real_disk;
+pub mod maildir;
 mod record;
 mod snapshot;
 mod store;
