@@ -567,3 +567,342 @@ impl<'a> Work<'a> {
         Applied { record: self.record, changes, report, unreportable: self.unreportable }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{BodyKind, DeliverBy, Envelope, Mailbox, Recipient};
+    use crate::queue::record::RecipientRecord;
+    use crate::queue::retry::Table;
+    use crate::time::{Duration, Instant};
+
+    #[test]
+    fn the_state_table_is_exactly_this() {
+        // Events in the order of `events()`: frozen withdrawn delivered deferred failed expired unconfirmed cancelled held released
+        for (state, row) in [
+            (due(T0), "f.ddxx.xh."),
+            (RecipientState::OnAir { bearer: "hf1".into() }, ".wddxxxx.."),
+            (RecipientState::Held { why: "x".into() }, ".....x.x.r"),
+            (last(Outcome::Unconfirmed), "..d......."),
+            (last(Outcome::Expired), ".........."),
+            (last(Outcome::Cancelled), ".........."),
+            (last(Outcome::Failed { status: Status(5, 0, 0), diagnostic: String::new() }), ".........."),
+            (last(Outcome::Delivered { by: String::new(), dsn_passed_on: false, is_final: true }), ".........."),
+        ] {
+            for (event, mark) in events().into_iter().zip(row.chars()) {
+                assert_eq!(allows(&state, &event), mark != '.', "{event:?} in {state:?}");
+                let mut r = record(1);
+                r.recipients[0].state = state.clone();
+                let result = settle(now(0), &Context::plain(&policy()), &r, &[(0, event.clone())]);
+                assert_eq!(result.is_ok(), mark != '.', "{event:?} in {state:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_illegal_event_leaves_all_unapplied() {
+        let r = record(2);
+        let error = settle(now(0), &Context::plain(&policy()), &r, &[(0, Event::Expired), (1, Event::Released)]);
+        assert_eq!(error.map_err(|e| e.recipient).err(), Some(1));
+        assert!(settle(now(0), &Context::plain(&policy()), &r, &[(2, Event::Expired)]).is_err());
+    }
+
+    #[test]
+    fn a_temporary_failure_waits_by_the_table_and_counts_attempts() {
+        let mut r = record(1);
+        r.precedence = Precedence::Immediate;
+        let mut at = 0;
+        for (attempt, wait) in [(1, 60), (2, 120), (3, 240), (4, 300), (5, 300)] {
+            r = apply(at, &r, 0, Event::Deferred { diagnostic: "451 later".into() }).record;
+            assert_eq!(r.recipients[0].attempts, attempt);
+            at += wait;
+            assert_eq!(r.recipients[0].state, due(T0.plus(Duration::from_secs(at))));
+        }
+        assert_eq!(r.recipients[0].last_error.as_deref(), Some("451 later"));
+        assert_eq!(r.state, MessageState::Queued);
+    }
+
+    #[test]
+    fn a_transfer_counts_as_one_attempt() {
+        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into() }).record;
+        let r = apply(9, &r, 0, Event::Deferred { diagnostic: "peer has no room".into() }).record;
+        assert_eq!(r.recipients[0].attempts, 1);
+    }
+
+    #[test]
+    fn the_last_outcome_ends_the_message_and_drops_its_body() {
+        let r = record(2);
+        let first = apply(0, &r, 0, delivered(false, true));
+        assert_eq!(first.record.state, MessageState::Queued);
+        assert!(!drops_body(&first));
+        let second = apply(1, &first.record, 1, failed());
+        assert_eq!(second.record.state, MessageState::Done);
+        assert!(drops_body(&second));
+        let context = Context { live_transfers: 1, ..Context::plain(&POLICY) };
+        let kept = settle(now(1), &context, &first.record, &[(1, failed())]).expect("legal");
+        assert!(!drops_body(&kept), "a transfer still refers to the message");
+        assert_eq!(unneeded_bodies(&kept.record), [Change::DropBody(BodyRef(9))]);
+        assert_eq!(unneeded_bodies(&first.record), []);
+    }
+
+    #[test]
+    fn a_late_confirmation_is_kept_and_drops_nothing_twice() {
+        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into() }).record;
+        let r = apply(1, &r, 0, Event::Unconfirmed).record;
+        assert_eq!(r.state, MessageState::Done);
+        let late = apply(2, &r, 0, delivered(true, false));
+        assert!(matches!(
+            late.record.recipients[0].state,
+            RecipientState::Final { outcome: Outcome::Delivered { .. }, .. }
+        ));
+        assert!(!drops_body(&late));
+        assert!(late.changes.iter().any(|c| matches!(c, Change::Track(_, t) if t.event == "confirmed")));
+        assert!(settle(now(3), &Context::plain(&POLICY), &late.record, &[(0, delivered(true, false))]).is_err());
+    }
+
+    #[test]
+    fn reports_follow_notify_and_carry_all_recipients_at_once() {
+        let n = |success, failure| Some(Notify { success, failure, delay: false });
+        let mut r = record(4);
+        r.envelope.recipients[1].notify = n(true, false);
+        r.envelope.recipients[2].notify = n(false, true);
+        r.envelope.recipients[3].notify = Some(Notify::NEVER);
+        let all = |event: &Event| {
+            let events: Vec<_> = (0..4).map(|i| (i, event.clone())).collect();
+            let applied = settle(now(0), &Context::plain(&POLICY), &r, &events).expect("legal");
+            applied
+                .report
+                .map_or(vec![], |r| r.lines.iter().map(|l| (l.address.local().to_string(), l.action)).collect())
+        };
+        let lines = |who: &[&str], action| who.iter().map(|w| ((*w).to_string(), action)).collect::<Vec<_>>();
+        assert_eq!(all(&failed()), lines(&["r0", "r2"], Action::Failed));
+        assert_eq!(all(&delivered(false, true)), lines(&["r1"], Action::Delivered));
+        assert_eq!(all(&delivered(false, false)), lines(&["r1"], Action::Relayed));
+        assert_eq!(all(&delivered(true, false)), [], "the next hop reports");
+        assert_eq!(all(&Event::Deferred { diagnostic: "451".into() }), []);
+    }
+
+    #[test]
+    fn the_trace_flag_asks_for_a_relayed_report_at_every_hop() {
+        let mut r = record(2);
+        r.envelope.recipients[1].notify = Some(Notify::NEVER);
+        r.envelope.deliver_by = Some(DeliverBy { deadline: T0.plus(HOUR), mode: ByMode::Notify, trace: true });
+        let events = [(0, delivered(true, false)), (1, delivered(true, false))];
+        let report = settle(now(0), &Context::plain(&POLICY), &r, &events).expect("legal").report.expect("a report");
+        assert_eq!(report.lines.iter().map(|l| l.action).collect::<Vec<_>>(), [Action::Relayed]);
+    }
+
+    #[test]
+    fn nobody_reports_to_the_null_sender() {
+        let mut r = record(2);
+        r.envelope.from = None;
+        let applied = settle(now(0), &Context::plain(&POLICY), &r, &[(0, failed()), (1, Event::Expired)]).expect("ok");
+        assert_eq!(applied.report, None);
+        assert_eq!(applied.unreportable, [0, 1]);
+    }
+
+    #[test]
+    fn delay_is_reported_once_and_expiry_ends_it() {
+        let r = record(2);
+        let context = Context::plain(&POLICY);
+        assert_eq!(next_wake(&POLICY, &r), Some(T0.plus(4 * HOUR)));
+        assert!(wake(now(4 * 3600 - 1), &context, &r, false).is_none());
+        let late = wake(now(4 * 3600), &context, &r, false).expect("the delay");
+        let report = late.report.expect("a report");
+        assert_eq!(report.lines.len(), 2);
+        assert!(report.lines.iter().all(|l| l.action == Action::Delayed && l.status == Status(4, 4, 1)));
+        assert_eq!(report.lines[0].retry_until, Some(r.envelope.expires));
+        assert!(wake(now(5 * 3600), &context, &late.record, false).is_none(), "once is enough");
+        assert_eq!(next_wake(&POLICY, &late.record), Some(r.envelope.expires));
+        let end = wake(now(5 * 86_400), &context, &late.record, false).expect("the end");
+        assert_eq!(end.record.state, MessageState::Done);
+        assert_eq!(end.report.expect("a report").lines[0].status, Status(5, 4, 7));
+        assert!(wake(now(6 * 86_400), &context, &end.record, false).is_none());
+        assert_eq!(next_wake(&POLICY, &end.record), None);
+    }
+
+    #[test]
+    fn what_was_on_the_air_ends_unconfirmed_and_says_so() {
+        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into() }).record;
+        let end = wake(now(5 * 86_400), &Context::plain(&POLICY), &r, true).expect("the end");
+        assert_eq!(
+            end.record.recipients[0].state,
+            RecipientState::Final { outcome: Outcome::Unconfirmed, at: now(5 * 86_400).wall }
+        );
+        let line = &end.report.expect("a report").lines[0];
+        assert_eq!((line.action, line.cause, line.status), (Action::Failed, Cause::Unconfirmed, Status(5, 4, 7)));
+        let never_keyed = wake(now(5 * 86_400), &Context::plain(&POLICY), &r, false).expect("the end");
+        assert!(matches!(
+            never_keyed.record.recipients[0].state,
+            RecipientState::Final { outcome: Outcome::Expired, .. }
+        ));
+    }
+
+    #[test]
+    fn a_deadline_that_notifies_reports_and_goes_on() {
+        let mut r = record(1);
+        r.envelope.deliver_by = Some(DeliverBy { deadline: T0.plus(HOUR), mode: ByMode::Notify, trace: false });
+        let late = wake(now(3600), &Context::plain(&POLICY), &r, false).expect("the deadline");
+        assert_eq!(late.report.expect("a report").lines[0].status, Status(4, 4, 7));
+        assert_eq!(late.record.state, MessageState::Queued);
+    }
+
+    #[test]
+    fn nothing_ends_while_the_clock_is_not_set() {
+        let unset = Now { set: false, ..now(100 * 86_400) };
+        assert!(wake(unset, &Context::plain(&POLICY), &record(1), false).is_none());
+        let done = apply(0, &record(1), 0, failed()).record;
+        assert_eq!(purge(unset, &POLICY, &done), None);
+        assert_eq!(purge(now(6 * 86_400), &POLICY, &done), None, "kept for track");
+        assert_eq!(purge(now(7 * 86_400), &POLICY, &done), Some(vec![Change::DropMessage(MessageId(3))]));
+        assert_eq!(purge(now(100 * 86_400), &POLICY, &record(1)), None, "never while it waits");
+    }
+
+    #[test]
+    fn a_box_that_boots_in_1970_dates_its_mail_when_gps_comes() {
+        let boot = Wall::from_seconds(60);
+        let mut r = record(1);
+        r.accepted = boot;
+        r.recipients[0].state = due(boot);
+        r.envelope.expires = Wall::NEVER;
+        r.envelope.deliver_by = Some(DeliverBy { deadline: boot.plus(2 * HOUR), mode: ByMode::Return, trace: false });
+        let dated = wake(now(0), &Context::plain(&POLICY), &r, false).expect("dated");
+        assert_eq!(dated.record.accepted, T0);
+        assert_eq!(dated.record.envelope.expires, T0.plus(2 * HOUR));
+        assert_eq!(dated.record.state, MessageState::Queued);
+        assert_eq!(dated.report, None, "no delay is claimed from a clock that was wrong");
+    }
+
+    #[test]
+    fn the_operator_holds_releases_expedites_and_cancels() {
+        let held = hold(now(0), &POLICY, &record(2), "ask the captain").expect("held").record;
+        assert_eq!(held.state, MessageState::Held);
+        assert!(hold(now(0), &POLICY, &held, "again").is_none());
+        let free = release(now(5), &POLICY, &held).expect("released").record;
+        assert_eq!((free.state, &free.recipients[0].state), (MessageState::Queued, &due(now(5).wall)));
+
+        let waiting = apply(0, &record(1), 0, Event::Deferred { diagnostic: "451".into() }).record;
+        let fast = expedite(now(5), &POLICY, &waiting, Precedence::Flash).expect("expedited").record;
+        assert_eq!((fast.precedence, &fast.recipients[0].state), (Precedence::Flash, &due(now(5).wall)));
+        assert!(expedite(now(5), &POLICY, &fast, Precedence::Flash).is_none());
+
+        let gone = cancel(now(9), &Context::plain(&POLICY), &held).expect("cancelled");
+        assert_eq!(gone.record.state, MessageState::Done);
+        assert!(drops_body(&gone));
+        assert!(cancel(now(9), &Context::plain(&POLICY), &gone.record).is_none());
+        assert!(expedite(now(9), &POLICY, &gone.record, Precedence::Flash).is_none());
+    }
+
+    #[test]
+    fn minimize_holds_what_is_below_and_releases_only_its_own() {
+        let r = record(3);
+        let level = Some(Precedence::Immediate);
+        let held = minimize(now(0), &POLICY, &r, &[0, 1, 1, 7], level).expect("held").record;
+        assert!(matches!(&held.recipients[1].state, RecipientState::Held { why } if why == MINIMIZE));
+        assert_eq!(held.recipients[2].state, due(T0), "another hop is not concerned");
+        assert!(minimize(now(0), &POLICY, &held, &[0, 1], level).is_none());
+        let operator = hold(now(1), &POLICY, &held, "ask the captain").expect("held").record;
+        let free = minimize(now(2), &POLICY, &operator, &[0, 1, 2], None).expect("released").record;
+        assert_eq!(free.recipients[0].state, due(now(2).wall));
+        assert!(matches!(&free.recipients[2].state, RecipientState::Held { why } if why != MINIMIZE));
+        let raised = expedite(now(3), &POLICY, &held, Precedence::Flash).expect("raised").record;
+        let free = minimize(now(3), &POLICY, &raised, &[0, 1], level).expect("released").record;
+        assert_eq!(free.recipients[0].state, due(now(3).wall));
+    }
+
+    #[test]
+    fn mail_under_check_waits() {
+        let mut r = record(1);
+        r.state = MessageState::Checking;
+        assert!(settle(now(0), &Context::plain(&POLICY), &r, &[(0, delivered(false, true))]).is_err());
+        let gone = cancel(now(0), &Context::plain(&POLICY), &r).expect("cancelled").record;
+        assert_eq!(gone.state, MessageState::Done);
+    }
+
+    const T0: Wall = Wall::from_seconds(1_795_431_600);
+    const HOUR: Duration = Duration::from_secs(3600);
+    static POLICY: std::sync::LazyLock<Policy> = std::sync::LazyLock::new(policy);
+
+    fn policy() -> Policy {
+        Policy { retry: Table::shipped(), default: Precedence::Routine, mmhs: true, keep_done: 7 * 24 * HOUR }
+    }
+
+    fn now(seconds: u64) -> Now {
+        Now { at: Instant::ZERO, wall: T0.plus(Duration::from_secs(seconds)), set: true }
+    }
+
+    fn due(next_at: Wall) -> RecipientState {
+        RecipientState::Due { next_at }
+    }
+
+    fn last(outcome: Outcome) -> RecipientState {
+        RecipientState::Final { outcome, at: T0 }
+    }
+
+    fn delivered(dsn_passed_on: bool, is_final: bool) -> Event {
+        Event::Delivered { by: "mx.example".into(), dsn_passed_on, is_final }
+    }
+
+    fn failed() -> Event {
+        Event::Failed { status: Status(5, 1, 1), remote: None, diagnostic: "550 no".into() }
+    }
+
+    fn events() -> Vec<Event> {
+        vec![
+            Event::Frozen { bearer: "hf1".into() },
+            Event::Withdrawn { why: String::new() },
+            delivered(false, true),
+            Event::Deferred { diagnostic: String::new() },
+            failed(),
+            Event::Expired,
+            Event::Unconfirmed,
+            Event::Cancelled,
+            Event::Held { why: String::new() },
+            Event::Released,
+        ]
+    }
+
+    fn apply(seconds: u64, record: &MessageRecord, index: u32, event: Event) -> Applied {
+        settle(now(seconds), &Context::plain(&POLICY), record, &[(index, event)]).expect("legal")
+    }
+
+    fn drops_body(applied: &Applied) -> bool {
+        applied.changes.contains(&Change::DropBody(BodyRef(9)))
+    }
+
+    fn record(recipients: usize) -> MessageRecord {
+        MessageRecord {
+            id: MessageId(3),
+            parent: None,
+            envelope: Envelope {
+                from: Some(Mailbox::new("ops@ship.example")),
+                recipients: (0..recipients)
+                    .map(|i| Recipient::plain(Mailbox::new(format!("r{i}@x.example"))))
+                    .collect(),
+                envid: None,
+                ret: None,
+                mt_priority: None,
+                body: BodyKind::SevenBit,
+                smtputf8: false,
+                deliver_by: None,
+                expires: T0.plus(5 * 24 * HOUR),
+            },
+            precedence: Precedence::Routine,
+            source: Source::Smtp { listener: "relay".into(), address: None, user: None },
+            state: MessageState::Queued,
+            recipients: (0..recipients)
+                .map(|_| RecipientRecord {
+                    state: due(T0),
+                    body: BodyRef(9),
+                    attempts: 0,
+                    last_error: None,
+                    delay_reported: false,
+                })
+                .collect(),
+            message_id: None,
+            size_bytes: 10,
+            accepted: T0,
+            lease: None,
+        }
+    }
+}
