@@ -21,6 +21,7 @@ pub mod dsn;
 pub mod outcome;
 mod record;
 pub mod retry;
+pub mod schedule;
 mod store;
 
 pub use accept::{
