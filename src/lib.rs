@@ -28,5 +28,6 @@ pub mod emcon;
 pub mod mail;
 pub mod queue;
 pub mod route;
+pub mod smtp;
 pub mod time;
 pub mod units;
