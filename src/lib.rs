@@ -30,5 +30,6 @@ pub mod mail;
 pub mod queue;
 pub mod route;
 pub mod security;
+pub mod smtp;
 pub mod time;
 pub mod units;
