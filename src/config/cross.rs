@@ -1,0 +1,326 @@
+//! What the tables of a profile must have in common. Each rule is one function; all of them always run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::plan::{
+    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, RetryPlan, UserPlan,
+};
+use super::reader::{Reader, join};
+use crate::mail::{Hop, Precedence, Protection};
+use crate::route::{Pattern, Route, Table};
+use crate::units::show_duration;
+
+/// The parts of a plan, each with the path of its table; what could not be read is absent.
+pub struct Declared<'d> {
+    /// Names of all peers written, sound or not.
+    pub peers: BTreeSet<String>,
+    /// Names of peers that some bearer lists, sound or not.
+    pub carried: BTreeSet<String>,
+    pub node: Option<&'d NodePlan>,
+    pub limits: Option<&'d Limits>,
+    pub listeners: &'d [(String, ListenerPlan)],
+    pub users: &'d [(String, (String, UserPlan))],
+    pub routes: &'d [(String, Route)],
+    pub local: Option<&'d LocalPlan>,
+    pub retry: &'d BTreeMap<Precedence, RetryPlan>,
+    pub peer_plans: &'d [(String, PeerPlan)],
+    pub bearers: &'d [(String, BearerPlan)],
+}
+
+pub fn check(reader: &mut Reader, d: &Declared<'_>) {
+    listeners_have_their_own_addresses(reader, d);
+    passwords_stay_inside_tls(reader, d);
+    listeners_let_somebody_in(reader, d);
+    routes_lead_somewhere(reader, d);
+    postmaster_has_a_route(reader, d);
+    retries_end(reader, d);
+    peers_are_reachable(reader, d);
+    stations_are_distinct(reader, d);
+    bearers_fit_their_waveforms(reader, d);
+    protection_is_what_it_says(reader, d);
+    devices_are_used_once(reader, d);
+    directories_do_not_clash(reader, d);
+    limits_agree(reader, d);
+}
+
+fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {
+    let mut taken = BTreeMap::new();
+    for (path, listener) in d.listeners.iter().filter(|(_, l)| l.address.port() != 0) {
+        if let Some(other) = taken.insert(listener.address, path) {
+            let problem = format!("{} is also the address of {other}", listener.address);
+            reader.problem(&join(path, "address"), problem, "an address of its own");
+        }
+        // RFC 2033 section 5.
+        if listener.kind == ListenerKind::Lmtp && listener.address.port() == 25 {
+            reader.problem(&join(path, "address"), "LMTP must not be served on port 25", "another port");
+        }
+    }
+}
+
+fn passwords_stay_inside_tls(reader: &mut Reader, d: &Declared<'_>) {
+    for (path, listener) in d.listeners {
+        if listener.kind == ListenerKind::Lmtp && listener.auth {
+            reader.problem(&join(path, "auth"), "LMTP has no AUTH here", "false");
+        } else if listener.auth && listener.tls.is_none() && !listener.address.ip().is_loopback() {
+            let problem = format!("passwords would cross the network in clear: {} is no loopback", listener.address);
+            reader.problem(
+                &join(path, "tls"),
+                problem,
+                "tls = { certificate, key }, or a loopback address, or auth = false",
+            );
+        }
+        if listener.auth_required && !listener.auth {
+            reader.problem(&join(path, "auth_required"), "AUTH is required but not offered", "auth = true");
+        }
+    }
+}
+
+fn listeners_let_somebody_in(reader: &mut Reader, d: &Declared<'_>) {
+    if d.listeners.is_empty() {
+        reader.warn("listener", "no listener: mail can only come over the air", "a [[listener]]");
+    }
+    for (path, listener) in d.listeners {
+        if listener.auth_required && d.users.is_empty() && listener.trust.is_empty() {
+            reader.warn(
+                path,
+                "nobody can send here: AUTH is required and there is no [[user]]",
+                "a [[user]], or trust",
+            );
+        }
+        if listener.trust.iter().any(|(_, length)| *length == 0) && !listener.address.ip().is_loopback() {
+            reader.warn(
+                &join(path, "trust"),
+                "everybody may relay anywhere through this listener",
+                "your own networks",
+            );
+        }
+    }
+}
+
+fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
+    if d.routes.is_empty() {
+        reader.problem("route", "no route: every recipient would be refused", "at least one [[route]]");
+    }
+    let own = |target: &str| d.listeners.iter().find(|(_, l)| l.address.to_string() == target);
+    let mut seen = BTreeSet::new();
+    for (path, route) in d.routes {
+        let pattern = match &route.pattern {
+            Pattern::Domain(domain) => domain.clone(),
+            Pattern::Below(domain) => format!("*.{domain}"),
+            Pattern::Any => "*".into(),
+        };
+        if !seen.insert(pattern.clone()) {
+            reader.problem(
+                &join(path, "match"),
+                format!("{pattern} is matched by an earlier route"),
+                "each match once",
+            );
+        }
+        match &route.hop {
+            Hop::Peer(peer) if !d.peers.contains(&*peer.0) => {
+                let peers: Vec<&str> = d.peers.iter().map(String::as_str).collect();
+                reader.problem(&join(path, "to"), format!("there is no [[peer]] named {peer}"), &peers.join(", "));
+            }
+            Hop::Smtp(target) | Hop::Lmtp(target) => {
+                if let Some((listener, _)) = own(target) {
+                    reader.problem(
+                        &join(path, "to"),
+                        format!("leads back to this node's own {listener}"),
+                        "another host",
+                    );
+                }
+            }
+            Hop::Peer(_) | Hop::Local | Hop::Hold => {}
+        }
+    }
+}
+
+/// RFC 5321 section 4.5.1: postmaster is always taken, so it must have somewhere to go.
+fn postmaster_has_a_route(reader: &mut Reader, d: &Declared<'_>) {
+    let Some(node) = d.node else { return };
+    let table = Table { routes: d.routes.iter().map(|(_, r)| r.clone()).collect() };
+    let local_part = node.postmaster.local();
+    match table.hop(&node.postmaster) {
+        None if !d.routes.is_empty() => {
+            let problem = format!("no route for {}: reports would have nowhere to go", node.postmaster);
+            reader.problem("node.postmaster", problem, "an address that a [[route]] matches");
+        }
+        Some(Hop::Local) => {
+            if let Some(local) = d.local
+                && !local.users.is_empty()
+                && !local.users.iter().any(|u| u.eq_ignore_ascii_case(local_part))
+            {
+                let problem = format!("{} has no mailbox: local.users does not list {local_part}", node.postmaster);
+                reader.problem("node.postmaster", problem, &local.users.join(", "));
+            }
+        }
+        None | Some(Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Peer(_) | Hop::Hold) => {}
+    }
+}
+
+fn retries_end(reader: &mut Reader, d: &Declared<'_>) {
+    for (level, retry) in d.retry {
+        if retry.warn >= retry.expire {
+            let problem = format!(
+                "the delay report ({}) is not due before expiry ({})",
+                show_duration(retry.warn),
+                show_duration(retry.expire)
+            );
+            reader.problem(&format!("retry.{level}.warn"), problem, "less than expire");
+        }
+    }
+}
+
+fn peers_are_reachable(reader: &mut Reader, d: &Declared<'_>) {
+    for (path, bearer) in d.bearers {
+        let at = join(path, "peers");
+        if bearer.peers.is_empty() {
+            reader.problem(&at, "a bearer without peers carries nothing", "names of [[peer]] tables");
+        }
+        let mut seen = BTreeSet::new();
+        for peer in &bearer.peers {
+            if !d.peers.contains(&*peer.0) {
+                let peers: Vec<&str> = d.peers.iter().map(String::as_str).collect();
+                reader.problem(&at, format!("there is no [[peer]] named {peer}"), &peers.join(", "));
+            }
+            if !seen.insert(peer) {
+                reader.problem(&at, format!("{peer} stands twice"), "each peer once");
+            }
+        }
+    }
+    for (path, peer) in d.peer_plans {
+        if d.node.is_some_and(|n| n.name == peer.name) {
+            reader.problem(&join(path, "name"), "is this node's own name", "the neighbour's node.name");
+        }
+        if !d.carried.contains(&*peer.name.0) {
+            reader.problem(path, "on no bearer: nothing can reach it", "a [[bearer]] that lists it in peers");
+        }
+    }
+}
+
+fn stations_are_distinct(reader: &mut Reader, d: &Declared<'_>) {
+    for (path, bearer) in d.bearers {
+        let mut taken: BTreeMap<u8, String> = BTreeMap::from([(bearer.station, format!("{path} itself"))]);
+        for (peer_path, peer) in d.peer_plans.iter().filter(|(_, p)| bearer.peers.contains(&p.name)) {
+            if let Some(other) = taken.insert(peer.station, peer_path.clone()) {
+                let problem = format!("station {} on {path} is also that of {other}", peer.station);
+                reader.problem(&join(peer_path, "station"), problem, "a number of its own, 0 to 7");
+            }
+        }
+    }
+}
+
+fn bearers_fit_their_waveforms(reader: &mut Reader, d: &Declared<'_>) {
+    for (path, bearer) in d.bearers {
+        let w = &bearer.waveform;
+        // Start and stop bit stay on the line between us and the modem: ten bits there for eight on the air.
+        let needed = u64::from(w.rate.0) * 10 / 8;
+        if u64::from(bearer.baud) < needed {
+            let problem = format!("{} baud cannot keep {} fed", bearer.baud, w.rate);
+            reader.problem(&join(path, "baud"), problem, &format!("at least {needed}"));
+        }
+        let least = w.preamble + w.block;
+        for (key, cap) in [
+            ("max_transmission", bearer.max_transmission),
+            ("max_transmission_routine", bearer.max_transmission_routine),
+        ] {
+            if cap < least {
+                let problem = format!("{} does not hold preamble and one block", show_duration(cap));
+                reader.problem(&join(path, key), problem, &format!("at least {:.3}s", least.as_secs_f64()));
+            }
+        }
+        if bearer.max_transmission_routine < bearer.max_transmission {
+            let key = join(path, "max_transmission_routine");
+            reader.problem(&key, "shorter than max_transmission", "at least max_transmission");
+        }
+        // Another station's longest transmission is no fault.
+        if bearer.carrier_stuck_after <= bearer.max_transmission_routine {
+            let problem = "a peer's longest transmission would raise the alarm";
+            reader.problem(&join(path, "carrier_stuck_after"), problem, "more than max_transmission_routine");
+        }
+    }
+}
+
+fn protection_is_what_it_says(reader: &mut Reader, d: &Declared<'_>) {
+    for (path, bearer) in d.bearers {
+        for (peer_path, peer) in d.peer_plans.iter().filter(|(_, p)| bearer.peers.contains(&p.name)) {
+            match peer.protection {
+                Protection::Aead => {}
+                Protection::Mac if bearer.protected => reader.warn(
+                    &join(path, "protected"),
+                    format!(
+                        "mail that asks for protection would go to {} in clear unless the modem encrypts",
+                        peer.name
+                    ),
+                    "protection = \"aead\", or protected = false",
+                ),
+                Protection::Off if bearer.protected => reader.problem(
+                    &join(path, "protected"),
+                    format!("{} is not protected at all", peer.name),
+                    "protection = \"aead\", or protected = false",
+                ),
+                Protection::Off => reader.warn(
+                    &join(peer_path, "protection"),
+                    "anyone who can hear this net can forge and read its mail",
+                    "aead, or mac",
+                ),
+                Protection::Mac => {}
+            }
+        }
+    }
+}
+
+fn devices_are_used_once(reader: &mut Reader, d: &Declared<'_>) {
+    let mut taken = BTreeMap::new();
+    for (path, bearer) in d.bearers {
+        let keyed = match &bearer.keying {
+            KeyingPlan::Lines => None,
+            KeyingPlan::Socket(socket) => Some(("keying", socket)),
+        };
+        for (key, device) in [("device", &bearer.device)].into_iter().chain(keyed) {
+            if let Some(other) = taken.insert(device, path) {
+                let problem = format!("{} is already used by {other}", device.display());
+                reader.problem(&join(path, key), problem, "one of its own");
+            }
+        }
+    }
+}
+
+fn directories_do_not_clash(reader: &mut Reader, d: &Declared<'_>) {
+    let (Some(node), Some(local)) = (d.node, d.local) else { return };
+    if local.maildir == node.state_dir {
+        reader.problem(
+            "local.maildir",
+            "is node.state_dir: mailboxes would mix with the store",
+            "a directory of its own",
+        );
+    }
+    if node.socket == node.state_dir || node.socket == local.maildir {
+        reader.problem("node.socket", "is a directory this node uses", "a path of its own");
+    }
+    // sockaddr_un holds 108 bytes, one of them the final NUL.
+    let length = node.socket.as_os_str().len();
+    if length > 107 {
+        reader.problem("node.socket", format!("{length} bytes are too long for a socket"), "at most 107 bytes");
+    }
+    if node.socket_mode & 0o007 != 0 {
+        reader.warn(
+            "node.socket_mode",
+            "every user of this machine may order silence and read the queue",
+            "0600 or 0660",
+        );
+    }
+}
+
+fn limits_agree(reader: &mut Reader, d: &Declared<'_>) {
+    let Some(limits) = d.limits else { return };
+    if limits.in_flight_bytes < limits.message_bytes {
+        reader.problem("limits.in_flight", "less than one message", "at least limits.message");
+    }
+    if limits.sessions_per_address > limits.sessions {
+        reader.problem("limits.sessions_per_address", "more than limits.sessions", "at most limits.sessions");
+    }
+    if limits.session_total < limits.session_idle {
+        reader.problem("limits.session_total", "less than limits.session_idle", "at least limits.session_idle");
+    }
+}

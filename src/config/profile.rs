@@ -1,0 +1,628 @@
+//! From a profile's tables to the parts of a [`Plan`]: one function per table, each reading all its keys before it gives up.
+//!
+//! What concerns more than one table stands in `cross`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::plan::{
+    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, Plan, PrecedencePlan,
+    RetryPlan, TlsPlan, UserPlan, Waveform,
+};
+use super::reader::{Reader, boolean, integer, join, list, parsed, text};
+use super::sheet::{self, Sheet};
+use super::tree::{self, Entry, Value};
+use super::{Files, cross, schema, secrets};
+use crate::emcon::State;
+use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
+use crate::route::{Pattern, Route, Table};
+use crate::time::Duration;
+use crate::units::{Bps, Bytes, parse_duration};
+
+/// Where relative paths start, and how files are read.
+pub struct Context<'c> {
+    pub directory: &'c Path,
+    pub files: &'c dyn Files,
+}
+
+impl Context<'_> {
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+}
+
+/// Builds the plan; `None` when `reader` holds the reasons.
+pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option<Plan> {
+    let mut top = reader.scope(&schema::ROOT, "", Some(root));
+    let tables: BTreeMap<&str, Option<Entry>> = schema::ROOT.keys.iter().map(|k| (k.name, top.raw(k.name))).collect();
+    let table = |name: &str| tables.get(name).and_then(Option::as_ref);
+    if table("node").is_none() {
+        reader.problem("node", "missing", "a [node] table with at least a name");
+    }
+
+    let node = node(reader, context, table("node"));
+    let limits = limits(reader, table("limits"));
+    let listeners = each(reader, "listener", table("listener"), |r, at, e| listener(r, context, at, e));
+    let users = each(reader, "user", table("user"), user);
+    let routes = each(reader, "route", table("route"), |r, at, e| route(r, context, at, e));
+    let state_dir = node.as_ref().map(|n| n.state_dir.clone());
+    let local = local(reader, context, table("local"), state_dir.as_deref());
+    let retry = retry(reader, table("retry"));
+    let precedence = precedence(reader, table("precedence"));
+    let peers = each(reader, "peer", table("peer"), |r, at, e| peer(r, context, at, e));
+    let bearers = each(reader, "bearer", table("bearer"), |r, at, e| bearer(r, context, at, e));
+
+    let declared = cross::Declared {
+        peers: names(table("peer")),
+        carried: carried(table("bearer")),
+        node: node.as_ref(),
+        limits: limits.as_ref(),
+        listeners: &listeners,
+        users: &users,
+        routes: &routes,
+        local: local.as_ref(),
+        retry: &retry,
+        peer_plans: &peers,
+        bearers: &bearers,
+    };
+    cross::check(reader, &declared);
+    if !reader.problems.is_empty() {
+        return None;
+    }
+    Some(Plan {
+        node: node?,
+        limits: limits?,
+        listeners: listeners.into_iter().map(|(_, l)| l).collect(),
+        users: users.into_iter().map(|(_, u)| u).collect(),
+        routes: Table { routes: routes.into_iter().map(|(_, r)| r).collect() },
+        local: local?,
+        retry,
+        precedence: precedence?,
+        peers: peers.into_iter().map(|(_, p)| p).collect(),
+        bearers: bearers.into_iter().map(|(_, b)| b).collect(),
+    })
+}
+
+/// Reads every element of an array of tables, with the path under which `--set` finds it.
+fn each<T>(
+    reader: &mut Reader,
+    name: &str,
+    entry: Option<&Entry>,
+    mut read: impl FnMut(&mut Reader, &str, &Entry) -> Option<T>,
+) -> Vec<(String, T)> {
+    let items = match entry.map(|e| &e.value) {
+        None => return Vec::new(),
+        Some(Value::List(items)) => items,
+        Some(other) => {
+            reader.problem(name, format!("is {}, not an array of tables", other.kind()), &format!("[[{name}]]"));
+            return Vec::new();
+        }
+    };
+    let mut seen = BTreeSet::new();
+    let mut plans = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let label = tree::name_of(item);
+        let path = join(name, &label.clone().unwrap_or_else(|| i.to_string()));
+        if let Some(plan) = read(reader, &path, item) {
+            plans.push((path.clone(), plan));
+        }
+        if let Some(label) = label
+            && !seen.insert(label.clone())
+        {
+            reader.problem_at(&item.origin, &path, format!("a second [[{name}]] named {label:?}"), "each name once");
+        }
+    }
+    plans
+}
+
+fn names(entry: Option<&Entry>) -> BTreeSet<String> {
+    match entry.map(|e| &e.value) {
+        Some(Value::List(items)) => items.iter().filter_map(tree::name_of).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn carried(entry: Option<&Entry>) -> BTreeSet<String> {
+    let Some(Value::List(bearers)) = entry.map(|e| &e.value) else { return BTreeSet::new() };
+    let lists = bearers.iter().filter_map(|b| match &b.value {
+        Value::Table(fields) => match &fields.get("peers")?.value {
+            Value::List(peers) => Some(peers),
+            _ => None,
+        },
+        _ => None,
+    });
+    lists.flatten().filter_map(|p| text(p).ok()).collect()
+}
+
+fn node(reader: &mut Reader, context: &Context<'_>, entry: Option<&Entry>) -> Option<NodePlan> {
+    entry?;
+    let mut s = reader.scope(&schema::NODE, "node", entry);
+    let name = s.field("name", parsed(name));
+    let fallback = name.clone().unwrap_or_else(|| "localhost".into());
+    let hostname = s.field_or("hostname", fallback.clone(), parsed(hostname));
+    let state_dir = s.field("state_dir", parsed(path))?;
+    let socket = s.field_or("socket", format!("{}/aldis.sock", state_dir.trim_end_matches('/')), parsed(path));
+    let socket_mode = s.field("socket_mode", parsed(|t| u32::from_str_radix(t, 8).ok().filter(|m| *m <= 0o777)));
+    let host = hostname.clone().unwrap_or(fallback);
+    let postmaster = s.field_or("postmaster", format!("postmaster@{host}"), parsed(mailbox));
+    let clock = s.field("clock", parsed(|t| ["kernel", "trusted"].contains(&t).then(|| t == "trusted")));
+    Some(NodePlan {
+        name: name?.as_str().into(),
+        hostname: hostname?,
+        state_dir: context.resolve(&state_dir),
+        socket: context.resolve(&socket?),
+        socket_mode: socket_mode?,
+        postmaster: postmaster?,
+        clock_trusted: clock?,
+    })
+}
+
+fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
+    let mut s = reader.scope(&schema::LIMITS, "limits", entry);
+    let message = s.field("message", parsed(|t| Bytes::parse(t).filter(|b| (65_536..=1 << 30).contains(&b.0))));
+    let recipients = s.field("recipients", integer(100, 10_000));
+    let sessions = s.field("sessions", integer(1, 100_000));
+    let sessions_per_address = s.field("sessions_per_address", integer(1, 100_000));
+    let session_idle = s.field("session_idle", parsed(at_least_a_second));
+    let session_total = s.field("session_total", parsed(at_least_a_second));
+    let session_errors = s.field("session_errors", integer(1, 1000));
+    let received_fields = s.field("received_fields", integer(10, 1000));
+    let in_flight = s.field("in_flight", parsed(Bytes::parse));
+    let active_messages = s.field("active_messages", integer(10, 1_000_000));
+    let disk_floor = s.field("disk_floor", parsed(Bytes::parse));
+    let deliveries = s.field("deliveries", integer(1, 1000));
+    let keep_done = s.field("keep_done", parsed(at_least_a_second));
+    Some(Limits {
+        message_bytes: message?.0,
+        recipients: size(recipients?)?,
+        sessions: size(sessions?)?,
+        sessions_per_address: size(sessions_per_address?)?,
+        session_idle: session_idle?,
+        session_total: session_total?,
+        session_errors: u32::try_from(session_errors?).ok()?,
+        received_fields: size(received_fields?)?,
+        in_flight_bytes: in_flight?.0,
+        active_messages: size(active_messages?)?,
+        disk_floor_bytes: disk_floor?.0,
+        deliveries: size(deliveries?)?,
+        keep_done: keep_done?,
+    })
+}
+
+fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<ListenerPlan> {
+    let mut s = reader.scope(&schema::LISTENER, path, Some(entry));
+    let listener_name = s.field("name", parsed(|t| name(t).filter(|n| n != "node")));
+    let kind = s.field(
+        "kind",
+        parsed(|t| {
+            Some(match t {
+                "relay" => ListenerKind::Relay,
+                "submission" => ListenerKind::Submission,
+                "lmtp" => ListenerKind::Lmtp,
+                _ => return None,
+            })
+        }),
+    );
+    let address = s.field("address", parsed(|t| t.parse::<SocketAddr>().ok()));
+    let submission = kind == Some(ListenerKind::Submission);
+    let auth = s.field_or("auth", submission, boolean);
+    let auth_required = s.field_or("auth_required", submission, boolean);
+    let trust = s.field("trust", list(network));
+    let max_precedence = s.field("max_precedence", parsed(Precedence::parse));
+    let tls_path = s.at("tls");
+    let tls = match s.raw("tls") {
+        Some(entry) => Some(tls(reader, context, &tls_path, &entry)?),
+        None => None,
+    };
+    Some(ListenerPlan {
+        name: listener_name?,
+        kind: kind?,
+        address: address?,
+        tls,
+        auth: auth?,
+        auth_required: auth_required?,
+        trust: trust?,
+        max_precedence: max_precedence?,
+    })
+}
+
+fn tls(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<TlsPlan> {
+    let mut s = reader.scope(&schema::TLS, path, Some(entry));
+    let certificate = s.field("certificate", parsed(self::path));
+    let key = s.field("key", parsed(self::path));
+    let implicit = s.field("implicit", boolean);
+    let plan =
+        TlsPlan { certificate: context.resolve(&certificate?), key: context.resolve(&key?), implicit: implicit? };
+    secrets::check_tls(reader, context.files, path, &plan);
+    Some(plan)
+}
+
+fn user(reader: &mut Reader, path: &str, entry: &Entry) -> Option<(String, UserPlan)> {
+    let mut s = reader.scope(&schema::USER, path, Some(entry));
+    let plain = |t: &str| !t.is_empty() && t.len() <= 128 && t.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    let name = s.field("name", parsed(|t| plain(t).then(|| t.to_string())));
+    let hash = s.field("password_hash", |e| {
+        let hash = text(e)?;
+        if secrets::is_password_hash(&hash) { Ok(hash) } else { Err("is no Argon2 PHC string".into()) }
+    });
+    let max_precedence = s.field("max_precedence", parsed(Precedence::parse));
+    Some((name?, UserPlan { password_hash: hash?, max_precedence: max_precedence? }))
+}
+
+fn route(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<Route> {
+    let mut s = reader.scope(&schema::ROUTE, path, Some(entry));
+    let pattern = s.field("match", parsed(Pattern::parse));
+    let hop = s.field("to", parsed(|t| hop(context, t)));
+    Some(Route { pattern: pattern?, hop: hop? })
+}
+
+fn hop(context: &Context<'_>, text: &str) -> Option<Hop> {
+    match text {
+        "local" => return Some(Hop::Local),
+        "hold" => return Some(Hop::Hold),
+        _ => {}
+    }
+    let (scheme, rest) = text.split_once(':')?;
+    match scheme {
+        "smtp" => host_port(rest).then(|| Hop::Smtp(rest.into())),
+        "lmtp" if rest.contains('/') => Some(Hop::Lmtp(context.resolve(rest).to_string_lossy().into_owned())),
+        "lmtp" => host_port(rest).then(|| Hop::Lmtp(rest.into())),
+        "peer" => name(rest).map(|n| Hop::Peer(n.as_str().into())),
+        _ => None,
+    }
+}
+
+fn local(
+    reader: &mut Reader,
+    context: &Context<'_>,
+    entry: Option<&Entry>,
+    state_dir: Option<&Path>,
+) -> Option<LocalPlan> {
+    let mut s = reader.scope(&schema::LOCAL, "local", entry);
+    let fallback = state_dir.unwrap_or(Path::new("state")).join("maildir");
+    let maildir = s.field_or("maildir", fallback.to_string_lossy().into_owned(), parsed(path));
+    // A local part becomes a directory's name.
+    let users = s.field(
+        "users",
+        list(|t| (!t.is_empty() && !t.contains(['/', '\0']) && !t.starts_with('.')).then(|| t.to_string())),
+    );
+    let written = entry.is_some_and(|e| matches!(&e.value, Value::Table(f) if f.contains_key("maildir")));
+    let maildir = maildir?;
+    Some(LocalPlan { maildir: if written { context.resolve(&maildir) } else { maildir.into() }, users: users? })
+}
+
+/// Attempts in seconds, delay report and expiry: what holds for a level unless the profile says otherwise.
+const fn retry_default(level: Precedence) -> (&'static [&'static str], &'static str, &'static str) {
+    match level {
+        Precedence::Override | Precedence::Flash => (&["30s", "30s", "1min", "1min", "2min"], "10min", "6h"),
+        Precedence::Immediate => (&["1min", "2min", "4min", "5min"], "30min", "12h"),
+        Precedence::Priority => (&["5min", "10min", "15min"], "2h", "1d"),
+        Precedence::Routine => (&["15min", "30min", "1h"], "4h", "5d"),
+        Precedence::Deferred => (&["1h", "2h"], "1d", "7d"),
+    }
+}
+
+fn retry(reader: &mut Reader, entry: Option<&Entry>) -> BTreeMap<Precedence, RetryPlan> {
+    let mut s = reader.scope(&schema::RETRY, "retry", entry);
+    let levels: Vec<(Precedence, Option<Entry>)> =
+        schema::RETRY.keys.iter().filter_map(|k| Some((Precedence::parse(k.name)?, s.raw(k.name)))).collect();
+    let mut plans = BTreeMap::new();
+    for (level, entry) in levels {
+        let (after, warn, expire) = retry_default(level);
+        let listed = after.iter().map(|t| Entry { value: Value::Text((*t).into()), origin: tree::Origin::Default });
+        let mut s = reader.scope(&schema::RETRY_LEVEL, &format!("retry.{level}"), entry.as_ref());
+        let after = s.field_or("after", Value::List(listed.collect()), |e| {
+            let waits = list(at_least_a_second)(e)?;
+            if waits.is_empty() { Err("is empty".into()) } else { Ok(waits) }
+        });
+        let warn = s.field_or("warn", warn.to_string(), parsed(at_least_a_second));
+        let expire = s.field_or("expire", expire.to_string(), parsed(at_least_a_second));
+        if let (Some(after), Some(warn), Some(expire)) = (after, warn, expire) {
+            plans.insert(level, RetryPlan { after, warn, expire });
+        }
+    }
+    plans
+}
+
+fn precedence(reader: &mut Reader, entry: Option<&Entry>) -> Option<PrecedencePlan> {
+    let mut s = reader.scope(&schema::PRECEDENCE, "precedence", entry);
+    let default = s.field("default", parsed(Precedence::parse));
+    let mmhs = s.field("mmhs", boolean);
+    Some(PrecedencePlan { default: default?, mmhs: mmhs? })
+}
+
+fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<PeerPlan> {
+    let mut s = reader.scope(&schema::PEER, path, Some(entry));
+    let peer_name = s.field("name", parsed(name));
+    let station = s.field("station", integer(0, 7));
+    let protection = s.field(
+        "protection",
+        parsed(|t| {
+            Some(match t {
+                "off" => Protection::Off,
+                "mac" => Protection::Mac,
+                "aead" => Protection::Aead,
+                _ => return None,
+            })
+        }),
+    );
+    let keys_path = s.at("keys");
+    let keys = s.raw("keys");
+    let mut plans = Vec::new();
+    let mut sound = true;
+    match keys.as_ref().map(|k| &k.value) {
+        None => {}
+        Some(Value::List(items)) => {
+            for (i, item) in items.iter().enumerate() {
+                let label = tree::name_of(item).unwrap_or_else(|| i.to_string());
+                match link_key(reader, context, &join(&keys_path, &label), item) {
+                    Some(key) => plans.push(key),
+                    None => sound = false,
+                }
+            }
+        }
+        Some(other) => {
+            reader.problem(&keys_path, format!("is {}, not a list", other.kind()), "[{ id = 0, file = \"PATH\" }]")
+        }
+    }
+    if plans.len() > 2 {
+        reader.problem(&keys_path, "more than two keys", "one key, or two while they are changed");
+    }
+    if let [first, second] = plans.as_slice()
+        && first.id == second.id
+    {
+        reader.problem(&keys_path, format!("both keys have id {}", first.id), "two ids, 0 to 3");
+    }
+    if sound && plans.is_empty() && protection.is_some_and(|p| p != Protection::Off) {
+        reader.problem(
+            &keys_path,
+            "this protection needs a key",
+            "keys = [{ id = 0, file = \"PATH\" }], or protection = \"off\"",
+        );
+    }
+    Some(PeerPlan {
+        name: peer_name?.as_str().into(),
+        station: u8::try_from(station?).ok()?,
+        protection: protection?,
+        keys: plans,
+    })
+}
+
+fn link_key(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<LinkKey> {
+    let mut s = reader.scope(&schema::PEER_KEY, path, Some(entry));
+    let id = s.field("id", integer(0, 3));
+    let secret = match (s.has("file"), s.has("hex")) {
+        (true, false) => {
+            let file = s.field("file", parsed(self::path))?;
+            let at = s.at("file");
+            secrets::key_file(reader, context.files, &at, &context.resolve(&file))
+        }
+        (false, true) => s.field("hex", |e| secrets::key_text(&text(e)?)),
+        _ => {
+            reader.problem(path, "needs one of file and hex", "{ id, file } or { id, hex }");
+            None
+        }
+    };
+    let secret = secret?;
+    secrets::check_key(reader, path, &secret);
+    Some(LinkKey { id: u8::try_from(id?).ok()?, secret })
+}
+
+fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<BearerPlan> {
+    let mut s = reader.scope(&schema::BEARER, path, Some(entry));
+    let bearer_name = s.field("name", parsed(name));
+    let kind = s.field("kind", parsed(|t| (t == "serial").then_some(())));
+    let device = s.field("device", parsed(self::path));
+    let baud = s.field("baud", integer(50, 4_000_000));
+    let modem = s.field("modem", text);
+    let rate = s.field("rate", parsed(Bps::parse));
+    let interleaver = s.field("interleaver", text);
+    let station = s.field("station", integer(0, 7));
+    let peers = s.field("peers", list(name));
+    let emcon = s.field("emcon", parsed(State::parse));
+    let cap = |t: &str| parse_duration(t).filter(|d| *d <= Duration::from_millis(127_500));
+    let max_transmission = s.field("max_transmission", parsed(cap));
+    let max_transmission_routine = s.field("max_transmission_routine", parsed(cap));
+    let max_payload = s.field("max_payload", parsed(|t| Bytes::parse(t).filter(|b| (1024..=64 << 20).contains(&b.0))));
+    let protected = s.field("protected", boolean);
+    let stuck = s.field("carrier_stuck_after", parsed(at_least_a_second));
+    let keying_path = s.at("keying");
+    let keying = s.raw("keying");
+    let turnaround_written = s.has("turnaround");
+
+    let sheet = sheet_of(s.reader, context, &s.path, &modem?)?;
+    let shown = crate::units::show_duration(sheet.turnaround);
+    let turnaround = if turnaround_written {
+        s.field("turnaround", parsed(parse_duration))
+    } else {
+        s.raw("turnaround");
+        let key = s.at("turnaround");
+        s.reader.note(key, shown, &sheet.origin, true);
+        Some(sheet.turnaround)
+    };
+    let keying = keying_of(reader, context, &keying_path, keying.as_ref(), &sheet);
+    let waveform = waveform(reader, path, &sheet, rate?, &interleaver?, turnaround?);
+    kind?;
+    Some(BearerPlan {
+        id: BearerId::from(bearer_name?.as_str()),
+        device: context.resolve(&device?),
+        baud: u32::try_from(baud?).ok()?,
+        keying: keying?,
+        waveform: waveform?,
+        station: u8::try_from(station?).ok()?,
+        peers: peers?.iter().map(|p| PeerName::from(p.as_str())).collect(),
+        emcon: emcon?,
+        max_transmission: max_transmission?,
+        max_transmission_routine: max_transmission_routine?,
+        max_payload_bytes: max_payload?.0,
+        protected: protected?,
+        carrier_stuck_after: stuck?,
+    })
+}
+
+/// The built-in sheet of this name, or the one at this path.
+fn sheet_of(reader: &mut Reader, context: &Context<'_>, path: &str, modem: &str) -> Option<Sheet> {
+    if let Some((name, source)) = sheet::BUILT_IN.iter().find(|(name, _)| *name == modem) {
+        return sheet::read(reader, &format!("sheet {name}"), source);
+    }
+    let key = join(path, "modem");
+    let allowed = sheet::BUILT_IN.map(|(name, _)| name).join(", ") + ", or a path to a sheet";
+    if !modem.contains('/') && !modem.ends_with(".toml") {
+        reader.problem(&key, format!("there is no built-in sheet {modem:?}"), &allowed);
+        return None;
+    }
+    let file = context.resolve(modem);
+    match context.files.read(&file).map(|f| String::from_utf8(f.bytes)) {
+        Ok(Ok(source)) => sheet::read(reader, &file.to_string_lossy(), &source),
+        Ok(Err(_)) => {
+            reader.problem(&key, "the sheet is not UTF-8", "a TOML file");
+            None
+        }
+        Err(e) => {
+            reader.problem(&key, format!("cannot read the sheet {}: {e}", file.display()), &allowed);
+            None
+        }
+    }
+}
+
+fn keying_of(
+    reader: &mut Reader,
+    context: &Context<'_>,
+    path: &str,
+    entry: Option<&Entry>,
+    sheet: &Sheet,
+) -> Option<KeyingPlan> {
+    let modem = &sheet.name;
+    let form = if sheet.keyed_by_lines { "\"lines\"" } else { "{ socket = \"PATH\" }" };
+    match entry.map(|e| &e.value) {
+        None if sheet.keyed_by_lines => {
+            reader.note(path.into(), "lines".into(), &sheet.origin, true);
+            Some(KeyingPlan::Lines)
+        }
+        None => {
+            reader.problem(path, format!("missing: the modem {modem} is keyed by a socket"), form);
+            None
+        }
+        Some(Value::Text(t)) if t == "lines" && sheet.keyed_by_lines => {
+            reader.note(path.into(), "lines".into(), entry.map_or(&sheet.origin, |e| &e.origin), false);
+            Some(KeyingPlan::Lines)
+        }
+        Some(Value::Table(_)) if !sheet.keyed_by_lines => {
+            let mut s = reader.scope(&schema::KEYING, path, entry);
+            s.field("socket", parsed(self::path)).map(|p| KeyingPlan::Socket(context.resolve(&p)))
+        }
+        Some(_) => {
+            reader.problem(path, format!("not how the modem {modem} is keyed"), form);
+            None
+        }
+    }
+}
+
+/// The facts of the chosen rate and interleaver.
+fn waveform(
+    reader: &mut Reader,
+    path: &str,
+    sheet: &Sheet,
+    rate: Bps,
+    interleaver: &str,
+    turnaround: Duration,
+) -> Option<Waveform> {
+    let Some(facts) = sheet.rates.get(&rate) else {
+        let rates: Vec<String> = sheet.rates.keys().map(Bps::to_string).collect();
+        reader.problem(&join(path, "rate"), format!("the modem {} has no {rate}", sheet.name), &rates.join(", "));
+        return None;
+    };
+    let Some((preamble, block)) = facts.interleavers.get(interleaver).copied() else {
+        let letters: Vec<&str> = facts.interleavers.keys().map(String::as_str).collect();
+        let problem = format!("{rate} has no interleaver {interleaver:?}");
+        reader.problem(&join(path, "interleaver"), problem, &letters.join(", "));
+        return None;
+    };
+    let at = join(path, "waveform");
+    for (key, value) in [
+        ("preamble", format!("{:.3}s", preamble.as_secs_f64())),
+        ("block", format!("{:.3}s", block.as_secs_f64())),
+        ("frame", format!("{}B", facts.frame_bytes)),
+    ] {
+        reader.note(join(&at, key), value, &facts.origin, true);
+    }
+    for (key, value) in [
+        ("modem", sheet.title.clone()),
+        ("tail_bits", sheet.tail_bits.to_string()),
+        ("buffer", Bytes(sheet.buffer_bytes.into()).to_string()),
+        ("can_abort", sheet.can_abort.to_string()),
+    ] {
+        reader.note(join(&at, key), value, &sheet.origin, true);
+    }
+    Some(Waveform {
+        rate,
+        interleaver: interleaver.into(),
+        preamble,
+        block,
+        tail_bits: sheet.tail_bits,
+        frame_bytes: facts.frame_bytes,
+        turnaround,
+        buffer_bytes: sheet.buffer_bytes,
+        can_abort: sheet.can_abort,
+    })
+}
+
+// ---- words of the profile
+
+/// A name of a node, peer, listener or bearer.
+fn name(text: &str) -> Option<String> {
+    let ok = !text.is_empty()
+        && text.len() <= 32
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && !text.starts_with('-');
+    ok.then(|| text.to_string())
+}
+
+fn path(text: &str) -> Option<String> {
+    (!text.is_empty() && !text.contains('\0')).then(|| text.to_string())
+}
+
+fn hostname(text: &str) -> Option<String> {
+    let literal = text.starts_with('[') && text.ends_with(']') && text.len() > 2;
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    (literal || text.len() <= 255 && text.split('.').all(label)).then(|| text.to_string())
+}
+
+fn mailbox(text: &str) -> Option<Mailbox> {
+    let (local, domain) = text.rsplit_once('@')?;
+    let ok = !local.is_empty() && local.len() <= 64 && !local.contains([' ', '<', '>', '@', '\r', '\n']);
+    (ok && hostname(domain).is_some()).then(|| Mailbox::new(text))
+}
+
+fn network(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let length: u8 = length.parse().ok()?;
+    (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
+}
+
+fn host_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let sound = match bare {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => hostname(host).is_some(),
+        };
+        sound && port.parse::<u16>().is_ok_and(|p| p != 0)
+    })
+}
+
+fn at_least_a_second(text: &str) -> Option<Duration> {
+    parse_duration(text).filter(|d| *d >= Duration::from_secs(1))
+}
+
+fn size(value: i64) -> Option<usize> {
+    usize::try_from(value).ok()
+}

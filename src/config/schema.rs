@@ -1,0 +1,314 @@
+//! Every table and key a profile or a modem sheet may hold: one list, from which unknown keys are told, defaults taken,
+//! problems worded and the pages under docs/profile checked.
+
+/// What a key is when it is not written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fallback {
+    /// It must be written.
+    Required,
+    /// This value, as it would be written.
+    Is(&'static str),
+    /// Worked out from other keys, as described.
+    Derived(&'static str),
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What may be written, for people.
+    pub form: &'static str,
+    /// What holds otherwise.
+    pub fallback: Fallback,
+    /// Whether its value must not be shown.
+    pub secret: bool,
+}
+
+/// One table.
+#[derive(Debug)]
+pub struct Section {
+    /// Its name as it is written between brackets.
+    pub name: &'static str,
+    /// Whether it may stand more than once (`[[name]]`).
+    pub many: bool,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+impl Section {
+    /// The key of this name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|k| k.name == name)
+    }
+}
+
+const fn must(name: &'static str, form: &'static str) -> Key {
+    Key { name, form, fallback: Fallback::Required, secret: false }
+}
+
+const fn or(name: &'static str, form: &'static str, value: &'static str) -> Key {
+    Key { name, form, fallback: Fallback::Is(value), secret: false }
+}
+
+const fn from(name: &'static str, form: &'static str, how: &'static str) -> Key {
+    Key { name, form, fallback: Fallback::Derived(how), secret: false }
+}
+
+const fn hidden(key: Key) -> Key {
+    Key { secret: true, ..key }
+}
+
+const NAME: &str = "letters, digits, - and _, at most 32";
+const DURATION: &str = "a duration: 200ms, 90s, 15min, 6h, 5d";
+const LEVEL: &str = "deferred, routine, priority, immediate, flash, override";
+const BYTES: &str = "a size: 512B, 64KiB, 25MiB, 1GiB";
+const YES_NO: &str = "true, false";
+
+/// The whole profile; its keys are the tables.
+pub static ROOT: Section = Section {
+    name: "",
+    many: false,
+    keys: &[
+        must("node", "the [node] table"),
+        from("limits", "the [limits] table", "every default"),
+        from("listener", "[[listener]] tables", "none"),
+        from("user", "[[user]] tables", "none"),
+        from("route", "[[route]] tables", "none"),
+        from("local", "the [local] table", "every default"),
+        from("retry", "the [retry.LEVEL] tables", "every default"),
+        from("precedence", "the [precedence] table", "every default"),
+        from("peer", "[[peer]] tables", "none"),
+        from("bearer", "[[bearer]] tables", "none"),
+    ],
+};
+
+/// `[node]`
+pub static NODE: Section = Section {
+    name: "node",
+    many: false,
+    keys: &[
+        must("name", NAME),
+        from("hostname", "a host name or address literal", "node.name"),
+        or("state_dir", "a directory", "state"),
+        from("socket", "a path of at most 107 bytes", "aldis.sock in state_dir"),
+        or("socket_mode", "an octal mode as a string: 0600, 0660", "0600"),
+        from("postmaster", "local@domain", "postmaster@ node.hostname"),
+        or("clock", "kernel, trusted", "kernel"),
+    ],
+};
+
+/// `[limits]`
+pub static LIMITS: Section = Section {
+    name: "limits",
+    many: false,
+    keys: &[
+        or("message", "a size of at least 64KiB: 25MiB", "25MiB"),
+        or("recipients", "an integer, 100 to 10000", "1000"),
+        or("sessions", "an integer, 1 to 100000", "200"),
+        or("sessions_per_address", "an integer, 1 to 100000", "50"),
+        or("session_idle", DURATION, "5min"),
+        or("session_total", DURATION, "2h"),
+        or("session_errors", "an integer, 1 to 1000", "20"),
+        or("received_fields", "an integer, 10 to 1000", "50"),
+        or("in_flight", BYTES, "256MiB"),
+        or("active_messages", "an integer, 10 to 1000000", "2000"),
+        or("disk_floor", BYTES, "64MiB"),
+        or("deliveries", "an integer, 1 to 1000", "20"),
+        or("keep_done", DURATION, "14d"),
+    ],
+};
+
+/// `[[listener]]`
+pub static LISTENER: Section = Section {
+    name: "listener",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("kind", "relay, submission, lmtp"),
+        must("address", "an IP address and port: 127.0.0.1:2525, [::1]:2525"),
+        from("tls", "a table { certificate, key, implicit }", "no TLS"),
+        from("auth", YES_NO, "true for submission"),
+        from("auth_required", YES_NO, "true for submission"),
+        or("trust", "a list of networks: [\"127.0.0.0/8\", \"::1/128\"]", "[]"),
+        or("max_precedence", LEVEL, "routine"),
+    ],
+};
+
+/// `listener.tls`
+pub static TLS: Section = Section {
+    name: "listener.tls",
+    many: false,
+    keys: &[
+        must("certificate", "a PEM file, the server's certificate first"),
+        must("key", "a PEM file"),
+        or("implicit", YES_NO, "false"),
+    ],
+};
+
+/// `[[user]]`
+pub static USER: Section = Section {
+    name: "user",
+    many: true,
+    keys: &[
+        must("name", "at most 128 printable characters, no blanks"),
+        hidden(must("password_hash", "an Argon2 PHC string, as aldis hash-password prints it")),
+        or("max_precedence", LEVEL, "priority"),
+    ],
+};
+
+/// `[[route]]`
+pub static ROUTE: Section = Section {
+    name: "route",
+    many: true,
+    keys: &[
+        must("match", "a domain, *.domain or *"),
+        must("to", "local, hold, smtp:HOST:PORT, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
+    ],
+};
+
+/// `[local]`
+pub static LOCAL: Section = Section {
+    name: "local",
+    many: false,
+    keys: &[
+        from("maildir", "a directory", "maildir in node.state_dir"),
+        or("users", "a list of local parts; empty takes any", "[]"),
+    ],
+};
+
+/// `[retry]`: its keys are the levels.
+pub static RETRY: Section = Section {
+    name: "retry",
+    many: false,
+    keys: &[
+        from("override", "a [retry.override] table", "every default"),
+        from("flash", "a [retry.flash] table", "every default"),
+        from("immediate", "a [retry.immediate] table", "every default"),
+        from("priority", "a [retry.priority] table", "every default"),
+        from("routine", "a [retry.routine] table", "every default"),
+        from("deferred", "a [retry.deferred] table", "every default"),
+    ],
+};
+
+/// `[retry.LEVEL]`; the defaults depend on the level.
+pub static RETRY_LEVEL: Section = Section {
+    name: "retry.LEVEL",
+    many: false,
+    keys: &[
+        from("after", "a list of durations, the last repeats: [\"30s\", \"1min\"]", "by level"),
+        from("warn", DURATION, "by level"),
+        from("expire", DURATION, "by level"),
+    ],
+};
+
+/// `[precedence]`
+pub static PRECEDENCE: Section =
+    Section { name: "precedence", many: false, keys: &[or("default", LEVEL, "routine"), or("mmhs", YES_NO, "true")] };
+
+/// `[[peer]]`
+pub static PEER: Section = Section {
+    name: "peer",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("station", "an integer, 0 to 7"),
+        or("protection", "off, mac, aead", "aead"),
+        from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
+    ],
+};
+
+/// An element of `peer.keys`
+pub static PEER_KEY: Section = Section {
+    name: "peer.keys",
+    many: true,
+    keys: &[
+        must("id", "an integer, 0 to 3"),
+        from("file", "a file of 64 hexadecimal digits, readable by its owner alone", "hex"),
+        hidden(from("hex", "64 hexadecimal digits", "file")),
+    ],
+};
+
+/// `[[bearer]]`
+pub static BEARER: Section = Section {
+    name: "bearer",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        or("kind", "serial", "serial"),
+        must("device", "a tty: /dev/ttyS0"),
+        or("baud", "an integer, 50 to 4000000", "19200"),
+        from("keying", "\"lines\" or { socket = \"PATH\" }", "what the modem's sheet says"),
+        must("modem", "the name of a built-in sheet, or a path to one"),
+        must("rate", "a rate of the modem's sheet: 2400bps"),
+        must("interleaver", "an interleaver of that rate: S, L"),
+        from("turnaround", DURATION, "what the modem's sheet says"),
+        must("station", "an integer, 0 to 7"),
+        must("peers", "a list of names of [[peer]] tables"),
+        or("emcon", "open, silent, ack-only, restricted:LEVEL", "silent"),
+        or("max_transmission", "a duration of at most 127.5s", "30s"),
+        or("max_transmission_routine", "a duration of at most 127.5s", "127.5s"),
+        or("max_payload", "a size, 1KiB to 64MiB", "1MiB"),
+        or("protected", YES_NO, "false"),
+        or("carrier_stuck_after", DURATION, "5min"),
+    ],
+};
+
+/// `bearer.keying` as a table
+pub static KEYING: Section = Section { name: "bearer.keying", many: false, keys: &[must("socket", "a path")] };
+
+/// A modem's sheet.
+pub static SHEET: Section = Section {
+    name: "sheet",
+    many: false,
+    keys: &[
+        must("name", NAME),
+        must("title", "a line for people"),
+        must("keying", "lines, socket"),
+        must("can_abort", YES_NO),
+        must("buffer", BYTES),
+        must("tail_bits", "an integer, 0 to 10000"),
+        must("turnaround", DURATION),
+        must("symbol_rate", "symbols a second, 1 to 100000"),
+        must("waveform", "[[waveform]] tables"),
+    ],
+};
+
+/// `[[waveform]]` of a sheet
+pub static WAVEFORM: Section = Section {
+    name: "sheet.waveform",
+    many: true,
+    keys: &[
+        must("rate", "a bit rate: 2400bps"),
+        must("frame", "a size, 32B to 1023B"),
+        must("interleavers", "a table of { preamble, block } in symbols"),
+    ],
+};
+
+/// An interleaver of a waveform
+pub static INTERLEAVER: Section = Section {
+    name: "sheet.waveform.interleavers",
+    many: true,
+    keys: &[must("preamble", "symbols, 1 to 1000000"), must("block", "symbols, 1 to 1000000")],
+};
+
+/// Every table, in the order of the documentation.
+pub static SECTIONS: [&Section; 17] = [
+    &NODE,
+    &LIMITS,
+    &LISTENER,
+    &TLS,
+    &USER,
+    &ROUTE,
+    &LOCAL,
+    &RETRY,
+    &RETRY_LEVEL,
+    &PRECEDENCE,
+    &PEER,
+    &PEER_KEY,
+    &BEARER,
+    &KEYING,
+    &SHEET,
+    &WAVEFORM,
+    &INTERLEAVER,
+];

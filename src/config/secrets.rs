@@ -1,0 +1,107 @@
+//! Certificates, keys and password hashes a profile names: whether they can be used, and whether others can read them.
+
+use std::path::Path;
+
+use argon2::password_hash::phc::PasswordHash;
+use rustls::crypto::ring::default_provider;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::Files;
+use super::plan::TlsPlan;
+use super::reader::{Reader, join};
+
+/// The link key of the shipped profiles. Published, hence worthless: `check` warns about it.
+pub const EXAMPLE_KEY: &[u8; 32] = b"ALDIS EXAMPLE KEY, NEVER USE IT!";
+
+/// Whether this is a hash a user can be checked against.
+pub fn is_password_hash(text: &str) -> bool {
+    PasswordHash::new(text).is_ok_and(|h| h.algorithm.as_str().starts_with("argon2") && h.hash.is_some())
+}
+
+/// 64 hexadecimal digits as 32 bytes.
+pub fn key_text(text: &str) -> Result<[u8; 32], String> {
+    let digits = text.trim();
+    data_encoding::HEXLOWER_PERMISSIVE
+        .decode(digits.as_bytes())
+        .ok()
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        .ok_or_else(|| "is not 64 hexadecimal digits".into())
+}
+
+/// The key in a file that nobody but its owner can read.
+pub fn key_file(reader: &mut Reader, files: &dyn Files, key: &str, path: &Path) -> Option<[u8; 32]> {
+    let form = "a file of 64 hexadecimal digits, mode 0600";
+    let file = match files.read(path) {
+        Ok(file) => file,
+        Err(e) => {
+            reader.problem(key, format!("cannot read {}: {e}", path.display()), form);
+            return None;
+        }
+    };
+    if file.mode & 0o077 != 0 {
+        let problem = format!("{} can be used by others: its mode is {:04o}", path.display(), file.mode & 0o777);
+        reader.problem(key, problem, form);
+    }
+    let parsed = String::from_utf8(file.bytes).map_err(|_| "is not text".into()).and_then(|text| key_text(&text));
+    match parsed {
+        Ok(secret) => Some(secret),
+        Err(why) => {
+            reader.problem(key, format!("{} {why}", path.display()), form);
+            None
+        }
+    }
+}
+
+/// Refuses a key that is none, and warns about the published one.
+pub fn check_key(reader: &mut Reader, key: &str, secret: &[u8; 32]) {
+    if secret.iter().all(|b| Some(b) == secret.first()) {
+        reader.problem(key, "every byte of this key is the same", "64 random hexadecimal digits: openssl rand -hex 32");
+    }
+    if secret == EXAMPLE_KEY {
+        reader.warn(
+            key,
+            "this is the published example key: anyone can read and forge",
+            "your own: openssl rand -hex 32",
+        );
+    }
+}
+
+/// Whether certificate and key can be read and belong together.
+pub fn check_tls(reader: &mut Reader, files: &dyn Files, at: &str, plan: &TlsPlan) {
+    let mut load = |key: &str, path: &Path| match files.read(path) {
+        Ok(file) => Some(file),
+        Err(e) => {
+            reader.problem(&join(at, key), format!("cannot read {}: {e}", path.display()), "a PEM file");
+            None
+        }
+    };
+    let certificate = load("certificate", &plan.certificate);
+    let key = load("key", &plan.key);
+    let chain: Option<Vec<CertificateDer<'static>>> = certificate.and_then(|file| {
+        let chain: Option<Vec<_>> = CertificateDer::pem_slice_iter(&file.bytes).collect::<Result<_, _>>().ok();
+        let chain = chain.filter(|c| !c.is_empty());
+        if chain.is_none() {
+            let problem = format!("{} holds no certificate", plan.certificate.display());
+            reader.problem(&join(at, "certificate"), problem, "a PEM file, the server's certificate first");
+        }
+        chain
+    });
+    let key = key.and_then(|file| {
+        if file.mode & 0o007 != 0 {
+            let warning = format!("{} can be read by every user of this machine", plan.key.display());
+            reader.warn(&join(at, "key"), warning, "mode 0600 or 0640");
+        }
+        let key = PrivateKeyDer::from_pem_slice(&file.bytes).ok();
+        if key.is_none() {
+            reader.problem(&join(at, "key"), format!("{} holds no private key", plan.key.display()), "a PEM file");
+        }
+        key
+    });
+    if let (Some(chain), Some(key)) = (chain, key)
+        && let Err(e) = CertifiedKey::from_der(chain, key, &default_provider())
+    {
+        reader.problem(&join(at, "key"), format!("does not go with the certificate: {e}"), "the certificate's own key");
+    }
+}

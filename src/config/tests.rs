@@ -1,0 +1,356 @@
+//! The configuration as its callers see it: text in, plan or problems out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::plan::{KeyingPlan, ListenerKind};
+use super::*;
+use crate::emcon::State;
+use crate::mail::{Hop, Mailbox, Precedence, Protection};
+use crate::time::Duration;
+use crate::units::Bps;
+
+/// One of everything, every key written.
+const FULL: &str = r#"
+[node]
+name = "ship"
+hostname = "ship.example"
+state_dir = "state"
+socket = "run/aldis.sock"
+socket_mode = "0660"
+postmaster = "postmaster@ship.example"
+clock = "trusted"
+
+[limits]
+message = "10MiB"
+recipients = 500
+sessions = 100
+sessions_per_address = 20
+session_idle = "2min"
+session_total = "1h"
+session_errors = 10
+received_fields = 30
+in_flight = "64MiB"
+active_messages = 100
+disk_floor = "10MiB"
+deliveries = 4
+keep_done = "7d"
+
+[[listener]]
+name = "relay"
+kind = "relay"
+address = "127.0.0.1:2525"
+tls = { certificate = "tls/cert.pem", key = "tls/key.pem", implicit = false }
+auth = true
+auth_required = false
+trust = ["127.0.0.0/8", "::1/128"]
+max_precedence = "routine"
+
+[[user]]
+name = "op1@ship.example"
+password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQxMjM0NTY$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+max_precedence = "flash"
+
+[[route]]
+match = "ship.example"
+to = "local"
+
+[[route]]
+match = "*"
+to = "peer:shore"
+
+[local]
+maildir = "mail"
+users = ["postmaster", "op1"]
+
+[retry.override]
+[retry.flash]
+after = ["10s"]
+warn = "5min"
+expire = "3h"
+[retry.immediate]
+[retry.priority]
+[retry.routine]
+[retry.deferred]
+
+[precedence]
+default = "routine"
+mmhs = false
+
+[[peer]]
+name = "shore"
+station = 2
+protection = "mac"
+keys = [{ id = 0, file = "keys/shore.key" }, { id = 1, hex = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" }]
+
+[[bearer]]
+name = "hf1"
+kind = "serial"
+device = "/dev/ttyS0"
+baud = 38400
+keying = { socket = "run/key.sock" }
+modem = "simulated"
+rate = "2400bps"
+interleaver = "S"
+turnaround = "500ms"
+station = 1
+peers = ["shore"]
+emcon = "restricted:flash"
+max_transmission = "20s"
+max_transmission_routine = "60s"
+max_payload = "256KiB"
+protected = false
+carrier_stuck_after = "3min"
+"#;
+
+const SMALL: &str = "[node]\nname = \"a\"\n[[route]]\nmatch = \"*\"\nto = \"hold\"\n";
+
+#[test]
+fn a_full_profile_becomes_its_plan() {
+    let checked = disk(FULL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}"));
+    let plan = checked.plan;
+    assert_eq!(plan.node.state_dir, PathBuf::from("/etc/aldis/state"));
+    assert_eq!(plan.node.socket_mode, 0o660);
+    assert!(plan.node.clock_trusted);
+    assert_eq!(plan.limits.message_bytes, 10 << 20);
+    assert_eq!(plan.listeners[0].kind, ListenerKind::Relay);
+    assert_eq!(plan.listeners[0].trust.len(), 2);
+    assert_eq!(plan.users["op1@ship.example"].max_precedence, Precedence::Flash);
+    assert_eq!(plan.routes.hop(&Mailbox::new("x@else.where")), Some(&Hop::Peer("shore".into())));
+    assert_eq!(plan.retry[&Precedence::Flash].after, [Duration::from_secs(10)]);
+    assert_eq!(plan.retry[&Precedence::Routine].after.len(), 3);
+    assert!(!plan.precedence.mmhs);
+    assert_eq!(plan.peers[0].protection, Protection::Mac);
+    assert_eq!(plan.peers[0].keys.iter().map(|k| k.id).collect::<Vec<_>>(), [0, 1]);
+    let bearer = &plan.bearers[0];
+    assert_eq!(bearer.keying, KeyingPlan::Socket("/etc/aldis/run/key.sock".into()));
+    assert_eq!(bearer.waveform.rate, Bps(2400));
+    assert_eq!(bearer.waveform.preamble, Duration::from_millis(600));
+    assert_eq!(bearer.waveform.frame_bytes, 262);
+    assert_eq!(bearer.waveform.turnaround, Duration::from_millis(500));
+    assert_eq!(bearer.emcon, State::Restricted(Precedence::Flash));
+}
+
+#[test]
+fn a_small_profile_gets_safe_defaults() {
+    let plan = disk(SMALL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert_eq!(plan.node.hostname, "a");
+    assert_eq!(plan.node.socket, PathBuf::from("/etc/aldis/state/aldis.sock"));
+    assert_eq!(plan.node.socket_mode, 0o600);
+    assert_eq!(plan.node.postmaster, Mailbox::new("postmaster@a"));
+    assert!(!plan.node.clock_trusted);
+    assert_eq!(plan.local.maildir, PathBuf::from("/etc/aldis/state/maildir"));
+    assert_eq!(plan.precedence.default, Precedence::Routine);
+    assert_eq!(plan.retry.len(), 6);
+}
+
+#[test]
+fn mail_to_a_peer_lives_five_days_at_least() {
+    let plan = disk(FULL).load(&[]).expect("sound").plan;
+    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Peer("shore".into())), Duration::from_secs(432_000));
+    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Local), Duration::from_secs(10_800));
+    assert_eq!(plan.lifetime(Precedence::Deferred, &Hop::Peer("shore".into())), Duration::from_secs(604_800));
+}
+
+#[test]
+fn every_problem_is_reported_at_once_where_it_stands() {
+    let broken = FULL
+        .replace("clock = \"trusted\"", "clock = \"sundial\"")
+        .replace("recipients = 500", "recipients = 5")
+        .replace("kind = \"relay\"", "kind = \"rely\"")
+        .replace("mmhs = false", "mhms = false")
+        .replace("rate = \"2400bps\"", "rate = \"2401bps\"")
+        .replace("to = \"peer:shore\"", "to = \"peer:sea\"")
+        .replace("session_idle = \"2min\"", "session_idle = 120");
+    let problems = disk(&broken).load(&[]).expect_err("broken");
+    let line = |needle: &str| broken.lines().position(|l| l.contains(needle)).expect("written") + 1;
+    for (key, needle, allowed) in [
+        ("node.clock", "sundial", "kernel, trusted"),
+        ("limits.recipients", "recipients = 5", "100"),
+        ("limits.session_idle", "session_idle = 120", "90s"),
+        ("listener.relay.kind", "rely", "relay, submission, lmtp"),
+        ("precedence.mhms", "mhms", "default, mmhs"),
+        ("bearer.hf1.rate", "2401bps", "75bps, 150bps"),
+        ("route.*.to", "peer:sea", "shore"),
+    ] {
+        let problem = problems.iter().find(|p| p.key == key).unwrap_or_else(|| panic!("{key} in {problems:#?}"));
+        assert_eq!((problem.file.as_str(), problem.line), ("/etc/aldis/x.toml", line(needle)), "{key}");
+        assert!(problem.column > 0 && problem.allowed.contains(allowed), "{problem}");
+    }
+    assert_eq!(problems.len(), 7, "{problems:#?}");
+}
+
+#[test]
+fn tables_that_do_not_fit_together_are_told() {
+    for (from, to, key, words) in [
+        ("station = 2", "station = 1", "peer.shore.station", "also that of"),
+        ("peers = [\"shore\"]", "peers = []", "peer.shore", "on no bearer"),
+        ("peers = [\"shore\"]", "peers = [\"sea\"]", "bearer.hf1.peers", "no [[peer]] named sea"),
+        ("name = \"shore\"", "name = \"ship\"", "peer.ship.name", "own name"),
+        ("baud = 38400", "baud = 2400", "bearer.hf1.baud", "cannot keep"),
+        ("interleaver = \"S\"", "interleaver = \"VL\"", "bearer.hf1.interleaver", "no interleaver"),
+        ("{ socket = \"run/key.sock\" }", "\"lines\"", "bearer.hf1.keying", "not how"),
+        ("modem = \"simulated\"", "modem = \"imagined\"", "bearer.hf1.modem", "no built-in sheet"),
+        ("modem = \"simulated\"", "modem = \"own/sheet.toml\"", "bearer.hf1.modem", "cannot read"),
+        ("emcon = \"restricted:flash\"", "emcon = \"loud\"", "bearer.hf1.emcon", "\"loud\""),
+        (
+            "max_transmission_routine = \"60s\"",
+            "max_transmission_routine = \"10s\"",
+            "bearer.hf1.max_transmission_routine",
+            "shorter",
+        ),
+        ("max_transmission = \"20s\"", "max_transmission = \"1s\"", "bearer.hf1.max_transmission", "preamble"),
+        ("carrier_stuck_after = \"3min\"", "carrier_stuck_after = \"30s\"", "bearer.hf1.carrier_stuck_after", "alarm"),
+        ("protection = \"mac\"", "protection = \"mac\"\nnote = 1", "peer.shore.note", "unknown key"),
+        ("id = 1", "id = 0", "peer.shore.keys", "both keys"),
+        ("hex = \"00", "hex = \"zz", "peer.shore.keys.1.hex", "hexadecimal"),
+        ("keys/shore.key", "keys/open.key", "peer.shore.keys.0.file", "used by others"),
+        ("keys/shore.key", "keys/none.key", "peer.shore.keys.0.file", "cannot read"),
+        ("key = \"tls/key.pem\"", "key = \"tls/other.pem\"", "listener.relay.tls.key", "does not go with"),
+        (
+            "certificate = \"tls/cert.pem\"",
+            "certificate = \"tls/none.pem\"",
+            "listener.relay.tls.certificate",
+            "cannot read",
+        ),
+        ("$argon2id$", "$1$", "user.op1@ship.example.password_hash", "Argon2"),
+        ("maildir = \"mail\"", "maildir = \"state\"", "local.maildir", "state_dir"),
+        ("users = [\"postmaster\", \"op1\"]", "users = [\"op1\"]", "node.postmaster", "no mailbox"),
+        ("to = \"local\"", "to = \"smtp:127.0.0.1:2525\"", "route.\"ship.example\".to", "leads back"),
+        ("match = \"*\"", "match = \"ship.example\"", "route.\"ship.example\"", "named"),
+        ("warn = \"5min\"", "warn = \"3h\"", "retry.flash.warn", "before expiry"),
+        ("in_flight = \"64MiB\"", "in_flight = \"1MiB\"", "limits.in_flight", "less than one message"),
+        ("sessions_per_address = 20", "sessions_per_address = 101", "limits.sessions_per_address", "more than"),
+        (
+            "auth = true\nauth_required = false",
+            "auth = false\nauth_required = true",
+            "listener.relay.auth_required",
+            "not offered",
+        ),
+    ] {
+        assert!(FULL.contains(from), "{from}");
+        // A scope's own path quotes names that hold dots; user names do too.
+        let problems = disk(&FULL.replacen(from, to, 1)).load(&[]).expect_err(to);
+        let plain = |k: &str| k.replace('"', "");
+        assert!(
+            problems.iter().any(|p| plain(&p.key) == plain(key) && p.problem.contains(words)),
+            "{to}: wanted {key} {words:?}, got {problems:#?}"
+        );
+        assert!(problems.iter().all(|p| p.line > 0), "{to}: {problems:#?}");
+    }
+}
+
+#[test]
+fn passwords_in_clear_are_refused_beyond_loopback() {
+    let open = "[[listener]]\nname = \"s\"\nkind = \"submission\"\naddress = \"0.0.0.0:587\"\n";
+    let problems = disk(&format!("{SMALL}{open}")).load(&[]).expect_err("in clear");
+    assert_eq!(problems[0].key, "listener.s.tls");
+    disk(&format!("{SMALL}{}", open.replace("0.0.0.0", "127.0.0.1")))
+        .load(&[])
+        .expect("loopback is the machine itself");
+}
+
+#[test]
+fn set_overrides_any_key_and_is_remembered() {
+    let sets = ["listener.relay.address=127.0.0.1:0", "bearer.hf1.rate=75bps", "route.*.to=hold", "node.name=12"];
+    let checked = disk(FULL).load(&sets.map(String::from)).unwrap_or_else(|p| panic!("{p:#?}"));
+    assert_eq!(checked.plan.listeners[0].address.port(), 0);
+    assert_eq!(checked.plan.bearers[0].waveform.rate, Bps(75));
+    assert_eq!(&*checked.plan.node.name.0, "12");
+    let origin = |key: &str| checked.effective.iter().find(|e| e.key == key).map(|e| (e.origin.as_str(), e.source));
+    assert_eq!(origin("listener.relay.address"), Some(("--set", "set")));
+    assert_eq!(origin("listener.relay.kind"), Some(("/etc/aldis/x.toml:28", "profile")));
+    let problems = disk(FULL).load(&["listener.relais.address=x".into(), "node.nmae=x".into()]).expect_err("wrong");
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems.iter().all(|p| p.file == "--set"), "{problems:#?}");
+}
+
+#[test]
+fn explain_names_defaults_and_sheet_values_and_hides_secrets() {
+    let effective = disk(FULL).load(&[]).expect("sound").effective;
+    let of = |key: &str| effective.iter().find(|e| e.key == key).unwrap_or_else(|| panic!("{key}"));
+    assert_eq!(of("bearer.hf1.waveform.frame").value, "262B");
+    assert_eq!(of("bearer.hf1.waveform.frame").source, "sheet");
+    assert!(of("bearer.hf1.waveform.frame").origin.starts_with("sheet simulated:"));
+    assert_eq!(of("retry.deferred.expire").source, "default");
+    assert_eq!(of("peer.shore.keys.1.hex").value, "(secret)");
+    assert!(effective.iter().all(|e| !e.value.contains("argon2") && !e.value.contains("0001020304")));
+}
+
+#[test]
+fn the_published_key_is_warned_about_and_a_key_that_is_none_refused() {
+    let hex = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    let example = data_encoding::HEXLOWER.encode(EXAMPLE_KEY);
+    let warnings = disk(&FULL.replace(hex, &example)).load(&[]).expect("allowed").warnings;
+    assert!(warnings.iter().any(|w| w.problem.contains("example key") && w.line > 0), "{warnings:#?}");
+    disk(&FULL.replace(hex, &"00".repeat(32))).load(&[]).expect_err("no key");
+}
+
+#[test]
+fn the_reader_asks_for_exactly_the_keys_of_the_schema() {
+    let disk = disk(&FULL.replace("keying = { socket = \"run/key.sock\" }", "keying = { socket = \"k\" }"));
+    let mut reader = Reader::default();
+    let root = tree::parse("x", &disk.profile).expect("TOML");
+    let context = profile::Context { directory: Path::new("/etc/aldis"), files: &disk };
+    assert!(profile::build(&mut reader, &context, &root).is_some(), "{:#?}", reader.problems);
+    for section in schema::SECTIONS {
+        for key in section.keys {
+            assert!(reader.asked.contains(&(section.name, key.name)), "[{}] {} is never read", section.name, key.name);
+        }
+    }
+    for (section, key) in &reader.asked {
+        let known = *section == schema::ROOT.name
+            || schema::SECTIONS.iter().any(|s| s.name == *section && s.key(key).is_some());
+        assert!(known, "[{section}] {key} is read but not in the schema");
+    }
+}
+
+#[test]
+fn arbitrary_text_and_overrides_never_panic() {
+    use proptest::prelude::*;
+    proptest!(|(text in "(?s).{0,200}", set in ".{0,40}", cut in 0usize..FULL.len())| {
+        let _ = disk(&text).load(std::slice::from_ref(&set));
+        let head = FULL.get(..cut).unwrap_or(FULL);
+        let _ = disk(head).load(&[set]);
+    });
+}
+
+struct Disk {
+    profile: String,
+    files: BTreeMap<PathBuf, File>,
+}
+
+impl Disk {
+    fn load(&self, overrides: &[String]) -> Result<Checked, Vec<Problem>> {
+        load(Path::new("/etc/aldis/x.toml"), overrides, self)
+    }
+}
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> io::Result<File> {
+        if path == Path::new("/etc/aldis/x.toml") {
+            return Ok(File { bytes: self.profile.clone().into_bytes(), mode: 0o600 });
+        }
+        self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn disk(profile: &str) -> Disk {
+    static CERTIFICATES: std::sync::OnceLock<[String; 3]> = std::sync::OnceLock::new();
+    let [certificate, key, other] = CERTIFICATES.get_or_init(|| {
+        let one = rcgen::generate_simple_self_signed(["ship.example".to_string()]).expect("a certificate");
+        let other = rcgen::generate_simple_self_signed(["ship.example".to_string()]).expect("a certificate");
+        [one.cert.pem(), one.signing_key.serialize_pem(), other.signing_key.serialize_pem()]
+    });
+    let digits = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90\n".to_string();
+    let files = [
+        ("tls/cert.pem", certificate, 0o644),
+        ("tls/key.pem", key, 0o600),
+        ("tls/other.pem", other, 0o600),
+        ("keys/shore.key", &digits, 0o600),
+        ("keys/open.key", &digits, 0o644),
+    ]
+    .map(|(path, text, mode)| (Path::new("/etc/aldis").join(path), File { bytes: text.clone().into_bytes(), mode }));
+    Disk { profile: profile.into(), files: files.into() }
+}
