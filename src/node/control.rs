@@ -56,6 +56,8 @@ pub struct Desk {
     pub pending: Arc<Pending>,
     /// Answers requests that only read the store; `None` when the request is not of that kind.
     pub read: Arc<dyn Fn(&Request) -> Option<Response> + Send + Sync>,
+    /// Completes the switch's answer with what only the store and the disk know.
+    pub complete: Arc<dyn Fn(&Request, Response) -> Response + Send + Sync>,
     /// Events as JSON lines, for `watch`.
     pub events: broadcast::Sender<Arc<str>>,
 }
@@ -106,13 +108,13 @@ async fn client(stream: UnixStream, desk: Desk) {
         match (&mut read).take(LINE_MAX).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) if !line.ends_with(b"\n") && line.len() as u64 >= LINE_MAX => {
-                let _ = send(&mut write, &Response::usage("the request line is too long")).await;
+                let _ = send(&mut write, &Response::refused("the request line is too long")).await;
                 return;
             }
             Ok(_) => {}
         }
         let response = match serde_json::from_slice::<Request>(&line) {
-            Err(error) => Response::usage(&format!("not a request this node knows: {error}")),
+            Err(error) => Response::refused(format!("not a request this node knows: {error}")),
             Ok(Request::Watch) => {
                 watch(&mut write, desk.events.subscribe()).await;
                 return;
@@ -132,16 +134,17 @@ async fn answer(request: Request, uid: u32, desk: &Desk) -> Response {
         return response;
     }
     let (id, reply) = desk.pending.open();
-    if desk.to.send(Input::Request { id, request, uid }).is_err() {
+    if desk.to.send(Input::Request { id, request: request.clone(), uid }).is_err() {
         return Response::refused("the node is stopping");
     }
-    reply.await.unwrap_or_else(|_| Response::refused("the node is stopping"))
+    let Ok(response) = reply.await else { return Response::refused("the node is stopping") };
+    let complete = desk.complete.clone();
+    let completed = tokio::task::spawn_blocking(move || complete(&request, response)).await;
+    completed.unwrap_or_else(|_| Response::refused("the store cannot be read now"))
 }
 
 async fn send(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> std::io::Result<()> {
-    let mut text = serde_json::to_vec(response).map_err(std::io::Error::other)?;
-    text.push(b'\n');
-    write.write_all(&text).await
+    write.write_all(response.line().as_bytes()).await
 }
 
 async fn watch(write: &mut (impl AsyncWriteExt + Unpin), mut events: broadcast::Receiver<Arc<str>>) {

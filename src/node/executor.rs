@@ -34,12 +34,8 @@ pub struct Executor {
     pub events: broadcast::Sender<Arc<str>>,
     /// Where tasks and the pool run.
     pub runtime: tokio::runtime::Handle,
-    /// The node's own disk (the store's).
-    pub disk: Arc<RealDisk>,
     /// Root of the Maildirs.
     pub maildirs: PathBuf,
-    /// Name in HELO.
-    pub hostname: String,
     /// Onward connections.
     pub forwards: Forwarder,
     /// For event times.
@@ -82,7 +78,7 @@ impl Executor {
             }
             Work::Maildir(local) => {
                 let root = self.maildirs.clone();
-                self.pool(ticket, move || match RealDisk::open_shared(&root) {
+                self.pool(ticket, move || match RealDisk::shared(&root) {
                     Ok(disk) => work::maildir(&disk, &local),
                     Err(error) => work::maildir_unavailable(&local, &error.to_string()),
                 });

@@ -125,7 +125,7 @@ pub struct Door {
 
 impl Door {
     /// Binds a listener and reads its certificate.
-    pub async fn open(listener: &ListenerPlan, plan: &Plan, budget: &Arc<Budget>) -> Result<Self, String> {
+    pub fn open(listener: &ListenerPlan, plan: &Plan, budget: &Arc<Budget>) -> Result<Self, String> {
         let config: Option<Arc<ServerConfig>> = match &listener.tls {
             Some(tls) => Some(tls::server(&tls.certificate, &tls.key)?),
             None => None,
@@ -181,7 +181,7 @@ impl Door {
         let door = Arc::new(self);
         loop {
             let accepted = tokio::select! {
-                _ = stopped.wait_for(|s| *s) => return,
+                () = stops(&mut stopped) => return,
                 accepted = door.listener.accept() => accepted,
             };
             match accepted {
@@ -195,6 +195,11 @@ impl Door {
             }
         }
     }
+}
+
+/// Returns when the node is to stop.
+async fn stops(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|s| *s).await;
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -304,7 +309,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             Some((ask, answer)) = answers.recv() => session.answer(house.clock.at(), ask, answer),
             Some((ask, answer)) = done.recv() => session.answer(house.clock.at(), ask, answer),
             () = tokio::time::sleep(deadline) => session.handle_timeout(house.clock.at()),
-            _ = stopped.wait_for(|s| *s) => {
+            () = stops(&mut stopped) => {
                 let reply = Reply::new(421, Status(4, 3, 2), format!("{} is stopping", door.policy.hostname));
                 let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&reply.to_bytes())).await;
                 return None;

@@ -28,8 +28,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{broadcast, watch};
 
 use crate::config::Plan;
-use crate::ops::Response;
-use crate::queue::{Engine, Options, RealDisk};
+use crate::ops::{self, Request};
+use crate::queue::{Disk, Engine, Options, RealDisk};
+use crate::smtp::policy::Budget;
 use crate::switch::{Input, Switch};
 use crate::time::Duration;
 
@@ -59,7 +60,7 @@ impl Node {
     /// Opens the store, binds everything, starts the threads. On return mail is accepted. Must be called inside a tokio runtime.
     pub async fn start(plan: Plan, clock: Clock) -> Result<Self, String> {
         let plan = Arc::new(plan);
-        let disk = Arc::new(open_disk(&plan).await?);
+        let disk: Arc<dyn Disk> = Arc::new(open_disk(&plan).await?);
         let options = Options {
             floor_bytes: plan.limits.disk_floor_bytes,
             fresh_epoch: u32::from_ne_bytes(random()?),
@@ -71,9 +72,10 @@ impl Node {
         }
         let snapshots = engine.snapshots();
 
+        let budget = Arc::new(Budget::new(plan.limits.in_flight_bytes));
         let mut doors = Vec::new();
         for listener in &plan.listeners {
-            doors.push(listen::Door::open(listener, &plan).await?);
+            doors.push(listen::Door::open(listener, &plan, &budget)?);
         }
         let listeners = doors.iter().map(|d| (d.name().to_owned(), d.address())).collect::<Vec<_>>();
         let socket = control::bind(&plan.node.socket, plan.node.socket_mode).await?;
@@ -103,9 +105,7 @@ impl Node {
             pending: pending.clone(),
             events: events.clone(),
             runtime: tokio::runtime::Handle::current(),
-            disk,
             maildirs: plan.local.maildir.clone(),
-            hostname: plan.node.hostname.clone(),
             forwards: forward::Forwarder::new(&plan, clock.clone())?,
             clock: clock.clone(),
         };
@@ -115,12 +115,17 @@ impl Node {
         let driver = clock.clone();
         threads.push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor))?);
 
-        let reader_clock = clock.clone();
+        let (reader_clock, readers) = (clock.clone(), snapshots.clone());
         let desk = control::Desk {
             to: to.clone(),
             pending,
-            read: Arc::new(move |request| -> Option<Response> {
-                crate::ops::read::answer(request, &snapshots, reader_clock.now())
+            read: Arc::new(move |request| ops::read::answer(request, &snapshots)),
+            complete: Arc::new(move |request, response| match request {
+                Request::Status => {
+                    let free = disk.free_bytes().unwrap_or(0);
+                    ops::read::complete_status(response, &readers, free, reader_clock.now())
+                }
+                _ => response,
             }),
             events,
         };

@@ -147,6 +147,11 @@ struct Session<'a> {
     drop_by: Option<tokio::time::Instant>,
 }
 
+/// Reads on in the present line; what was read before a cancelled call is kept in `line`.
+async fn next_line(side: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> std::io::Result<usize> {
+    side.take(SIDE_LINE_MAX).read_until(b'\n', line).await
+}
+
 async fn overdue(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -192,7 +197,7 @@ impl Session<'_> {
                         return Ended::Fault(format!("modem write failed: {e}"));
                     }
                 }
-                read = (&mut side).take(SIDE_LINE_MAX).read_until(b'\n', &mut line) => match read {
+                read = next_line(&mut side, &mut line) => match read {
                     Ok(0) => return Ended::Fault("modem side channel closed".into()),
                     Ok(_) if line.ends_with(b"\n") => {
                         self.side_line(String::from_utf8_lossy(&line).trim_end(), tell);

@@ -304,7 +304,7 @@ fn refusals(now: Now, record: &MessageRecord) -> Vec<Line> {
 fn accepted_line(now: Now, record: &MessageRecord) -> TrackEntry {
     let from = match &record.source {
         Source::Smtp { listener, .. } => format!("from listener {listener}"),
-        Source::Bearer { peer, transfer } => format!("from peer {peer}, transfer {transfer}"),
+        Source::Bearer { peer, transfer, .. } => format!("from peer {peer}, transfer {transfer}"),
         Source::Switch => "report of this switch".to_string(),
     };
     TrackEntry {
@@ -426,6 +426,11 @@ impl Ids {
     pub const fn message(&mut self) -> MessageId {
         self.next.message += 1;
         MessageId(self.next.message - 1)
+    }
+
+    /// The id the next message will get: its trace field names it.
+    pub const fn peek_message(&self) -> MessageId {
+        MessageId(self.next.message)
     }
 
     /// A new body ref. The batch that uses it must take [`Ids::cover`] along.

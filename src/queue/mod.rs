@@ -15,21 +15,19 @@
 //!
 //! Owns redb (behind [`Disk`]); imports `mail`, `time` and nothing else: it schedules by values and knows no bearer and no SMTP.
 
+pub mod accept;
 mod apply;
 mod backend;
 mod disk;
-mod engine;
-mod real_disk;
-pub mod maildir;
-mod record;
-mod snapshot;
-mod accept;
-mod disk;
 pub mod dsn;
+mod engine;
+pub mod maildir;
 pub mod outcome;
+mod real_disk;
 mod record;
 pub mod retry;
 pub mod schedule;
+mod snapshot;
 mod store;
 mod table;
 

@@ -22,13 +22,13 @@ const PLACE: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOE
 #[derive(Debug)]
 pub struct RealDisk {
     root: OwnedFd,
-    _lock: OwnedFd,
+    /// Held by the one owner; a shared place (Maildirs other programs read too) has none.
+    _lock: Option<OwnedFd>,
 }
 
 impl RealDisk {
-    /// Opens `path`, making it when it is missing, and locks it against other nodes. `ErrorKind::WouldBlock` says that
-    /// another process holds it: one that is being replaced may need a few seconds to go, so callers try again.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Opens `path`, making it when it is missing, without a lock: a place that other programs use too, such as Maildirs.
+    pub fn shared(path: &Path) -> io::Result<Self> {
         let named = |e: rustix::io::Errno| {
             let e = io::Error::from(e);
             io::Error::new(e.kind(), format!("{}: {e}", path.display()))
@@ -42,6 +42,17 @@ impl RealDisk {
             }
         }
         let root = retry_on_intr(|| rustix::fs::open(path, PLACE, Mode::empty())).map_err(named)?;
+        Ok(Self { root, _lock: None })
+    }
+
+    /// Opens `path`, making it when it is missing, and locks it against other nodes. `ErrorKind::WouldBlock` says that
+    /// another process holds it: one that is being replaced may need a few seconds to go, so callers try again.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let named = |e: rustix::io::Errno| {
+            let e = io::Error::from(e);
+            io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+        };
+        let Self { root, .. } = Self::shared(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let lock =
             retry_on_intr(|| rustix::fs::openat(&root, LOCK_FILE, flags, Mode::RUSR | Mode::WUSR)).map_err(named)?;
@@ -55,7 +66,7 @@ impl RealDisk {
                 e => named(e),
             }
         })?;
-        Ok(Self { root, _lock: lock })
+        Ok(Self { root, _lock: Some(lock) })
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::bearer::serial::Station;
 use crate::bearer::{self, ModemAction, ModemEvent, Verdict};
 use crate::config::plan::BearerPlan;
-use crate::emcon::{Gate, Order, Purpose, State};
+use crate::emcon::{Gate, Order, State};
 use crate::mail::{BearerId, PeerName, Precedence, TransferId};
 use crate::ops::Event;
 use crate::queue::{Batch, Change, CommitError, StoreCall};
-use crate::time::{Duration, Instant, Now, Wall};
+use crate::time::{Duration, Instant, Now};
 
 use super::{Output, Pending, RequestId, Switch, Work};
 
@@ -56,6 +56,7 @@ impl Switch {
 
     fn pump_emissions(&mut self, now: Now, name: &BearerId) -> bool {
         let mut moved = false;
+        let mut told = None;
         let Some(bearer) = self.bearers.get_mut(name) else { return false };
         while let Some(action) = bearer.station.poll_action() {
             self.outputs.push_back(Output::Act { bearer: name.clone(), action });
@@ -73,11 +74,8 @@ impl Switch {
                     bearer.station.silenced(now.at, silence);
                     if !bearer.silence_told {
                         bearer.silence_told = true;
-                        self.outputs.push_back(Output::Event(Event::EmissionSuppressed {
-                            bearer: name.clone(),
-                            purpose: purpose_name(want.purpose).to_owned(),
-                            why: format!("{silence:?}").to_lowercase(),
-                        }));
+                        let purpose = want.purpose;
+                        told = Some(Event::EmissionSuppressed { bearer: name.clone(), purpose, silence });
                     }
                     break;
                 }
@@ -86,6 +84,9 @@ impl Switch {
         while let Some(action) = bearer.station.poll_action() {
             self.outputs.push_back(Output::Act { bearer: name.clone(), action });
             moved = true;
+        }
+        if let Some(event) = told {
+            self.event(event);
         }
         moved
     }
@@ -113,17 +114,9 @@ impl Switch {
                 self.payload_whole(now, name, ticket, from, id, payload);
             }
             bearer::Event::Progress { id, have, need, bytes_on_air, air } => {
-                if let Some(transfer) = self.transfers.get(&id) {
-                    let event = Event::TransferProgress {
-                        message: transfer.message,
-                        bearer: name.clone(),
-                        have,
-                        need,
-                        bytes_on_air,
-                        air_s: air.as_secs_f64(),
-                    };
-                    self.outputs.push_back(Output::Event(event));
-                }
+                let air_s = air.as_secs_f64();
+                self.progress.insert(id.clone(), (bytes_on_air, air_s));
+                self.event(Event::TransferProgress { transfer: id, have, need, bytes_on_air, air });
             }
             bearer::Event::Confirmed { id, bytes_on_air, air } => self.transfer_confirmed(now, &id, bytes_on_air, air),
             bearer::Event::Refused { id, reason } => self.transfer_refused(now, &id, reason),
@@ -134,12 +127,11 @@ impl Switch {
                     bearer.account.air += air;
                     bearer.account.bytes += bytes;
                     bearer.account.transmissions += 1;
-                    let air_s = air.as_secs_f64();
-                    self.outputs.push_back(Output::Event(Event::KeyUp { bearer: name.clone(), air_s, bytes }));
+                    self.event(Event::KeyUp { bearer: name.clone(), air, bytes });
                 }
             }
             bearer::Event::Alarm(text) => {
-                self.outputs.push_back(Output::Event(Event::BearerAlarm { bearer: name.clone(), text }));
+                self.event(Event::BearerAlarm { bearer: name.clone(), why: text });
             }
             bearer::Event::EpochUsed => self.epoch_used(name),
         }
@@ -149,16 +141,19 @@ impl Switch {
         if let Some(bearer) = self.bearers.get_mut(name) {
             bearer.keyed_at = Some(at);
         }
-        let messages: Vec<_> = transfers.iter().filter_map(|id| self.transfers.get(id)).map(|t| t.message).collect();
-        for message in &messages {
-            self.track(now, *message, "keyed", None, Some(name), None);
+        for id in transfers {
+            self.keyed_transfers.insert(id.clone());
         }
-        self.outputs.push_back(Output::Event(Event::KeyDown { bearer: name.clone(), precedence, messages }));
+        let messages: Vec<_> = transfers.iter().filter_map(|id| self.transfers.get(id)).map(|t| t.message).collect();
+        for message in messages {
+            self.track(now, message, "keyed", None, Some(name), None);
+        }
+        self.event(Event::KeyDown { bearer: name.clone(), precedence, transfers: transfers.len() });
     }
 
     pub(super) fn modem(&mut self, now: Now, name: &BearerId, event: ModemEvent) {
         if let ModemEvent::Fault(why) = &event {
-            self.outputs.push_back(Output::Event(Event::BearerAlarm { bearer: name.clone(), text: why.clone() }));
+            self.event(Event::BearerAlarm { bearer: name.clone(), why: why.clone() });
         }
         if let Some(bearer) = self.bearers.get_mut(name) {
             bearer.station.handle_modem(now.at, event);
@@ -185,7 +180,7 @@ impl Switch {
             self.gate.set(name, Some(interim));
             self.silence(now, name);
         }
-        let carrier_off = self.carrier_off_after(name, loosens);
+        let carrier_off = if loosens { Duration::ZERO } else { self.carrier_off_after(name) };
         let value = serde_json::to_vec(&order).ok();
         let batch = Batch { conditions: Vec::new(), changes: vec![Change::Setting(order_key(name), value)] };
         let pending = Pending::Order { bearer: name.clone(), order, loosens, reply, carrier_off };
@@ -212,12 +207,8 @@ impl Switch {
                 bearer.station.resume_air(now.at);
             }
         }
-        self.outputs.push_back(Output::Event(Event::SilenceOrdered {
-            bearer: name.clone(),
-            state: order.state.to_string(),
-            reason: order.reason,
-            author: order.author,
-        }));
+        let Order { state, reason, author, .. } = order;
+        self.event(Event::SilenceOrdered { bearer: name.clone(), state, reason, author });
         Ok(())
     }
 
@@ -230,9 +221,9 @@ impl Switch {
     }
 
     /// Seconds until the carrier is surely off after a tightening order (B2).
-    fn carrier_off_after(&self, name: &BearerId, loosens: bool) -> Duration {
+    pub(super) fn carrier_off_after(&self, name: &BearerId) -> Duration {
         let Some(bearer) = self.bearers.get(name) else { return Duration::ZERO };
-        if loosens || bearer.keyed_at.is_none() {
+        if bearer.keyed_at.is_none() {
             return Duration::ZERO;
         }
         let w = &bearer.plan.waveform;
@@ -322,17 +313,4 @@ fn incomparable(old: Option<&State>, new: &State) -> bool {
         (Some(State::AckOnly), State::Restricted(_)) | (Some(State::Restricted(_)), State::AckOnly) => true,
         _ => false,
     }
-}
-
-fn purpose_name(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Traffic(_) => "traffic",
-        Purpose::Report(_) => "report",
-        Purpose::Probe => "probe",
-    }
-}
-
-/// The end of an order, if it has one and the clock can tell.
-pub(super) fn order_end(order: &Order) -> Option<Wall> {
-    order.until
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::codec::AirEnvelope;
+use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
 use crate::emcon::{Purpose, State};
-use crate::mail::{BearerId, Envelope, Hop, PeerName, Precedence, Source, Status, TransferId};
+use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Precedence, Source, Status, TransferId};
+use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
 use crate::queue::{
-    Batch, Change, CommitError, DeliverError, MessageRecord, StoreCall, StoreResult, TransferRecord,
+    Batch, Change, CommitError, MessageRecord, StoreCall, StoreResult, TransferRecord,
 };
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
@@ -117,7 +118,9 @@ impl Switch {
         let Some(plan) = self.plan.peers.iter().find(|p| p.name == peer) else {
             return self.job_failed(now, &job, &format!("{peer} is not a peer of this node"));
         };
-        let (protection, key) = (plan.protection, plan.keys.first().cloned());
+        let protection = plan.protection;
+        // Without protection there may be no key, and none is used.
+        let key = plan.keys.first().cloned().unwrap_or(LinkKey { id: 0, secret: [0; 32] });
         let Some(counter) = self.ids.transfer() else {
             return self.job_failed(now, &job, "this store's epoch has no transfer numbers left");
         };
@@ -199,12 +202,6 @@ impl Switch {
     pub(super) fn transfer_confirmed(&mut self, now: Now, id: &TransferId, bytes: u64, air: Duration) {
         let Some(transfer) = self.transfers.get(id).cloned() else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
-        self.event(crate::ops::Event::TransferConfirmed {
-            message: transfer.message,
-            bearer: transfer.bearer.clone(),
-            bytes_on_air: bytes,
-            air_s: air.as_secs_f64(),
-        });
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
@@ -234,8 +231,8 @@ impl Switch {
     pub(super) fn epoch_used(&mut self, bearer: &BearerId) {
         self.event(crate::ops::Event::BearerAlarm {
             bearer: bearer.clone(),
-            text: "a peer has heard transfer numbers this store has not yet used: it is an old copy. Stop the node and \
-                   run `aldis run` with `--new-epoch` so that numbers and nonces are not used twice"
+            why: "a peer has heard transfer numbers this store has not yet used: it is an old copy of itself. Stop the node, \
+                  remove its epoch with `aldis run --new-epoch`, and numbers and nonces are not used twice"
                 .into(),
         });
     }
@@ -443,7 +440,7 @@ fn maildir_event(result: Result<(), DeliverError>) -> Event {
     match result {
         Ok(()) => Event::Delivered { by: "local mailbox".into(), dsn_passed_on: false, is_final: true },
         Err(error) if error.is_permanent() => {
-            Event::Failed { status: Status(5, 2, 0), remote: None, diagnostic: error.to_string() }
+            Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
         }
         Err(error) => Event::Deferred { diagnostic: error.to_string() },
     }
@@ -465,5 +462,5 @@ fn forward_events(job: &Job, report: Report) -> Vec<Event> {
             Event::Failed { status, remote: Some(by.clone()), diagnostic: text }
         }
     };
-    report.recipients.into_iter().map(event).collect()
+    report.results.into_iter().map(event).collect()
 }

@@ -8,8 +8,8 @@ use crate::mail::{
     BearerId, DeliverBy, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission, TransferId,
 };
 use crate::ops::Event;
-use crate::queue::accept::{self, Authority, Decision};
-use crate::queue::{Batch, CommitError, MessageRecord};
+use crate::queue::accept::{self, Accepted, Authority, Decision};
+use crate::queue::{Batch, CommitError, MessageRecord, MessageState, dsn};
 use crate::smtp::server::{Answer, AskId, Question, Transaction};
 use crate::smtp::{Reply, submission, trace};
 use crate::time::{Now, Wall};
@@ -123,13 +123,14 @@ impl Switch {
         let ceiling = self.ceiling(listener, facts.user.as_deref(), trusted);
         let source = Source::Smtp { listener: listener.to_owned(), address: facts.address, user: facts.user };
         let decisions = self.decisions(&envelope.recipients, None);
+        let subject = body.clone();
         let submission = Submission { envelope, precedence: Precedence::Routine, source, body };
         let authority = Authority { trusted, ceiling };
         match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
             Ok(accepted) => {
-                let ids = self.ids_in(&accepted.batch);
-                let record = Box::new(accepted.record);
-                self.commit(accepted.batch, Pending::Accept { session, ask, record, ids });
+                let (batch, records) = self.with_report(now, accepted, &subject);
+                let ids = self.ids_in(&batch);
+                self.commit(batch, Pending::Accept { session, ask, records, ids });
             }
             Err(why) => {
                 let reply = Reply::new(554, Status(5, 5, 1), why.to_string());
@@ -155,7 +156,7 @@ impl Switch {
         now: Now,
         session: SessionId,
         ask: AskId,
-        record: Box<MessageRecord>,
+        records: Vec<MessageRecord>,
         ids: &Batch,
         stored: Result<(), CommitError>,
     ) {
@@ -163,8 +164,8 @@ impl Switch {
             Ok(()) => {
                 self.ids.committed(ids);
                 self.store = StoreState::Healthy;
-                let text = format!("queued as {}", record.id);
-                self.accepted(now, *record);
+                let text = records.first().map(|r| format!("queued as {}", r.id)).unwrap_or_default();
+                self.accepted(now, records);
                 Answer::Queued(Reply::new(250, Status(2, 0, 0), text))
             }
             Err(error) => {
@@ -180,16 +181,38 @@ impl Switch {
         self.outputs.push_back(Output::Answer { session, ask, answer });
     }
 
-    /// A message is durable: it may be worked on.
-    pub(super) fn accepted(&mut self, now: Now, record: MessageRecord) {
-        self.event(Event::MessageAccepted {
-            message: record.id,
-            message_id: record.message_id.clone(),
-            precedence: record.precedence,
-            recipients: record.recipients.len() as u64,
-            size_bytes: record.size_bytes,
-        });
-        self.active.offer(now, record);
+    /// Messages are durable: they may be worked on.
+    pub(super) fn accepted(&mut self, now: Now, records: Vec<MessageRecord>) {
+        for record in records {
+            let source = match &record.source {
+                Source::Smtp { listener, .. } => listener.clone(),
+                Source::Bearer { peer, .. } => peer.to_string(),
+                Source::Switch => "switch".to_owned(),
+            };
+            self.event(Event::MessageAccepted {
+                id: record.id,
+                precedence: record.precedence,
+                size_bytes: record.size_bytes,
+                source,
+            });
+            if record.state == MessageState::Queued {
+                self.offer(now, record);
+            }
+        }
+    }
+
+    /// A message with recipients refused on acceptance carries its own report in the same batch.
+    fn with_report(&mut self, now: Now, accepted: Accepted, subject: &[u8]) -> (Batch, Vec<MessageRecord>) {
+        let Accepted { record, mut batch, report, .. } = accepted;
+        let mut records = vec![record];
+        if let Some(report) = report {
+            let submission = dsn::build(now, &self.reporter, &report, subject);
+            if let Some(own) = self.accept_own(now, submission) {
+                batch.append(own.batch);
+                records.push(own.record);
+            }
+        }
+        (batch, records)
     }
 
     /// What becomes of each recipient: where its address leads. `from` is the neighbour it must not go back to (A8).
@@ -255,19 +278,18 @@ impl Switch {
         let opened = match opened {
             Ok(opened) => *opened,
             Err(OpenError::Forged) => {
-                let text = format!("a payload from {from} does not carry its seal: wrong key, or forged");
-                self.event(Event::BearerAlarm { bearer: bearer.clone(), text });
+                self.event(Event::TransferForged { peer: from, bearer: bearer.clone() });
                 return self.settle(now, bearer, ticket, Verdict::Forged);
             }
             Err(OpenError::Undecodable(why)) => {
-                let text = format!("a payload from {from} is authentic but cannot be decoded here: {why}");
-                self.event(Event::BearerAlarm { bearer: bearer.clone(), text });
+                let why = format!("a payload from {from} is authentic but cannot be decoded here: {why}");
+                self.event(Event::BearerAlarm { bearer: bearer.clone(), why });
                 return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
             }
         };
         let Opened { envelope: air, body } = opened;
         if accept::seen_twice(&air.hops, &self.plan.node.name) {
-            self.event(Event::LoopDetected { peer: from, transfer: id.to_string() });
+            self.event(Event::LoopDetected { source: from.to_string(), how: "it has passed this node before".into() });
             return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_LOOP));
         }
         let number = self.ids.peek_message();
@@ -275,17 +297,17 @@ impl Switch {
         let body: Arc<[u8]> = trace::prepend(&received, &body).into();
         let decisions = self.decisions(&air.envelope.recipients, Some(&from));
         let source = Source::Bearer { peer: from, transfer: id, hops: air.hops };
+        let subject = body.clone();
         let submission = Submission { envelope: air.envelope, precedence: air.precedence, source, body };
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
         match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
             Ok(accepted) => {
-                let ids = self.ids_in(&accepted.batch);
-                let record = Box::new(accepted.record);
-                let report = accepted.report.map(Box::new);
-                self.commit(accepted.batch, Pending::AcceptAir { bearer: bearer.clone(), ticket, record, report, ids });
+                let (batch, records) = self.with_report(now, accepted, &subject);
+                let ids = self.ids_in(&batch);
+                self.commit(batch, Pending::AcceptAir { bearer: bearer.clone(), ticket, records, ids });
             }
             Err(why) => {
-                self.event(Event::BearerAlarm { bearer: bearer.clone(), text: why.to_string() });
+                self.event(Event::BearerAlarm { bearer: bearer.clone(), why: why.to_string() });
                 self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
             }
         }
@@ -297,7 +319,7 @@ impl Switch {
         now: Now,
         bearer: &BearerId,
         ticket: u64,
-        record: MessageRecord,
+        records: Vec<MessageRecord>,
         ids: &Batch,
         stored: Result<(), CommitError>,
     ) {
@@ -305,7 +327,7 @@ impl Switch {
             Ok(()) => {
                 self.ids.committed(ids);
                 self.store = StoreState::Healthy;
-                self.accepted(now, record);
+                self.accepted(now, records);
                 Verdict::Accepted
             }
             // Seen before: the same answer, no second copy.

@@ -6,7 +6,9 @@ use crate::bearer::{self, ModemAction, ModemEvent};
 use crate::emcon::Emission;
 use crate::mail::{BearerId, Envelope, LinkKey, Protection, TransferId};
 use crate::ops;
-use crate::queue::{DeliverError, StoreCall, StoreResult};
+use crate::codec::envelope::AirEnvelope;
+use crate::queue::maildir::DeliverError;
+use crate::queue::{StoreCall, StoreResult};
 use crate::smtp;
 
 /// Names one piece of work until its result comes back.
@@ -142,15 +144,15 @@ pub enum WorkResult {
 #[derive(Debug)]
 pub struct Encode {
     /// The envelope as it crosses the air.
-    pub envelope: crate::codec::AirEnvelope,
+    pub envelope: AirEnvelope,
     /// The message.
     pub body: Arc<[u8]>,
     /// The transfer it becomes.
     pub id: TransferId,
     /// How it is sealed.
     pub protection: Protection,
-    /// With which key; `None` only when protection is off.
-    pub key: Option<LinkKey>,
+    /// With which key; unused when protection is off.
+    pub key: LinkKey,
 }
 
 /// What to decode.
@@ -172,7 +174,7 @@ pub struct Decode {
 #[derive(Debug)]
 pub struct Opened {
     /// Its envelope.
-    pub envelope: crate::codec::AirEnvelope,
+    pub envelope: AirEnvelope,
     /// The message.
     pub body: Vec<u8>,
 }

@@ -16,19 +16,20 @@ pub use io::{
     Decode, Encode, Forward, Input, Local, OpenError, Opened, Output, RequestId, SessionId, Ticket, Work, WorkResult,
 };
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::bearer::serial::{self, Station};
+use crate::config::plan::BearerPlan;
 use crate::config::Plan;
 use crate::emcon::{EpochWatch, Gate, Order};
 use crate::mail::{BearerId, MessageId, PeerName, Precedence, TransferId};
-use crate::ops::Event;
+use crate::ops::{Counters, Event};
 use crate::queue::accept::{self, Ids};
 use crate::queue::dsn::Reporter;
 use crate::queue::schedule::{Active, Job};
-use crate::queue::{Batch, Change, MessageRecord, StoreCall, StoreResult, TrackEntry, TransferRecord};
-use crate::queue::{Opened as StoreOpened, outcome, retry};
+use crate::queue::{Batch, Change, MessageRecord, StoreCall, TrackEntry, TransferRecord};
+use crate::queue::{Opened as StoreOpened, retry};
 use crate::smtp;
 use crate::time::{Duration, Instant, Now, Wall};
 
@@ -50,15 +51,27 @@ pub struct Switch {
     ids: Ids,
     active: Active,
     transfers: BTreeMap<TransferId, TransferRecord>,
+    /// Transfers of which something has left the antenna since the start.
+    keyed_transfers: BTreeSet<TransferId>,
+    /// Bytes and seconds on the air by transfer, as last reported.
+    progress: BTreeMap<TransferId, (u64, f64)>,
+    steps: BTreeMap<MessageId, settle::Steps>,
+    open_orders: BTreeMap<RequestId, desk::OpenOrder>,
+    counters: Counters,
     /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
     claiming: bool,
     next_claim: Instant,
     next_sweep: Instant,
+    next_purge: Instant,
+    /// When a wall-clock time of the queue or of an order comes, as the clock stood at the last input.
+    wake: Option<Instant>,
+    /// Civil less monotonic time at the last input: a jump is a step of the clock.
+    offset_ms: i64,
+    clock_set: bool,
     tickets: BTreeMap<Ticket, Pending>,
     next_ticket: u64,
     outputs: VecDeque<Output>,
     store: StoreState,
-    outcome_seed: u64,
     stopped: bool,
 }
 
@@ -84,27 +97,27 @@ struct Minimize {
 #[derive(Debug)]
 enum Pending {
     /// An SMTP transaction is being made durable.
-    Accept { session: SessionId, ask: smtp::server::AskId, record: Box<MessageRecord>, batch_ids: Batch, note: Option<String> },
+    Accept { session: SessionId, ask: smtp::server::AskId, records: Vec<MessageRecord>, ids: Batch },
     /// A message from the air is being made durable.
-    AcceptAir { bearer: BearerId, ticket: u64, record: Box<MessageRecord>, batch_ids: Batch },
+    AcceptAir { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
     /// A payload is being opened.
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
-    Claim,
+    Claim { limit: usize },
     /// A body is being read for a job.
     Body { job: Job },
     /// A body is being read for a report about `record`'s change.
-    ReportBody { change: Box<settle::Settled> },
+    ReportBody { settled: Box<settle::Settled> },
     /// A payload is being made.
     Encoded { job: Job, id: TransferId, peer: PeerName, bearer: BearerId },
-    /// A payload is being frozen.
-    Frozen { job: Job, transfer: Box<TransferRecord>, payload: Arc<[u8]>, peer: PeerName, record: Box<MessageRecord>, batch_ids: Batch },
     /// A frozen payload is being read again after a restart.
     Thaw { id: TransferId, peer: PeerName },
     /// A local or onward delivery is under way.
     Delivery { job: Job },
-    /// An outcome is being made durable.
-    Outcome { change: Box<settle::Settled>, batch_ids: Batch },
+    /// A message is being read for a step.
+    LoadForStep { message: MessageId },
+    /// A step is being made durable.
+    Step { settled: Box<settle::Settled>, report: Option<Box<MessageRecord>>, ids: Batch },
     /// A station's state is being made durable.
     LinkStored { bearer: BearerId, ticket: u64 },
     /// Symbols are being spread or gathered.
@@ -112,7 +125,7 @@ enum Pending {
     /// An EMCON order is being made durable.
     Order { bearer: BearerId, order: Order, loosens: bool, reply: Option<RequestId>, carrier_off: Duration },
     /// MINIMIZE is being made durable.
-    Minimize { bearers: Vec<BearerId>, minimize: Option<Minimize>, reply: RequestId },
+    Minimize { orders: Vec<(BearerId, Option<Minimize>)>, reply: RequestId },
     /// Something whose result changes nothing (history lines, purges).
     Aside,
 }
@@ -121,6 +134,12 @@ enum Pending {
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often the store is asked for due messages that are not in memory.
 const CLAIM_EVERY: Duration = Duration::from_secs(10);
+/// A jump of civil against monotonic time that counts as a step of the clock.
+const STEP_MS: i64 = 1000;
+/// Shortest wait for a wall-clock time, so that rounding cannot make a busy loop.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+/// How often finished mail is purged.
+const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// How long a lease lasts; one switch owns its store alone, several over one database will renew.
 const LEASE: Duration = Duration::from_secs(3600);
 
@@ -152,8 +171,13 @@ impl Switch {
             };
             bearers.insert(bearer.id.clone(), entry);
         }
+        let mut table = retry::Table::shipped();
+        for (level, r) in &plan.retry {
+            let level_of = retry::Level { after: r.after.clone(), warn: r.warn, expire: r.expire, ..table.level(*level).clone() };
+            table = table.with(*level, level_of);
+        }
         let policy = accept::Policy {
-            retry: retry::Table::from_plan(plan.retry.iter().map(|(level, r)| (*level, r.after.clone(), r.warn, r.expire))),
+            retry: table,
             default: plan.precedence.default,
             mmhs: plan.precedence.mmhs,
             keep_done: plan.limits.keep_done,
@@ -163,7 +187,7 @@ impl Switch {
             postmaster: plan.node.postmaster.clone(),
             full_bytes: 64 * 1024,
         };
-        let active = Active::new(plan.limits.active_messages);
+        let active = Active::new(plan.limits.active_messages, policy.clone());
         let mut switch = Self {
             listeners,
             owner: plan.node.name.to_string(),
@@ -176,14 +200,22 @@ impl Switch {
             ids,
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
+            keyed_transfers: BTreeSet::new(),
+            progress: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            open_orders: BTreeMap::new(),
+            counters: Counters::default(),
             claiming: false,
             next_claim: now.at,
             next_sweep: now.at,
+            next_purge: now.at + PURGE_EVERY,
+            wake: None,
+            offset_ms: offset_ms(now),
+            clock_set: now.set,
             tickets: BTreeMap::new(),
             next_ticket: 0,
             outputs: VecDeque::new(),
             store: StoreState::Healthy,
-            outcome_seed: seed,
             stopped: false,
             plan,
         };
@@ -228,6 +260,7 @@ impl Switch {
             }
         }
         self.expire_orders(now);
+        self.retry_steps(now);
         if self.next_sweep <= now.at {
             self.next_sweep = now.at + SWEEP_EVERY;
             self.sweep(now);
@@ -249,22 +282,46 @@ impl Switch {
             return None;
         }
         let stations = self.bearers.values().filter_map(|b| b.station.next_timeout());
-        stations.chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
+        let retries = self.steps.values().filter_map(|s| s.retry_at);
+        stations.chain(retries).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
     }
 
     /// Ends: unkeys every transmitter and starts nothing more.
     pub fn stop(&mut self, now: Now) {
         let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
         for name in names {
-            self.gate.close(&name);
+            self.gate.set(&name, None);
             self.silence(now, &name);
         }
         self.stopped = true;
     }
 
     fn pump(&mut self, now: Now) {
+        self.notice_clock(now);
         self.dispatch(now);
         self.pump_air(now);
+        let orders = self.gate.next_change(now).filter(|_| now.set);
+        let due = self.active.next_due(now).into_iter().chain(orders).min();
+        self.wake = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
+    }
+
+    /// A clock that was stepped, or came to be trusted, sorts the queue anew.
+    fn notice_clock(&mut self, now: Now) {
+        let offset = offset_ms(now);
+        if (offset - self.offset_ms).abs() > STEP_MS || now.set != self.clock_set {
+            self.active.stepped(now);
+        }
+        self.offset_ms = offset;
+        if now.set != self.clock_set {
+            self.clock_set = now.set;
+            self.event(Event::ClockChanged { set: now.set });
+            let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+            for name in names {
+                if let Some(bearer) = self.bearers.get_mut(&name) {
+                    bearer.station.resume_air(now.at);
+                }
+            }
+        }
     }
 
     fn work(&mut self, work: Work, pending: Pending) {
@@ -279,6 +336,7 @@ impl Switch {
     }
 
     fn event(&mut self, event: Event) {
+        self.counters.count(&event);
         self.outputs.push_back(Output::Event(event));
     }
 
@@ -306,3 +364,46 @@ impl Switch {
         self.commit(batch, Pending::Aside);
     }
 }
+
+fn offset_ms(now: Now) -> i64 {
+    now.wall.0.saturating_sub(i64::try_from(now.at.0 / 1_000_000).unwrap_or(i64::MAX))
+}
+
+fn station_config(plan: &Plan, bearer: &BearerPlan, epoch: u32, seed: u64) -> serial::Config {
+    let peer = |name: &PeerName| plan.peers.iter().find(|p| p.name == *name);
+    let w = &bearer.waveform;
+    serial::Config {
+        name: plan.node.name.clone(),
+        station: bearer.station,
+        epoch,
+        waveform: serial::Waveform {
+            rate: w.rate,
+            preamble: w.preamble,
+            block: w.block,
+            tail_bits: w.tail_bits,
+            frame_bytes: w.frame_bytes,
+            turnaround: w.turnaround,
+        },
+        peers: bearer
+            .peers
+            .iter()
+            .filter_map(peer)
+            .map(|p| serial::PeerConfig {
+                name: p.name.clone(),
+                station: p.station,
+                protection: p.protection,
+                keys: p.keys.clone(),
+            })
+            .collect(),
+        max_transmission: bearer.max_transmission,
+        max_transmission_routine: bearer.max_transmission_routine,
+        carrier_stuck_after: bearer.carrier_stuck_after,
+        max_partials: MAX_PARTIALS,
+        max_partial_bytes: MAX_PARTIAL_BYTES,
+        seed,
+    }
+}
+
+/// Partly received transfers a station keeps, and their bytes.
+const MAX_PARTIALS: usize = 256;
+const MAX_PARTIAL_BYTES: usize = 16 << 20;

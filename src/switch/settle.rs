@@ -7,14 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::mail::{BearerId, MessageId, PeerName, Precedence, RecipientState, TransferId};
+use crate::mail::{BearerId, Hop, MessageId, PeerName, Precedence, TransferId};
 use crate::ops;
 use crate::queue::accept::Authority;
 use crate::queue::dsn::{self, Returned};
 use crate::queue::outcome::{self, Applied, Context, Event};
-use crate::queue::{
-    Batch, Change, CommitError, MessageRecord, MessageState, StoreCall, StoreResult, TransferRecord, accept,
-};
+use crate::queue::{Batch, Change, CommitError, MessageRecord, MessageState, StoreCall, TransferRecord, accept};
 use crate::time::{Duration, Instant, Now};
 
 use super::{Output, Pending, RequestId, StoreState, Switch, Work};
@@ -28,15 +26,15 @@ pub(super) enum Step {
         air: AirNote,
         /// The transfer that ended with them.
         ended: Option<TransferId>,
+        /// The hop whose job ended with them.
+        job: Option<Hop>,
     },
     /// A payload was made: freeze it, then hand it to its station.
     Freeze { transfer: Box<TransferRecord>, payload: Arc<[u8]>, peer: PeerName },
     /// Lifetimes and delay reports.
     Wake,
     /// An operator's hand.
-    Operator { action: Action, reply: RequestId },
-    /// MINIMIZE changed, or applies.
-    Minimize { recipients: Vec<u32>, least: Option<Precedence> },
+    Operator { action: Action, reply: RequestId, author: String },
 }
 
 /// What an operator may do to a message.
@@ -45,7 +43,7 @@ pub(super) enum Action {
     Hold(String),
     Release,
     Cancel,
-    Expedite(Precedence),
+    Expedite(Option<Precedence>),
 }
 
 /// What a result says about the air.
@@ -97,7 +95,7 @@ impl Switch {
     }
 
     fn begin_step(&mut self, now: Now, message: MessageId) {
-        match self.active.get(message).cloned() {
+        match self.active.record(message).cloned() {
             Some(record) => self.run_step(now, &record),
             None => self.work(Work::Store(StoreCall::Load(message)), Pending::LoadForStep { message }),
         }
@@ -110,15 +108,15 @@ impl Switch {
             None => {
                 let steps = self.steps.remove(&message).unwrap_or_default();
                 for step in steps.queue {
-                    self.refuse_step(step, "no such message");
+                    self.refuse_step(&step, "no such message");
                 }
             }
         }
     }
 
-    fn refuse_step(&mut self, step: Step, why: &str) {
+    fn refuse_step(&mut self, step: &Step, why: &str) {
         if let Step::Operator { reply, .. } = step {
-            self.outputs.push_back(Output::Reply { id: reply, response: ops::Response::refused(why) });
+            self.outputs.push_back(Output::Reply { id: *reply, response: ops::Response::refused(why) });
         }
     }
 
@@ -146,20 +144,17 @@ impl Switch {
                 }
             }
             Ok(None) => {
-                self.refuse_step(step, "nothing to change: the message is not in a state for that");
+                self.refuse_step(&step, "nothing to change: the message is not in a state for that");
+                self.give_back_job(now, &step, record.clone());
                 self.end_step(now, record.id);
             }
             Err(why) => {
-                self.refuse_step(step, &why);
-                tracing::error!(%why, "a result did not fit its message");
+                self.refuse_step(&step, &why);
+                tracing::warn!(%why, "a result no longer fits its message");
+                self.give_back_job(now, &step, record.clone());
                 self.end_step(now, record.id);
             }
         }
-    }
-
-    /// A report's subject was read, or could not be: then the report goes without it.
-    pub(super) fn report_body(&mut self, now: Now, settled: Box<Settled>, subject: &[u8]) {
-        self.commit_step(now, settled, subject);
     }
 
     #[expect(clippy::type_complexity, reason = "the record and what goes beside it, used once")]
@@ -174,7 +169,7 @@ impl Switch {
         };
         let plain = Context::plain(&self.policy);
         Ok(match step {
-            Step::Events { events, air, ended } => {
+            Step::Events { events, air, ended, .. } => {
                 let context = Context {
                     live_transfers: transfers(ended.as_ref()).len(),
                     bearer: air.bearer.clone(),
@@ -224,20 +219,18 @@ impl Switch {
                 Action::Hold(why) => outcome::hold(now, &self.policy, record, why).map(|a| (a, Vec::new())),
                 Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, Vec::new())),
                 Action::Expedite(level) => {
-                    outcome::expedite(now, &self.policy, record, *level).map(|a| (a, Vec::new()))
+                    let level = level.unwrap_or(record.precedence);
+                    outcome::expedite(now, &self.policy, record, level).map(|a| (a, Vec::new()))
                 }
                 Action::Cancel => {
                     let live = transfers(None);
                     outcome::cancel(now, &plain, record).map(|a| (a, drop_transfers(&live)))
                 }
             },
-            Step::Minimize { recipients, least } => {
-                outcome::minimize(now, &self.policy, record, recipients, *least).map(|a| (a, Vec::new()))
-            }
         })
     }
 
-    fn commit_step(&mut self, now: Now, settled: Box<Settled>, subject: &[u8]) {
+    pub(super) fn commit_step(&mut self, now: Now, settled: Box<Settled>, subject: &[u8]) {
         let mut batch = Batch { conditions: Vec::new(), changes: settled.applied.changes.clone() };
         batch.changes.extend(settled.extra.iter().cloned());
         let mut report = None;
@@ -254,7 +247,7 @@ impl Switch {
         self.commit(batch, Pending::Step { settled, report, ids });
     }
 
-    fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<accept::Accepted> {
+    pub(super) fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<accept::Accepted> {
         let decisions = self.decisions(&submission.envelope.recipients, None);
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
         accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions).ok()
@@ -286,38 +279,88 @@ impl Switch {
             }
         }
         self.tell(&applied, &step);
-        self.active.update(applied.record);
+        let record = applied.record;
+        match self.step_job(&step) {
+            Some(hop) => {
+                if let Some(back) = self.active.finish(now, id, &hop, record.clone()) {
+                    self.write_back(*back);
+                }
+            }
+            None if self.active.record(id).is_some() => self.active.update(now, record.clone()),
+            None if record.state == MessageState::Queued => self.offer(now, record.clone()),
+            None => {}
+        }
         if let Some(report) = report {
-            self.active.offer(*report);
+            self.event(ops::Event::ReportQueued { id: report.id, about: id });
+            self.offer(now, *report);
         }
         match step {
             Step::Freeze { transfer, payload, peer } => {
+                let transfer = *transfer;
+                self.event(ops::Event::TransferFrozen {
+                    id,
+                    transfer: transfer.id.clone(),
+                    bearer: transfer.bearer.clone(),
+                    size_bytes: record.size_bytes,
+                    payload_bytes: u64::from(transfer.payload_bytes),
+                });
                 let send = Transfer { id: transfer.id.clone(), to: peer, precedence: transfer.precedence, payload };
                 if let Some(bearer) = self.bearers.get_mut(&transfer.bearer) {
                     bearer.station.send(now.at, send);
                 }
-                self.event(ops::Event::TransferFrozen {
-                    message: transfer.message,
-                    bearer: transfer.bearer.clone(),
-                    transfer: transfer.id.to_string(),
-                    payload_bytes: u64::from(transfer.payload_bytes),
-                });
-                self.transfers.insert(transfer.id.clone(), *transfer);
+                self.transfers.insert(transfer.id.clone(), transfer);
             }
-            Step::Operator { action, reply } => {
-                if let Action::Expedite(level) = action {
-                    self.expedite_transfers(now, id, level);
-                }
-                let document = serde_json::json!({ "schema": "aldis.queue-action/1", "id": id.to_string(), "done": true });
-                self.outputs.push_back(Output::Reply { id: reply, response: ops::Response::done(document) });
+            Step::Operator { action, reply, author } => {
+                let name = match &action {
+                    Action::Hold(why) => {
+                        self.event(ops::Event::MessageHeld { id, why: why.clone() });
+                        "hold"
+                    }
+                    Action::Release => {
+                        self.event(ops::Event::MessageReleased { id, author });
+                        "release"
+                    }
+                    Action::Cancel => {
+                        self.event(ops::Event::MessageCancelled { id, author });
+                        "cancel"
+                    }
+                    Action::Expedite(_) => {
+                        self.event(ops::Event::MessageExpedited { id, precedence: record.precedence, author });
+                        self.expedite_transfers(now, id, record.precedence);
+                        "expedite"
+                    }
+                };
+                let response = ops::read::action(name, &record);
+                self.outputs.push_back(Output::Reply { id: reply, response });
             }
-            Step::Events { .. } | Step::Wake | Step::Minimize { .. } => {}
+            Step::Events { .. } | Step::Wake => {}
         }
         self.end_step(now, id);
     }
 
+    /// The hop whose job a step ends once it is done. A frozen payload keeps its job until its transfer ends.
+    fn step_job(&self, step: &Step) -> Option<Hop> {
+        match step {
+            Step::Events { job, .. } => job.clone(),
+            Step::Freeze { .. } | Step::Wake | Step::Operator { .. } => None,
+        }
+    }
+
+    /// A step that cannot be taken still ends the job it came from.
+    fn give_back_job(&mut self, now: Now, step: &Step, record: MessageRecord) {
+        let hop = match step {
+            Step::Events { job, .. } => job.clone(),
+            Step::Freeze { transfer, .. } => Some(transfer.hop.clone()),
+            Step::Wake | Step::Operator { .. } => None,
+        };
+        if let Some(hop) = hop
+            && let Some(back) = self.active.finish(now, record.id, &hop, record)
+        {
+            self.write_back(*back);
+        }
+    }
+
     fn end_step(&mut self, now: Now, message: MessageId) {
-        self.active.release(message);
         if let Some(steps) = self.steps.get_mut(&message) {
             steps.queue.pop_front();
             if steps.queue.is_empty() {
@@ -347,34 +390,43 @@ impl Switch {
         }
     }
 
-    /// Events for what became final in a step.
+    /// Events for what a step's results said.
     fn tell(&mut self, applied: &Applied, step: &Step) {
-        let Step::Events { events, air, .. } = step else { return };
+        let id = applied.record.id;
+        let Step::Events { events, air, ended, .. } = step else {
+            if matches!(step, Step::Wake) && applied.record.state == MessageState::Done {
+                self.event(ops::Event::MessageExpired { id });
+            }
+            return;
+        };
+        if let (Some(transfer), Some(bearer)) = (ended, &air.bearer)
+            && events.iter().any(|(_, e)| matches!(e, Event::Delivered { .. }))
+        {
+            self.event(ops::Event::TransferConfirmed {
+                transfer: transfer.clone(),
+                bearer: bearer.clone(),
+                bytes_on_air: air.bytes,
+                air: Duration::from_secs_f64(air.air_s.max(0.0)),
+            });
+        }
+        let delivered = events.iter().filter(|(_, e)| matches!(e, Event::Delivered { .. })).count();
+        let mut told_delivered = false;
         for (index, event) in events {
-            let Some(recipient) = usize::try_from(*index).ok().and_then(|i| applied.record.envelope.recipients.get(i))
-            else {
-                continue;
-            };
-            let (message, recipient) = (applied.record.id, recipient.address.to_string());
             let told = match event {
-                Event::Delivered { by, .. } => ops::Event::MessageDelivered {
-                    message,
-                    recipient,
-                    by: by.clone(),
-                    bearer: air.bearer.clone(),
-                    bytes_on_air: air.bytes,
-                    air_s: air.air_s,
-                },
-                Event::Failed { status, diagnostic, .. } => ops::Event::MessageFailed {
-                    message,
-                    recipient,
-                    status: status.to_string(),
-                    diagnostic: diagnostic.clone(),
-                },
-                Event::Deferred { diagnostic } => {
-                    ops::Event::MessageDeferred { message, recipient, diagnostic: diagnostic.clone() }
+                Event::Delivered { .. } if told_delivered => continue,
+                Event::Delivered { by, .. } => {
+                    told_delivered = true;
+                    ops::Event::MessageDelivered { id, recipients: delivered, by: by.clone() }
                 }
-                Event::Held { why } => ops::Event::MessageHeld { message, why: why.clone() },
+                Event::Failed { status, diagnostic, .. } => {
+                    ops::Event::MessageFailed { id, status: *status, why: diagnostic.clone() }
+                }
+                Event::Deferred { diagnostic } => {
+                    let recipient = usize::try_from(*index).ok().and_then(|i| applied.record.recipients.get(i));
+                    let attempts = recipient.map_or(0, |r| r.attempts);
+                    ops::Event::MessageDeferred { id, attempts, why: diagnostic.clone() }
+                }
+                Event::Held { why } => ops::Event::MessageHeld { id, why: why.clone() },
                 Event::Frozen { .. }
                 | Event::Withdrawn { .. }
                 | Event::Expired
@@ -411,9 +463,4 @@ const REPORT_HEADER_BYTES: u64 = 64 * 1024;
 
 fn drop_transfers(live: &[&TransferRecord]) -> Vec<Change> {
     live.iter().flat_map(|t| [Change::DropTransfer(t.id.clone()), Change::DropBody(t.payload)]).collect()
-}
-
-/// Whether a recipient waits for an attempt.
-pub(super) fn is_due(state: &RecipientState) -> bool {
-    matches!(state, RecipientState::Due { .. })
 }

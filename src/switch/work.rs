@@ -1,9 +1,11 @@
 //! The work itself, as plain functions: `node/` calls them on its pool, the simulator inline.
 
 use crate::bearer::{self, fec};
-use crate::codec::{self, AirEnvelope};
-use crate::queue::{DeliverError, Disk, maildir as mailbox};
-use crate::security::seal;
+use crate::codec::envelope::AirEnvelope;
+use crate::codec::{self, payload};
+use crate::queue::Disk;
+use crate::queue::maildir::{self as mailbox, DeliverError};
+use crate::security;
 
 use super::io::{Decode, Encode, Local, OpenError, Opened, WorkResult};
 
@@ -14,8 +16,8 @@ pub fn encode(encode: &Encode) -> WorkResult {
 
 fn encoded(encode: &Encode) -> Result<Vec<u8>, String> {
     let envelope = codec::envelope::encode(&encode.envelope).map_err(|e| e.to_string())?;
-    let payload = codec::payload::encode(&envelope, &encode.body);
-    seal::seal(encode.protection, encode.key.as_ref(), &encode.id, payload).map_err(|e| e.to_string())
+    let payload = payload::encode(&envelope, &encode.body, &payload::Options::default());
+    Ok(security::seal(encode.protection, &encode.key, &encode.id, payload))
 }
 
 /// Opens and decodes a payload.
@@ -25,10 +27,11 @@ pub fn decode(decode: &Decode) -> WorkResult {
 
 fn decoded(decode: &Decode) -> Result<Opened, OpenError> {
     let payload =
-        seal::open(decode.protection, &decode.keys, &decode.id, &decode.payload).map_err(|_| OpenError::Forged)?;
+        security::open(decode.protection, &decode.keys, &decode.id, &decode.payload).map_err(|_| OpenError::Forged)?;
     let cannot = |why: String| OpenError::Undecodable(why);
+    let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
     let (envelope, body) =
-        codec::payload::decode(&payload, decode.max_bytes).map_err(|e| cannot(e.to_string()))?;
+        payload::decode(&payload, max_bytes, &payload::Options::default()).map_err(|e| cannot(e.to_string()))?;
     let envelope: AirEnvelope = codec::envelope::decode(&envelope).map_err(|e| cannot(e.to_string()))?;
     Ok(Opened { envelope, body })
 }
@@ -49,5 +52,5 @@ pub fn maildir(disk: &dyn Disk, local: &Local) -> WorkResult {
 
 /// The result when the Maildirs' disk cannot be reached at all.
 pub fn maildir_unavailable(local: &Local, why: &str) -> WorkResult {
-    WorkResult::Maildir(local.mailboxes.iter().map(|_| Err(DeliverError::Temporary(why.to_owned()))).collect())
+    WorkResult::Maildir(local.mailboxes.iter().map(|_| Err(DeliverError::Disk(std::io::Error::other(why.to_owned())))).collect())
 }
