@@ -26,6 +26,7 @@ pub mod bearer;
 pub mod config;
 pub mod emcon;
 pub mod mail;
+pub mod ops;
 pub mod queue;
 pub mod route;
 pub mod time;
