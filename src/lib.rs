@@ -23,11 +23,14 @@
 //! `docs/design.md` walks one message through it.
 
 pub mod bearer;
+pub mod codec;
 pub mod config;
 pub mod emcon;
 pub mod mail;
 pub mod ops;
 pub mod queue;
 pub mod route;
+pub mod security;
+pub mod smtp;
 pub mod time;
 pub mod units;
