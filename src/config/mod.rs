@@ -15,7 +15,7 @@ mod sheet;
 mod tree;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -88,22 +88,19 @@ pub fn explain(path: &Path, overrides: &[String]) -> Result<Vec<Effective>, Vec<
     load(path, overrides, &RealFiles).map(|checked| checked.effective)
 }
 
+/// Where the control socket of a profile's node is. Reads no key and no certificate, which the asking user may not be able to.
+pub fn socket(path: &Path, overrides: &[String], files: &dyn Files) -> Result<PathBuf, Vec<Problem>> {
+    let mut reader = Reader::default();
+    let root = tree(&mut reader, path, overrides, files)?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let socket = profile::socket(&mut reader, &profile::Context { directory, files }, &root);
+    socket.filter(|_| reader.problems.is_empty()).ok_or(reader.problems)
+}
+
 /// Reads and checks a profile through `files`.
 pub fn load(path: &Path, overrides: &[String], files: &dyn Files) -> Result<Checked, Vec<Problem>> {
-    let name = path.to_string_lossy().into_owned();
-    let unreadable = |why: String| {
-        let origin = Origin::File { file: name.as_str().into(), line: 0, column: 0 };
-        vec![Problem::new(&origin, "", why, "a readable TOML file")]
-    };
-    let file = files.read(path).map_err(|e| unreadable(format!("cannot read it: {e}")))?;
-    let text = String::from_utf8(file.bytes).map_err(|_| unreadable("not UTF-8".into()))?;
-    let mut root = tree::parse(&name, &text)?;
     let mut reader = Reader::default();
-    for assignment in overrides {
-        if let Err(problem) = tree::set(&mut root, assignment) {
-            reader.problems.push(problem);
-        }
-    }
+    let root = tree(&mut reader, path, overrides, files)?;
     let directory = path.parent().unwrap_or(Path::new(""));
     let plan = profile::build(&mut reader, &profile::Context { directory, files }, &root);
     let Reader { mut problems, warnings, effective, .. } = reader;
@@ -115,6 +112,29 @@ pub fn load(path: &Path, overrides: &[String], files: &dyn Files) -> Result<Chec
             Err(problems)
         }
     }
+}
+
+/// The profile's text as a tree, overrides applied.
+fn tree(
+    reader: &mut Reader,
+    path: &Path,
+    overrides: &[String],
+    files: &dyn Files,
+) -> Result<tree::Entry, Vec<Problem>> {
+    let name = path.to_string_lossy().into_owned();
+    let unreadable = |why: String| {
+        let origin = Origin::File { file: name.as_str().into(), line: 0, column: 0 };
+        vec![Problem::new(&origin, "", why, "a readable TOML file")]
+    };
+    let file = files.read(path).map_err(|e| unreadable(format!("cannot read it: {e}")))?;
+    let text = String::from_utf8(file.bytes).map_err(|_| unreadable("not UTF-8".into()))?;
+    let mut root = tree::parse(&name, &text)?;
+    for assignment in overrides {
+        if let Err(problem) = tree::set(&mut root, assignment) {
+            reader.problems.push(problem);
+        }
+    }
+    Ok(root)
 }
 
 #[cfg(test)]

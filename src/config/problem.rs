@@ -30,20 +30,26 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The line for what is allowed but could be better.
+    pub fn warning(&self) -> String {
+        self.describe("better")
+    }
+
+    fn describe(&self, hint: &str) -> String {
+        let place = if self.line == 0 {
+            format!("{}: ", self.file)
+        } else {
+            format!("{}:{}:{}: ", self.file, self.line, self.column)
+        };
+        let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
+        let hint = if self.allowed.is_empty() { String::new() } else { format!(" ({hint}: {})", self.allowed) };
+        format!("{place}{key}{}{hint}", self.problem)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 {
-            write!(f, "{}: ", self.file)?;
-        } else {
-            write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.problem)?;
-        if !self.allowed.is_empty() {
-            write!(f, " (allowed: {})", self.allowed)?;
-        }
-        Ok(())
+        f.write_str(&self.describe("allowed"))
     }
 }

@@ -84,6 +84,16 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     })
 }
 
+/// The control socket alone.
+pub fn socket(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option<PathBuf> {
+    let mut top = reader.scope(&schema::ROOT, "", Some(root));
+    let entry = top.raw("node");
+    if entry.is_none() {
+        reader.problem("node", "missing", "a [node] table with at least a name");
+    }
+    node(reader, context, entry.as_ref()).map(|n| n.socket)
+}
+
 /// Reads every element of an array of tables, with the path under which `--set` finds it.
 fn each<T>(
     reader: &mut Reader,

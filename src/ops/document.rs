@@ -1,0 +1,352 @@
+//! The documents a node answers with and `--json` prints: field names are a contract (docs/json.md). Additions are free.
+//!
+//! Times are RFC 3339 in UTC; a unit stands in the name (`_s`, `_bytes`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Effective, Problem};
+use crate::emcon::Order;
+
+macro_rules! schema {
+    ($($type:ident = $name:literal),* $(,)?) => {
+        $(impl $type {
+            /// Value of the `schema` field.
+            pub const SCHEMA: &'static str = $name;
+        })*
+
+        /// Every schema there is; docs/json.md has a section for each.
+        pub const SCHEMAS: &[&str] = &[$($name),*];
+    };
+}
+
+schema! {
+    Check = "aldis.check/1",
+    Explain = "aldis.explain/1",
+    Status = "aldis.status/1",
+    QueueList = "aldis.queue-list/1",
+    QueueShow = "aldis.queue-show/1",
+    QueueAction = "aldis.queue-action/1",
+    Track = "aldis.track/1",
+    Emcon = "aldis.emcon/1",
+    Minimize = "aldis.minimize/1",
+    PasswordHash = "aldis.password-hash/1",
+    Refusal = "aldis.refusal/1",
+}
+
+/// `aldis check`
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Check {
+    /// The schema's name.
+    pub schema: &'static str,
+    /// Whether the profile can be run.
+    pub ok: bool,
+    /// What must be mended.
+    pub problems: Vec<Problem>,
+    /// What is allowed but should be known.
+    pub warnings: Vec<Problem>,
+}
+
+/// `aldis explain`
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Explain {
+    /// The schema's name.
+    pub schema: &'static str,
+    /// Every value in force.
+    pub values: Vec<Effective>,
+}
+
+/// `aldis hash-password`
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PasswordHash {
+    /// The schema's name.
+    pub schema: &'static str,
+    /// For `[[user]] password_hash`.
+    pub password_hash: String,
+}
+
+/// Why something was not done.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The schema's name.
+    pub schema: String,
+    /// Why, in words for an operator.
+    pub problem: String,
+}
+
+/// `aldis status`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The schema's name.
+    pub schema: String,
+    /// The node's name.
+    pub node: String,
+    /// The program's version.
+    pub version: String,
+    /// What this build can do.
+    pub features: Vec<String>,
+    /// Whether everything is bound and the store is open.
+    pub ready: bool,
+    /// Whether civil time is trusted.
+    pub clock_set: bool,
+    /// Listeners and where they are bound.
+    pub listeners: Vec<ListenerStatus>,
+    /// Bearers.
+    pub bearers: Vec<BearerStatus>,
+    /// The queue.
+    pub queue: QueueStatus,
+    /// The store.
+    pub store: StoreStatus,
+    /// Counts of events since the start, by name.
+    pub events: BTreeMap<String, u64>,
+}
+
+/// One listener.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// Address and port it is bound to.
+    pub address: String,
+}
+
+/// One bearer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BearerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its peer; several are separated by commas.
+    pub peer: String,
+    /// The order in force.
+    pub emcon: EmconState,
+    /// Seconds of own emission since the start.
+    pub air_s: f64,
+    /// Bytes put on the air since the start.
+    pub bytes_sent: u64,
+    /// Emissions that were refused since the start.
+    pub suppressed: u64,
+}
+
+/// An order of silence.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EmconState {
+    /// `open`, `silent`, `restricted:LEVEL`, `window`, `ack-only`.
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// Until when, where it ends by itself.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Who gave it.
+    pub author: String,
+}
+
+impl EmconState {
+    /// The order as it is shown; no order is silence.
+    pub fn of(order: Option<&Order>) -> Self {
+        match order {
+            Some(order) => Self {
+                state: order.state.to_string(),
+                since: order.since.rfc3339(),
+                until: order.until.map(|t| t.rfc3339()),
+                reason: order.reason.clone(),
+                author: order.author.clone(),
+            },
+            None => Self {
+                state: "silent".into(),
+                since: crate::time::Wall::default().rfc3339(),
+                until: None,
+                reason: "no readable order".into(),
+                author: "store".into(),
+            },
+        }
+    }
+}
+
+/// The queue in figures.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// By level, all six always present.
+    pub by_precedence: BTreeMap<String, LevelStatus>,
+}
+
+/// One level of the queue.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct LevelStatus {
+    /// Messages not yet done.
+    pub count: u64,
+    /// Age of the oldest, in seconds; 0 when there is none.
+    pub oldest_s: u64,
+}
+
+/// The store.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Whether mail can be accepted.
+    pub healthy: bool,
+    /// Free bytes on its disk.
+    pub free_bytes: u64,
+}
+
+/// `aldis queue list`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueList {
+    /// The schema's name.
+    pub schema: String,
+    /// In order of service.
+    pub messages: Vec<QueueMessage>,
+    /// Whether more were left off by the limit.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// One queued message.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueMessage {
+    /// Its id at this node.
+    pub id: String,
+    /// Its Message-ID field.
+    pub message_id: Option<String>,
+    /// The return path, empty for `<>`.
+    pub sender: String,
+    /// Its recipients.
+    pub recipients: Vec<QueueRecipient>,
+    /// Level of service.
+    pub precedence: String,
+    /// The MT-PRIORITY number it carries on.
+    pub mt_priority: Option<i8>,
+    /// Bytes as accepted.
+    pub size_bytes: u64,
+    /// `checking`, `queued`, `held`, `done`.
+    pub state: String,
+    /// When it was accepted.
+    pub accepted: String,
+    /// When it expires.
+    pub expires: String,
+    /// What it is waiting for, in words.
+    pub why: String,
+}
+
+/// One recipient of a queued message.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueRecipient {
+    /// The address.
+    pub address: String,
+    /// `due`, `on-air`, `held`, `delivered`, `failed`, `expired`, `cancelled`, `unconfirmed`.
+    pub state: String,
+    /// The bearer that carries it.
+    pub bearer: Option<String>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is tried next.
+    pub next_at: Option<String>,
+    /// The last temporary failure, in the other side's words.
+    #[serde(default)]
+    pub last_error: Option<String>,
+}
+
+/// `aldis queue show`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueShow {
+    /// The schema's name.
+    pub schema: String,
+    /// The message.
+    pub message: QueueMessage,
+    /// Where it came from: listener and address, peer and transfer, or this switch.
+    pub source: String,
+    /// ENVID as given.
+    pub envid: Option<String>,
+}
+
+/// `aldis queue hold`, `release`, `expedite`, `cancel`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueAction {
+    /// The schema's name.
+    pub schema: String,
+    /// `hold`, `release`, `expedite`, `cancel`.
+    pub action: String,
+    /// The message as it stands now.
+    pub message: QueueMessage,
+}
+
+/// `aldis track`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Track {
+    /// The schema's name.
+    pub schema: String,
+    /// The message's id at this node.
+    pub id: String,
+    /// Its history, oldest first.
+    pub events: Vec<TrackEvent>,
+}
+
+/// One line of a message's history.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TrackEvent {
+    /// When.
+    pub at: String,
+    /// What, in one word.
+    pub event: String,
+    /// Which recipient.
+    pub recipient: Option<String>,
+    /// On which bearer.
+    pub bearer: Option<String>,
+    /// Bytes on the air so far.
+    pub bytes_on_air: u64,
+    /// Seconds of own emission so far.
+    pub air_s: f64,
+    /// Anything more, in words.
+    #[serde(default)]
+    pub detail: Option<String>,
+}
+
+/// `aldis emcon show` and `set`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Emcon {
+    /// The schema's name.
+    pub schema: String,
+    /// The bearers asked for.
+    pub bearers: Vec<EmconBearer>,
+}
+
+/// One bearer under orders.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EmconBearer {
+    /// Its name.
+    pub name: String,
+    /// The order in force.
+    pub emcon: EmconState,
+    /// Seconds until the carrier is surely off after an order of silence now (link-rules B2).
+    pub carrier_off_s: f64,
+    /// Emissions that were refused since the start.
+    pub suppressed: u64,
+}
+
+/// `aldis minimize show`, `set` and `clear`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Minimize {
+    /// The schema's name.
+    pub schema: String,
+    /// The orders in force or to come.
+    pub orders: Vec<MinimizeOrder>,
+}
+
+/// One MINIMIZE order.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MinimizeOrder {
+    /// The bearer.
+    pub bearer: String,
+    /// The lowest level still taken.
+    pub minimum: String,
+    /// From when.
+    pub from: String,
+    /// Until when; `None` is until it is cleared.
+    pub until: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Who gave it.
+    pub author: String,
+}

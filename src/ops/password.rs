@@ -1,0 +1,53 @@
+//! Reads a password and hashes it for `[[user]] password_hash`.
+
+use std::io::{self, BufRead, Write};
+
+use argon2::Argon2;
+use argon2::password_hash::PasswordHasher;
+use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
+
+/// Argon2id with the defaults of its specification's second recommended option: 19 MiB, two passes.
+pub fn hash(password: &str) -> Result<String, String> {
+    Argon2::default().hash_password(password.as_bytes()).map(|h| h.to_string()).map_err(|e| e.to_string())
+}
+
+/// One line from standard input; a terminal is asked, without echo.
+pub fn read() -> io::Result<String> {
+    let stdin = io::stdin();
+    let mut line = String::new();
+    if isatty(&stdin) {
+        write!(io::stderr(), "Password: ")?;
+        let before = tcgetattr(&stdin)?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
+        let read = stdin.lock().read_line(&mut line);
+        tcsetattr(&stdin, OptionalActions::Flush, &before)?;
+        writeln!(io::stderr())?;
+        read?;
+    } else {
+        stdin.lock().read_line(&mut line)?;
+    }
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty password"));
+    }
+    Ok(password.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::password_hash::PasswordVerifier;
+    use argon2::password_hash::phc::PasswordHash;
+
+    use super::*;
+
+    #[test]
+    fn a_hash_verifies_its_password_and_no_other() {
+        let text = hash("s3cret-One").expect("hashed");
+        let parsed = PasswordHash::new(&text).expect("PHC");
+        assert!(Argon2::default().verify_password(b"s3cret-One", &parsed).is_ok());
+        assert!(Argon2::default().verify_password(b"s3cret-one", &parsed).is_err());
+        assert_ne!(text, hash("s3cret-One").expect("hashed"), "salted");
+    }
+}

@@ -1,0 +1,228 @@
+//! Documents as an operator reads them. Everything printed is in the JSON too.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::document::{
+    Emcon, EmconState, Minimize, QueueAction, QueueList, QueueMessage, QueueShow, Refusal, Status, Track,
+};
+use crate::mail::Precedence;
+
+/// The text for a document; the JSON itself, indented, where its schema is not known here.
+pub fn document(value: &Value) -> String {
+    let schema = value.get("schema").and_then(Value::as_str).unwrap_or("");
+    let known = match schema {
+        Refusal::SCHEMA => read(value, |r: Refusal| format!("refused: {}\n", r.problem)),
+        Status::SCHEMA => read(value, status),
+        QueueList::SCHEMA => read(value, queue_list),
+        QueueShow::SCHEMA => read(value, queue_show),
+        QueueAction::SCHEMA => read(value, |a: QueueAction| format!("{}: {}\n", a.action, one_line(&a.message))),
+        Track::SCHEMA => read(value, track),
+        Emcon::SCHEMA => read(value, emcon),
+        Minimize::SCHEMA => read(value, minimize),
+        _ => None,
+    };
+    known.unwrap_or_else(|| format!("{value:#}\n"))
+}
+
+fn read<T: DeserializeOwned>(value: &Value, print: impl FnOnce(T) -> String) -> Option<String> {
+    serde_json::from_value(value.clone()).ok().map(print)
+}
+
+fn status(s: Status) -> String {
+    let mut out = format!("{} {} {}\n", s.node, s.version, if s.ready { "ready" } else { "NOT READY" });
+    if !s.clock_set {
+        out += "clock NOT SET: nothing expires, windows stay silent\n";
+    }
+    let free = s.store.free_bytes >> 20;
+    out += &format!("store {}, {free} MiB free\n", if s.store.healthy { "healthy" } else { "NOT HEALTHY" });
+    let mut rows = vec![row(["LISTENER", "ADDRESS"])];
+    rows.extend(s.listeners.into_iter().map(|l| vec![l.name, l.address]));
+    out += &table(rows);
+    if !s.bearers.is_empty() {
+        let mut rows = vec![row(["BEARER", "PEER", "EMCON", "SINCE", "AIR", "SENT", "SUPPRESSED", "REASON"])];
+        rows.extend(s.bearers.into_iter().map(|b| {
+            vec![
+                b.name,
+                b.peer,
+                order(&b.emcon),
+                b.emcon.since,
+                format!("{:.1} s", b.air_s),
+                format!("{} B", b.bytes_sent),
+                b.suppressed.to_string(),
+                format!("{} ({})", b.emcon.reason, b.emcon.author),
+            ]
+        }));
+        out += &table(rows);
+    }
+    let mut rows = vec![row(["QUEUE", "COUNT", "OLDEST"])];
+    for level in Precedence::DESCENDING {
+        if let Some(l) = s.queue.by_precedence.get(level.name()) {
+            rows.push(vec![level.name().into(), l.count.to_string(), age(l.oldest_s)]);
+        }
+    }
+    out + &table(rows)
+}
+
+fn queue_list(q: QueueList) -> String {
+    if q.messages.is_empty() {
+        return "nothing queued\n".into();
+    }
+    let mut rows = vec![row(["ID", "PRECEDENCE", "STATE", "SIZE", "SENDER", "RECIPIENTS", "WHY"])];
+    rows.extend(q.messages.into_iter().map(|m| {
+        let first = m.recipients.first().map_or("", |r| r.address.as_str());
+        let recipients = match m.recipients.len() {
+            0 | 1 => first.to_string(),
+            n => format!("{first} +{}", n - 1),
+        };
+        vec![m.id, m.precedence, m.state, m.size_bytes.to_string(), path(&m.sender), recipients, m.why]
+    }));
+    let more = if q.more { "more were left off: --limit\n" } else { "" };
+    table(rows) + more
+}
+
+fn queue_show(q: QueueShow) -> String {
+    let m = &q.message;
+    let mut out = format!("{}\n", one_line(m));
+    for (name, value) in [
+        ("message-id", m.message_id.clone().unwrap_or_default()),
+        ("envid", q.envid.clone().unwrap_or_default()),
+        ("sender", path(&m.sender)),
+        ("mt-priority", m.mt_priority.map(|p| p.to_string()).unwrap_or_default()),
+        ("size", format!("{} bytes", m.size_bytes)),
+        ("source", q.source.clone()),
+        ("accepted", m.accepted.clone()),
+        ("expires", m.expires.clone()),
+    ] {
+        out += &format!("{name:<12} {value}\n");
+    }
+    let mut rows = vec![row(["RECIPIENT", "STATE", "BEARER", "ATTEMPTS", "NEXT", "LAST ERROR"])];
+    rows.extend(m.recipients.iter().cloned().map(|r| {
+        vec![
+            r.address,
+            r.state,
+            r.bearer.unwrap_or_default(),
+            r.attempts.to_string(),
+            r.next_at.unwrap_or_default(),
+            r.last_error.unwrap_or_default(),
+        ]
+    }));
+    out + &table(rows)
+}
+
+fn one_line(m: &QueueMessage) -> String {
+    let why = if m.why.is_empty() { String::new() } else { format!(" ({})", m.why) };
+    format!("{} {} {}{why}", m.id, m.precedence, m.state)
+}
+
+fn track(t: Track) -> String {
+    let mut rows = vec![row(["AT", "EVENT", "RECIPIENT", "BEARER", "ON AIR", "AIR", "DETAIL"])];
+    rows.extend(t.events.into_iter().map(|e| {
+        vec![
+            e.at,
+            e.event,
+            e.recipient.unwrap_or_default(),
+            e.bearer.unwrap_or_default(),
+            if e.bytes_on_air == 0 { String::new() } else { format!("{} B", e.bytes_on_air) },
+            if e.air_s == 0.0 { String::new() } else { format!("{:.1} s", e.air_s) },
+            e.detail.unwrap_or_default(),
+        ]
+    }));
+    format!("{}\n{}", t.id, table(rows))
+}
+
+fn emcon(e: Emcon) -> String {
+    let mut rows = vec![row(["BEARER", "EMCON", "SINCE", "UNTIL", "CARRIER OFF", "SUPPRESSED", "REASON"])];
+    rows.extend(e.bearers.into_iter().map(|b| {
+        vec![
+            b.name,
+            order(&b.emcon),
+            b.emcon.since,
+            b.emcon.until.unwrap_or_else(|| "next order".into()),
+            format!("within {:.1} s", b.carrier_off_s),
+            b.suppressed.to_string(),
+            format!("{} ({})", b.emcon.reason, b.emcon.author),
+        ]
+    }));
+    table(rows)
+}
+
+fn minimize(m: Minimize) -> String {
+    if m.orders.is_empty() {
+        return "no MINIMIZE\n".into();
+    }
+    let mut rows = vec![row(["BEARER", "MINIMUM", "FROM", "UNTIL", "REASON"])];
+    rows.extend(m.orders.into_iter().map(|o| {
+        let until = o.until.unwrap_or_else(|| "cleared".into());
+        vec![o.bearer, o.minimum, o.from, until, format!("{} ({})", o.reason, o.author)]
+    }));
+    table(rows)
+}
+
+fn order(state: &EmconState) -> String {
+    state.state.to_uppercase()
+}
+
+fn path(sender: &str) -> String {
+    if sender.is_empty() { "<>".into() } else { sender.to_string() }
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0 => String::new(),
+        s if s < 120 => format!("{s} s"),
+        s if s < 7200 => format!("{} min", s / 60),
+        s if s < 172_800 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(String::from).to_vec()
+}
+
+/// Columns two blanks apart. Control characters of a peer's words never reach the terminal.
+pub fn table(rows: Vec<Vec<String>>) -> String {
+    let clean = |cell: &String| cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
+    let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(clean).collect()).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:<w$}")).collect();
+        out += cells.join("  ").trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Response;
+
+    #[test]
+    fn tables_align_and_let_no_control_character_through() {
+        let text = table(vec![row(["A", "B"]), row(["long\u{1b}[2J", "x"])]);
+        assert_eq!(text, "A         B\nlong?[2J  x\n");
+    }
+
+    #[test]
+    fn a_refusal_reads_as_one_line_and_an_unknown_document_as_json() {
+        assert_eq!(document(&Response::refused("no such message").document), "refused: no such message\n");
+        assert!(document(&serde_json::json!({"schema": "aldis.later/9", "x": 1})).contains("\"x\": 1"));
+    }
+
+    #[test]
+    fn an_order_of_silence_shows_when_the_carrier_is_surely_off() {
+        let answer = serde_json::json!({"schema": Emcon::SCHEMA, "bearers": [{
+            "name": "hf1", "suppressed": 3, "carrier_off_s": 5.4,
+            "emcon": {"state": "silent", "since": "2026-11-23T10:15:00.000Z", "reason": "drill", "author": "uid 1000"}}]});
+        let text = document(&answer);
+        assert!(
+            text.contains("SILENT") && text.contains("within 5.4 s") && text.contains("drill (uid 1000)"),
+            "{text}"
+        );
+    }
+}
