@@ -473,7 +473,7 @@ fn a_store_written_by_the_first_version_opens_whole() {
     let (packed, words) = (format!("{path}.redb.zst"), format!("{path}.txt"));
     // Only for a new format: the files of earlier ones stay as they were written.
     if std::env::var_os("ALDIS_WRITE_STORE").is_some() {
-        let (mut work, mut model) = (Work::new(20261123), Model::default());
+        let (mut work, mut model) = (Work::new(4), Model::default());
         let disk = SimDisk::new(1);
         let (mut engine, _) = open(&disk, SMALL);
         for _ in 0..8 {
