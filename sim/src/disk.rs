@@ -312,7 +312,8 @@ impl Disk for SimDisk {
     fn identity(&self, path: &str) -> io::Result<u64> {
         let state = self.lock();
         state.alive()?;
-        state.cache.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        let file = state.cache.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Stream::new(state.seed, "identity", *file).next_u64())
     }
 }
 

@@ -480,15 +480,7 @@ impl<'t> Writer<'t> {
 }
 
 fn nothing() -> Derived {
-    Derived {
-        due: None,
-        lease: Vec::new(),
-        live: None,
-        state: 3,
-        past: None,
-        names: Vec::new(),
-        bodies: Vec::new(),
-    }
+    Derived { due: None, lease: Vec::new(), live: None, state: 3, past: None, names: Vec::new(), bodies: Vec::new() }
 }
 
 /// The arguments of a claim.

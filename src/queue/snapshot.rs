@@ -194,8 +194,8 @@ pub(super) fn read(
     let size = table::CHUNK_BYTES as u64;
     let [first, last] = [from / size, (end - 1) / size].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let mut out = Vec::new();
-    let mut expected = first;
-    for entry in chunks.range((body.0, first)..=(body.0, last)).map_err(failed)? {
+    let rows = chunks.range((body.0, first)..=(body.0, last)).map_err(failed)?;
+    for (expected, entry) in (first..).zip(rows) {
         let (key, row) = entry.map_err(failed)?;
         let index = key.value().1;
         let data = table::chunk_data(body, index, row.value()).ok_or_else(damaged)?;
@@ -207,7 +207,6 @@ pub(super) fn read(
         let skip = from.saturating_sub(start).min(full);
         let stop = (end - start).min(full);
         out.extend_from_slice(data.get(skip as usize..stop as usize).ok_or_else(damaged)?);
-        expected += 1;
     }
     if out.len() as u64 != end - from {
         return Err(damaged());
