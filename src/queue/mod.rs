@@ -24,6 +24,9 @@ pub mod retry;
 pub mod schedule;
 mod store;
 
+#[cfg(test)]
+mod property;
+
 pub use accept::{
     Accepted, Authority, Choice, Decision, Ids, LONGEST_LIFE, NotAMessage, Policy, RESERVATION, Stated, accept, choose,
     lifetime, seen_twice,
