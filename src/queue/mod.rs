@@ -10,7 +10,7 @@
 //! | done | every recipient final; kept for track and late acknowledgements | no | (purged); unconfirmed -> delivered |
 //!
 //! Per recipient: `due` -> `on air` -> final, `due` -> final, `on air` -> `due` when a transfer is refused for now or withdrawn,
-//! `held` <-> `due`, `held` -> expired or cancelled, and the one late transition unconfirmed -> delivered (link-rules A4).
+//! `held` <-> `due`, `held` -> final, and the one late transition unconfirmed -> delivered (link-rules A4).
 //! [`outcome::allows`] is this table as code; `aldis queue check` and the simulator verify it.
 //!
 //! Owns redb (behind [`Disk`]); imports `mail`, `time` and nothing else: it schedules by values and knows no bearer and no SMTP.
@@ -30,6 +30,9 @@ pub mod schedule;
 mod snapshot;
 mod store;
 mod table;
+
+#[cfg(test)]
+mod property;
 
 pub use accept::{
     Accepted, Authority, Choice, Decision, Ids, LONGEST_LIFE, NotAMessage, Policy, RESERVATION, Stated, accept, choose,

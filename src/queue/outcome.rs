@@ -1,6 +1,6 @@
 //! What happens to a message after it was accepted: attempts, results, deadlines and the operator's hand.
 //!
-//! The switch calls [`settle`] with results, [`wake`] when a message's [`next_wake`] has come, and the operator's actions; each
+//! The switch calls [`settle`] or [`absorb`] with results, [`wake`] when a message's [`next_wake`] has come, and the operator's actions; each
 //! takes a record by reference and gives the new one with the changes to commit, so that a failed commit leaves the old one standing.
 //! A report that is due must become durable with its cause: load the subject, [`build`](super::dsn::build) it,
 //! [`accept`](super::accept()) it, and commit both batches as one. Implements the state table of [`crate::queue`]; link-rules A4,
@@ -93,15 +93,15 @@ pub const fn allows(from: &RecipientState, event: &Event) -> bool {
             | Event::Cancelled => true,
             Event::Frozen { .. } | Event::Held { .. } | Event::Released => false,
         },
+        // Results of an attempt that was under way when the hold came are true all the same.
         RecipientState::Held { .. } => match event {
-            Event::Released | Event::Expired | Event::Cancelled => true,
-            Event::Frozen { .. }
-            | Event::Withdrawn { .. }
-            | Event::Delivered { .. }
+            Event::Delivered { .. }
             | Event::Deferred { .. }
             | Event::Failed { .. }
-            | Event::Unconfirmed
-            | Event::Held { .. } => false,
+            | Event::Released
+            | Event::Expired
+            | Event::Cancelled => true,
+            Event::Frozen { .. } | Event::Withdrawn { .. } | Event::Unconfirmed | Event::Held { .. } => false,
         },
         RecipientState::Final { outcome: Outcome::Unconfirmed, .. } => matches!(event, Event::Delivered { .. }),
         RecipientState::Final { .. } => false,
@@ -175,6 +175,18 @@ pub fn settle(
         work.apply(*index, event)?;
     }
     Ok(work.finish())
+}
+
+/// Applies results from outside, which may come when the message has moved on (an operator cancelled it, a radio repeats
+/// itself): what the table allows is applied, the rest leaves a line in the history and changes nothing.
+pub fn absorb(now: Now, context: &Context<'_>, record: &MessageRecord, events: &[(u32, Event)]) -> Applied {
+    let mut work = Work::new(now, context, record);
+    for (index, event) in events {
+        if let Err(refused) = work.apply(*index, event) {
+            work.track("too late", Some(*index), Some(refused.attempt));
+        }
+    }
+    work.finish()
 }
 
 /// When [`wake`] next has work for this message; `None` when it is done.
@@ -381,11 +393,8 @@ impl<'a> Work<'a> {
             let state = if checking { "checking".to_string() } else { format!("{:?}", r.state) };
             return Err(illegal(format!("{event:?} in state {state}")));
         }
-        let was_due = matches!(r.state, RecipientState::Due { .. });
-        let was_relayed = matches!(
-            r.state,
-            RecipientState::OnAir { .. } | RecipientState::Final { outcome: Outcome::Unconfirmed, .. }
-        );
+        // On the air the attempt was counted when the payload was frozen.
+        let was_on_air = matches!(r.state, RecipientState::OnAir { .. } | RecipientState::Final { .. });
         let finish = |outcome| RecipientState::Final { outcome, at };
         let mut attempted = false;
         let (state, word, detail) = match event {
@@ -395,19 +404,25 @@ impl<'a> Work<'a> {
             }
             Event::Withdrawn { why } => (RecipientState::Due { next_at: at }, "withdrawn", Some(why.clone())),
             Event::Delivered { by, dsn_passed_on, is_final } => {
-                attempted = was_due;
+                attempted = !was_on_air;
                 let outcome = Outcome::Delivered { by: by.clone(), dsn_passed_on: *dsn_passed_on, is_final: *is_final };
-                (finish(outcome), if was_relayed { "confirmed" } else { "delivered" }, Some(by.clone()))
+                (finish(outcome), if was_on_air { "confirmed" } else { "delivered" }, Some(by.clone()))
             }
             Event::Deferred { diagnostic } => {
-                attempted = was_due;
-                let attempts = r.attempts.saturating_add(u32::from(was_due));
+                attempted = !was_on_air;
+                let attempts = r.attempts.saturating_add(u32::from(!was_on_air));
                 r.last_error = Some(diagnostic.clone());
                 let next_at = at.plus(self.context.policy.retry.wait(precedence, attempts, message));
-                (RecipientState::Due { next_at }, "deferred", Some(diagnostic.clone()))
+                let state = match &r.state {
+                    RecipientState::Held { why } => RecipientState::Held { why: why.clone() },
+                    RecipientState::Due { .. } | RecipientState::OnAir { .. } | RecipientState::Final { .. } => {
+                        RecipientState::Due { next_at }
+                    }
+                };
+                (state, "deferred", Some(diagnostic.clone()))
             }
             Event::Failed { status, diagnostic, .. } => {
-                attempted = was_due;
+                attempted = !was_on_air;
                 let outcome = Outcome::Failed { status: *status, diagnostic: diagnostic.clone() };
                 (finish(outcome), "failed", Some(format!("{status} {diagnostic}")))
             }
@@ -582,7 +597,7 @@ mod tests {
         for (state, row) in [
             (due(T0), "f.ddxx.xh."),
             (RecipientState::OnAir { bearer: "hf1".into() }, ".wddxxxx.."),
-            (RecipientState::Held { why: "x".into() }, ".....x.x.r"),
+            (RecipientState::Held { why: "x".into() }, "..ddxx.x.r"),
             (last(Outcome::Unconfirmed), "..d......."),
             (last(Outcome::Expired), ".........."),
             (last(Outcome::Cancelled), ".........."),
@@ -605,6 +620,27 @@ mod tests {
         let error = settle(now(0), &Context::plain(&policy()), &r, &[(0, Event::Expired), (1, Event::Released)]);
         assert_eq!(error.map_err(|e| e.recipient).err(), Some(1));
         assert!(settle(now(0), &Context::plain(&policy()), &r, &[(2, Event::Expired)]).is_err());
+    }
+
+    #[test]
+    fn what_comes_too_late_is_written_down_and_changes_nothing() {
+        let gone = cancel(now(0), &Context::plain(&POLICY), &record(1)).expect("cancelled").record;
+        let late = absorb(now(1), &Context::plain(&POLICY), &gone, &[(0, delivered(false, false)), (9, failed())]);
+        assert_eq!((&late.record, &late.report), (&gone, &None));
+        assert_eq!(
+            late.changes.iter().filter(|c| matches!(c, Change::Track(_, t) if t.event == "too late")).count(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_hold_does_not_hide_the_result_of_the_attempt_under_way() {
+        let held = hold(now(0), &POLICY, &record(2), "wait").expect("held").record;
+        let events = [(0, delivered(false, false)), (1, Event::Deferred { diagnostic: "451".into() })];
+        let after = settle(now(1), &Context::plain(&POLICY), &held, &events).expect("legal").record;
+        assert!(after.recipients[0].state.is_final());
+        assert_eq!(after.recipients[1].state, RecipientState::Held { why: "wait".into() });
+        assert_eq!(after.state, MessageState::Held);
     }
 
     #[test]

@@ -252,16 +252,20 @@ impl Active {
     }
 
     /// A message whose delay or expiry has come: call [`outcome::wake`] and then [`update`](Self::update). Each is named once.
+    /// While a session works on it, its end waits for the session's: what was delivered in time is not reported expired.
     pub fn poll_wake(&mut self, now: Now) -> Option<MessageId> {
-        let (at, id) = *self.wakes.first()?;
-        if !now.set || at > now.wall {
-            return None;
-        }
-        self.wakes.pop_first();
-        if let Some(entry) = self.entries.get_mut(&id) {
+        while let Some((at, id)) = self.wakes.first().copied()
+            && now.set
+            && at <= now.wall
+        {
+            self.wakes.pop_first();
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.wake = None;
+            if entry.flying.iter().all(|hop| matches!(hop, Hop::Peer(_))) {
+                return Some(id);
+            }
         }
-        Some(id)
+        None
     }
 
     /// When time alone will next give work. What is ready waits for a hop, not for time.
@@ -602,6 +606,16 @@ mod tests {
         assert_eq!(active.poll_wake(now(4 * 3600 - 1)), None);
         assert_eq!(active.poll_wake(now(4 * 3600)), Some(MessageId(1)));
         assert_eq!(active.poll_wake(now(4 * 3600)), None);
+    }
+
+    #[test]
+    fn a_deadline_waits_for_the_session_under_way() {
+        let mut active = set(10);
+        put(&mut active, record(1, Precedence::Routine, 0, 1));
+        let job = active.next(now(1), wide).expect("a job");
+        assert_eq!(active.poll_wake(now(900_000)), None);
+        active.finish(now(900_000), job.message, &job.hop, record(1, Precedence::Routine, 0, 1));
+        assert_eq!(active.poll_wake(now(900_000)), Some(MessageId(1)));
     }
 
     const WIDE: Allowance = Allowance { jobs: 100, lowest: Precedence::Deferred, recipients: 100 };
