@@ -1055,3 +1055,650 @@ impl Input {
         Line::Whole(line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::Notify;
+    use crate::smtp::Budget;
+    use crate::time::Duration;
+
+    #[test]
+    fn vectors_of_the_profile() {
+        let mail = "MAIL FROM:<a@x.example>";
+        for (lines, want) in [
+            (vec![format!("{mail} MT-PRIORITY=+3")], vec!["501 5.5.2"]),
+            (vec![format!("{mail} MT-PRIORITY=4")], vec!["250 2.3.6 -2"]),
+            (vec![format!("{mail} SIZE=999999999 MT-PRIORITY=6")], vec!["552 5.7.16"]),
+            (vec![format!("{mail} BY=0;R")], vec!["501 5.5.4"]),
+            (vec![format!("{mail} BY=-5;N")], vec!["250 2.1.0"]),
+            (vec![format!("{mail} BY=120;RT")], vec!["250 2.1.0"]),
+            (vec![format!("{mail} HOLDFOR=60 HOLDUNTIL=2030-01-01T00:00:00Z")], vec!["555 5.5.4"]),
+            (vec![mail.into(), "RCPT TO:<b@dest> NOTIFY=NEVER,SUCCESS".into()], vec!["250", "501"]),
+            (vec![mail.into(), "RCPT TO:<b@dest> ORCPT=rfc822;a+2".into()], vec!["250", "501"]),
+            (
+                vec![mail.into(), "RCPT TO:<b@dest>".into(), "BDAT 3\r\nabcDATA".into()],
+                vec!["250", "250", "250", "503"],
+            ),
+            (vec!["BDAT 4 LAST\r\nwxyzNOOP".into()], vec!["503", "250"]),
+            (vec!["AUTH PLAIN =".into()], vec!["504 5.5.4"]),
+            (vec![format!("{mail} REQUIRETLS")], vec!["555 5.5.4"]),
+            (vec!["VRFY postmaster".into(), "EXPN staff".into(), "HELP".into()], vec!["252", "502", "214"]),
+            (vec![mail.into(), "RCPT TO:<PostMaster>".into()], vec!["250", "250 2.1.5"]),
+            (vec![mail.into(), mail.into()], vec!["250", "503 5.5.1"]),
+            (vec!["RCPT TO:<b@dest>".into(), "DATA".into()], vec!["503 5.5.1", "503 5.5.1"]),
+            (vec![mail.into(), "RSET".into(), "DATA".into()], vec!["250", "250", "503"]),
+            (vec![mail.into(), "EHLO again.example".into(), "DATA".into()], vec!["250", "250", "503"]),
+            (vec![mail.into(), "RCPT TO:<x@elsewhere>".into(), "DATA".into()], vec!["250", "550 5.7.1", "554 5.5.1"]),
+            (vec![format!("{mail} SIZE=999999999")], vec!["552 5.3.4"]),
+        ] {
+            let mut w = World::new(|p| {
+                p.precedence_bytes = [(Precedence::Override, 4096)].into();
+                p.deliver_by = Some(0);
+                p.auth = true;
+            });
+            w.say("EHLO probe.example\r\n");
+            w.replies();
+            w.say(&(lines.join("\r\n") + "\r\n"));
+            let got = w.replies();
+            assert_eq!(got.len(), want.len(), "{lines:?} -> {got:?}");
+            for (got, want) in got.iter().zip(&want) {
+                assert!(got.starts_with(want), "{lines:?}: {got:?}, wanted {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_comes_out_whole_with_its_envelope() {
+        let mut w = World::new(|_| {});
+        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> RET=HDRS ENVID=q+2B1 BODY=8BITMIME MT-PRIORITY=-3\r\n");
+        w.say("RCPT TO:<b@dest> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o+2Bx@dest\r\nDATA\r\n");
+        w.say("Subject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n");
+        let got = w.replies();
+        assert_eq!(codes(&got), [220, 250, 250, 250, 354, 250, 221]);
+        assert!(got[2].starts_with("250 2.1.0"), "an untouched priority needs no 2.3.6: {got:?}");
+        assert!(w.closed);
+        let [t] = &w.taken[..] else { panic!("{:?}", w.taken) };
+        assert_eq!(&*t.body, b"Subject: x\r\n\r\n.dot\r\n");
+        let e = &t.envelope;
+        assert_eq!(e.from.as_ref().map(|m| m.as_str()), Some("a@src"));
+        assert_eq!((e.envid.as_deref(), e.ret), (Some("q+2B1"), Some(crate::mail::Ret::Headers)));
+        assert_eq!(e.mt_priority, MtPriority::new(-3));
+        assert_eq!(e.recipients[0].notify, Some(Notify { success: true, failure: false, delay: true }));
+        assert_eq!(e.recipients[0].orcpt.as_deref(), Some("rfc822;o+2Bx@dest"));
+        assert_eq!(e.expires, Wall::NEVER);
+        assert_eq!(t.facts.protocol.keyword(), "ESMTP");
+        assert_eq!(w.budget.used(), 0);
+    }
+
+    #[test]
+    fn every_split_of_a_dialogue_gives_the_same_replies() {
+        let wire = dialogue();
+        let whole = {
+            let mut w = World::new(|_| {});
+            w.feed(&wire);
+            w
+        };
+        assert!(whole.taken.len() >= 2);
+        for step in [1, 2, 3, 7, 64] {
+            let mut w = World::new(|_| {});
+            for part in wire.chunks(step) {
+                w.feed(part);
+            }
+            assert_eq!((&w.wire, &w.taken), (&whole.wire, &whole.taken), "in pieces of {step}");
+        }
+        for cut in 0..wire.len() {
+            let mut w = World::new(|_| {});
+            w.feed(&wire[..cut]);
+            w.feed(&wire[cut..]);
+            assert_eq!((&w.wire, &w.taken), (&whole.wire, &whole.taken), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn late_answers_keep_the_order_of_replies() {
+        let mut w = World::new(|_| {});
+        w.slow = true;
+        w.feed(&dialogue());
+        let mut rounds = 0;
+        while w.answer_held() {
+            w.at += Duration::from_secs(60);
+            rounds += 1;
+        }
+        assert!(rounds > 8);
+        let mut quick = World::new(|_| {});
+        quick.feed(&dialogue());
+        assert_eq!((w.wire, w.taken), (quick.wire, quick.taken));
+    }
+
+    #[test]
+    fn nothing_is_smuggled_through_data() {
+        for seq in [
+            &b"\n.\n"[..],
+            b"\n.\r\n",
+            b"\r\n.\n",
+            b"\r.\r",
+            b"\r.\n",
+            b"\r.\r\n",
+            b"\r\n.\r",
+            b"\n.\r",
+            b"\n\n.\r\n",
+            b"\r\n\0.\r\n",
+            b"\r\n.\0\r\n",
+            b"\r\n. \r\n",
+            b"\r\n.\r\r\n",
+            b"\r\n.\t\r\n",
+            b"\r\n.\x0b\r\n",
+            b"\xc2\x85.\xc2\x85",
+            b"\xe2\x80\xa8.\xe2\x80\xa8",
+            b"\r\n.\n\r",
+        ] {
+            let mut w = World::open();
+            w.say("MAIL FROM:<smug@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+            w.replies();
+            w.feed(
+                &[b"Subject: one\r\n\r\nfirst", seq, b"MAIL FROM:<e@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\nx\r\n.\r\n"]
+                    .concat(),
+            );
+            let got = w.replies();
+            assert_eq!(got.len(), 1, "{seq:?}: {got:?}");
+            let bare = !matches!(codes(&got)[..], [250]);
+            assert_eq!(w.taken.len(), usize::from(!bare), "{seq:?}");
+            if bare && !seq.contains(&0) {
+                assert!(got[0].starts_with("550 5.5.2") && w.closed, "{seq:?}: {got:?}");
+            }
+            if bare && seq.contains(&0) {
+                assert!(got[0].starts_with("550 5.6.0") && !w.closed, "{seq:?}: {got:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_counted_not_read() {
+        let mut w = World::open();
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nBDAT 16\r\nSubject: x\r\n\r\nab");
+        w.say("BDAT 5\r\n\r\n.\r\nBDAT 0 LAST\r\nNOOP\r\n");
+        assert_eq!(codes(&w.replies()), [250, 250, 250, 250, 250, 250]);
+        assert_eq!(&*w.taken[0].body, b"Subject: x\r\n\r\nab\r\n.\r\n");
+        // A refused chunk is swallowed to the octet, and only RSET helps.
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nBDAT 5\r\nab\ncdBDAT 6 LAST\r\nNOOP\r\nNOOP\r\nMAIL FROM:<c@src>\r\nRSET\r\n");
+        let got = w.replies();
+        assert_eq!(codes(&got), [250, 250, 550, 503, 250, 503, 250], "{got:?}");
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<x@elsewhere>\r\nBDAT 28 LAST\r\nMAIL FROM:<evil@src.test>\r\n1NOOP\r\n");
+        assert_eq!(codes(&w.replies()), [250, 550, 554, 250]);
+        w.say("RSET\r\nBDAT 99999999999999999999999 LAST\r\n");
+        assert_eq!(codes(&w.replies()), [250, 552]);
+        assert!(w.closed);
+    }
+
+    #[test]
+    fn size_is_enforced_while_receiving() {
+        let small = |p: &mut Policy| {
+            p.message_bytes = 1000;
+            p.overrun_bytes = 1000;
+        };
+        let mut w = World::new(small);
+        w.say("EHLO p.example\r\nMAIL FROM:<a@src> SIZE=10\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        w.feed(&b"0123456789\r\n".repeat(100));
+        assert!(w.session.buffered_bytes() < 100);
+        w.say(".\r\nNOOP\r\n");
+        assert_eq!(codes(&w.replies())[4..], [354, 552, 250]);
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        w.replies();
+        w.feed(&b"0123456789\r\n".repeat(1000));
+        assert_eq!(codes(&w.replies()), [421]);
+        assert!(w.closed);
+    }
+
+    #[test]
+    fn a_spent_budget_is_told_as_452() {
+        let mut w = World::new(|p| p.budget = Arc::new(Budget::new(100_000)));
+        w.say("EHLO p.example\r\nMAIL FROM:<a@src> SIZE=200000\r\nMAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        w.feed(&b"0123456789\r\n".repeat(20_000));
+        w.say(".\r\n");
+        let got = w.replies();
+        assert_eq!(codes(&got), [220, 250, 452, 250, 250, 354, 452]);
+        assert!(got[6].contains("4.3.1") && w.policy.budget.used() == 0);
+    }
+
+    #[test]
+    fn custody_keeps_its_memory_claim_until_it_is_settled() {
+        let mut w = World::open();
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        w.slow = true;
+        w.say("Subject: x\r\n\r\nbody\r\n.\r\n");
+        assert!(w.budget.used() > 0);
+        assert!(w.answer_held());
+        assert_eq!(w.budget.used(), 0);
+    }
+
+    #[test]
+    fn loops_and_raw_headers_are_refused() {
+        for (head, want) in [
+            ("Received: from a by b; now\r\n".repeat(101), "554 5.4.6"),
+            ("Received: from a by b; now\r\n".repeat(100), "250"),
+            ("Received: from a\r\n by MX.example with SMTP; now\r\n".repeat(5), "554 5.4.6"),
+            ("Received: from a by mx.example; now\r\n".repeat(4), "250"),
+            ("Subject: é\r\n".to_owned(), "554 5.6.7"),
+        ] {
+            let mut w = World::open();
+            w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+            w.replies();
+            w.say(&format!("{head}\r\nbody\r\n.\r\n"));
+            let got = w.replies();
+            assert!(got[0].starts_with(want), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn text_behind_starttls_is_never_obeyed() {
+        let mut w = World::new(|p| p.starttls = true);
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies().iter().any(|r| r.contains("STARTTLS")));
+        w.say("STARTTLS\r\nEHLO injected.example\r\nNOOP\r\n");
+        assert_eq!(codes(&w.replies()), [501]);
+        assert!(w.closed);
+
+        let mut w = World::new(|p| p.starttls = true);
+        w.say("EHLO p.example\r\nMAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nSTARTTLS\r\n");
+        assert_eq!(codes(&w.replies()), [220, 250, 250, 250, 220]);
+        assert!(w.tls_wanted);
+        w.say("MAIL FROM:<x@y>\r\n");
+        assert!(w.closed && w.replies().is_empty());
+    }
+
+    #[test]
+    fn tls_wipes_what_was_learnt_in_clear() {
+        let mut w = World::new(|p| {
+            p.starttls = true;
+            p.auth = true;
+        });
+        w.say("EHLO p.example\r\nMAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nSTARTTLS\r\n");
+        let clear = w.replies();
+        assert!(!clear[1].contains("AUTH"), "{clear:?}");
+        w.session.handle_tls_started(w.at, TlsFacts::default());
+        w.say("MAIL FROM:<a@src>\r\nEHLO p.example\r\nDATA\r\nSTARTTLS\r\n");
+        let got = w.replies();
+        assert_eq!(codes(&got), [503, 250, 503, 503]);
+        assert!(got[1].contains("AUTH PLAIN") && !got[1].contains("STARTTLS"));
+    }
+
+    #[test]
+    fn logins_are_checked_slowed_and_cut_off() {
+        let tls = |p: &mut Policy| p.auth = true;
+        let mut w = World::with_peer(tls, Peer { address: None, tls: true });
+        w.say("AUTH PLAIN AGEAYg==\r\nEHLO p.example\r\n");
+        assert_eq!(codes(&w.replies()), [220, 503, 250]);
+        w.say("AUTH FOO\r\nAUTH PLAIN !!!!\r\nAUTH PLAIN\r\n");
+        assert_eq!(codes(&w.replies()), [504, 501, 334]);
+        w.say("*\r\nAUTH PLAIN\r\n%%%%\r\n");
+        assert_eq!(codes(&w.replies()), [501, 334, 501]);
+        w.say("AUTH PLAIN AG9wMUBub2RlLmV4YW1wbGUAczNjcmV0LU9uZQ==\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@src> MT-PRIORITY=6\r\n");
+        let got = w.replies();
+        assert_eq!(codes(&got), [235, 503, 250]);
+        assert!(got[2].starts_with("250 2.3.6 2"), "capped at the user's ceiling: {got:?}");
+
+        let mut w = World::with_peer(tls, Peer { address: None, tls: true });
+        w.say("EHLO p.example\r\n");
+        w.replies();
+        for try_ in 1..=3 {
+            w.say(if try_ == 2 { "AUTH PLAIN =\r\nNOOP\r\n" } else { "AUTH PLAIN AGEAYg==\r\nNOOP\r\n" });
+            assert_eq!(w.replies(), Vec::<String>::new(), "the answer waits");
+            w.jump();
+            assert_eq!(codes(&w.replies()), if try_ < 3 { vec![535, 250] } else { vec![535, 421] });
+        }
+        assert!(w.closed);
+    }
+
+    #[test]
+    fn auth_in_clear_is_for_loopback_and_only_when_the_policy_says_so() {
+        let rules = |p: &mut Policy| {
+            p.auth = true;
+            p.auth_clear_loopback = true;
+        };
+        let far = Peer { address: Some([192, 0, 2, 7].into()), tls: false };
+        let near = Peer { address: Some([127, 0, 0, 1].into()), tls: false };
+        for (peer, offered) in [(far, false), (near, true)] {
+            let mut w = World::with_peer(rules, peer);
+            w.say("EHLO p.example\r\nAUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n");
+            let got = w.replies();
+            assert_eq!(got[1].contains("AUTH"), offered);
+            assert_eq!(codes(&got).last(), Some(if offered { &235 } else { &504 }));
+        }
+    }
+
+    #[test]
+    fn submission_needs_a_login_and_trusted_networks_do_not() {
+        let far = Peer { address: Some([192, 0, 2, 7].into()), tls: false };
+        let mut w = World::with_peer(|p| p.kind = Kind::Submission, far);
+        w.say("EHLO p.example\r\nMAIL FROM:<a@src>\r\n");
+        assert!(w.replies()[2].starts_with("530 5.7.0"));
+        let trust = |p: &mut Policy| {
+            p.kind = Kind::Submission;
+            p.trust = vec![([192, 0, 2, 0].into(), 24)];
+        };
+        let mut w = World::with_peer(trust, far);
+        w.say("EHLO p.example\r\nMAIL FROM:<a@src> MT-PRIORITY=9\r\n");
+        assert!(w.replies()[2].starts_with("250 2.1.0"), "exact number kept");
+    }
+
+    #[test]
+    fn long_lines_are_answered_once_and_endless_ones_cut_the_session() {
+        let mut w = World::open();
+        w.say(&format!("NOOP {}\r\n", "x".repeat(505)));
+        assert_eq!(codes(&w.replies()), [250]);
+        w.say(&format!("NOOP {}\r\nNOOP\r\n", "y".repeat(100_000)));
+        assert_eq!(codes(&w.replies()), [500, 250]);
+        for _ in 0..100 {
+            w.feed(&[b'z'; 65_536]);
+            assert!(w.session.buffered_bytes() < 1 << 20);
+        }
+        assert_eq!(codes(&w.replies()), [421]);
+        assert!(w.closed);
+        let mut w = World::with_peer(|p| p.auth = true, Peer { address: None, tls: true });
+        w.say(&format!("EHLO p.example\r\nAUTH PLAIN {}\r\nAUTH PLAIN {}\r\n", "A".repeat(20_000), "A".repeat(8_000)));
+        let got = w.replies();
+        assert!(got[2].starts_with("500 5.5.6"), "{got:?}");
+    }
+
+    #[test]
+    fn odd_line_ends_in_commands_are_one_error() {
+        let mut w = World::open();
+        w.say("NOOP\n");
+        assert!(w.replies().is_empty());
+        w.say("\r\nNOOP\rMAIL FROM:<cr@src>\r\nNOOP\r\n");
+        assert_eq!(codes(&w.replies()), [500, 500, 250]);
+    }
+
+    #[test]
+    fn floods_of_errors_and_recipients_are_bounded() {
+        let mut w = World::open();
+        for _ in 0..300 {
+            w.say("JUNK\r\n");
+        }
+        let got = codes(&w.replies());
+        assert_eq!((got.len(), got.last()), (21, Some(&421)));
+        let mut w = World::open();
+        w.say("MAIL FROM:<a@src>\r\n");
+        for n in 0..1010 {
+            w.say(&format!("RCPT TO:<r{n}@dest>\r\n"));
+        }
+        let got = codes(&w.replies());
+        assert_eq!(got.iter().filter(|c| **c == 452).count(), 10);
+        assert!(!w.closed);
+    }
+
+    #[test]
+    fn silence_and_slow_decisions_end_the_session() {
+        let mut w = World::open();
+        w.replies();
+        assert_eq!(w.session.next_timeout(), Some(w.at + Duration::from_secs(300)));
+        w.at += Duration::from_secs(299);
+        w.session.handle_timeout(w.at);
+        w.pump();
+        assert!(!w.closed);
+        w.jump();
+        assert!(w.closed && w.replies()[0].starts_with("421 4.4.2"));
+
+        let mut w = World::open();
+        w.slow = true;
+        w.say("MAIL FROM:<a@src>\r\n");
+        w.jump();
+        w.jump();
+        assert!(w.closed && w.replies()[0].starts_with("421 4.3.0"));
+        assert!(w.answer_held(), "the answer comes late");
+        assert!(w.replies().is_empty());
+
+        // A client that dribbles is not idle, but its time is up in the end.
+        let mut w = World::open();
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        w.replies();
+        for _ in 0..100 {
+            w.at += Duration::from_secs(60);
+            w.session.handle_timeout(w.at);
+            w.feed(b"x");
+        }
+        assert!(w.closed && w.replies()[0].starts_with("421 4.4.2"));
+        assert_eq!(w.budget.used(), 0);
+    }
+
+    #[test]
+    fn half_closed_clients_get_their_last_reply() {
+        let mut w = World::open();
+        w.slow = true;
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        while w.answer_held() {}
+        w.say("Subject: x\r\n\r\nb\r\n.\r\n");
+        w.session.handle_eof(w.at);
+        w.pump();
+        assert!(!w.closed);
+        assert!(w.answer_held());
+        assert_eq!(codes(&w.replies()), [250, 250, 354, 250]);
+        assert!(w.closed);
+        let mut w = World::open();
+        w.say("MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\nhalf a mess");
+        w.session.handle_eof(w.at);
+        w.pump();
+        assert!(w.closed && w.taken.is_empty() && w.budget.used() == 0);
+    }
+
+    #[test]
+    fn nothing_runs_after_quit() {
+        let mut w = World::open();
+        w.say("QUIT\r\nNOOP\r\nNOOP\r\n");
+        assert_eq!(codes(&w.replies()), [221]);
+        assert!(w.closed);
+    }
+
+    #[test]
+    fn a_driver_that_reads_on_while_a_question_is_out_is_stopped() {
+        let mut w = World::open();
+        w.slow = true;
+        w.say("MAIL FROM:<a@src>\r\n");
+        assert!(w.session.wants_input());
+        for _ in 0..40 {
+            w.feed(&b"NOOP\r\n".repeat(10_000));
+        }
+        assert!(!w.session.wants_input() && w.closed);
+        assert!(w.session.buffered_bytes() < 1 << 20);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_input_never_panics_and_stays_bounded(
+            lines in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+                    proptest::sample::select(vec![
+                        b"EHLO p.example\r\n".to_vec(), b"MAIL FROM:<a@src>\r\n".to_vec(), b"RCPT TO:<b@dest>\r\n".to_vec(),
+                        b"DATA\r\n".to_vec(), b"BDAT 5 LAST\r\n".to_vec(), b"BDAT 3\r\n".to_vec(), b"RSET\r\n".to_vec(),
+                        b".\r\n".to_vec(), b"\r\n".to_vec(), b"AUTH PLAIN\r\n".to_vec(), b"Subject: x\r\n".to_vec(),
+                        b"STARTTLS\r\n".to_vec(), b"MAIL FROM:<a@src> SMTPUTF8 BODY=8BITMIME MT-PRIORITY=9\r\n".to_vec(),
+                    ]),
+                ],
+                0..40,
+            ),
+            cut in 1usize..50,
+        ) {
+            let rules = |p: &mut Policy| {
+                p.message_bytes = 300;
+                p.overrun_bytes = 300;
+                p.auth = true;
+                p.auth_clear_loopback = true;
+                p.auth_delay = Duration::ZERO;
+                p.auth_failures = 100;
+            };
+            let wire = lines.concat();
+            let mut whole = World::new(rules);
+            whole.feed(&wire);
+            let mut split = World::new(rules);
+            for part in wire.chunks(cut) {
+                split.feed(part);
+                proptest::prop_assert!(split.session.buffered_bytes() < 20_000);
+            }
+            // Pieces and wholes differ only where a STARTTLS stands: text behind it in one segment is refused.
+            if !whole.tls_wanted && !split.tls_wanted && !lines.iter().any(|l| l.starts_with(b"STARTTLS")) {
+                proptest::prop_assert_eq!(&whole.wire, &split.wire);
+                proptest::prop_assert_eq!(&whole.taken, &split.taken);
+            }
+            drop((whole, split));
+        }
+    }
+
+    fn dialogue() -> Vec<u8> {
+        let mut out =
+            b"HELO probe\r\nMAIL FROM:<>\r\nRCPT TO:<x@elsewhere>\r\nRCPT TO:<b@dest>\r\nDATA\r\nS: 1\r\n\r\n".to_vec();
+        out.extend_from_slice(b"..\r\n.x\r\nlast\r\n.\r\nEHLO probe\r\nWHAT\r\nMAIL FROM:<a@src> MT-PRIORITY=4\r\n");
+        out.extend_from_slice(
+            b"RCPT TO:<b@dest>\r\nRCPT TO:<c@dest>\r\nBDAT 10\r\nSubject: x\r\nBDAT 6 LAST\r\n\r\n\r\nz\r",
+        );
+        out.extend_from_slice(b"MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nBDAT 9 LAST\r\nS: 2\r\n\r\nyNOOP\n\r\n");
+        out.extend_from_slice(
+            b"MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\nS: 3\r\n\r\nbare\nlf\r\n.\r\nNOOP\r\n",
+        );
+        out
+    }
+
+    fn codes(replies: &[String]) -> Vec<u16> {
+        replies.iter().map(|r| r[..3].parse().expect("code")).collect()
+    }
+
+    /// One session with a driver that knows its answers: `dest` is served, `elsewhere` is not, passwords of one letter are wrong.
+    struct World {
+        at: Instant,
+        session: Session,
+        policy: Arc<Policy>,
+        budget: Arc<Budget>,
+        wire: Vec<u8>,
+        shown: usize,
+        taken: Vec<Transaction>,
+        held: VecDeque<(AskId, Answer)>,
+        slow: bool,
+        closed: bool,
+        tls_wanted: bool,
+    }
+
+    impl World {
+        fn new(rules: impl FnOnce(&mut Policy)) -> Self {
+            Self::with_peer(rules, Peer { address: Some([127, 0, 0, 1].into()), tls: false })
+        }
+
+        fn with_peer(rules: impl FnOnce(&mut Policy), peer: Peer) -> Self {
+            let budget = Arc::new(Budget::new(100 << 20));
+            let mut policy = Policy::relay("mx.example", Arc::clone(&budget));
+            rules(&mut policy);
+            let policy = Arc::new(policy);
+            let at = Instant::from_millis(1000);
+            let session = Session::new(at, Arc::clone(&policy), peer);
+            let mut world = Self {
+                at,
+                session,
+                policy,
+                budget,
+                wire: Vec::new(),
+                shown: 0,
+                taken: Vec::new(),
+                held: VecDeque::new(),
+                slow: false,
+                closed: false,
+                tls_wanted: false,
+            };
+            world.pump();
+            world
+        }
+
+        fn open() -> Self {
+            let mut world = Self::new(|_| {});
+            world.say("EHLO probe.example\r\n");
+            world.replies();
+            world
+        }
+
+        fn say(&mut self, text: &str) {
+            self.feed(text.as_bytes());
+        }
+
+        fn feed(&mut self, bytes: &[u8]) {
+            self.session.handle_bytes(self.at, bytes);
+            self.pump();
+        }
+
+        fn pump(&mut self) {
+            loop {
+                while let Some(bytes) = self.session.poll_transmit() {
+                    self.wire.extend(bytes);
+                }
+                match self.session.poll_event() {
+                    None => return,
+                    Some(Event::Close) => self.closed = true,
+                    Some(Event::StartTls) => self.tls_wanted = true,
+                    Some(Event::Ask { id, question }) => {
+                        let answer = self.decide(question);
+                        self.held.push_back((id, answer));
+                        if !self.slow {
+                            self.answer_one();
+                        }
+                    }
+                }
+            }
+        }
+
+        fn answer_one(&mut self) {
+            if let Some((id, answer)) = self.held.pop_front() {
+                self.session.answer(self.at, id, answer);
+            }
+        }
+
+        fn answer_held(&mut self) -> bool {
+            let any = !self.held.is_empty();
+            self.answer_one();
+            self.pump();
+            any
+        }
+
+        fn decide(&mut self, question: Question) -> Answer {
+            match question {
+                Question::Auth { user, password } if password.0.len() > 1 => {
+                    Answer::Authenticated { user, max_precedence: Precedence::Immediate }
+                }
+                Question::Auth { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
+                Question::Mail { .. } => Answer::Ok,
+                Question::Rcpt { rcpt, .. } => match rcpt.to.domain() {
+                    "dest" | "" => Answer::Ok,
+                    _ => Answer::Refuse(Reply::new(550, Status(5, 7, 1), "not here")),
+                },
+                Question::End(transaction) => {
+                    self.taken.push(*transaction);
+                    Answer::Queued(Reply::new(250, Status(2, 0, 0), "queued"))
+                }
+            }
+        }
+
+        /// Goes to the next deadline.
+        fn jump(&mut self) {
+            if let Some(at) = self.session.next_timeout() {
+                self.at = self.at.max(at);
+                self.session.handle_timeout(self.at);
+                self.pump();
+            }
+        }
+
+        /// Replies since the last call, a multi-line one as one text.
+        fn replies(&mut self) -> Vec<String> {
+            let text = String::from_utf8(self.wire[self.shown..].to_vec()).expect("ascii");
+            self.shown = self.wire.len();
+            let mut out = Vec::new();
+            let mut open = String::new();
+            for line in text.split_terminator("\r\n") {
+                assert!(line.len() <= 510);
+                open.push_str(line);
+                if line.as_bytes().get(3) == Some(&b'-') {
+                    open.push('\n');
+                } else {
+                    out.push(core::mem::take(&mut open));
+                }
+            }
+            out
+        }
+    }
+}

@@ -79,7 +79,11 @@ impl Edits<'_> {
             return Err(CannotConvert::Signed);
         }
         // 8-bit octets inside an encoding that has none: encoding them again would change what the part says.
-        if part.encoding != mail_parser::Encoding::None {
+        let foreign = header::fields(head).filter(|f| f.is("Content-Transfer-Encoding")).any(|f| {
+            let value = f.value.trim_ascii().to_ascii_lowercase();
+            !matches!(&value[..], b"" | b"7bit" | b"8bit" | b"binary")
+        });
+        if foreign {
             return Err(CannotConvert::NotInParts);
         }
         match &part.body {
