@@ -1,11 +1,13 @@
 //! The laboratory of Aldis: simulated modems, channels, disks and clocks around the real switch.
 //!
-//! One engine, two clocks: [`world`] steps the [`ether`] and its hosts in virtual time, `pty` paces the same ether by the
+//! One engine, two clocks: [`world`] steps the [`ether`] and its hosts in virtual time, [`pty`] paces the same ether by the
 //! machine's clock and puts it between pseudo-terminals. `sim/README.md` says what is modelled and what is not.
 
 pub mod channel;
+pub mod check;
 pub mod ether;
 pub mod modem;
+pub mod pty;
 pub mod rng;
 pub mod trace;
 pub mod waveform;
