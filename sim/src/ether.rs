@@ -672,7 +672,7 @@ impl Ether {
             Key::Down { content, ended: false, aborting: false, .. } => {
                 // Falls at three quarters, rises again at one half.
                 let room = if station.clear_to_send { 3 } else { 2 };
-                content.buffered() * 4 < station.config.buffer_bytes * room
+                content.buffered() < station.config.buffer_bytes / 4 * room
             }
             Key::Up | Key::Requested { .. } | Key::Down { .. } => false,
         };

@@ -1,3 +1,42 @@
 //! The `aldis-sim` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use aldis_sim::check;
+use clap::{Parser, Subcommand};
+
+/// The laboratory of Aldis: simulated modems and channels.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures the simulator itself against known figures; exit 1 when one is off.
+    Check {
+        /// Fewer draws, wider tolerances.
+        #[arg(long)]
+        quick: bool,
+        /// One JSON document instead of lines.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Check { quick, json } => {
+            let report = check::run(quick);
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report).expect("a report is plain data"));
+            } else {
+                report.findings.iter().for_each(|finding| println!("{finding}"));
+                println!("{} passed, {} failed", report.passed, report.failed);
+            }
+            ExitCode::from(u8::from(report.failed > 0))
+        }
+    }
+}

@@ -105,10 +105,13 @@ impl Waveform {
     /// The least time in which `bytes` bytes can cross a link that loses the share `loss`, transmissions capped at `cap`: no
     /// headers, no acknowledgements, erasure capacity, preambles only. A measured time below it means a broken simulator.
     pub fn floor(&self, bytes: u64, loss: f64, cap: Duration) -> Duration {
-        let bits = bytes as f64 * 8.0;
-        let (block, preamble) = (self.block().as_secs_f64(), self.preamble().as_secs_f64());
-        let blocks = (bits / (f64::from(self.rate) * block) - 1e-9).ceil();
-        let air = (bits / f64::from(self.rate) / (1.0 - loss)).max(blocks * block);
+        let seconds = |symbols: u64| symbols as f64 / SYMBOL_RATE as f64;
+        let preamble = seconds(self.preamble_symbols);
+        // Whole blocks of data alone, in integers: a block that is exactly full is one block.
+        let per_block = u128::from(self.rate) * u128::from(self.block_symbols);
+        let blocks = (u128::from(bytes) * 8 * u128::from(SYMBOL_RATE)).div_ceil(per_block);
+        let whole = seconds(u64::try_from(blocks).unwrap_or(u64::MAX).saturating_mul(self.block_symbols));
+        let air = (bytes as f64 * 8.0 / f64::from(self.rate) / (1.0 - loss)).max(whole);
         Duration::from_secs_f64(air + preamble * (air / (cap.as_secs_f64() - preamble)).ceil())
     }
 

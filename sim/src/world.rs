@@ -19,7 +19,8 @@ pub trait Host {
     fn handle_timeout(&mut self, now: Now);
     /// What to key or feed next. A host that holds an `Emission` redeems it here; a stale one is skipped.
     fn poll_emission(&mut self, now: Now) -> Option<Keying>;
-    /// What to tell the modem that does not radiate. Drained before emissions, so that an order of silence overtakes them.
+    /// What to tell the modem that does not radiate. Of what a host says in one turn an abort is carried out first, so that an
+    /// order of silence overtakes emissions, and an unkey last, so that it follows the bytes fed with it.
     fn poll_action(&mut self) -> Option<ModemAction>;
     /// When `handle_timeout` next has work.
     fn next_timeout(&self) -> Option<Instant>;
@@ -194,26 +195,31 @@ impl<H: Host> World<H> {
     fn carry(&mut self, i: usize) -> bool {
         let (at, id) = (self.at, StationId(u16::try_from(i).unwrap_or(u16::MAX)));
         let now = self.clocks[i].now(at);
-        let mut spoke = false;
-        loop {
-            if let Some(action) = self.hosts[i].poll_action() {
-                match action {
-                    ModemAction::Unkey => self.ether.unkey(at, id),
-                    ModemAction::Abort => self.ether.abort(at, id),
-                }
-            } else if let Some(keying) = self.hosts[i].poll_emission(now) {
-                match keying {
-                    Keying::Key => self.ether.key(at, id),
-                    Keying::Feed(bytes) => {
-                        self.trace.fed(at, id, &bytes);
-                        self.ether.feed(at, id, &bytes);
-                    }
-                }
-            } else {
-                return spoke;
-            }
+        let (mut spoke, mut unkeys) = (false, false);
+        while let Some(action) = self.hosts[i].poll_action() {
             spoke = true;
+            match action {
+                ModemAction::Unkey => unkeys = true,
+                ModemAction::Abort => {
+                    unkeys = false;
+                    self.ether.abort(at, id);
+                }
+            }
         }
+        while let Some(keying) = self.hosts[i].poll_emission(now) {
+            spoke = true;
+            match keying {
+                Keying::Key => self.ether.key(at, id),
+                Keying::Feed(bytes) => {
+                    self.trace.fed(at, id, &bytes);
+                    self.ether.feed(at, id, &bytes);
+                }
+            }
+        }
+        if unkeys {
+            self.ether.unkey(at, id);
+        }
+        spoke
     }
 }
 
@@ -253,7 +259,9 @@ mod tests {
             h.actions.push_back(ModemAction::Abort);
         });
         // The serve asked for at the start is withdrawn, then asked for anew.
-        assert_eq!(world.next_timeout(), Some(Instant::from_millis(110)));
+        world.run_until(Instant::from_millis(200));
+        let edges: Vec<Instant> = world.ether().antenna_log().iter().map(|e| e.at).collect();
+        assert_eq!(edges, [Instant::from_millis(110)]);
     }
 
     #[test]
@@ -331,16 +339,11 @@ mod tests {
         }
 
         fn poll_emission(&mut self, _: Now) -> Option<Keying> {
-            // An unkey asked for together with a feed goes after it.
             self.emissions.pop_front()
         }
 
         fn poll_action(&mut self) -> Option<ModemAction> {
-            match self.actions.front() {
-                Some(ModemAction::Unkey) if !self.emissions.is_empty() => None,
-                Some(_) => self.actions.pop_front(),
-                None => None,
-            }
+            self.actions.pop_front()
         }
 
         fn next_timeout(&self) -> Option<Instant> {
