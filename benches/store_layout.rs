@@ -168,6 +168,7 @@ fn record(id: u64) -> MessageRecord {
         source: Source::Bearer {
             peer: "far".into(),
             transfer: TransferId { origin: "far".into(), epoch: 1, counter: 1 },
+            hops: Vec::new(),
         },
         state: MessageState::Queued,
         recipients: vec![recipient],

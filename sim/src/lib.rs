@@ -5,8 +5,8 @@
 
 pub mod bench;
 pub mod channel;
-pub mod disk;
 pub mod check;
+pub mod disk;
 pub mod ether;
 pub mod modem;
 pub mod pty;

@@ -32,6 +32,18 @@ pub enum Silence {
     WindowTooShort,
 }
 
+impl Silence {
+    /// The reason as logs and JSON show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ordered => "ordered",
+            Self::Unknown => "no-order",
+            Self::ClockUnset => "clock-unset",
+            Self::WindowTooShort => "window-too-short",
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Bearer {
     order: Option<Order>,
@@ -203,12 +215,7 @@ mod tests {
         ];
         for (state, expected) in cases {
             let (g, hf) = gate(Some(order(state.clone(), None)));
-            let asked = [
-                Purpose::Traffic(Flash),
-                Purpose::Traffic(Routine),
-                Purpose::Report(Routine),
-                Purpose::Probe,
-            ];
+            let asked = [Purpose::Traffic(Flash), Purpose::Traffic(Routine), Purpose::Report(Routine), Purpose::Probe];
             let got = asked.map(|p| g.allows(at(0), &hf, p, SECOND).is_ok());
             assert_eq!(got, expected, "{state}");
         }

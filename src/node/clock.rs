@@ -42,11 +42,7 @@ impl Clock {
     /// What a core is handed.
     pub fn now(&self) -> Now {
         let at = self.at();
-        let wall = if self.0.speed == 1.0 {
-            system_wall()
-        } else {
-            self.0.start_wall.plus(at.since(Instant::ZERO))
-        };
+        let wall = if self.0.speed == 1.0 { system_wall() } else { self.0.start_wall.plus(at.since(Instant::ZERO)) };
         Now { at, wall, set: self.0.trusted || kernel_synchronised() }
     }
 

@@ -131,9 +131,8 @@ impl Door {
             None => None,
         };
         let implicit = listener.tls.as_ref().is_some_and(|t| t.implicit);
-        let bound = bind(listener.address).map_err(|e| {
-            format!("listener {}: cannot bind {}: {e}", listener.name, listener.address)
-        })?;
+        let bound = bind(listener.address)
+            .map_err(|e| format!("listener {}: cannot bind {}: {e}", listener.name, listener.address))?;
         let address = bound.local_addr().map_err(|e| format!("listener {}: {e}", listener.name))?;
         let policy = Policy {
             kind: match listener.kind {
@@ -217,7 +216,8 @@ async fn connection(door: Arc<Door>, house: Arc<House>, mut stream: TcpStream, a
     let limits = &house.plan.limits;
     let full = house.sessions.count() >= limits.sessions;
     if full || !house.sessions.admit(address, limits.sessions_per_address) {
-        let reply = Reply::new(421, Status(4, 7, 0), format!("{} too many connections, try again later", door.policy.hostname));
+        let reply =
+            Reply::new(421, Status(4, 7, 0), format!("{} too many connections, try again later", door.policy.hostname));
         let _ = tokio::time::timeout(Duration::from_secs(2), stream.write_all(&reply.to_bytes())).await;
         return;
     }
@@ -255,11 +255,7 @@ fn facts(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> TlsFacts {
     let (_, connection) = tls.get_ref();
     TlsFacts {
         version: connection.protocol_version().and_then(|v| v.as_str()).unwrap_or("TLS").to_owned(),
-        cipher: connection
-            .negotiated_cipher_suite()
-            .and_then(|s| s.suite().as_str())
-            .unwrap_or("unknown")
-            .to_owned(),
+        cipher: connection.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown").to_owned(),
     }
 }
 

@@ -61,7 +61,13 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 const SIDE_LINE_MAX: u64 = 256;
 
 /// Runs until the switch closes the order queue.
-pub async fn drive(port: Port, clock: Clock, watch: EpochWatch, mut orders: UnboundedReceiver<Order>, to: Sender<Input>) {
+pub async fn drive(
+    port: Port,
+    clock: Clock,
+    watch: EpochWatch,
+    mut orders: UnboundedReceiver<Order>,
+    to: Sender<Input>,
+) {
     let tell = |event: ModemEvent| {
         // The switch thread ends before its drivers only when the node stops.
         let _ = to.send(Input::Modem { bearer: port.bearer.clone(), event });
@@ -74,11 +80,25 @@ pub async fn drive(port: Port, clock: Clock, watch: EpochWatch, mut orders: Unbo
                 tell(ModemEvent::Ready);
                 let ended = match keyline {
                     KeyLine::Side(reader, writer) => {
-                        let mut session = Session { clock: &clock, watch: &watch, fed: 0, heard: 0, pending_drop: None, drop_by: None };
+                        let mut session = Session {
+                            clock: &clock,
+                            watch: &watch,
+                            fed: 0,
+                            heard: 0,
+                            pending_drop: None,
+                            drop_by: None,
+                        };
                         session.run_side(&mut tty, reader, writer, &mut orders, &tell).await
                     }
                     KeyLine::Lines => {
-                        let mut session = Session { clock: &clock, watch: &watch, fed: 0, heard: 0, pending_drop: None, drop_by: None };
+                        let mut session = Session {
+                            clock: &clock,
+                            watch: &watch,
+                            fed: 0,
+                            heard: 0,
+                            pending_drop: None,
+                            drop_by: None,
+                        };
                         session.run_lines(&mut tty, &mut orders, &tell).await
                     }
                 };
@@ -131,7 +151,9 @@ async fn open(port: &Port) -> Result<(SerialStream, KeyLine), String> {
 }
 
 async fn connect(path: &Path) -> Result<UnixStream, String> {
-    UnixStream::connect(path).await.map_err(|e| format!("cannot reach the modem's side channel {}: {e}", path.display()))
+    UnixStream::connect(path)
+        .await
+        .map_err(|e| format!("cannot reach the modem's side channel {}: {e}", path.display()))
 }
 
 struct Session<'a> {

@@ -705,7 +705,7 @@ mod tests {
     }
 
     fn heard(envelope: Envelope) -> Submission {
-        let source = Source::Bearer { peer: "shore".into(), transfer: transfer() };
+        let source = Source::Bearer { peer: "shore".into(), transfer: transfer(), hops: Vec::new() };
         Submission { source, precedence: Precedence::Immediate, ..smtp(envelope) }
     }
 
@@ -725,6 +725,7 @@ mod tests {
             Change::Link(..) => "link",
             Change::Setting(..) => "setting",
             Change::Track(..) => "track",
+            Change::Purge { .. } => "purge",
         }
     }
 }

@@ -117,7 +117,7 @@ impl Shelf {
                 Change::Setting(name, value) => {
                     self.settings.insert(name.clone(), value.clone().expect("a value"));
                 }
-                Change::Link(..) | Change::Track(..) => {}
+                Change::Link(..) | Change::Track(..) | Change::Purge { .. } => {}
             }
         }
         for id in touched {
@@ -367,7 +367,7 @@ impl World {
         let mut envelope = self.envelope();
         envelope.expires = self.now.wall.plus(Duration::from_secs(3 * 86_400));
         let precedence = Precedence::DESCENDING[self.roll(6) as usize];
-        let source = Source::Bearer { peer: "shore".into(), transfer };
+        let source = Source::Bearer { peer: "shore".into(), transfer, hops: Vec::new() };
         let taken = self.take(Submission { envelope, precedence, source, body: b"Subject: y\r\n\r\n"[..].into() });
         if known && !taken {
             self.tally[3] += 1;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::bearer::serial::Station;
 use crate::bearer::{self, ModemAction, ModemEvent, Verdict};
 use crate::config::plan::BearerPlan;
-use crate::emcon::{Gate, Order, State};
+use crate::emcon::{Gate, Order, Purpose, State};
 use crate::mail::{BearerId, PeerName, Precedence, TransferId};
 use crate::ops::Event;
 use crate::queue::{Batch, Change, CommitError, StoreCall};
@@ -75,7 +75,8 @@ impl Switch {
                     if !bearer.silence_told {
                         bearer.silence_told = true;
                         let purpose = want.purpose;
-                        told = Some(Event::EmissionSuppressed { bearer: name.clone(), purpose, silence });
+                        let (purpose, why) = (purpose_name(purpose).to_owned(), silence.name().to_owned());
+                        told = Some(Event::EmissionSuppressed { bearer: name.clone(), purpose, why });
                     }
                     break;
                 }
@@ -115,8 +116,8 @@ impl Switch {
             }
             bearer::Event::Progress { id, have, need, bytes_on_air, air } => {
                 let air_s = air.as_secs_f64();
-                self.progress.insert(id.clone(), (bytes_on_air, air_s));
-                self.event(Event::TransferProgress { transfer: id, have, need, bytes_on_air, air });
+                let Some(message) = self.transfers.get(&id).map(|t| t.message) else { return };
+                self.event(Event::TransferProgress { message, bearer: name.clone(), have, need, bytes_on_air, air_s });
             }
             bearer::Event::Confirmed { id, bytes_on_air, air } => self.transfer_confirmed(now, &id, bytes_on_air, air),
             bearer::Event::Refused { id, reason } => self.transfer_refused(now, &id, reason),
@@ -127,11 +128,12 @@ impl Switch {
                     bearer.account.air += air;
                     bearer.account.bytes += bytes;
                     bearer.account.transmissions += 1;
-                    self.event(Event::KeyUp { bearer: name.clone(), air, bytes });
+                    let air_s = air.as_secs_f64();
+                    self.event(Event::KeyUp { bearer: name.clone(), air_s, bytes });
                 }
             }
             bearer::Event::Alarm(text) => {
-                self.event(Event::BearerAlarm { bearer: name.clone(), why: text });
+                self.event(Event::BearerAlarm { bearer: name.clone(), text });
             }
             bearer::Event::EpochUsed => self.epoch_used(name),
         }
@@ -145,15 +147,15 @@ impl Switch {
             self.keyed_transfers.insert(id.clone());
         }
         let messages: Vec<_> = transfers.iter().filter_map(|id| self.transfers.get(id)).map(|t| t.message).collect();
-        for message in messages {
-            self.track(now, message, "keyed", None, Some(name), None);
+        for message in &messages {
+            self.track(now, *message, "keyed", None, Some(name), None);
         }
-        self.event(Event::KeyDown { bearer: name.clone(), precedence, transfers: transfers.len() });
+        self.event(Event::KeyDown { bearer: name.clone(), precedence, messages });
     }
 
     pub(super) fn modem(&mut self, now: Now, name: &BearerId, event: ModemEvent) {
         if let ModemEvent::Fault(why) = &event {
-            self.event(Event::BearerAlarm { bearer: name.clone(), why: why.clone() });
+            self.event(Event::BearerAlarm { bearer: name.clone(), text: why.clone() });
         }
         if let Some(bearer) = self.bearers.get_mut(name) {
             bearer.station.handle_modem(now.at, event);
@@ -208,7 +210,7 @@ impl Switch {
             }
         }
         let Order { state, reason, author, .. } = order;
-        self.event(Event::SilenceOrdered { bearer: name.clone(), state, reason, author });
+        self.event(Event::SilenceOrdered { bearer: name.clone(), state: state.to_string(), reason, author });
         Ok(())
     }
 
@@ -230,7 +232,8 @@ impl Switch {
         if w.can_abort {
             return Duration::from_secs(1);
         }
-        let held = w.rate.airtime(u64::from(w.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
+        let held =
+            w.rate.airtime(u64::from(w.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
         let tail = Duration::from_secs_f64(f64::from(w.tail_bits) / f64::from(w.rate.0.max(1)));
         held + tail + w.block
     }
@@ -312,5 +315,13 @@ fn incomparable(old: Option<&State>, new: &State) -> bool {
         (Some(State::Window(_)), b) | (Some(b), State::Window(_)) => !matches!(b, State::Open | State::Silent),
         (Some(State::AckOnly), State::Restricted(_)) | (Some(State::Restricted(_)), State::AckOnly) => true,
         _ => false,
+    }
+}
+
+const fn purpose_name(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Traffic(_) => "traffic",
+        Purpose::Report(_) => "report",
+        Purpose::Probe => "probe",
     }
 }

@@ -38,7 +38,9 @@ impl Switch {
         let author = format!("uid {uid}");
         let response = match request {
             Request::Status => self.status(now),
-            Request::QueueHold { id: message, reason } => return self.operate(now, id, message, Action::Hold(reason), author),
+            Request::QueueHold { id: message, reason } => {
+                return self.operate(now, id, message, Action::Hold(reason), author);
+            }
             Request::QueueRelease { id: message } => return self.operate(now, id, message, Action::Release, author),
             Request::QueueExpedite { id: message, precedence } => {
                 return self.operate(now, id, message, Action::Expedite(precedence), author);
@@ -100,8 +102,10 @@ impl Switch {
     }
 
     fn status(&self, now: Now) -> Response {
-        let listeners =
-            self.listeners.iter().map(|(name, address)| ListenerStatus { name: name.clone(), address: address.clone() });
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|(name, address)| ListenerStatus { name: name.clone(), address: address.clone() });
         let bearers = self.bearers.iter().map(|(name, b)| BearerStatus {
             name: name.to_string(),
             peer: b.plan.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
@@ -137,8 +141,12 @@ impl Switch {
     }
 
     fn order_all(&mut self, now: Now, id: RequestId, bearers: Vec<BearerId>, order: &Order) {
-        let open =
-            OpenOrder { waiting: bearers.len(), bearers: bearers.clone(), carrier_off: BTreeMap::new(), problems: Vec::new() };
+        let open = OpenOrder {
+            waiting: bearers.len(),
+            bearers: bearers.clone(),
+            carrier_off: BTreeMap::new(),
+            problems: Vec::new(),
+        };
         self.open_orders.insert(id, open);
         if bearers.is_empty() {
             self.answer_order(id);

@@ -10,9 +10,7 @@ use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Precedence, Source
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
-use crate::queue::{
-    Batch, Change, CommitError, MessageRecord, StoreCall, StoreResult, TransferRecord,
-};
+use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, StoreResult, TransferRecord};
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
@@ -39,7 +37,9 @@ impl Switch {
             let (bearers, gate, minimize, plan) = (&self.bearers, &self.gate, &self.minimize, &self.plan);
             let deliveries = plan.limits.deliveries;
             let job = self.active.next(now, |hop| match hop {
-                Hop::Local => Some(Allowance { jobs: LOCAL_DELIVERIES, lowest: Precedence::Deferred, recipients: RECIPIENTS }),
+                Hop::Local => {
+                    Some(Allowance { jobs: LOCAL_DELIVERIES, lowest: Precedence::Deferred, recipients: RECIPIENTS })
+                }
                 Hop::Smtp(_) | Hop::Lmtp(_) => {
                     let jobs = PER_NEXT_HOP.min(deliveries);
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
@@ -231,7 +231,7 @@ impl Switch {
     pub(super) fn epoch_used(&mut self, bearer: &BearerId) {
         self.event(crate::ops::Event::BearerAlarm {
             bearer: bearer.clone(),
-            why: "a peer has heard transfer numbers this store has not yet used: it is an old copy of itself. Stop the node, \
+            text: "a peer has heard transfer numbers this store has not yet used: it is an old copy of itself. Stop the node, \
                   remove its epoch with `aldis run --new-epoch`, and numbers and nonces are not used twice"
                 .into(),
         });

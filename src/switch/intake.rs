@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::bearer::Verdict;
 use crate::config::plan::ListenerKind;
 use crate::mail::{
-    BearerId, DeliverBy, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission, TransferId,
+    BearerId, DeliverBy, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission,
+    TransferId,
 };
 use crate::ops::Event;
 use crate::queue::accept::{self, Accepted, Authority, Decision};
@@ -42,7 +43,9 @@ impl Switch {
     fn refuse_when_unhealthy(&self) -> Option<Reply> {
         match self.store {
             StoreState::Healthy | StoreState::Full => None,
-            StoreState::Failed(_) => Some(Reply::new(451, Status(4, 3, 0), "mail cannot be stored now, try again later")),
+            StoreState::Failed(_) => {
+                Some(Reply::new(451, Status(4, 3, 0), "mail cannot be stored now, try again later"))
+            }
         }
     }
 
@@ -110,7 +113,9 @@ impl Switch {
         }
         let id = self.ids.peek_message();
         let completed = match submitted {
-            true => submission::complete(&body, &self.plan.node.hostname, now.wall, &format!("{id}.{:08x}", self.epoch)),
+            true => {
+                submission::complete(&body, &self.plan.node.hostname, now.wall, &format!("{id}.{:08x}", self.epoch))
+            }
             false => trace::strip_return_path(&body),
         };
         let for_one = match envelope.recipients.as_slice() {
@@ -184,16 +189,12 @@ impl Switch {
     /// Messages are durable: they may be worked on.
     pub(super) fn accepted(&mut self, now: Now, records: Vec<MessageRecord>) {
         for record in records {
-            let source = match &record.source {
-                Source::Smtp { listener, .. } => listener.clone(),
-                Source::Bearer { peer, .. } => peer.to_string(),
-                Source::Switch => "switch".to_owned(),
-            };
             self.event(Event::MessageAccepted {
-                id: record.id,
+                message: record.id,
+                message_id: record.message_id.clone(),
                 precedence: record.precedence,
+                recipients: record.recipients.len() as u64,
                 size_bytes: record.size_bytes,
-                source,
             });
             if record.state == MessageState::Queued {
                 self.offer(now, record);
@@ -283,13 +284,13 @@ impl Switch {
             }
             Err(OpenError::Undecodable(why)) => {
                 let why = format!("a payload from {from} is authentic but cannot be decoded here: {why}");
-                self.event(Event::BearerAlarm { bearer: bearer.clone(), why });
+                self.event(Event::BearerAlarm { bearer: bearer.clone(), text: why });
                 return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
             }
         };
         let Opened { envelope: air, body } = opened;
         if accept::seen_twice(&air.hops, &self.plan.node.name) {
-            self.event(Event::LoopDetected { source: from.to_string(), how: "it has passed this node before".into() });
+            self.event(Event::LoopDetected { peer: from, transfer: id.to_string() });
             return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_LOOP));
         }
         let number = self.ids.peek_message();
@@ -307,7 +308,7 @@ impl Switch {
                 self.commit(batch, Pending::AcceptAir { bearer: bearer.clone(), ticket, records, ids });
             }
             Err(why) => {
-                self.event(Event::BearerAlarm { bearer: bearer.clone(), why: why.to_string() });
+                self.event(Event::BearerAlarm { bearer: bearer.clone(), text: why.to_string() });
                 self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
             }
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::bearer::{self, ModemAction, ModemEvent};
+use crate::codec::envelope::AirEnvelope;
 use crate::emcon::Emission;
 use crate::mail::{BearerId, Envelope, LinkKey, Protection, TransferId};
 use crate::ops;
-use crate::codec::envelope::AirEnvelope;
 use crate::queue::maildir::DeliverError;
 use crate::queue::{StoreCall, StoreResult};
 use crate::smtp;

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::bearer::serial::{self, Station};
-use crate::config::plan::BearerPlan;
 use crate::config::Plan;
+use crate::config::plan::BearerPlan;
 use crate::emcon::{EpochWatch, Gate, Order};
 use crate::mail::{BearerId, MessageId, PeerName, Precedence, TransferId};
 use crate::ops::{Counters, Event};
@@ -53,8 +53,6 @@ pub struct Switch {
     transfers: BTreeMap<TransferId, TransferRecord>,
     /// Transfers of which something has left the antenna since the start.
     keyed_transfers: BTreeSet<TransferId>,
-    /// Bytes and seconds on the air by transfer, as last reported.
-    progress: BTreeMap<TransferId, (u64, f64)>,
     steps: BTreeMap<MessageId, settle::Steps>,
     open_orders: BTreeMap<RequestId, desk::OpenOrder>,
     counters: Counters,
@@ -173,7 +171,8 @@ impl Switch {
         }
         let mut table = retry::Table::shipped();
         for (level, r) in &plan.retry {
-            let level_of = retry::Level { after: r.after.clone(), warn: r.warn, expire: r.expire, ..table.level(*level).clone() };
+            let level_of =
+                retry::Level { after: r.after.clone(), warn: r.warn, expire: r.expire, ..table.level(*level).clone() };
             table = table.with(*level, level_of);
         }
         let policy = accept::Policy {
@@ -201,7 +200,6 @@ impl Switch {
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
             keyed_transfers: BTreeSet::new(),
-            progress: BTreeMap::new(),
             steps: BTreeMap::new(),
             open_orders: BTreeMap::new(),
             counters: Counters::default(),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::mail::{BearerId, Hop, MessageId, PeerName, Precedence, TransferId};
+use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, TransferId};
 use crate::ops;
 use crate::queue::accept::Authority;
 use crate::queue::dsn::{self, Returned};
@@ -200,10 +200,7 @@ impl Switch {
                     transfer.recipients.iter().map(|i| (*i, Event::Frozen { bearer: bearer.clone() })).collect();
                 let context = Context { live_transfers: 1, bearer: Some(bearer), ..plain };
                 let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
-                let extra = vec![
-                    Change::Body(transfer.payload, payload.clone()),
-                    Change::Transfer(transfer.clone()),
-                ];
+                let extra = vec![Change::Body(transfer.payload, payload.clone()), Change::Transfer(transfer.clone())];
                 Some((applied, extra))
             }
             Step::Wake => {
@@ -211,7 +208,8 @@ impl Switch {
                 let keyed = live.iter().any(|t| self.keyed_transfers.contains(&t.id));
                 let context = Context { live_transfers: 0, ..plain };
                 outcome::wake(now, &context, record, keyed).map(|applied| {
-                    let drop = if applied.record.state == MessageState::Done { drop_transfers(&live) } else { Vec::new() };
+                    let drop =
+                        if applied.record.state == MessageState::Done { drop_transfers(&live) } else { Vec::new() };
                     (applied, drop)
                 })
             }
@@ -291,17 +289,16 @@ impl Switch {
             None => {}
         }
         if let Some(report) = report {
-            self.event(ops::Event::ReportQueued { id: report.id, about: id });
+            self.event(ops::Event::ReportQueued { message: report.id, about: id });
             self.offer(now, *report);
         }
         match step {
             Step::Freeze { transfer, payload, peer } => {
                 let transfer = *transfer;
                 self.event(ops::Event::TransferFrozen {
-                    id,
-                    transfer: transfer.id.clone(),
+                    message: id,
+                    transfer: transfer.id.to_string(),
                     bearer: transfer.bearer.clone(),
-                    size_bytes: record.size_bytes,
                     payload_bytes: u64::from(transfer.payload_bytes),
                 });
                 let send = Transfer { id: transfer.id.clone(), to: peer, precedence: transfer.precedence, payload };
@@ -313,19 +310,19 @@ impl Switch {
             Step::Operator { action, reply, author } => {
                 let name = match &action {
                     Action::Hold(why) => {
-                        self.event(ops::Event::MessageHeld { id, why: why.clone() });
+                        self.event(ops::Event::MessageHeld { message: id, why: why.clone() });
                         "hold"
                     }
                     Action::Release => {
-                        self.event(ops::Event::MessageReleased { id, author });
+                        self.event(ops::Event::MessageReleased { message: id, author });
                         "release"
                     }
                     Action::Cancel => {
-                        self.event(ops::Event::MessageCancelled { id, author });
+                        self.event(ops::Event::MessageCancelled { message: id, author });
                         "cancel"
                     }
                     Action::Expedite(_) => {
-                        self.event(ops::Event::MessageExpedited { id, precedence: record.precedence, author });
+                        self.event(ops::Event::MessageExpedited { message: id, precedence: record.precedence, author });
                         self.expedite_transfers(now, id, record.precedence);
                         "expedite"
                     }
@@ -372,8 +369,12 @@ impl Switch {
     }
 
     fn expedite_transfers(&mut self, now: Now, message: MessageId, level: Precedence) {
-        let live: Vec<_> =
-            self.transfers.values().filter(|t| t.message == message).map(|t| (t.id.clone(), t.bearer.clone())).collect();
+        let live: Vec<_> = self
+            .transfers
+            .values()
+            .filter(|t| t.message == message)
+            .map(|t| (t.id.clone(), t.bearer.clone()))
+            .collect();
         for (id, bearer) in live {
             if let Some(bearer) = self.bearers.get_mut(&bearer) {
                 bearer.station.expedite(now.at, &id, level);
@@ -392,47 +393,63 @@ impl Switch {
 
     /// Events for what a step's results said.
     fn tell(&mut self, applied: &Applied, step: &Step) {
-        let id = applied.record.id;
+        let message = applied.record.id;
+        let address = |index: u32| {
+            let index = usize::try_from(index).unwrap_or(usize::MAX);
+            applied.record.envelope.recipients.get(index).map(|r| r.address.to_string()).unwrap_or_default()
+        };
         let Step::Events { events, air, ended, .. } = step else {
-            if matches!(step, Step::Wake) && applied.record.state == MessageState::Done {
-                self.event(ops::Event::MessageExpired { id });
+            if matches!(step, Step::Wake) {
+                self.tell_ended(applied, address);
             }
             return;
         };
-        if let (Some(transfer), Some(bearer)) = (ended, &air.bearer)
-            && events.iter().any(|(_, e)| matches!(e, Event::Delivered { .. }))
-        {
-            self.event(ops::Event::TransferConfirmed {
-                transfer: transfer.clone(),
-                bearer: bearer.clone(),
-                bytes_on_air: air.bytes,
-                air: Duration::from_secs_f64(air.air_s.max(0.0)),
-            });
+        let confirmed = events.iter().any(|(_, e)| matches!(e, Event::Delivered { .. }));
+        if let (true, Some(_), Some(bearer)) = (confirmed, ended, &air.bearer) {
+            let (bearer, bytes_on_air, air_s) = (bearer.clone(), air.bytes, air.air_s);
+            self.event(ops::Event::TransferConfirmed { message, bearer, bytes_on_air, air_s });
         }
-        let delivered = events.iter().filter(|(_, e)| matches!(e, Event::Delivered { .. })).count();
-        let mut told_delivered = false;
         for (index, event) in events {
+            let recipient = address(*index);
             let told = match event {
-                Event::Delivered { .. } if told_delivered => continue,
-                Event::Delivered { by, .. } => {
-                    told_delivered = true;
-                    ops::Event::MessageDelivered { id, recipients: delivered, by: by.clone() }
-                }
-                Event::Failed { status, diagnostic, .. } => {
-                    ops::Event::MessageFailed { id, status: *status, why: diagnostic.clone() }
-                }
+                Event::Delivered { by, .. } => ops::Event::MessageDelivered {
+                    message,
+                    recipient,
+                    by: by.clone(),
+                    bearer: air.bearer.clone(),
+                    bytes_on_air: air.bytes,
+                    air_s: air.air_s,
+                },
+                Event::Failed { status, diagnostic, .. } => ops::Event::MessageFailed {
+                    message,
+                    recipient,
+                    status: status.to_string(),
+                    diagnostic: diagnostic.clone(),
+                },
                 Event::Deferred { diagnostic } => {
-                    let recipient = usize::try_from(*index).ok().and_then(|i| applied.record.recipients.get(i));
-                    let attempts = recipient.map_or(0, |r| r.attempts);
-                    ops::Event::MessageDeferred { id, attempts, why: diagnostic.clone() }
+                    ops::Event::MessageDeferred { message, recipient, diagnostic: diagnostic.clone() }
                 }
-                Event::Held { why } => ops::Event::MessageHeld { id, why: why.clone() },
+                Event::Held { why } => ops::Event::MessageHeld { message, why: why.clone() },
                 Event::Frozen { .. }
                 | Event::Withdrawn { .. }
                 | Event::Expired
                 | Event::Unconfirmed
                 | Event::Cancelled
                 | Event::Released => continue,
+            };
+            self.event(told);
+        }
+    }
+
+    /// Events for recipients whose life ended.
+    fn tell_ended(&mut self, applied: &Applied, address: impl Fn(u32) -> String) {
+        let message = applied.record.id;
+        for (index, recipient) in (0_u32..).zip(&applied.record.recipients) {
+            let RecipientState::Final { outcome, .. } = &recipient.state else { continue };
+            let told = match outcome {
+                Outcome::Expired => ops::Event::MessageExpired { message, recipient: address(index) },
+                Outcome::Unconfirmed => ops::Event::MessageUnconfirmed { message, recipient: address(index) },
+                Outcome::Delivered { .. } | Outcome::Failed { .. } | Outcome::Cancelled => continue,
             };
             self.event(told);
         }

@@ -52,5 +52,7 @@ pub fn maildir(disk: &dyn Disk, local: &Local) -> WorkResult {
 
 /// The result when the Maildirs' disk cannot be reached at all.
 pub fn maildir_unavailable(local: &Local, why: &str) -> WorkResult {
-    WorkResult::Maildir(local.mailboxes.iter().map(|_| Err(DeliverError::Disk(std::io::Error::other(why.to_owned())))).collect())
+    WorkResult::Maildir(
+        local.mailboxes.iter().map(|_| Err(DeliverError::Disk(std::io::Error::other(why.to_owned())))).collect(),
+    )
 }

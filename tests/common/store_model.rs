@@ -322,7 +322,7 @@ pub fn message(
         id,
         parent: None,
         precedence: Precedence::from_rank(rank).unwrap_or(Precedence::Routine),
-        source: Source::Bearer { peer: "far".into(), transfer },
+        source: Source::Bearer { peer: "far".into(), transfer, hops: Vec::new() },
         state,
         recipients: recipients.iter().map(|_| record.clone()).collect(),
         message_id: Some(format!("<{}.{}@ship.example>", id.0, chance.below(1 << 30))),
