@@ -826,11 +826,7 @@ impl World {
             self.wakes();
         }
         for (key, finals) in &self.shelf.finals {
-            let exactly_one = match finals.as_slice() {
-                [_] => true,
-                [Outcome::Unconfirmed, Outcome::Delivered { .. }] => true,
-                _ => false,
-            };
+            let exactly_one = matches!(finals.as_slice(), [_] | [Outcome::Unconfirmed, Outcome::Delivered { .. }]);
             assert!(exactly_one, "{key:?} ended as {finals:?}");
         }
         for (id, record) in &self.shelf.messages {
