@@ -48,8 +48,8 @@ impl Action {
     }
 }
 
-/// Whether a recipient with this NOTIFY gets a report of `action`. Not given is not the same as FAILURE,DELAY only in
-/// what is relayed; here both lead to the same reports.
+/// Whether a recipient with this NOTIFY gets a report of `action`. NOTIFY not given leads to the same reports as
+/// FAILURE,DELAY; the two differ only in what is passed to the next hop.
 pub const fn wants(notify: Option<Notify>, action: Action) -> bool {
     match (notify, action) {
         (None, Action::Failed | Action::Delayed) => true,

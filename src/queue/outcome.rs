@@ -16,6 +16,9 @@ use super::store::Change;
 use crate::mail::{BearerId, BodyRef, ByMode, MessageId, Notify, Outcome, Precedence, RecipientState, Source, Status};
 use crate::time::{Now, Wall};
 
+/// Most bytes kept of another system's words.
+const MAX_WORDS_BYTES: usize = 1000;
+
 /// What an operator sees as the reason of mail held back by MINIMIZE; [`minimize`] releases only that.
 pub const MINIMIZE: &str = "MINIMIZE: below the precedence now in force";
 
@@ -358,6 +361,11 @@ fn warn_at(policy: &Policy, record: &MessageRecord) -> Wall {
     }
 }
 
+fn clip(words: &str) -> String {
+    let end = (0..=words.len().min(MAX_WORDS_BYTES)).rev().find(|at| words.is_char_boundary(*at));
+    words.get(..end.unwrap_or(0)).unwrap_or_default().to_string()
+}
+
 struct Work<'a> {
     now: Now,
     context: &'a Context<'a>,
@@ -411,6 +419,7 @@ impl<'a> Work<'a> {
             Event::Deferred { diagnostic } => {
                 attempted = !was_on_air;
                 let attempts = r.attempts.saturating_add(u32::from(!was_on_air));
+                let diagnostic = clip(diagnostic);
                 r.last_error = Some(diagnostic.clone());
                 let next_at = at.plus(self.context.policy.retry.wait(precedence, attempts, message));
                 let state = match &r.state {
@@ -419,10 +428,11 @@ impl<'a> Work<'a> {
                         RecipientState::Due { next_at }
                     }
                 };
-                (state, "deferred", Some(diagnostic.clone()))
+                (state, "deferred", Some(diagnostic))
             }
             Event::Failed { status, diagnostic, .. } => {
                 attempted = !was_on_air;
+                let diagnostic = clip(diagnostic);
                 let outcome = Outcome::Failed { status: *status, diagnostic: diagnostic.clone() };
                 (finish(outcome), "failed", Some(format!("{status} {diagnostic}")))
             }
@@ -656,6 +666,12 @@ mod tests {
         }
         assert_eq!(r.recipients[0].last_error.as_deref(), Some("451 later"));
         assert_eq!(r.state, MessageState::Queued);
+    }
+
+    #[test]
+    fn long_words_are_clipped_at_a_letter() {
+        let r = apply(0, &record(1), 0, Event::Deferred { diagnostic: format!("a{}", "ä".repeat(5000)) }).record;
+        assert_eq!(r.recipients[0].last_error.as_deref().map(str::len), Some(999));
     }
 
     #[test]

@@ -307,6 +307,8 @@ impl World {
             Offered::TakenFor(out) => {
                 self.tally[4] += 1;
                 assert!(out.precedence < level, "only a lower message makes room");
+                let kept = self.active.ids().into_iter().filter(|id| !self.any_flight(*id));
+                assert!(kept.into_iter().all(|id| self.level(id) >= out.precedence), "the lowest makes room");
                 assert_eq!(self.shelf.messages.get(&out.id), Some(&*out), "what leaves is what is stored");
             }
             Offered::Refused(_) => assert_eq!(self.active.room(), 0),
@@ -363,13 +365,14 @@ impl World {
         self.heard += u32::from(fresh);
         let counter = if fresh { self.heard } else { 1 + self.roll(u64::from(self.heard)) as u32 };
         let transfer = TransferId { origin: "shore".into(), epoch: 1, counter };
-        let known = self.shelf.seen.contains_key(&transfer);
+        let known = self.shelf.seen.get(&transfer).is_some_and(|until| !self.now.set || *until > self.now.wall);
         let mut envelope = self.envelope();
         envelope.expires = self.now.wall.plus(Duration::from_secs(3 * 86_400));
         let precedence = Precedence::DESCENDING[self.roll(6) as usize];
         let source = Source::Bearer { peer: "shore".into(), transfer, hops: Vec::new() };
         let taken = self.take(Submission { envelope, precedence, source, body: b"Subject: y\r\n\r\n"[..].into() });
-        if known && !taken {
+        if known {
+            assert!(!taken, "accepted twice");
             self.tally[3] += 1;
         }
     }
@@ -419,6 +422,16 @@ impl World {
                 let record = self.active.record(job.message).expect("in the set");
                 assert_eq!(rank(record), key, "something higher was ready");
                 assert!(ids.contains(&job.message));
+                let together = matches!(job.hop, Hop::Peer(_));
+                let all: Vec<u32> = (0..)
+                    .zip(record.recipients.iter().zip(hops(record)))
+                    .filter(|(_, (_, hop))| hop.as_ref() == Some(&job.hop))
+                    .filter(|(_, (r, _))| {
+                        matches!(r.state, RecipientState::Due { next_at } if together || next_at <= self.now.wall)
+                    })
+                    .map(|(i, _)| i)
+                    .collect();
+                assert_eq!(job.recipients, all, "one copy for all who are due, and for nobody else");
             }
             (job, expected) => panic!("{job:?} but expected {expected:?}"),
         }
@@ -467,6 +480,10 @@ impl World {
 
     fn flying(&self, id: MessageId, hop: &Hop) -> bool {
         self.jobs_on(hop).contains(&id)
+    }
+
+    fn any_flight(&self, id: MessageId) -> bool {
+        (0..5).any(|n| self.flying(id, &hop_of(n)))
     }
 
     fn on_air(&self, transfer: &TransferRecord) -> bool {
@@ -809,11 +826,7 @@ impl World {
             self.wakes();
         }
         for (key, finals) in &self.shelf.finals {
-            let exactly_one = match finals.as_slice() {
-                [_] => true,
-                [Outcome::Unconfirmed, Outcome::Delivered { .. }] => true,
-                _ => false,
-            };
+            let exactly_one = matches!(finals.as_slice(), [_] | [Outcome::Unconfirmed, Outcome::Delivered { .. }]);
             assert!(exactly_one, "{key:?} ended as {finals:?}");
         }
         for (id, record) in &self.shelf.messages {

@@ -151,6 +151,26 @@ impl Active {
     /// The next job over all hops that have an allowance (`None`: not now). Its recipients are in flight from here on.
     pub fn next(&mut self, now: Now, mut allowance: impl FnMut(&Hop) -> Option<Allowance>) -> Option<Job> {
         self.pump(now);
+        loop {
+            let (rank, hop, most) = self.head(&mut allowance)?;
+            let job = self.job(now, rank, hop, most);
+            self.unindex(rank.id);
+            if let Some(job) = &job {
+                if let Some(entry) = self.entries.get_mut(&job.message) {
+                    entry.flying.insert(job.hop.clone());
+                }
+                self.flights.entry(job.hop.clone()).or_default().insert(job.message, job.precedence);
+            }
+            // Without a job the clock was put back under a message that was ready: it waits again, and the next one is looked at.
+            self.index(now, rank.id);
+            if job.is_some() {
+                return job;
+            }
+        }
+    }
+
+    /// The best ready message over all hops that would take it.
+    fn head(&self, allowance: &mut impl FnMut(&Hop) -> Option<Allowance>) -> Option<(Rank, Hop, usize)> {
         let mut best: Option<(Rank, Hop, usize)> = None;
         for (hop, ranks) in &self.ready {
             let Some(rank) = ranks.first() else { continue };
@@ -164,15 +184,7 @@ impl Active {
                 best = Some((*rank, hop.clone(), room.recipients));
             }
         }
-        let (rank, hop, most) = best?;
-        let job = self.job(now, rank, hop, most)?;
-        self.unindex(job.message);
-        if let Some(entry) = self.entries.get_mut(&job.message) {
-            entry.flying.insert(job.hop.clone());
-        }
-        self.flights.entry(job.hop.clone()).or_default().insert(job.message, job.precedence);
-        self.index(now, job.message);
-        Some(job)
+        best
     }
 
     /// Replaces a record after a durable change; unknown messages are passed over. A message with nothing left to schedule leaves.
@@ -547,6 +559,18 @@ mod tests {
         back.stepped(now(-864_000));
         assert!(back.next(now(-864_000), wide).is_some(), "put back by ten days");
         assert!(active.next(now(900), wide).is_some());
+    }
+
+    #[test]
+    fn a_ready_message_that_is_not_due_any_more_does_not_bar_the_others() {
+        let mut active = set(10);
+        let mut r = record(1, Precedence::Flash, 0, 1);
+        r.recipients[0].state = RecipientState::Due { next_at: at(60) };
+        put(&mut active, r);
+        put(&mut active, record(2, Precedence::Routine, 0, 1));
+        assert_eq!(active.highest(now(60), &mx()), Some(Precedence::Flash));
+        assert_eq!(active.next(now(30), wide).expect("the other").message.0, 2);
+        assert_eq!(active.next(now(60), wide).expect("its time").message.0, 1);
     }
 
     #[test]
