@@ -627,7 +627,15 @@ mod tests {
         }
 
         async fn host(&self, i: usize) -> TestHost {
-            let stream = UnixStream::connect(self.dir.path().join(format!("lines{i}"))).await.expect("connects");
+            let path = self.dir.path().join(format!("lines{i}"));
+            let stream = loop {
+                match UnixStream::connect(&path).await {
+                    Ok(stream) => break stream,
+                    // Bound, but not listening yet.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => nap().await,
+                    Err(e) => panic!("{e}"),
+                }
+            };
             let (from, to) = stream.into_split();
             let mut host = TestHost { tty: self.terminal(i), lines: BufReader::new(from).lines(), to };
             host.expect("READY").await;

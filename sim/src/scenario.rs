@@ -323,6 +323,9 @@ impl Reader {
             (Some(every), Some(bytes)) => {
                 let every = self.duration(place, every);
                 let bytes = u32::try_from(self.size(place, bytes)).unwrap_or(u32::MAX).max(1);
+                if every < Duration::from_millis(1) {
+                    self.problem((), place, "noise_every must be 1ms at least");
+                }
                 modem.noise = Some(Noise { every, bytes });
             }
             (None, None) => {}
@@ -543,6 +546,20 @@ mod tests {
         let problems =
             Scenario::parse(&WHOLE.replace("turnaround = \"4s\"", "turnaruond = \"4s\"")).expect_err("wrong");
         assert!(problems[0].contains("turnaruond") && problems[0].contains("line 9"), "{problems:?}");
+    }
+
+    #[test]
+    fn every_shipped_scenario_is_sound() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("readable").path();
+            let text = std::fs::read_to_string(&path).expect("text");
+            let scenario = Scenario::parse(&text).unwrap_or_else(|p| panic!("{}: {p:#?}", path.display()));
+            assert!(!scenario.traffic.is_empty(), "{}", path.display());
+            read += 1;
+        }
+        assert!(read >= 2);
     }
 
     const WHOLE: &str = r#"name = "a net of three"
