@@ -153,7 +153,10 @@ struct Places {
 
 impl Places {
     fn port(&self, name: &str) -> PortPaths {
-        PortPaths { tty_link: self.sockets.join(format!("{name}.tty")), socket: self.sockets.join(format!("{name}.modem")) }
+        PortPaths {
+            tty_link: self.sockets.join(format!("{name}.tty")),
+            socket: self.sockets.join(format!("{name}.modem")),
+        }
     }
 
     fn maildir(&self, name: &str) -> PathBuf {
@@ -277,7 +280,10 @@ impl Stage {
         let is_ship = node == "ship";
         match text("event").as_str() {
             "message-accepted" if is_ship => {
-                self.say("queued", &[("id", text("message")), ("precedence", text("precedence")), ("bytes", text("size_bytes"))]);
+                self.say(
+                    "queued",
+                    &[("id", text("message")), ("precedence", text("precedence")), ("bytes", text("size_bytes"))],
+                );
             }
             "message-accepted" => {
                 if self.sample.is_some() && event["message_id"].as_str() == self.sample.as_deref() {
@@ -285,7 +291,10 @@ impl Stage {
                 }
             }
             "transfer-frozen" => {
-                self.say("encoded", &[("node", node.into()), ("id", text("message")), ("payload_bytes", text("payload_bytes"))]);
+                self.say(
+                    "encoded",
+                    &[("node", node.into()), ("id", text("message")), ("payload_bytes", text("payload_bytes"))],
+                );
             }
             "key-down" => self.say("keyed", &[("node", node.into()), ("precedence", text("precedence"))]),
             "key-up" => {
@@ -294,22 +303,24 @@ impl Stage {
             "transfer-progress" => {
                 let (have, need) = (event["have"].as_u64().unwrap_or(0), event["need"].as_u64().unwrap_or(0).max(1));
                 let percent = (100 * have.min(need)) / need;
-                self.say("progress", &[
-                    ("id", text("message")),
-                    ("far_side", format!("{percent}%")),
-                    ("air_s", text("air_s")),
-                    ("bytes", text("bytes_on_air")),
-                ]);
+                self.say(
+                    "progress",
+                    &[
+                        ("id", text("message")),
+                        ("far_side", format!("{percent}%")),
+                        ("air_s", text("air_s")),
+                        ("bytes", text("bytes_on_air")),
+                    ],
+                );
             }
             "transfer-confirmed" => {
                 if is_ship {
                     self.sent = event["air_s"].as_f64().zip(event["bytes_on_air"].as_u64());
                 }
-                self.say("confirmed", &[
-                    ("id", text("message")),
-                    ("air_s", text("air_s")),
-                    ("bytes", text("bytes_on_air")),
-                ]);
+                self.say(
+                    "confirmed",
+                    &[("id", text("message")), ("air_s", text("air_s")), ("bytes", text("bytes_on_air"))],
+                );
                 return is_ship && self.sample_landed(places);
             }
             "message-delivered" if event["bearer"].is_null() => {
@@ -342,14 +353,17 @@ impl Stage {
     fn delivered(&self, id: &str, to: &str, file: &Path, sent: Option<(f64, u64)>) {
         let sha256 = std::fs::read(file).map(|b| HEXLOWER.encode(digest(&SHA256, &b).as_ref())).unwrap_or_default();
         let (air_s, bytes) = sent.unwrap_or_default();
-        self.say("delivered", &[
-            ("id", id.into()),
-            ("to", to.into()),
-            ("file", file.display().to_string()),
-            ("sha256", sha256),
-            ("air_s", format!("{air_s:.1}")),
-            ("bytes", bytes.to_string()),
-        ]);
+        self.say(
+            "delivered",
+            &[
+                ("id", id.into()),
+                ("to", to.into()),
+                ("file", file.display().to_string()),
+                ("sha256", sha256),
+                ("air_s", format!("{air_s:.1}")),
+                ("bytes", bytes.to_string()),
+            ],
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod channel;
 pub mod check;
+pub mod demo;
 pub mod disk;
 pub mod ether;
 pub mod modem;

@@ -161,7 +161,7 @@ struct Session<'a> {
     watch: &'a EpochWatch,
     /// Bytes written to the tty in this key-down.
     fed: u64,
-    /// Bytes read from the tty under the present carrier.
+    /// Bytes read from the tty since the last carrier dropped.
     heard: u64,
     /// The carrier dropped after this many bytes, some of which are still in the tty.
     pending_drop: Option<u64>,
@@ -236,7 +236,7 @@ impl Session<'_> {
                 },
                 () = overdue(self.drop_by) => {
                     // Bytes were lost between modem and host; the carrier is gone all the same.
-                    self.pending_drop = Some(0);
+                    self.pending_drop = Some(self.heard.min(self.pending_drop.unwrap_or(0)));
                     self.drop_carrier_when_read(tell);
                 }
             }
@@ -249,8 +249,8 @@ impl Session<'_> {
             (Some("KEYED"), _) => tell(ModemEvent::Keyed),
             (Some("UNKEYED"), _) => tell(ModemEvent::Unkeyed),
             (Some("DCD"), Some("1")) => {
-                self.heard = 0;
                 self.pending_drop = None;
+                self.drop_by = None;
                 tell(ModemEvent::Carrier(true));
             }
             (Some("DCD"), Some("0")) => {
@@ -273,7 +273,8 @@ impl Session<'_> {
     }
 
     fn drop_carrier_when_read(&mut self, tell: &impl Fn(ModemEvent)) {
-        if self.pending_drop.is_some_and(|total| self.heard >= total) {
+        if let Some(total) = self.pending_drop.filter(|total| self.heard >= *total) {
+            self.heard -= total;
             self.pending_drop = None;
             self.drop_by = None;
             tell(ModemEvent::Carrier(false));
