@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::engine::Trouble;
 use super::record::{Lease, MessageRecord, TransferRecord};
@@ -26,22 +26,42 @@ pub(super) enum Refusal {
     Fault(String),
 }
 
-/// A write transaction with every table open.
+/// A table that opens at its first use: opening costs, and most transactions touch a few tables only.
+struct Lazy<'t, K: redb::Key + 'static, V: redb::Value + 'static> {
+    transaction: &'t WriteTransaction,
+    definition: TableDefinition<'static, K, V>,
+    table: Option<Table<'t, K, V>>,
+}
+
+impl<'t, K: redb::Key + 'static, V: redb::Value + 'static> Lazy<'t, K, V> {
+    fn new(transaction: &'t WriteTransaction, definition: TableDefinition<'static, K, V>) -> Self {
+        Self { transaction, definition, table: None }
+    }
+
+    fn open(&mut self) -> Result<&mut Table<'t, K, V>, Trouble> {
+        Ok(match &mut self.table {
+            Some(table) => table,
+            empty => empty.insert(self.transaction.open_table(self.definition)?),
+        })
+    }
+}
+
+/// The tables of a write transaction.
 pub(super) struct Writer<'t> {
     pub(super) message: Table<'t, u64, Bytes>,
     due: Table<'t, (u8, i64, u64), Bytes>,
     live: Table<'t, (u8, i64, u64), u8>,
-    past: Table<'t, (i64, u64), Bytes>,
-    name: Table<'t, Bytes, ()>,
-    track: Table<'t, (u64, u32), Bytes>,
-    seen: Table<'t, Bytes, i64>,
-    seen_end: Table<'t, (i64, Bytes), ()>,
+    past: Lazy<'t, (i64, u64), Bytes>,
+    name: Lazy<'t, Bytes, ()>,
+    track: Lazy<'t, (u64, u32), Bytes>,
+    seen: Lazy<'t, Bytes, i64>,
+    seen_end: Lazy<'t, (i64, Bytes), ()>,
     pub(super) body: Table<'t, u64, (u64, u32)>,
     pub(super) chunk: Table<'t, (u64, u32), Bytes>,
-    transfer: Table<'t, Bytes, Bytes>,
-    link: Table<'t, Bytes, Bytes>,
-    setting: Table<'t, &'static str, Bytes>,
-    aside: Table<'t, &'static str, Bytes>,
+    transfer: Lazy<'t, Bytes, Bytes>,
+    link: Lazy<'t, Bytes, Bytes>,
+    setting: Lazy<'t, &'static str, Bytes>,
+    aside: Lazy<'t, &'static str, Bytes>,
     meta: Table<'t, &'static str, Bytes>,
     pub(super) tally: Tally,
     /// Whether anything was written.
@@ -54,26 +74,40 @@ impl<'t> Writer<'t> {
             message: transaction.open_table(table::MESSAGE)?,
             due: transaction.open_table(table::DUE)?,
             live: transaction.open_table(table::LIVE)?,
-            past: transaction.open_table(table::PAST)?,
-            name: transaction.open_table(table::NAME)?,
-            track: transaction.open_table(table::TRACK)?,
-            seen: transaction.open_table(table::SEEN)?,
-            seen_end: transaction.open_table(table::SEEN_END)?,
+            past: Lazy::new(transaction, table::PAST),
+            name: Lazy::new(transaction, table::NAME),
+            track: Lazy::new(transaction, table::TRACK),
+            seen: Lazy::new(transaction, table::SEEN),
+            seen_end: Lazy::new(transaction, table::SEEN_END),
             body: transaction.open_table(table::BODY)?,
             chunk: transaction.open_table(table::CHUNK)?,
-            transfer: transaction.open_table(table::TRANSFER)?,
-            link: transaction.open_table(table::LINK)?,
-            setting: transaction.open_table(table::SETTING)?,
-            aside: transaction.open_table(table::ASIDE)?,
+            transfer: Lazy::new(transaction, table::TRANSFER),
+            link: Lazy::new(transaction, table::LINK),
+            setting: Lazy::new(transaction, table::SETTING),
+            aside: Lazy::new(transaction, table::ASIDE),
             meta: transaction.open_table(table::META)?,
             tally,
             touched: false,
         })
     }
 
+    /// Makes every table, so that readers find them.
+    pub(super) fn make_tables(&mut self) -> Result<(), Trouble> {
+        self.past.open()?;
+        self.name.open()?;
+        self.track.open()?;
+        self.seen.open()?;
+        self.seen_end.open()?;
+        self.transfer.open()?;
+        self.link.open()?;
+        self.setting.open()?;
+        self.aside.open()?;
+        Ok(())
+    }
+
     /// Whether `batch` may be applied. `tight` says that free space is below the floor: then no new mail comes in, but
     /// outcomes, reports, frozen payloads and our own DSNs still pass, because they are how the queue drains.
-    pub(super) fn check(&self, batch: &Batch, tight: impl Fn(u64) -> bool) -> Result<Result<(), Refusal>, Trouble> {
+    pub(super) fn check(&mut self, batch: &Batch, tight: impl Fn(u64) -> bool) -> Result<Result<(), Refusal>, Trouble> {
         for (index, condition) in batch.conditions.iter().enumerate() {
             if !self.holds(condition)? {
                 return Ok(Err(Refusal::Conflict(index)));
@@ -115,11 +149,11 @@ impl<'t> Writer<'t> {
         Ok(Ok(()))
     }
 
-    fn holds(&self, condition: &Condition) -> Result<bool, Trouble> {
+    fn holds(&mut self, condition: &Condition) -> Result<bool, Trouble> {
         match condition {
             // An expired key is one that purging removed: while the clock is not set nothing expires (link-rules A7).
             Condition::SeenAbsent(SeenKey::Transfer(id)) => {
-                Ok(self.seen.get(table::transfer_key(id).as_slice())?.is_none())
+                Ok(self.seen.open()?.get(table::transfer_key(id).as_slice())?.is_none())
             }
             Condition::LeaseMine { id, owner } => {
                 let Some(row) = self.message.get(id.0)? else { return Ok(false) };
@@ -142,16 +176,16 @@ impl<'t> Writer<'t> {
                 Change::Transfer(record) => self.put_transfer(record)?,
                 Change::DropTransfer(id) => self.drop_transfer(&table::transfer_key(id))?,
                 Change::Link(key, Some(value)) => {
-                    self.link.insert(key.as_slice(), table::seal(value).as_slice())?;
+                    self.link.open()?.insert(key.as_slice(), table::seal(value).as_slice())?;
                 }
                 Change::Link(key, None) => {
-                    self.link.remove(key.as_slice())?;
+                    self.link.open()?.remove(key.as_slice())?;
                 }
                 Change::Setting(name, Some(value)) => {
-                    self.setting.insert(name.as_str(), table::seal(value).as_slice())?;
+                    self.setting.open()?.insert(name.as_str(), table::seal(value).as_slice())?;
                 }
                 Change::Setting(name, None) => {
-                    self.setting.remove(name.as_str())?;
+                    self.setting.open()?.remove(name.as_str())?;
                 }
                 Change::Track(id, entry) => {
                     self.add_track(id.0, entry.at, &table::encode(entry).map_err(Trouble::Record)?)?;
@@ -218,7 +252,7 @@ impl<'t> Writer<'t> {
     pub(super) fn set_aside(&mut self, id: MessageId) -> Result<(), Trouble> {
         self.touched = true;
         let row = self.message.remove(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
-        self.aside.insert(table::message_words(id).as_str(), row.as_slice())?;
+        self.aside.open()?.insert(table::message_words(id).as_str(), row.as_slice())?;
         // The record no longer says which keys are its own: look for them. Rare enough to be slow.
         self.due.retain(|key, _| key.2 != id.0)?;
         let mut rank = None;
@@ -228,7 +262,7 @@ impl<'t> Writer<'t> {
             }
             key.2 != id.0
         })?;
-        self.past.retain(|key, _| key.1 != id.0)?;
+        self.past.open()?.retain(|key, _| key.1 != id.0)?;
         if let Some(rank) = rank {
             self.count(rank, -1);
         }
@@ -240,11 +274,11 @@ impl<'t> Writer<'t> {
         self.touched = true;
         let bytes = match row {
             Damaged::Message(id) => return self.set_aside(*id),
-            Damaged::Transfer(key) => self.transfer.remove(key.as_slice())?.map(|v| v.value().to_vec()),
-            Damaged::Link(key) => self.link.remove(key.as_slice())?.map(|v| v.value().to_vec()),
-            Damaged::Setting(name) => self.setting.remove(name.as_str())?.map(|v| v.value().to_vec()),
+            Damaged::Transfer(key) => self.transfer.open()?.remove(key.as_slice())?.map(|v| v.value().to_vec()),
+            Damaged::Link(key) => self.link.open()?.remove(key.as_slice())?.map(|v| v.value().to_vec()),
+            Damaged::Setting(name) => self.setting.open()?.remove(name.as_str())?.map(|v| v.value().to_vec()),
         };
-        self.aside.insert(row.words().as_str(), bytes.unwrap_or_default().as_slice())?;
+        self.aside.open()?.insert(row.words().as_str(), bytes.unwrap_or_default().as_slice())?;
         Ok(())
     }
 
@@ -316,7 +350,7 @@ impl<'t> Writer<'t> {
         let kept = Derived { past: None, names: old.names.clone(), ..nothing() };
         self.derive(Some(&old), Some(&kept))?;
         let names = postcard::to_stdvec(&old.names).map_err(|e| Trouble::Record(e.to_string()))?;
-        self.past.insert((ended.0, id.0), names.as_slice())?;
+        self.past.open()?.insert((ended.0, id.0), names.as_slice())?;
         Ok(())
     }
 
@@ -346,17 +380,17 @@ impl<'t> Writer<'t> {
         }
         if old.past != new.past {
             if let Some(key) = old.past {
-                self.past.remove(key)?;
+                self.past.open()?.remove(key)?;
             }
             if let Some(key) = new.past {
-                self.past.insert(key, [].as_slice())?;
+                self.past.open()?.insert(key, [].as_slice())?;
             }
         }
         for name in old.names.iter().filter(|name| !new.names.contains(name)) {
-            self.name.remove(name.as_slice())?;
+            self.name.open()?.remove(name.as_slice())?;
         }
         for name in new.names.iter().filter(|name| !old.names.contains(name)) {
-            self.name.insert(name.as_slice(), ())?;
+            self.name.open()?.insert(name.as_slice(), ())?;
         }
         for body in old.bodies.iter().filter(|body| !new.bodies.contains(body)) {
             self.use_body(*body, -1)?;
@@ -374,17 +408,17 @@ impl<'t> Writer<'t> {
     }
 
     fn put_seen(&mut self, key: &[u8], until: Wall) -> Result<(), Trouble> {
-        if let Some(old) = self.seen.insert(key, until.0)?.map(|old| old.value()) {
-            self.seen_end.remove((old, key))?;
+        if let Some(old) = self.seen.open()?.insert(key, until.0)?.map(|old| old.value()) {
+            self.seen_end.open()?.remove((old, key))?;
         }
-        self.seen_end.insert((until.0, key), ())?;
+        self.seen_end.open()?.insert((until.0, key), ())?;
         Ok(())
     }
 
     fn put_transfer(&mut self, record: &TransferRecord) -> Result<(), Trouble> {
         let row = table::encode(record).map_err(Trouble::Record)?;
         let key = table::transfer_key(&record.id);
-        let old = self.transfer.insert(key.as_slice(), row.as_slice())?.map(|old| old.value().to_vec());
+        let old = self.transfer.open()?.insert(key.as_slice(), row.as_slice())?.map(|old| old.value().to_vec());
         let old = old.and_then(|old| table::decode::<TransferRecord>(&old).ok()).map(|old| old.payload);
         if old != Some(record.payload) {
             self.use_body(record.payload, 1)?;
@@ -396,7 +430,7 @@ impl<'t> Writer<'t> {
     }
 
     fn drop_transfer(&mut self, key: &[u8]) -> Result<(), Trouble> {
-        let old = self.transfer.remove(key)?.map(|old| old.value().to_vec());
+        let old = self.transfer.open()?.remove(key)?.map(|old| old.value().to_vec());
         if let Some(old) = old.and_then(|old| table::decode::<TransferRecord>(&old).ok()) {
             self.use_body(old.payload, -1)?;
         }
@@ -405,16 +439,16 @@ impl<'t> Writer<'t> {
 
     fn add_track(&mut self, id: u64, at: Wall, row: &[u8]) -> Result<(), Trouble> {
         let line = self.last_track(id)?.map_or(0, |(line, _)| line.saturating_add(1));
-        self.track.insert((id, line), row)?;
+        self.track.open()?.insert((id, line), row)?;
         if line == 0 && self.message.get(id)?.is_none() {
             // A history without a message would never be purged.
-            self.past.insert((at.0, id), [].as_slice())?;
+            self.past.open()?.insert((at.0, id), [].as_slice())?;
         }
         Ok(())
     }
 
-    fn last_track(&self, id: u64) -> Result<Option<(u32, Wall)>, Trouble> {
-        let Some(entry) = self.track.range((id, 0)..=(id, u32::MAX))?.next_back() else { return Ok(None) };
+    fn last_track(&mut self, id: u64) -> Result<Option<(u32, Wall)>, Trouble> {
+        let Some(entry) = self.track.open()?.range((id, 0)..=(id, u32::MAX))?.next_back() else { return Ok(None) };
         let (key, row) = entry?;
         let at = table::decode::<super::record::TrackEntry>(row.value()).map_or(Wall(i64::MIN), |entry| entry.at);
         Ok(Some((key.value().1, at)))
@@ -422,7 +456,7 @@ impl<'t> Writer<'t> {
 
     fn purge(&mut self, before: Wall, limit: u32) -> Result<(), Trouble> {
         let mut ended = Vec::new();
-        for entry in self.past.range(..(before.0, 0))?.take(limit as usize) {
+        for entry in self.past.open()?.range(..(before.0, 0))?.take(limit as usize) {
             let (key, names) = entry?;
             ended.push((key.value(), names.value().to_vec()));
         }
@@ -434,7 +468,7 @@ impl<'t> Writer<'t> {
 
     fn purge_one(&mut self, before: Wall, key: (i64, u64), names: &[u8]) -> Result<(), Trouble> {
         let id = key.1;
-        self.past.remove(key)?;
+        self.past.open()?.remove(key)?;
         let row = self.message.get(id)?.map(|row| row.value().to_vec());
         if let Some(row) = row {
             let Ok(record) = table::decode::<MessageRecord>(&row) else { return self.set_aside(MessageId(id)) };
@@ -453,27 +487,27 @@ impl<'t> Writer<'t> {
             if let Some((_, at)) = self.last_track(id)?
                 && at >= before
             {
-                self.past.insert((at.0, id), names)?;
+                self.past.open()?.insert((at.0, id), names)?;
                 return Ok(());
             }
             for name in postcard::from_bytes::<Vec<Vec<u8>>>(names).unwrap_or_default() {
-                self.name.remove(name.as_slice())?;
+                self.name.open()?.remove(name.as_slice())?;
             }
         }
-        self.track.retain_in((id, 0)..=(id, u32::MAX), |_, _| false)?;
+        self.track.open()?.retain_in((id, 0)..=(id, u32::MAX), |_, _| false)?;
         Ok(())
     }
 
     fn purge_seen(&mut self, before: Wall, limit: u32) -> Result<(), Trouble> {
         let mut ended = Vec::new();
-        for entry in self.seen_end.range(..(before.0, [].as_slice()))?.take(limit as usize) {
+        for entry in self.seen_end.open()?.range(..(before.0, [].as_slice()))?.take(limit as usize) {
             let (key, _) = entry?;
             let (until, key) = key.value();
             ended.push((until, key.to_vec()));
         }
         for (until, key) in ended {
-            self.seen_end.remove((until, key.as_slice()))?;
-            self.seen.remove(key.as_slice())?;
+            self.seen_end.open()?.remove((until, key.as_slice()))?;
+            self.seen.open()?.remove(key.as_slice())?;
         }
         Ok(())
     }

@@ -377,6 +377,7 @@ impl Engine {
         let database = self.database(NEW_FILE)?;
         let transaction = begin(&database)?;
         let mut writer = Writer::open(&transaction, Tally::default())?;
+        writer.make_tables()?;
         writer.put_meta("format", &table::FORMAT.to_le_bytes())?;
         writer.finish()?;
         transaction.commit().map_err(Trouble::from)?;
