@@ -313,7 +313,7 @@ impl Session {
             State::Open if self.job.is_none() && self.expected.is_empty() => {
                 self.state = State::Leaving;
                 self.outbox.extend_from_slice(b"QUIT\r\n");
-                self.expect(now, Expect::Quit);
+                self.await_reply(now, Expect::Quit);
             }
             State::Closed => {}
             State::Opening | State::Handshake | State::Open | State::Leaving => self.fail("given up"),
@@ -397,7 +397,7 @@ impl Session {
         };
         let line = format!("{verb} {}\r\n", self.config.hello);
         self.outbox.extend_from_slice(line.as_bytes());
-        self.expect(now, Expect::Ehlo);
+        self.await_reply(now, Expect::Ehlo);
     }
 
     fn reply(&mut self, now: Instant, reply: Reply, more: bool) {
@@ -419,7 +419,7 @@ impl Session {
             Expect::Ehlo if reply.is_permanent() && self.config.dialect == Dialect::Smtp => {
                 let line = format!("HELO {}\r\n", self.config.hello);
                 self.outbox.extend_from_slice(line.as_bytes());
-                self.expect(now, Expect::Helo);
+                self.await_reply(now, Expect::Helo);
             }
             Expect::Helo if reply.code == 250 => self.begin_open(now),
             Expect::Greeting | Expect::Ehlo | Expect::Helo => self.refuse_all(&reply),
@@ -446,7 +446,7 @@ impl Session {
     fn opened(&mut self, now: Instant) {
         if self.offered.starttls && self.config.starttls && !self.tls && self.config.dialect == Dialect::Smtp {
             self.outbox.extend_from_slice(b"STARTTLS\r\n");
-            return self.expect(now, Expect::StartTls);
+            return self.await_reply(now, Expect::StartTls);
         }
         self.begin_open(now);
     }
@@ -511,7 +511,7 @@ impl Session {
             };
             self.outbox.extend_from_slice(line.as_bytes());
             self.outbox.extend_from_slice(b"\r\n");
-            self.expect(now, expected);
+            self.await_reply(now, expected);
         }
     }
 
@@ -675,7 +675,7 @@ impl Session {
         }
     }
 
-    fn expect(&mut self, now: Instant, expected: Expect) {
+    fn await_reply(&mut self, now: Instant, expected: Expect) {
         if self.expected.is_empty() {
             self.deadline = Some(now + self.patience(expected));
         }

@@ -839,7 +839,8 @@ impl Session {
         if let Some(transfer) = &mut self.transaction {
             transfer.failed = transfer.chunks.take().is_some() || transfer.failed;
         }
-        if reply.code == 503 { self.error(reply) } else { self.reply(reply) }
+        // Chunks pipelined behind a failed one are no new errors of the client.
+        if self.transaction.is_none() { self.error(reply) } else { self.reply(reply) }
     }
 
     /// The content is whole: the last static checks, then the question of custody.
@@ -1226,6 +1227,11 @@ mod tests {
         assert_eq!(codes(&got), [250, 250, 550, 503, 250, 503, 250], "{got:?}");
         w.say("MAIL FROM:<a@src>\r\nRCPT TO:<x@elsewhere>\r\nBDAT 28 LAST\r\nMAIL FROM:<evil@src.test>\r\n1NOOP\r\n");
         assert_eq!(codes(&w.replies()), [250, 550, 554, 250]);
+        w.say("RSET\r\nMAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nBDAT 2\r\na\n");
+        w.say(&"BDAT 3\r\nabc".repeat(100));
+        let got = codes(&w.replies());
+        assert_eq!(got[..4], [250, 250, 250, 550]);
+        assert!(got.len() == 104 && got[4..].iter().all(|c| *c == 503), "pipelined chunks do not end the session");
         w.say("RSET\r\nBDAT 99999999999999999999999 LAST\r\n");
         assert_eq!(codes(&w.replies()), [250, 552]);
         assert!(w.closed);

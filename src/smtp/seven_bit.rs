@@ -282,4 +282,22 @@ mod tests {
         assert_eq!(exact, [b'x'; 76]);
         assert!(quoted_printable(&[b'x'; 77]).starts_with(&[&[b'x'; 75][..], b"=\r\n"].concat()));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_in_only_seven_bits_come_out(
+            lines in proptest::collection::vec(proptest::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+                proptest::sample::select(vec![
+                    b"Content-Type: multipart/mixed; boundary=b".to_vec(), b"--b".to_vec(), b"--b--".to_vec(), b"".to_vec(),
+                    b"Content-Type: message/rfc822".to_vec(), b"Content-Type: text/plain".to_vec(), "\u{e9}".into(),
+                    b"Content-Transfer-Encoding: 8bit".to_vec(), b"Content-Transfer-Encoding: base64".to_vec(),
+                ]),
+            ], 0..30),
+        ) {
+            if let Ok(out) = convert(&lines.join(&b"\r\n"[..])) {
+                proptest::prop_assert!(out.is_ascii());
+            }
+        }
+    }
 }
