@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Config, PeerConfig, Station, Waveform};
 use crate::bearer::{Event, JobDone, ModemAction, ModemEvent, Transfer, Verdict, fec};
 use crate::emcon::{Gate, Keying, Order, State};
-use crate::mail::{BearerId, LinkKey, PeerName, Precedence, Protection, TransferId};
+use crate::mail::{BearerId, LinkKey, Precedence, Protection, TransferId};
 use crate::time::{Duration, Instant, Now, Wall};
 use crate::units::Bps;
 
@@ -45,6 +45,7 @@ struct Node {
     alarms: Vec<String>,
     progress: Vec<(u32, u32)>,
     epoch_used: bool,
+    commits: Instant,
     counter: u32,
     sent: BTreeMap<TransferId, Transfer>,
     verdicts: VecDeque<Verdict>,
@@ -134,6 +135,7 @@ impl Pair {
                     alarms: Vec::new(),
                     progress: Vec::new(),
                     epoch_used: false,
+                    commits: Instant::ZERO,
                     counter: 0,
                     sent: BTreeMap::new(),
                     verdicts: VecDeque::new(),
@@ -226,7 +228,12 @@ impl Pair {
         let Some(station) = &mut n.station else { return false };
         if let Some(event) = station.poll_event() {
             match event {
-                Event::Persist { ticket, puts } => self.at(soon, Due::Stored(who, life, ticket, puts)),
+                Event::Persist { ticket, puts } => {
+                    // One writer: commits take effect in the order they were asked for.
+                    n.commits = soon.max(n.commits + Duration::from_nanos(1));
+                    let when = n.commits;
+                    self.at(when, Due::Stored(who, life, ticket, puts));
+                }
                 Event::Job { ticket, job } => {
                     let done = fec::run(job);
                     self.at(soon, Due::Done(who, life, ticket, done));
