@@ -43,8 +43,8 @@ impl Geometry {
         let class = match coded {
             1..=4096 => 0,
             4097..=16_384 => 1,
-            16_385..=131_072 if coded % 16 == 0 => 2,
-            131_073..=524_288 if coded % 64 == 0 => 3,
+            16_385..=131_072 if coded.is_multiple_of(16) => 2,
+            131_073..=524_288 if coded.is_multiple_of(64) => 3,
             _ => return None,
         };
         Some(Self { coded, class })

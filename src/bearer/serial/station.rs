@@ -29,6 +29,8 @@ const COUNTERS: u32 = 1024;
 const SETTLE: Duration = Duration::from_secs(2);
 /// Spread of first keying over the stations of an idle link, so that two that start at once do not collide.
 const RANK_SPREAD: Duration = Duration::from_millis(800);
+/// How much air time's worth of symbols is reserved ahead of sending.
+const COMMIT_AHEAD: Duration = Duration::from_secs(5);
 /// When something that failed to commit is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// When a payload the switch had no room for is offered again.
@@ -975,7 +977,7 @@ impl Station {
         while let Some(symbols) = self.symbols(now, tx, cell - bytes.len()) {
             bytes.extend(symbols);
         }
-        if bytes.is_empty() && tx.made % frame == 0 {
+        if bytes.is_empty() && tx.made.is_multiple_of(frame) {
             // A symbol larger than a cell (a long message at a low rate) takes several.
             let whole = self.largest_waiting(now).map_or(0, |n| (n + FRAME_OVERHEAD) as u64).div_ceil(frame) * frame;
             if whole > cell as u64
@@ -1635,9 +1637,15 @@ impl Station {
         let symbols = (meant * symbol).min(most) / symbol + least / symbol;
         let rows = t.next_row() + symbols.div_ceil(blocks) + 1;
         if t.reserving || t.record.reserved >= rows || t.missing() == 0 {
+        // Far enough ahead that filling blocks never waits for the store, and no further: what is reserved and unsent is lost to a restart.
+        let block = self.config.waveform.block.as_millis().max(1);
+        let blocks = (COMMIT_AHEAD.as_millis().div_ceil(block) as u64).max(2);
+        let bytes = self.air.stream_bytes(blocks) + u64::from(self.config.waveform.frame_bytes);
+        let ahead = (bytes / t.geometry.symbol_bytes() as u64 / u64::from(t.geometry.blocks())) as u32 + 2;
+        if t.reserving || t.record.reserved >= t.next_row() + ahead || t.missing() == 0 {
             return;
         }
-        // Ask early enough that filling a block never runs out of reserved rows.
+        let rows = t.next_row() + ahead + ahead / 4;
         t.reserving = true;
         t.asked_rows = rows;
         let record = OutgoingRecord { reserved: rows, ..t.record.clone() };
