@@ -1,15 +1,16 @@
 //! Everything notable that happens at a node: one list, from which the log line, the counter and docs/events.md come.
 //!
 //! Levels: what happens per message is INFO, per transmission DEBUG, what an operator must act on WARN, what wakes somebody
-//! ERROR. No event carries an address, a subject or a word of a message.
+//! ERROR. Addresses and Message-IDs are in an event for `track` and `watch`, and in a log line only at DEBUG.
 
 use std::collections::BTreeMap;
 
 use tracing::Level;
 
-use crate::emcon::{Purpose, Silence, State};
-use crate::mail::{BearerId, MessageId, PeerName, Precedence, Status, TransferId};
-use crate::time::Duration;
+use serde_json::{Value, json};
+
+use crate::mail::{BearerId, MessageId, PeerName, Precedence};
+use crate::time::Wall;
 
 /// One kind of event, as the catalogue lists it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +55,7 @@ macro_rules! events {
             }
 
             /// Its fields by name, in the order of the catalogue.
-            pub fn fields(&self) -> Vec<(&'static str, String)> {
+            fn values(&self) -> Vec<(&'static str, Value)> {
                 match self { $( Self::$variant { $($field),* } => vec![$( (stringify!($field), $field.show()) ),*] ),* }
             }
         }
@@ -65,166 +66,115 @@ events! {
     /// A message was committed and acknowledged.
     INFO MessageAccepted "message-accepted" {
         /// Its id here.
-        id: MessageId,
+        message: MessageId,
+        /// Its Message-ID field.
+        message_id: Option<String>,
         /// Level of service.
         precedence: Precedence,
+        /// How many recipients.
+        recipients: u64,
         /// Bytes.
         size_bytes: u64,
-        /// Listener, peer or switch.
-        source: String,
-    }
-    /// A message was refused before it was taken.
-    INFO MessageRefused "message-refused" {
-        /// Listener or peer.
-        source: String,
-        /// The status given.
-        status: Status,
-        /// Why.
-        why: String,
     }
     /// A message or recipient is kept for an operator.
     WARN MessageHeld "message-held" {
         /// Which.
-        id: MessageId,
+        message: MessageId,
         /// Why.
         why: String,
-    }
-    /// An operator let a held message go.
-    INFO MessageReleased "message-released" {
-        /// Which.
-        id: MessageId,
-        /// Who.
-        author: String,
-    }
-    /// An operator raised a message.
-    INFO MessageExpedited "message-expedited" {
-        /// Which.
-        id: MessageId,
-        /// To this level.
-        precedence: Precedence,
-        /// Who.
-        author: String,
-    }
-    /// An operator ended a message.
-    INFO MessageCancelled "message-cancelled" {
-        /// Which.
-        id: MessageId,
-        /// Who.
-        author: String,
     }
     /// A recipient's copy was taken by its next hop or mailbox.
     INFO MessageDelivered "message-delivered" {
         /// Which.
-        id: MessageId,
-        /// How many recipients.
-        recipients: usize,
+        message: MessageId,
+        /// Whose copy.
+        recipient: String,
         /// Who took it.
         by: String,
+        /// The bearer that carried it.
+        bearer: Option<BearerId>,
+        /// Bytes on the air.
+        bytes_on_air: u64,
+        /// Own emission, seconds.
+        air_s: f64,
     }
     /// A recipient's copy failed for the time being.
     INFO MessageDeferred "message-deferred" {
         /// Which.
-        id: MessageId,
-        /// Attempts so far.
-        attempts: u32,
-        /// Why.
-        why: String,
+        message: MessageId,
+        /// Whose copy.
+        recipient: String,
+        /// In the other side's words.
+        diagnostic: String,
     }
     /// A recipient's copy was refused for good.
     INFO MessageFailed "message-failed" {
         /// Which.
-        id: MessageId,
-        /// The status.
-        status: Status,
-        /// Why.
-        why: String,
+        message: MessageId,
+        /// Whose copy.
+        recipient: String,
+        /// Enhanced status code.
+        status: String,
+        /// In the other side's words.
+        diagnostic: String,
     }
     /// A recipient's time ran out.
     WARN MessageExpired "message-expired" {
         /// Which.
-        id: MessageId,
+        message: MessageId,
+        /// Whose copy.
+        recipient: String,
     }
     /// A recipient was sent to blind and nobody could confirm in time.
     WARN MessageUnconfirmed "message-unconfirmed" {
         /// Which.
-        id: MessageId,
-        /// To whom it was sent.
-        peer: PeerName,
+        message: MessageId,
+        /// Whose copy.
+        recipient: String,
     }
-    /// A delivery report was queued.
-    INFO ReportQueued "report-queued" {
-        /// The report's id.
-        id: MessageId,
-        /// What about.
-        about: MessageId,
-    }
-    /// A message went round: too many Received fields, or its own transfer came back.
+    /// A transfer went round and came back to this node.
     WARN LoopDetected "loop-detected" {
-        /// Where it came from.
-        source: String,
-        /// How it was seen.
-        how: String,
+        /// Who handed it over.
+        peer: PeerName,
+        /// Which transfer.
+        transfer: String,
     }
     /// The bytes for the air were fixed and stored.
     INFO TransferFrozen "transfer-frozen" {
         /// Which message.
-        id: MessageId,
-        /// Its transfer.
-        transfer: TransferId,
+        message: MessageId,
         /// On which bearer.
         bearer: BearerId,
-        /// Bytes of the message.
-        size_bytes: u64,
+        /// Its transfer.
+        transfer: String,
         /// Bytes frozen.
         payload_bytes: u64,
     }
     /// The far side told what it holds.
     DEBUG TransferProgress "transfer-progress" {
-        /// Which.
-        transfer: TransferId,
+        /// Which message.
+        message: MessageId,
+        /// On which bearer.
+        bearer: BearerId,
         /// Symbols it holds.
         have: u32,
         /// Symbols it needs.
         need: u32,
+        /// Bytes on the air so far.
+        bytes_on_air: u64,
+        /// Own emission so far, seconds.
+        air_s: f64,
     }
     /// The far side has accepted a transfer.
     INFO TransferConfirmed "transfer-confirmed" {
-        /// Which.
-        transfer: TransferId,
+        /// Which message.
+        message: MessageId,
         /// On which bearer.
         bearer: BearerId,
         /// Bytes on the air.
         bytes_on_air: u64,
-        /// Own emission.
-        air: Duration,
-    }
-    /// The far side will never take a transfer.
-    WARN TransferRefused "transfer-refused" {
-        /// Which.
-        transfer: TransferId,
-        /// Reason number.
-        reason: u8,
-    }
-    /// A transfer came in whole and was accepted.
-    INFO TransferReceived "transfer-received" {
-        /// Which.
-        transfer: TransferId,
-        /// On which bearer.
-        bearer: BearerId,
-        /// Its id here.
-        id: MessageId,
-    }
-    /// A transfer that was accepted before came again; answered alike, not taken twice.
-    INFO TransferRepeated "transfer-repeated" {
-        /// Which.
-        transfer: TransferId,
-    }
-    /// A payload's seal did not fit: forged, or another key.
-    WARN TransferForged "transfer-forged" {
-        /// From whom it claims to be.
-        peer: PeerName,
-        /// On which bearer.
-        bearer: BearerId,
+        /// Own emission, seconds.
+        air_s: f64,
     }
     /// The key went down.
     DEBUG KeyDown "key-down" {
@@ -232,15 +182,15 @@ events! {
         bearer: BearerId,
         /// Highest level in this transmission.
         precedence: Precedence,
-        /// Transfers in it.
-        transfers: usize,
+        /// Messages in it.
+        messages: Vec<MessageId>,
     }
     /// The key went up.
     DEBUG KeyUp "key-up" {
         /// On which bearer.
         bearer: BearerId,
-        /// How long it was down.
-        air: Duration,
+        /// How long it was down, seconds.
+        air_s: f64,
         /// Bytes fed.
         bytes: u64,
     }
@@ -249,7 +199,7 @@ events! {
         /// On which bearer.
         bearer: BearerId,
         /// The state.
-        state: State,
+        state: String,
         /// Why.
         reason: String,
         /// Who.
@@ -260,30 +210,16 @@ events! {
         /// On which bearer.
         bearer: BearerId,
         /// What for.
-        purpose: Purpose,
+        purpose: String,
         /// Why not.
-        silence: Silence,
-    }
-    /// MINIMIZE was imposed or lifted.
-    WARN MinimizeOrdered "minimize-ordered" {
-        /// On which bearer.
-        bearer: BearerId,
-        /// What is ordered.
-        order: String,
-        /// Who.
-        author: String,
+        why: String,
     }
     /// A bearer needs an operator: stuck carrier, stuck key, wrong key, dead port.
     ERROR BearerAlarm "bearer-alarm" {
         /// Which.
         bearer: BearerId,
         /// What is wrong.
-        why: String,
-    }
-    /// A bearer works again.
-    INFO BearerReady "bearer-ready" {
-        /// Which.
-        bearer: BearerId,
+        text: String,
     }
     /// Bytes from the air were no frame, or not one for us.
     TRACE FrameRejected "frame-rejected" {
@@ -297,49 +233,55 @@ events! {
         /// Why.
         why: String,
     }
-    /// A stored record could not be read and was set aside.
-    ERROR RecordDamaged "record-damaged" {
-        /// Which.
-        what: String,
-    }
-    /// The store is new or a restored copy: a new epoch began.
-    WARN EpochBegun "epoch-begun" {
-        /// The epoch.
-        epoch: String,
-    }
-    /// The clock came to be trusted, or ceased to be.
-    WARN ClockChanged "clock-changed" {
-        /// Whether it is trusted now.
-        set: bool,
-    }
-    /// A mail session was cut short: bound reached, protocol abused, wrong passwords.
-    INFO SessionDropped "session-dropped" {
-        /// On which listener.
-        listener: String,
-        /// Why.
-        why: String,
-    }
 }
 
+/// Fields that say who writes to whom.
+const PRIVATE: &[&str] = &["recipient", "message_id", "diagnostic"];
+
 impl Event {
+    /// Its fields as an operator reads them, in the order of the catalogue; what is absent is left out.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let text = |value: Value| match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        self.values().into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, text(v))).collect()
+    }
+
+    /// One line of `watch`: schema, time, name and every field.
+    pub fn json(&self, at: Wall) -> Value {
+        let mut object = serde_json::Map::new();
+        object.insert("schema".into(), Self::SCHEMA.into());
+        object.insert("at".into(), at.rfc3339().into());
+        object.insert("event".into(), self.name().into());
+        object.extend(self.values().into_iter().map(|(k, v)| (k.to_string(), v)));
+        Value::Object(object)
+    }
+
+    /// Value of the `schema` field of [`Event::json`].
+    pub const SCHEMA: &'static str = "aldis.event/1";
+
     /// Writes the log line.
     pub fn log(&self) {
-        let name = self.name();
-        let fields: Vec<String> =
-            self.fields()
-                .into_iter()
-                .map(|(k, v)| {
-                    if v.is_empty() || v.contains([' ', '"', '=']) { format!("{k}={v:?}") } else { format!("{k}={v}") }
-                })
-                .collect();
-        let line = fields.join(" ");
+        let private = tracing::enabled!(target: "aldis", Level::DEBUG);
+        let line = self.line(private);
         match self.level() {
-            Level::ERROR => tracing::error!(target: "aldis", "{name} {line}"),
-            Level::WARN => tracing::warn!(target: "aldis", "{name} {line}"),
-            Level::INFO => tracing::info!(target: "aldis", "{name} {line}"),
-            Level::DEBUG => tracing::debug!(target: "aldis", "{name} {line}"),
-            Level::TRACE => tracing::trace!(target: "aldis", "{name} {line}"),
+            Level::ERROR => tracing::error!(target: "aldis", "{line}"),
+            Level::WARN => tracing::warn!(target: "aldis", "{line}"),
+            Level::INFO => tracing::info!(target: "aldis", "{line}"),
+            Level::DEBUG => tracing::debug!(target: "aldis", "{line}"),
+            Level::TRACE => tracing::trace!(target: "aldis", "{line}"),
         }
+    }
+
+    /// Name and fields; addresses only where `private` allows them. A peer's words cannot break the line.
+    fn line(&self, private: bool) -> String {
+        let mut line = self.name().to_string();
+        for (key, value) in self.fields().into_iter().filter(|(k, _)| private || !PRIVATE.contains(k)) {
+            let plain = !value.is_empty() && !value.contains(|c: char| c.is_control() || " \"=".contains(c));
+            line += &if plain { format!(" {key}={value}") } else { format!(" {key}={value:?}") };
+        }
+        line
     }
 }
 
@@ -365,46 +307,50 @@ impl Counters {
     }
 }
 
-/// A field's text.
+/// A field as JSON.
 trait Show {
-    fn show(&self) -> String;
+    fn show(&self) -> Value;
 }
 
-macro_rules! show_by {
-    ($show:expr => $($type:ty),*) => { $(impl Show for $type { fn show(&self) -> String { $show(self) } })* };
+macro_rules! show {
+    ($($type:ty => $show:expr),* $(,)?) => { $(impl Show for $type { fn show(&self) -> Value { $show(self) } })* };
 }
 
-show_by!(ToString::to_string => String, u8, u32, u64, usize, bool, MessageId, Precedence, Status, TransferId, BearerId, PeerName, State);
-show_by!(|d: &Duration| format!("{:.3}s", d.as_secs_f64()) => Duration);
-show_by!(|s: &Silence| match s {
-    Silence::Ordered => "ordered",
-    Silence::Unknown => "no-order",
-    Silence::ClockUnset => "clock-unset",
-    Silence::WindowTooShort => "window-too-short",
-}.to_string() => Silence);
-show_by!(|p: &Purpose| match p {
-    Purpose::Traffic(level) => format!("traffic:{level}"),
-    Purpose::Report(level) => format!("report:{level}"),
-    Purpose::Probe => "probe".into(),
-} => Purpose);
+show! {
+    String => |v: &String| json!(v),
+    Option<String> => |v: &Option<String>| json!(v),
+    u32 => |v: &u32| json!(v),
+    u64 => |v: &u64| json!(v),
+    f64 => |v: &f64| json!((v * 1000.0).round() / 1000.0),
+    MessageId => |v: &MessageId| json!(v.to_string()),
+    Vec<MessageId> => |v: &Vec<MessageId>| json!(v.iter().map(MessageId::to_string).collect::<Vec<_>>()),
+    Precedence => |v: &Precedence| json!(v.name()),
+    BearerId => |v: &BearerId| json!(&*v.0),
+    Option<BearerId> => |v: &Option<BearerId>| json!(v.as_ref().map(|b| &*b.0)),
+    PeerName => |v: &PeerName| json!(&*v.0),
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn deferred(diagnostic: &str) -> Event {
+        Event::MessageDeferred { message: MessageId(26), recipient: "a@b".into(), diagnostic: diagnostic.into() }
+    }
+
     #[test]
     fn name_level_fields_and_counter_come_from_one_list() {
         let event = Event::TransferConfirmed {
-            transfer: TransferId { origin: "ship".into(), epoch: 1, counter: 2 },
+            message: MessageId(26),
             bearer: "hf1".into(),
             bytes_on_air: 524,
-            air: Duration::from_millis(2400),
+            air_s: 2.400_000_1,
         };
         let kind = Event::CATALOGUE.iter().find(|k| k.name == event.name()).expect("listed");
         assert_eq!(kind.level, event.level());
         let names: Vec<_> = event.fields().iter().map(|(name, _)| *name).collect();
         assert_eq!(names, kind.fields);
-        assert_eq!(event.fields()[3], ("air", "2.400s".into()));
+        assert_eq!(event.line(false), "transfer-confirmed message=0000001A bearer=hf1 bytes_on_air=524 air_s=2.4");
         let mut counters = Counters::default();
         counters.count(&event);
         assert_eq!(counters.iter().find(|(n, _)| *n == "transfer-confirmed"), Some(("transfer-confirmed", 1)));
@@ -412,15 +358,26 @@ mod tests {
     }
 
     #[test]
-    fn names_are_distinct_and_no_field_could_hold_an_address() {
+    fn addresses_are_in_the_json_but_in_no_line_above_debug() {
+        let event = deferred("a@b is away");
+        assert_eq!(event.line(false), "message-deferred message=0000001A");
+        assert!(event.line(true).contains("recipient=a@b"), "{}", event.line(true));
+        let json = event.json(Wall::from_seconds(0));
+        assert_eq!((&json["schema"], &json["recipient"]), (&json!("aldis.event/1"), &json!("a@b")));
+        assert_eq!(json["at"], "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_peers_words_cannot_forge_a_log_line() {
+        let line = deferred("no\r\n2026 ERROR bearer-alarm \u{1b}[31m").line(true);
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+
+    #[test]
+    fn names_are_distinct() {
         let mut names: Vec<_> = Event::CATALOGUE.iter().map(|k| k.name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Event::CATALOGUE.len());
-        for kind in Event::CATALOGUE {
-            for field in kind.fields {
-                assert!(!["sender", "recipient", "subject", "address", "from", "to"].contains(field), "{}", kind.name);
-            }
-        }
     }
 }
