@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::client::{self, AskError};
 use super::document::{Check, Explain, PasswordHash, Refusal};
-use super::print::{document, table};
+use super::print::{document, event, table};
 use super::{BearerChoice, EmconWord, Request, password};
 use crate::config::{self, Checked, Problem, RealFiles};
 use crate::mail::{MessageId, Precedence};
@@ -109,6 +109,13 @@ pub enum Command {
     Track {
         /// Queue id, Message-ID or ENVID
         key: String,
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print every event from now on, one line each, until interrupted
+    Watch {
         #[command(flatten)]
         node: NodeArgs,
         #[command(flatten)]
@@ -313,6 +320,7 @@ pub fn execute(command: Command, out: &mut impl Write, err: &mut impl Write) -> 
         Command::Explain { profile, output } => return explain(&mut say, &profile, output),
         Command::HashPassword { output } => return hash_password(&mut say, output),
         Command::Status { node, output } => (node, output, Request::Status),
+        Command::Watch { node, output } => return watch(&mut say, &node, output),
         Command::Track { key, node, output } => (node, output, Request::Track { key }),
         Command::Queue { command } => queue(command),
         Command::Emcon { command } => match emcon(command) {
@@ -406,16 +414,35 @@ fn hash_password<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, output: Output
     0
 }
 
-fn ask<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, node: &NodeArgs, output: Output, request: &Request) -> u8 {
-    let socket = match &node.socket {
-        Some(socket) => socket.clone(),
+fn socket(node: &NodeArgs) -> Result<PathBuf, Vec<Problem>> {
+    match &node.socket {
+        Some(socket) => Ok(socket.clone()),
         None => {
             let profile = node.profile.as_deref().unwrap_or(Path::new(DEFAULT_PROFILE));
-            match config::socket(profile, &node.set, &RealFiles) {
-                Ok(socket) => socket,
-                Err(problems) => return say.problems(problems, output),
-            }
+            config::socket(profile, &node.set, &RealFiles)
         }
+    }
+}
+
+fn watch<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, node: &NodeArgs, output: Output) -> u8 {
+    let socket = match socket(node) {
+        Ok(socket) => socket,
+        Err(problems) => return say.problems(problems, output),
+    };
+    let watched = client::watch(&socket, |line| {
+        let text = if output.json { line.to_string() } else { event(line) };
+        writeln!(say.out, "{text}").and_then(|()| say.out.flush()).is_ok()
+    });
+    match watched {
+        Ok(()) => 0,
+        Err(e) => say.refuse(&format!("{}: {e}", socket.display()), NO_NODE, output),
+    }
+}
+
+fn ask<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, node: &NodeArgs, output: Output, request: &Request) -> u8 {
+    let socket = match socket(node) {
+        Ok(socket) => socket,
+        Err(problems) => return say.problems(problems, output),
     };
     match client::ask(&socket, request) {
         Ok(response) if output.json => {

@@ -99,6 +99,7 @@ pub struct Status {
     /// The store.
     pub store: StoreStatus,
     /// Counts of events since the start, by name.
+    #[serde(default)]
     pub events: BTreeMap<String, u64>,
 }
 

@@ -25,6 +25,19 @@ pub fn document(value: &Value) -> String {
     known.unwrap_or_else(|| format!("{value:#}\n"))
 }
 
+/// One event of `watch` as a line: time, name, fields.
+pub fn event(line: &str) -> String {
+    let Ok(Value::Object(fields)) = serde_json::from_str(line) else { return line.escape_debug().to_string() };
+    let word = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or("");
+    let mut text = format!("{} {}", word("at"), word("event"));
+    for (key, value) in fields.iter().filter(|(k, v)| !["schema", "at", "event"].contains(&k.as_str()) && !v.is_null())
+    {
+        // Strings stay quoted, so a peer's words cannot pass for a field or move the cursor.
+        text += &format!(" {key}={value}");
+    }
+    text
+}
+
 fn read<T: DeserializeOwned>(value: &Value, print: impl FnOnce(T) -> String) -> Option<String> {
     serde_json::from_value(value.clone()).ok().map(print)
 }
@@ -206,6 +219,13 @@ mod tests {
     fn tables_align_and_let_no_control_character_through() {
         let text = table(vec![row(["A", "B"]), row(["long\u{1b}[2J", "x"])]);
         assert_eq!(text, "A         B\nlong?[2J  x\n");
+    }
+
+    #[test]
+    fn an_event_reads_as_one_line() {
+        let line = r#"{"schema":"aldis.event/1","at":"T","event":"key-up","bearer":"hf1","air_s":2.4,"by":null}"#;
+        assert_eq!(event(line), "T key-up air_s=2.4 bearer=\"hf1\"");
+        assert!(!event("\u{1b}[2J").contains('\u{1b}'));
     }
 
     #[test]

@@ -115,6 +115,8 @@ pub enum Request {
         #[serde(default)]
         bearer: BearerChoice,
     },
+    /// Every event from now on, one JSON line each, until the connection ends; there is no response besides.
+    Watch,
 }
 
 const fn default_limit() -> usize {
@@ -203,8 +205,8 @@ pub struct Response {
 
 impl Response {
     /// What was asked has been done; `document` tells the result.
-    pub fn done(document: &impl Serialize) -> Self {
-        match serde_json::to_value(document) {
+    pub fn done(document: impl Serialize) -> Self {
+        match serde_json::to_value(&document) {
             Ok(document) => Self { ok: true, exit: 0, document },
             Err(e) => Self::refused(format!("the answer cannot be written: {e}")),
         }
@@ -212,9 +214,18 @@ impl Response {
 
     /// It was not done, and why.
     pub fn refused(problem: impl Into<String>) -> Self {
+        Self::failed(1, problem)
+    }
+
+    /// The request makes no sense, and why.
+    pub fn usage(problem: impl Into<String>) -> Self {
+        Self::failed(2, problem)
+    }
+
+    fn failed(exit: u8, problem: impl Into<String>) -> Self {
         let refusal = document::Refusal { schema: document::Refusal::SCHEMA.into(), problem: problem.into() };
         let document = serde_json::to_value(&refusal).unwrap_or(serde_json::Value::Null);
-        Self { ok: false, exit: 1, document }
+        Self { ok: false, exit, document }
     }
 
     /// The line on the socket, its end included.

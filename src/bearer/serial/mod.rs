@@ -6,8 +6,8 @@
 
 pub mod burst;
 pub mod frame;
-mod incoming;
 pub mod keys;
+mod incoming;
 mod outgoing;
 #[cfg(test)]
 mod pair;
