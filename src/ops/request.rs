@@ -107,8 +107,6 @@ pub enum Request {
         #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
         until: Option<Wall>,
     },
-    /// Events as they happen, one JSON line each, until the client hangs up.
-    Watch,
     /// Ends MINIMIZE.
     MinimizeClear {
         /// Which bearers.

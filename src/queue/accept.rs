@@ -428,11 +428,6 @@ impl Ids {
         MessageId(self.next.message - 1)
     }
 
-    /// The id the next message will get: its trace field names it.
-    pub const fn peek_message(&self) -> MessageId {
-        MessageId(self.next.message)
-    }
-
     /// A new body ref. The batch that uses it must take [`Ids::cover`] along.
     pub const fn body(&mut self) -> BodyRef {
         self.next.body += 1;

@@ -111,7 +111,7 @@ impl Switch {
             let deadline = Wall(now.wall.0.saturating_add(left.saturating_mul(1000)));
             envelope.deliver_by = Some(DeliverBy { deadline, mode: by.mode, trace: by.trace });
         }
-        let id = self.ids.peek_message();
+        let id = self.ids.upcoming();
         let completed = match submitted {
             true => {
                 submission::complete(&body, &self.plan.node.hostname, now.wall, &format!("{id}.{:08x}", self.epoch))
@@ -293,7 +293,7 @@ impl Switch {
             self.event(Event::LoopDetected { peer: from, transfer: id.to_string() });
             return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_LOOP));
         }
-        let number = self.ids.peek_message();
+        let number = self.ids.upcoming();
         let received = air_trace(&from, &self.plan.node.hostname, number, bearer, now.wall);
         let body: Arc<[u8]> = trace::prepend(&received, &body).into();
         let decisions = self.decisions(&air.envelope.recipients, Some(&from));

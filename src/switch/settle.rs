@@ -177,22 +177,13 @@ impl Switch {
                     air_s: air.air_s,
                     ..plain
                 };
-                // A result for a recipient that is already final came too late to matter: only the legal ones count.
-                let fits = |(index, event): &(u32, Event)| {
-                    let state = usize::try_from(*index).ok().and_then(|i| record.recipients.get(i)).map(|r| &r.state);
-                    state.is_some_and(|s| outcome::allows(s, event))
-                };
-                let events: Vec<_> = events.iter().filter(|e| fits(e)).cloned().collect();
                 let mut extra = Vec::new();
                 if let Some(transfer) = ended.as_ref().and_then(|id| self.transfers.get(id)) {
                     extra.push(Change::DropTransfer(transfer.id.clone()));
                     extra.push(Change::DropBody(transfer.payload));
                 }
-                if events.is_empty() && extra.is_empty() {
-                    return Ok(None);
-                }
-                let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
-                Some((applied, extra))
+                // What came too late to matter (cancelled meanwhile) is a line of history, not an error.
+                Some((outcome::absorb(now, &context, record, events), extra))
             }
             Step::Freeze { transfer, payload, .. } => {
                 let bearer = transfer.bearer.clone();
