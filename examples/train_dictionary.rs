@@ -46,10 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let stored = |held: &[&Sample]| held.iter().map(|s| s.stored()).sum::<usize>() as f64 / held.len() as f64;
     println!("{:>22} {:>12.1} {:>12.1}", "stored", stored(&held_collected), stored(&held_invented));
-    row("zstd", None);
+    row("without", None);
     for size in [16, 32, 64, 96, 110] {
         let dictionary = train(&kept, size)?;
-        row(&format!("zstd + {size} KiB"), Some(&dictionary));
+        row(&format!("with {size} KiB"), Some(&dictionary));
     }
     let all: Vec<&Sample> = collected.iter().chain(&invented).collect();
     let dictionary = train(&all, kib)?;
