@@ -6,8 +6,8 @@
 
 pub mod burst;
 pub mod frame;
-pub mod keys;
 mod incoming;
+pub mod keys;
 mod outgoing;
 #[cfg(test)]
 mod pair;

@@ -641,7 +641,8 @@ fn flash_overtakes_inside_a_running_transmission() {
     // In the modem: less than two blocks, then one frame under way; the symbols themselves follow at once.
     let tape: Vec<u8> = pair.nodes[0].tape.iter().flat_map(|(_, _, b)| b.clone()).collect();
     let tag = [0u8, 0x20, 0x02];
-    let ours = (fed..tape.len() - 8).find(|i| tape[*i] == 0x9A && short_at(&tape[*i + 2..]) == 0x5002).expect("on the air");
+    let ours =
+        (fed..tape.len() - 8).find(|i| tape[*i] == 0x9A && short_at(&tape[*i + 2..]) == 0x5002).expect("on the air");
     assert!(ours - fed <= 262, "{} bytes before it, {tag:?}", ours - fed);
     assert_eq!(pair.nodes[0].keyed.len(), 1, "the same transmission");
     let waited = pair.nodes[1].whole[&id.counter].0.since(from);

@@ -168,8 +168,6 @@ struct Hearing {
     from: BTreeSet<u8>,
     /// Other stations that were spoken to.
     others: BTreeSet<u8>,
-    /// A report came.
-    reports: BTreeSet<u8>,
 }
 
 #[derive(Debug)]
@@ -468,7 +466,8 @@ impl Station {
             }
             Verdict::Forged => {
                 self.counts.forged += 1;
-                self.events.push_back(Event::Alarm(format!("a payload from {} has a wrong seal", self.peer_name(key.0))));
+                self.events
+                    .push_back(Event::Alarm(format!("a payload from {} has a wrong seal", self.peer_name(key.0))));
                 self.drop_partial(key);
                 self.answer(key);
             }
@@ -610,7 +609,8 @@ impl Station {
         }
         let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
         let top = speakable.iter().map(|t| t.transfer.precedence).max();
-        let cancels = !self.probe_blocked && self.peers.values().any(|p| !p.cancels.is_empty() && ready(p.not_before, now));
+        let cancels =
+            !self.probe_blocked && self.peers.values().any(|p| !p.cancels.is_empty() && ready(p.not_before, now));
         let purpose = match (top, reporting.is_empty()) {
             (Some(top), _) => Purpose::Traffic(top),
             (None, false) => Purpose::Report(self.report_rank(&reporting)),
@@ -624,14 +624,23 @@ impl Station {
             units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
             loss = loss.max(self.peers.get(&t.station).map_or(0.05, |p| p.record.loss()));
         }
-        let controls: BTreeSet<u8> =
-            speakable.iter().filter(|t| self.must_greet(t)).map(|t| t.station).chain(reporting.iter().copied()).collect();
+        let controls: BTreeSet<u8> = speakable
+            .iter()
+            .filter(|t| self.must_greet(t))
+            .map(|t| t.station)
+            .chain(reporting.iter().copied())
+            .collect();
         let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
         let blocks = if units == 0 {
             self.air.least_blocks()
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
-            self.burst.blocks_for(&self.air, usize::try_from(units).unwrap_or(usize::MAX).min(frame as usize * 10_000), loss, most)
+            self.burst.blocks_for(
+                &self.air,
+                usize::try_from(units).unwrap_or(usize::MAX).min(frame as usize * 10_000),
+                loss,
+                most,
+            )
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
         Some(Plan { purpose, top, blocks })
@@ -667,7 +676,9 @@ impl Station {
     /// 127.5 s only when both ways are known to hold ROUTINE alone (D4).
     fn cap(&self, top: Option<Precedence>, speakable: &[&Outgoing], reporting: &BTreeSet<u8>) -> Duration {
         let calm = |s: &u8| {
-            self.peers.get(s).is_some_and(|p| matches!(p.waiting, Some(w) if w.is_none_or(|w| w <= Precedence::Routine)))
+            self.peers
+                .get(s)
+                .is_some_and(|p| matches!(p.waiting, Some(w) if w.is_none_or(|w| w <= Precedence::Routine)))
         };
         let all_calm = speakable.iter().map(|t| &t.station).chain(reporting).all(calm);
         if top.is_none_or(|t| t <= Precedence::Routine) && all_calm {
@@ -720,9 +731,9 @@ impl Station {
     fn unkeyed(&mut self, now: Instant) {
         let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) else { return };
         self.account(now, &tx);
-        for (station, frames) in &tx.frames {
+        for station in &tx.expects {
             if let Some(p) = self.peers.get_mut(station) {
-                p.sent_frames = *frames;
+                p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
             }
         }
         if tx.expects.is_empty() {
@@ -887,6 +898,11 @@ impl Station {
     fn compose(&mut self, now: Instant, tx: &mut Transmission) {
         tx.composed = true;
         let reporting = self.reporting(now);
+        for s in &reporting {
+            if let Some(p) = self.peers.get_mut(s) {
+                p.not_before = None;
+            }
+        }
         let speakable: BTreeSet<TransferId> =
             self.outgoing.values().filter(|t| self.eligible(t, now)).map(|t| t.transfer.id.clone()).collect();
         let mut greet: BTreeSet<u8> = reporting.clone();
@@ -903,9 +919,13 @@ impl Station {
                 t.owe(with_parity(t.missing(), loss));
             }
         }
-        greet.extend(speakable.iter().filter_map(|id| self.outgoing.get(id)).filter(|t| self.must_greet(t)).map(|t| t.station));
+        greet.extend(
+            speakable.iter().filter_map(|id| self.outgoing.get(id)).filter(|t| self.must_greet(t)).map(|t| t.station),
+        );
         if !self.probe_blocked {
-            greet.extend(self.peers.iter().filter(|(_, p)| !p.cancels.is_empty() && ready(p.not_before, now)).map(|(s, _)| *s));
+            greet.extend(
+                self.peers.iter().filter(|(_, p)| !p.cancels.is_empty() && ready(p.not_before, now)).map(|(s, _)| *s),
+            );
         }
         let waiting = self.waiting().map_or(0, |p| p.rank() + 1);
         for station in greet {
@@ -1029,9 +1049,7 @@ impl Station {
     /// Which transfer's symbols go next, to `station` if one is fixed.
     fn choose(&self, now: Instant, station: Option<u8>, room: usize) -> Option<TransferId> {
         let fits = |t: &&Outgoing| {
-            station.is_none_or(|s| s == t.station)
-                && self.speaking(t, now)
-                && t.next_bytes().is_some_and(|n| n <= room)
+            station.is_none_or(|s| s == t.station) && self.speaking(t, now) && t.next_bytes().is_some_and(|n| n <= room)
         };
         let order = |t: &&Outgoing| {
             let owed = t.outstanding() > 0;
@@ -1112,13 +1130,7 @@ impl Station {
     fn hear(&mut self, now: Instant) -> &mut Hearing {
         self.hearing.get_or_insert_with(|| {
             self.peers.values_mut().for_each(|p| p.heard = 0);
-            Hearing {
-                deframer: Deframer::default(),
-                last: now,
-                from: BTreeSet::new(),
-                others: BTreeSet::new(),
-                reports: BTreeSet::new(),
-            }
+            Hearing { deframer: Deframer::default(), last: now, from: BTreeSet::new(), others: BTreeSet::new() }
         })
     }
 
@@ -1150,7 +1162,8 @@ impl Station {
             }
             self.hold_for(now, self.air.turn() * all);
         }
-        self.awaited.retain(|s| !h.reports.contains(s));
+        // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
+        self.awaited.retain(|s| !h.from.contains(s));
         if self.awaited.is_empty() {
             self.await_until = None;
         } else if let Some(until) = self.await_until {
@@ -1178,9 +1191,6 @@ impl Station {
                     match frame {
                         Frame::Symbols { chunks, .. } => self.file(now, from, chunks),
                         Frame::Control { epoch, counter, items, .. } => {
-                            if items.iter().any(|i| matches!(i, Item::Report(_))) {
-                                h.reports.insert(from);
-                            }
                             self.listen(now, from, epoch, counter, items);
                         }
                     }
@@ -1330,7 +1340,9 @@ impl Station {
         }
         let mut puts = vec![(peer_key(station), encode(&peer.record))];
         for t in self.outgoing.values().filter(|t| t.station == station) {
-            let Some((_, Standing::Lacks(lack))) = report.standings.iter().find(|(s, _)| *s == t.short()) else { continue };
+            let Some((_, Standing::Lacks(lack))) = report.standings.iter().find(|(s, _)| *s == t.short()) else {
+                continue;
+            };
             let record = OutgoingRecord {
                 peer_epoch: epoch,
                 report: sequence,
@@ -1417,7 +1429,11 @@ impl Station {
         let Some(peer) = self.peers.get_mut(&station) else { return report };
         let mut shorts: Vec<u16> = std::mem::take(&mut peer.answer).into_iter().collect();
         if std::mem::take(&mut peer.polled) {
-            let known = self.partials.keys().filter(|k| k.0 == station).map(|k| short(k.1, k.2) | if k.1 == 0 { k.2 as u16 } else { 0 });
+            let known = self
+                .partials
+                .keys()
+                .filter(|k| k.0 == station)
+                .map(|k| short(k.1, k.2) | if k.1 == 0 { k.2 as u16 } else { 0 });
             let more: Vec<u16> = known.filter(|s| !shorts.contains(s)).take(8).collect();
             shorts.extend(more);
         }
@@ -1751,4 +1767,3 @@ fn batch_key(key: Key, number: u32) -> Vec<u8> {
 fn finished_key(key: Key) -> Vec<u8> {
     [&[b'f', key.0][..], &key.1.to_be_bytes(), &key.2.to_be_bytes()].concat()
 }
-
