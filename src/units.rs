@@ -53,14 +53,14 @@ impl Bytes {
             _ => return None,
         };
         let v = number * factor;
-        (v >= 0.0 && v < 9e15).then_some(Self(v.round() as u64))
+        (0.0..9e15).contains(&v).then_some(Self(v.round() as u64))
     }
 }
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, size) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-            if self.0 >= size && self.0 % size == 0 {
+            if self.0 >= size && self.0.is_multiple_of(size) {
                 return write!(f, "{}{unit}", self.0 / size);
             }
         }
@@ -80,14 +80,14 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let v = number * seconds;
-    (v >= 0.0 && v < 1e10).then(|| Duration::from_nanos((v * 1e9).round() as u64))
+    (0.0..1e10).contains(&v).then(|| Duration::from_nanos((v * 1e9).round() as u64))
 }
 
 /// Prints a duration in the form [`parse_duration`] reads, with the largest unit that keeps it whole.
 pub fn show_duration(d: Duration) -> String {
     let ms = d.as_millis();
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000)] {
-        if ms >= size && ms % size == 0 {
+        if ms >= size && ms.is_multiple_of(size) {
             return format!("{}{unit}", ms / size);
         }
     }
