@@ -23,11 +23,16 @@
 //! `docs/design.md` walks one message through it.
 
 pub mod bearer;
+pub mod codec;
 pub mod config;
 pub mod emcon;
 pub mod mail;
+pub mod node;
 pub mod ops;
 pub mod queue;
 pub mod route;
+pub mod security;
+pub mod smtp;
+pub mod switch;
 pub mod time;
 pub mod units;

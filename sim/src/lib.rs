@@ -1,1 +1,18 @@
 //! The laboratory of Aldis: simulated modems, channels, disks and clocks around the real switch.
+//!
+//! One engine, two clocks: [`world`] steps the [`ether`] and its hosts in virtual time, [`pty`] paces the same ether by the
+//! machine's clock and puts it between pseudo-terminals. `sim/README.md` says what is modelled and what is not.
+
+pub mod bench;
+pub mod channel;
+pub mod check;
+pub mod demo;
+pub mod disk;
+pub mod ether;
+pub mod modem;
+pub mod pty;
+pub mod rng;
+pub mod scenario;
+pub mod trace;
+pub mod waveform;
+pub mod world;

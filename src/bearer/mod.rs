@@ -3,6 +3,7 @@
 //! A bearer core never decides custody: it asks for commits ([`Event::Persist`]), waits, and only then claims or steers (A3). It
 //! never radiates by itself: it states a [`Want`], and is handed an [`AirPermit`](crate::emcon::AirPermit) or nothing.
 
+pub mod fec;
 pub mod serial;
 
 use std::sync::Arc;

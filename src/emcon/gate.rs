@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::permit::PERMIT_LIFE;
 use super::{AirPermit, EpochWatch, Order, State};
 use crate::mail::{BearerId, Precedence};
-use crate::time::{Duration, Now};
+use crate::time::{Duration, Now, Wall};
 
 /// What an emission is for; restricted and ack-only states tell these apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -30,6 +30,18 @@ pub enum Silence {
     ClockUnset,
     /// The emission would not end inside the window.
     WindowTooShort,
+}
+
+impl Silence {
+    /// The reason as logs and JSON show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ordered => "ordered",
+            Self::Unknown => "no-order",
+            Self::ClockUnset => "clock-unset",
+            Self::WindowTooShort => "window-too-short",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -93,8 +105,11 @@ impl Gate {
             if !now.set {
                 return Err(Silence::ClockUnset);
             }
-            if now.wall.plus(airtime) > until && order.state != State::Open || now.wall >= until {
+            if now.wall >= until {
                 return Err(Silence::Ordered);
+            }
+            if now.wall.plus(airtime) > until {
+                return Err(Silence::WindowTooShort);
             }
         }
         match (&order.state, purpose) {
@@ -109,6 +124,32 @@ impl Gate {
                 None => Err(Silence::Ordered),
             },
         }
+    }
+
+    /// Whether a transmission now running must be broken off: its order has run out, its window has closed, or the clock
+    /// those depend on was lost.
+    pub fn must_stop(&self, now: Now, bearer: &BearerId) -> bool {
+        let Some(order) = self.order(bearer) else { return true };
+        let timed = order.until.is_some() || matches!(order.state, State::Window(_));
+        let over = order.until.is_some_and(|until| now.wall >= until);
+        let outside = match &order.state {
+            State::Window(windows) => !windows.iter().any(|w| w.from <= now.wall && now.wall < w.until),
+            State::Silent => true,
+            State::Open | State::Restricted(_) | State::AckOnly => false,
+        };
+        over || outside || (timed && !now.set)
+    }
+
+    /// When an order or a window next begins or ends on any bearer.
+    pub fn next_change(&self, now: Now) -> Option<Wall> {
+        let edges = self.bearers.values().filter_map(|b| b.order.as_ref()).flat_map(|order| {
+            let windows = match &order.state {
+                State::Window(windows) => windows.as_slice(),
+                State::Open | State::Restricted(_) | State::AckOnly | State::Silent => &[],
+            };
+            windows.iter().flat_map(|w| [w.from, w.until]).chain(order.until)
+        });
+        edges.filter(|at| *at > now.wall).min()
     }
 
     /// Leave for one feed of at most two blocks that will have left the antenna after `airtime`.
@@ -127,5 +168,87 @@ impl Gate {
         }
         let epoch = self.bearers.get(bearer).ok_or(Silence::Unknown)?.watch.current();
         Ok(AirPermit { bearer: bearer.clone(), until: now.at + PERMIT_LIFE, epoch, gate: PhantomData })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emcon::Window;
+    use crate::time::Instant;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Now {
+        Now { at: Instant::from_millis(seconds * 1000), wall: Wall::from_seconds(seconds as i64), set: true }
+    }
+
+    fn order(state: State, until: Option<i64>) -> Order {
+        let until = until.map(Wall::from_seconds);
+        Order { state, since: Wall(0), until, reason: "test".into(), author: "uid 0".into() }
+    }
+
+    fn gate(order: Option<Order>) -> (Gate, BearerId) {
+        let mut gate = Gate::new();
+        let hf = BearerId::from("hf");
+        gate.add(hf.clone(), order);
+        (gate, hf)
+    }
+
+    #[test]
+    fn a_bearer_without_a_readable_order_is_silent() {
+        let (mut g, hf) = gate(None);
+        assert_eq!(g.permit(at(0), &hf, Purpose::Report(Precedence::Override), SECOND).err(), Some(Silence::Unknown));
+        assert_eq!(g.suppressed(&hf), 1);
+        let stranger = BearerId::from("stranger");
+        assert!(g.permit(at(0), &stranger, Purpose::Probe, SECOND).is_err());
+    }
+
+    #[test]
+    fn each_state_lets_through_what_it_says_and_nothing_else() {
+        use Precedence::{Flash, Routine};
+        let cases = [
+            (State::Open, [true, true, true, true]),
+            (State::Restricted(Flash), [true, false, false, false]),
+            (State::AckOnly, [false, false, true, false]),
+            (State::Silent, [false, false, false, false]),
+        ];
+        for (state, expected) in cases {
+            let (g, hf) = gate(Some(order(state.clone(), None)));
+            let asked = [Purpose::Traffic(Flash), Purpose::Traffic(Routine), Purpose::Report(Routine), Purpose::Probe];
+            let got = asked.map(|p| g.allows(at(0), &hf, p, SECOND).is_ok());
+            assert_eq!(got, expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_transmission_must_end_inside_its_window_and_needs_a_clock() {
+        let window = Window { from: Wall::from_seconds(100), until: Wall::from_seconds(200) };
+        let (g, hf) = gate(Some(order(State::Window(vec![window]), None)));
+        let ask = |now: Now, seconds| g.allows(now, &hf, Purpose::Probe, Duration::from_secs(seconds));
+        assert_eq!(ask(at(99), 1), Err(Silence::Ordered));
+        assert_eq!(ask(at(100), 100), Ok(()));
+        assert_eq!(ask(at(150), 51), Err(Silence::WindowTooShort));
+        assert_eq!(ask(Now { set: false, ..at(150) }, 1), Err(Silence::ClockUnset));
+        assert!(g.must_stop(at(200), &hf) && !g.must_stop(at(199), &hf));
+        assert_eq!(g.next_change(at(150)), Some(Wall::from_seconds(200)));
+    }
+
+    #[test]
+    fn an_order_that_ran_out_is_silent_not_open() {
+        let (g, hf) = gate(Some(order(State::Open, Some(100))));
+        assert_eq!(g.allows(at(50), &hf, Purpose::Probe, SECOND), Ok(()));
+        assert_eq!(g.allows(at(100), &hf, Purpose::Probe, SECOND), Err(Silence::Ordered));
+    }
+
+    #[test]
+    fn a_new_order_voids_emissions_made_under_the_old_one() {
+        let (mut g, hf) = gate(Some(order(State::Open, None)));
+        let watch = g.watch(&hf).expect("known bearer");
+        let emission = g.permit(at(0), &hf, Purpose::Probe, SECOND).expect("open").key();
+        assert!(emission.clone().redeem(&watch, at(1).at).is_some());
+        assert!(emission.clone().redeem(&watch, at(60).at).is_none(), "a permit does not keep");
+        g.set(&hf, Some(order(State::Silent, None)));
+        assert!(emission.redeem(&watch, at(1).at).is_none());
     }
 }

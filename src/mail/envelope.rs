@@ -123,6 +123,8 @@ pub enum Source {
         peer: PeerName,
         /// The transfer, key of duplicate detection.
         transfer: TransferId,
+        /// The Aldis nodes the message has passed, first to last (A8).
+        hops: Vec<PeerName>,
     },
     /// This switch itself (DSNs).
     Switch,

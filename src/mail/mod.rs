@@ -4,6 +4,7 @@
 
 mod address;
 mod envelope;
+pub mod header;
 mod hop;
 mod ids;
 mod key;

@@ -228,6 +228,57 @@ events! {
         /// Why.
         why: String,
     }
+    /// An operator let a held message go.
+    INFO MessageReleased "message-released" {
+        /// Which.
+        message: MessageId,
+        /// Who.
+        author: String,
+    }
+    /// An operator gave a message another level of service, or another try at once.
+    INFO MessageExpedited "message-expedited" {
+        /// Which.
+        message: MessageId,
+        /// At this level.
+        precedence: Precedence,
+        /// Who.
+        author: String,
+    }
+    /// An operator ended a message.
+    INFO MessageCancelled "message-cancelled" {
+        /// Which.
+        message: MessageId,
+        /// Who.
+        author: String,
+    }
+    /// A report to the sender was queued in the same commit as its cause.
+    INFO ReportQueued "report-queued" {
+        /// The report.
+        message: MessageId,
+        /// What it is about.
+        about: MessageId,
+    }
+    /// A payload did not carry its seal: wrong key, or forged.
+    WARN TransferForged "transfer-forged" {
+        /// From whom.
+        peer: PeerName,
+        /// On which bearer.
+        bearer: BearerId,
+    }
+    /// MINIMIZE was imposed or cleared.
+    WARN MinimizeOrdered "minimize-ordered" {
+        /// On which bearer.
+        bearer: BearerId,
+        /// What is still taken.
+        order: String,
+        /// Who.
+        author: String,
+    }
+    /// The clock came to be trusted, or ceased to be.
+    WARN ClockChanged "clock-changed" {
+        /// Whether it is trusted now.
+        set: bool,
+    }
     /// The store could not make something durable; nothing was promised.
     ERROR StoreFailed "store-failed" {
         /// Why.
@@ -319,6 +370,7 @@ macro_rules! show {
 show! {
     String => |v: &String| json!(v),
     Option<String> => |v: &Option<String>| json!(v),
+    bool => |v: &bool| json!(v),
     u32 => |v: &u32| json!(v),
     u64 => |v: &u64| json!(v),
     f64 => |v: &f64| json!((v * 1000.0).round() / 1000.0),

@@ -9,6 +9,7 @@ pub mod document;
 mod event;
 mod password;
 mod print;
+pub mod read;
 mod request;
 
 pub use event::{Counters, Event, EventKind};

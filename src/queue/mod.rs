@@ -9,15 +9,38 @@
 //! | held | an operator decides | no | queued, done |
 //! | done | every recipient final; kept for track and late acknowledgements | no | (purged); unconfirmed -> delivered |
 //!
-//! Per recipient: `due` -> `on air` -> final, `due` -> final, `held` <-> `due`, and the one late transition
-//! unconfirmed -> delivered (link-rules A4). `aldis queue check` and the simulator verify the table.
+//! Per recipient: `due` -> `on air` -> final, `due` -> final, `on air` -> `due` when a transfer is refused for now or withdrawn,
+//! `held` <-> `due`, `held` -> final, and the one late transition unconfirmed -> delivered (link-rules A4).
+//! [`outcome::allows`] is this table as code; `aldis queue check` and the simulator verify it.
 //!
 //! Owns redb (behind [`Disk`]); imports `mail`, `time` and nothing else: it schedules by values and knows no bearer and no SMTP.
 
+pub mod accept;
+mod apply;
+mod backend;
 mod disk;
+pub mod dsn;
+mod engine;
+pub mod maildir;
+pub mod outcome;
+mod real_disk;
 mod record;
+pub mod retry;
+pub mod schedule;
+mod snapshot;
 mod store;
+mod table;
 
+#[cfg(test)]
+mod property;
+
+pub use accept::{
+    Accepted, Authority, Choice, Decision, Ids, LONGEST_LIFE, NotAMessage, Policy, RESERVATION, Stated, accept, choose,
+    lifetime, seen_twice,
+};
 pub use disk::{Disk, DiskFile};
+pub use engine::{Engine, OpenError, Options, STORE_FILE};
+pub use real_disk::RealDisk;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
+pub use snapshot::{Snapshot, Snapshots};
 pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult};

@@ -19,7 +19,7 @@ pub enum SeenKey {
 /// What must hold for a batch to be applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Condition {
-    /// This key was never seen, or has expired.
+    /// This key was never seen, or has expired and was purged.
     SeenAbsent(SeenKey),
     /// The stored message exists and is leased to this owner.
     LeaseMine {
@@ -53,6 +53,17 @@ pub enum Change {
     Setting(String, Option<Vec<u8>>),
     /// Adds a line to a message's history.
     Track(MessageId, TrackEntry),
+    /// Forgets what has had its time: done messages and the histories of dropped ones that ended before `done_before`,
+    /// with bodies only they used, and duplicate keys remembered until before `seen_before`; at most `limit` of each.
+    /// Never while the clock is not set (A7).
+    Purge {
+        /// Now less the time done messages are kept.
+        done_before: Wall,
+        /// Now.
+        seen_before: Wall,
+        /// Bound on the work of one batch; repeat until nothing is left.
+        limit: u32,
+    },
 }
 
 /// Changes that become durable together.
@@ -71,7 +82,8 @@ pub enum CommitError {
     Conflict(usize),
     /// No room on the disk, or the configured floor of free space is reached. Nothing changed; try later.
     Full,
-    /// The disk failed. Nothing was promised; the engine refuses all further commits until it has been reopened.
+    /// The disk failed. Nothing was promised; the engine refuses all further calls until it has been reopened.
+    /// Also: a body ref used twice, or a body that is missing or damaged; these leave the engine usable.
     Failed(String),
 }
 

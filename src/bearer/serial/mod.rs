@@ -1,1 +1,78 @@
-//! Messages over a half-duplex serial HF modem.
+//! Messages over a half-duplex serial HF modem, between up to eight stations that take turns.
+//!
+//! [`Station`] is the whole link of one modem; the switch owns it. It cuts frozen payloads into symbols, keys when it is its turn,
+//! hands the modem never more than two interleaver blocks, answers every transmission it hears with one report, and learns from
+//! reports what to repair. Wire format: `docs/wire-serial.md`. Implements link-rules A1 to A6, B1, C1 to C3, D1, D2 and D4.
+
+pub mod burst;
+pub mod frame;
+pub mod keys;
+mod incoming;
+mod outgoing;
+#[cfg(test)]
+mod pair;
+mod peer;
+mod station;
+
+use crate::mail::{LinkKey, PeerName, Protection};
+use crate::time::Duration;
+use crate::units::Bps;
+
+pub use station::Station;
+
+/// What the link must know of its modem's waveform.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Waveform {
+    /// Data rate.
+    pub rate: Bps,
+    /// Preamble.
+    pub preamble: Duration,
+    /// One interleaver block.
+    pub block: Duration,
+    /// Bits the modem adds at the end of a transmission.
+    pub tail_bits: u32,
+    /// Best frame length at this rate, overhead included.
+    pub frame_bytes: u32,
+    /// Last symbol of one station to first preamble symbol of the other.
+    pub turnaround: Duration,
+}
+
+/// A neighbour on this link.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerConfig {
+    /// Its node name.
+    pub name: PeerName,
+    /// Its station number, 0..=7.
+    pub station: u8,
+    /// How frames are protected.
+    pub protection: Protection,
+    /// Keys shared with it; the first is used for sending.
+    pub keys: Vec<LinkKey>,
+}
+
+/// What a [`Station`] is made of.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Own node name.
+    pub name: PeerName,
+    /// Own station number, 0..=7.
+    pub station: u8,
+    /// Own store epoch, never 0.
+    pub epoch: u32,
+    /// The waveform.
+    pub waveform: Waveform,
+    /// Neighbours.
+    pub peers: Vec<PeerConfig>,
+    /// Cap of one transmission (D4).
+    pub max_transmission: Duration,
+    /// Cap while both ways hold ROUTINE or less.
+    pub max_transmission_routine: Duration,
+    /// A carrier longer than this is an alarm, and then counts as absent (A6).
+    pub carrier_stuck_after: Duration,
+    /// Partly received transfers kept at most.
+    pub max_partials: usize,
+    /// Bytes of partly received transfers kept at most.
+    pub max_partial_bytes: usize,
+    /// Seeds the back-off.
+    pub seed: u64,
+}

@@ -1,0 +1,353 @@
+//! Virtual time: an ether, one host per station, and nothing that waits.
+//!
+//! A [`Host`] is whatever sits at the other end of a modem's cable: a link core, a whole switch, a test's parrot. The world
+//! steps to the earliest timeout, lets the ether act, then every host in order, and goes on until all are quiet at that instant;
+//! ties fall by (time, station, sequence), so that one seed is one run. Called by scenarios, benches and checks.
+
+use aldis::bearer::{ModemAction, ModemEvent};
+use aldis::emcon::Keying;
+use aldis::time::{Instant, Now, Wall};
+
+use crate::ether::{Ether, StationId};
+use crate::trace::Trace;
+
+/// What a modem is cabled to.
+pub trait Host {
+    /// Takes what the modem says.
+    fn handle_modem(&mut self, now: Now, event: ModemEvent);
+    /// Acts on every deadline at or before `now`.
+    fn handle_timeout(&mut self, now: Now);
+    /// What to key or feed next. A host that holds an `Emission` redeems it here; a stale one is skipped.
+    fn poll_emission(&mut self, now: Now) -> Option<Keying>;
+    /// What to tell the modem that does not radiate. Of what a host says in one turn an abort is carried out first, so that an
+    /// order of silence overtakes emissions, and an unkey last, so that it follows the bytes fed with it.
+    fn poll_action(&mut self) -> Option<ModemAction>;
+    /// When `handle_timeout` next has work.
+    fn next_timeout(&self) -> Option<Instant>;
+}
+
+/// A station's civil clock against virtual time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StationClock {
+    /// What it showed at virtual time zero.
+    pub start: Wall,
+    /// Whether it may be trusted.
+    pub set: bool,
+}
+
+impl StationClock {
+    /// What the station knows about time at `at`.
+    pub fn now(self, at: Instant) -> Now {
+        Now { at, wall: self.start.plus(at.since(Instant::ZERO)), set: self.set }
+    }
+}
+
+/// 2026-11-23T10:00:00Z: when virtual time zero is, unless a scenario says otherwise.
+pub const START: Wall = Wall::from_seconds(1_795_428_000);
+
+/// Calls at one instant after which a world is taken to be spinning.
+const SPIN: u32 = 100_000;
+
+/// An ether with its hosts.
+#[derive(Debug)]
+pub struct World<H> {
+    ether: Ether,
+    hosts: Vec<H>,
+    clocks: Vec<StationClock>,
+    at: Instant,
+    trace: Trace,
+}
+
+impl<H: Host> World<H> {
+    /// Cables `hosts` to the stations of `ether`, in order; all clocks set and right.
+    pub fn new(ether: Ether, hosts: Vec<H>, trace: Trace) -> Self {
+        let clocks = vec![StationClock { start: START, set: true }; hosts.len()];
+        let mut world = Self { ether, hosts, clocks, at: Instant::ZERO, trace };
+        world.settle();
+        world
+    }
+
+    /// Steps until nothing is due at or before `end`, and leaves the time at `end`.
+    ///
+    /// # Panics
+    ///
+    /// When a host asks to be woken at one instant again and again: that is a bug in the host.
+    pub fn run_until(&mut self, end: Instant) {
+        while let Some(at) = self.next_timeout().filter(|&at| at <= end) {
+            self.step(at);
+        }
+        self.at = self.at.max(end);
+    }
+
+    /// Steps until `done` or until nothing is due at or before `end`; true when `done`. The time stays where it became so.
+    pub fn run_while(&mut self, end: Instant, mut done: impl FnMut(&[H]) -> bool) -> bool {
+        loop {
+            if done(&self.hosts) {
+                return true;
+            }
+            let Some(at) = self.next_timeout().filter(|&at| at <= end) else { return false };
+            self.step(at);
+        }
+    }
+
+    /// When something is next due; never before now.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let hosts = self.hosts.iter().filter_map(Host::next_timeout);
+        hosts.chain(self.ether.next_timeout()).min().map(|at| at.max(self.at))
+    }
+
+    /// Virtual time.
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// What a station knows about time.
+    pub fn now(&self, id: StationId) -> Now {
+        let unset = StationClock { start: START, set: false };
+        self.clocks.get(usize::from(id.0)).copied().unwrap_or(unset).now(self.at)
+    }
+
+    /// Sets a station's civil clock, wrong or unset if need be (link-rules A7).
+    pub fn set_clock(&mut self, id: StationId, clock: StationClock) {
+        if let Some(slot) = self.clocks.get_mut(usize::from(id.0)) {
+            *slot = clock;
+        }
+    }
+
+    /// The ether, with its antenna log and counters.
+    pub fn ether(&self) -> &Ether {
+        &self.ether
+    }
+
+    /// Does something to the frequency at the present instant: an outage, a failure.
+    pub fn disturb(&mut self, act: impl FnOnce(&mut Ether, Instant)) {
+        act(&mut self.ether, self.at);
+        self.settle();
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> &[H] {
+        &self.hosts
+    }
+
+    /// Does something to a host at the present instant (an order, new mail, a restart), then lets everybody react.
+    pub fn with_host<R>(&mut self, id: StationId, act: impl FnOnce(&mut H, Now) -> R) -> Option<R> {
+        let now = self.now(id);
+        let result = self.hosts.get_mut(usize::from(id.0)).map(|host| act(host, now));
+        self.settle();
+        result
+    }
+
+    /// The record of the run, for the driver's own lines.
+    pub fn trace_mut(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    /// The record of the run.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn step(&mut self, at: Instant) {
+        let mut turns = 0;
+        self.at = at;
+        // A host may set its next deadline to this very instant; that is one more turn, not one more instant.
+        while self.next_timeout().is_some_and(|t| t <= at) {
+            turns += 1;
+            assert!(turns < SPIN, "a station spins at {at:?}");
+            self.ether.handle_timeout(at);
+            self.settle();
+            for i in 0..self.hosts.len() {
+                if self.hosts[i].next_timeout().is_some_and(|t| t <= at) {
+                    let now = self.clocks[i].now(at);
+                    self.hosts[i].handle_timeout(now);
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    /// Carries words between hosts and modems until nobody has any left.
+    fn settle(&mut self) {
+        let mut turns = 0;
+        loop {
+            turns += 1;
+            assert!(turns < SPIN, "a station talks without end at {:?}", self.at);
+            let mut quiet = true;
+            while let Some((id, output)) = self.ether.poll() {
+                quiet = false;
+                self.trace.modem(self.at, id, &output);
+                let now = self.now(id);
+                if let (Some(host), Some(event)) = (self.hosts.get_mut(usize::from(id.0)), output.event()) {
+                    host.handle_modem(now, event);
+                }
+            }
+            for i in 0..self.hosts.len() {
+                quiet &= !self.carry(i);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// Carries one host's words to its modem; true when there were any.
+    fn carry(&mut self, i: usize) -> bool {
+        let (at, id) = (self.at, StationId(u16::try_from(i).unwrap_or(u16::MAX)));
+        let now = self.clocks[i].now(at);
+        let (mut spoke, mut unkeys) = (false, false);
+        while let Some(action) = self.hosts[i].poll_action() {
+            spoke = true;
+            match action {
+                ModemAction::Unkey => unkeys = true,
+                ModemAction::Abort => {
+                    unkeys = false;
+                    self.ether.abort(at, id);
+                }
+            }
+        }
+        while let Some(keying) = self.hosts[i].poll_emission(now) {
+            spoke = true;
+            match keying {
+                Keying::Key => self.ether.key(at, id),
+                Keying::Feed(bytes) => {
+                    self.trace.fed(at, id, &bytes);
+                    self.ether.feed(at, id, &bytes);
+                }
+            }
+        }
+        if unkeys {
+            self.ether.unkey(at, id);
+        }
+        spoke
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use aldis::time::Duration;
+
+    use super::*;
+    use crate::channel::{Damage, Loss};
+    use crate::ether::{EtherConfig, LinkConfig};
+    use crate::modem::ModemConfig;
+    use crate::waveform::Waveform;
+
+    #[test]
+    fn a_ball_goes_back_and_forth_for_a_virtual_day_and_twice_the_same() {
+        let run = |seed| {
+            let mut world = court(seed, 3);
+            world.run_until(Instant::from_millis(86_400_000));
+            let rallies: Vec<u32> = world.hosts().iter().map(|h| h.played).collect();
+            world.ether().balance().expect("every byte accounted for");
+            (world.trace().hash(), rallies)
+        };
+        let (hash, rallies) = run(1);
+        assert!(rallies.iter().sum::<u32>() > 1000, "{rallies:?}");
+        assert_eq!(run(1), (hash.clone(), rallies));
+        assert_ne!(run(2).0, hash);
+    }
+
+    #[test]
+    fn an_abort_overtakes_emissions_that_wait() {
+        let mut world = court(1, 2);
+        world.run_until(Instant::from_millis(10));
+        world.with_host(StationId(0), |h, _| {
+            h.emissions.push_back(Keying::Key);
+            h.actions.push_back(ModemAction::Abort);
+        });
+        // The serve asked for at the start is withdrawn, then asked for anew.
+        world.run_until(Instant::from_millis(200));
+        let edges: Vec<Instant> = world.ether().antenna_log().iter().map(|e| e.at).collect();
+        assert_eq!(edges, [Instant::from_millis(110)]);
+    }
+
+    #[test]
+    fn time_stands_where_the_goal_was_reached() {
+        let mut world = court(1, 2);
+        assert!(world.run_while(Instant::from_millis(100_000), |hosts| hosts[1].heard > 0));
+        let w = Waveform::find(2400, "S").expect("known");
+        assert_eq!(world.at(), Instant::from_millis(100) + w.airtime(100));
+        assert_eq!(world.now(StationId(0)).wall, START.plus(world.at().since(Instant::ZERO)));
+        assert!(!world.run_while(Instant::from_millis(200_000), |_| false));
+    }
+
+    #[test]
+    fn the_start_of_virtual_time_reads_as_documented() {
+        assert_eq!(START.rfc3339(), "2026-11-23T10:00:00.000Z");
+    }
+
+    fn court(seed: u64, n: u16) -> World<Player> {
+        let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+        let loss = Loss::Cells { bytes: 50, p: 0.05, damage: Damage::Garbage };
+        let ether = Ether::new(EtherConfig::net(seed, n, &modem, LinkConfig { loss, ..LinkConfig::default() }));
+        let hosts = (0..n).map(Player::new).collect();
+        World::new(ether, hosts, Trace::hashed())
+    }
+
+    /// Returns the ball when it hears one, and serves after a silence.
+    struct Player {
+        number: u16,
+        played: u32,
+        heard: usize,
+        serve_at: Option<Instant>,
+        emissions: VecDeque<Keying>,
+        actions: VecDeque<ModemAction>,
+    }
+
+    impl Player {
+        fn new(number: u16) -> Self {
+            let mut player = Self {
+                number,
+                played: 0,
+                heard: 0,
+                serve_at: Some(Instant::from_millis(100_000 + 7919 * u64::from(number))),
+                emissions: VecDeque::new(),
+                actions: VecDeque::new(),
+            };
+            if number == 0 {
+                player.emissions.push_back(Keying::Key);
+            }
+            player
+        }
+    }
+
+    impl Host for Player {
+        fn handle_modem(&mut self, now: Now, event: ModemEvent) {
+            match event {
+                ModemEvent::Keyed => {
+                    self.played += 1;
+                    self.emissions.push_back(Keying::Feed(vec![self.number as u8; 100]));
+                    self.actions.push_back(ModemAction::Unkey);
+                }
+                ModemEvent::Received(bytes) => self.heard += bytes.len(),
+                ModemEvent::Carrier(false) if self.heard > 0 => {
+                    self.serve_at = Some(now.at + Duration::from_millis(700 * u64::from(self.number)));
+                }
+                ModemEvent::Carrier(_) | ModemEvent::Unkeyed | ModemEvent::Fault(_) | ModemEvent::Ready => {}
+            }
+        }
+
+        fn handle_timeout(&mut self, now: Now) {
+            if self.serve_at.is_some_and(|t| t <= now.at) {
+                self.serve_at = Some(now.at + Duration::from_secs(120));
+                self.heard = 0;
+                self.emissions.push_back(Keying::Key);
+            }
+        }
+
+        fn poll_emission(&mut self, _: Now) -> Option<Keying> {
+            self.emissions.pop_front()
+        }
+
+        fn poll_action(&mut self) -> Option<ModemAction> {
+            self.actions.pop_front()
+        }
+
+        fn next_timeout(&self) -> Option<Instant> {
+            self.serve_at
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Frames on the air, version 1: the only file that knows offsets. Byte tables and vectors stand in `docs/wire-serial.md`.
+//!
+//! [`Frame::emit`] writes one frame; [`Deframer`] finds frames in whatever a modem delivers, garbage included.
+
+use super::keys::{KeyRing, Seal, Trust};
+use crate::bearer::fec::Geometry;
+
+/// First byte of a frame of symbols, version 1.
+const SYNC_SYMBOLS: u8 = 0x9A;
+/// First byte of a control frame, version 1.
+const SYNC_CONTROL: u8 = 0x65;
+/// Bytes of a symbol frame up to the first symbol.
+const SYMBOLS_HEADER: usize = 10;
+const DESCRIPTOR: usize = 6;
+const SYMBOLS_TAG: usize = 4;
+const CONTROL_HEADER: usize = 13;
+const CONTROL_TAG: usize = 8;
+/// Everything in a one-chunk frame that is not symbols.
+pub const FRAME_OVERHEAD: usize = SYMBOLS_HEADER + SYMBOLS_TAG;
+/// What another transfer in the same frame costs.
+pub const CHUNK_OVERHEAD: usize = DESCRIPTOR;
+/// Everything in a control frame that is not its items.
+pub const CONTROL_OVERHEAD: usize = CONTROL_HEADER + CONTROL_TAG;
+/// The shortest frame worth sending: one small symbol.
+pub const MINIMAL_FRAME: usize = FRAME_OVERHEAD + 31;
+/// No frame is longer; what claims to be is garbage.
+pub const MAX_FRAME: usize = 4096;
+/// Symbols one chunk may carry.
+pub const CHUNK_SYMBOLS: usize = 16;
+/// Chunks one frame may carry.
+pub const FRAME_CHUNKS: usize = 16;
+
+const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_IBM_SDLC);
+
+/// Who speaks to whom, under which key. `to == from` means all stations.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Address {
+    /// Sending station, 0..=7.
+    pub from: u8,
+    /// Receiving station, 0..=7.
+    pub to: u8,
+    /// Key number, 0..=3.
+    pub key: u8,
+}
+
+/// A run of symbols of one transfer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chunk {
+    /// Low 4 bits of the epoch, low 12 bits of the counter.
+    pub short: u16,
+    /// How the payload is cut.
+    pub geometry: Geometry,
+    /// Sequence number of the first symbol.
+    pub first: u16,
+    /// Consecutive symbols.
+    pub symbols: Vec<Vec<u8>>,
+}
+
+/// What a report says about one transfer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Symbols still missing, per code block; all zero: whole, not yet judged.
+    Lacks(Vec<u8>),
+    /// Taken for good.
+    Accepted,
+    /// Never to be taken, and why.
+    Refused(u8),
+    /// Nothing is known of it.
+    Unknown,
+}
+
+/// The receiver's word on what it holds. Its epoch and sequence number are those of the control frame.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// The epoch of the addressed station as known here; 0 when unknown.
+    pub epoch: u32,
+    /// Highest transfer counter of that epoch seen here.
+    pub transfer_seen: u32,
+    /// Highest control counter of that epoch seen here.
+    pub control_seen: u32,
+    /// Symbol frames heard in the transmission this report answers, at most 255.
+    pub heard: u8,
+    /// Not everything that was asked fitted.
+    pub more: bool,
+    /// Transfers by short id.
+    pub standings: Vec<(u16, Standing)>,
+}
+
+/// One thing said in a control frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Item {
+    /// Rank of the highest precedence waiting at the sender plus one, 0 for none; and its highest transfer counter.
+    Hello {
+        /// 0 none, else rank + 1.
+        waiting: u8,
+        /// Highest transfer counter of the sender's epoch.
+        counter: u32,
+    },
+    /// What the sender holds of the addressed station's transfers.
+    Report(Report),
+    /// Asks for a report, on these transfers at least.
+    Poll(Vec<u16>),
+    /// These transfers will never be finished.
+    Cancel(Vec<u16>),
+}
+
+/// One frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frame {
+    /// Symbols of one or more transfers.
+    Symbols {
+        /// Who and whom.
+        address: Address,
+        /// At least one.
+        chunks: Vec<Chunk>,
+    },
+    /// Words between stations.
+    Control {
+        /// Who and whom.
+        address: Address,
+        /// Store epoch of the sender.
+        epoch: u32,
+        /// Its persisted counter: never twice in one epoch.
+        counter: u32,
+        /// What is said.
+        items: Vec<Item>,
+    },
+}
+
+impl Frame {
+    /// The bytes for the air, sealed for `address`.
+    pub fn emit(&self, seal: &Seal) -> Vec<u8> {
+        let mut out = Vec::with_capacity(300);
+        match self {
+            Self::Symbols { address, chunks } => {
+                out.extend([SYNC_SYMBOLS, address.byte()]);
+                for (i, chunk) in chunks.iter().enumerate() {
+                    out.extend(chunk.descriptor(i + 1 < chunks.len()));
+                    if i == 0 {
+                        out.extend(CRC16.checksum(&out).to_be_bytes());
+                    }
+                    chunk.symbols.iter().for_each(|s| out.extend(s));
+                }
+                out.extend(seal.symbols(&out));
+            }
+            Self::Control { address, epoch, counter, items } => {
+                let mut body = Vec::new();
+                items.iter().for_each(|item| item.emit(&mut body));
+                body.truncate(255);
+                out.extend([SYNC_CONTROL, address.byte(), body.len() as u8]);
+                out.extend(epoch.to_be_bytes());
+                out.extend(counter.to_be_bytes());
+                out.extend(CRC16.checksum(&out).to_be_bytes());
+                out.extend(body);
+                out.extend(seal.control(&out));
+            }
+        }
+        out
+    }
+
+    /// Who and whom.
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Symbols { address, .. } | Self::Control { address, .. } => *address,
+        }
+    }
+
+    /// Reads the frame at the start of `bytes`.
+    pub fn parse(bytes: &[u8], ring: &KeyRing) -> Parsed {
+        match bytes.first() {
+            None => Parsed::Short,
+            Some(&SYNC_SYMBOLS) => parse_symbols(bytes, ring),
+            Some(&SYNC_CONTROL) => parse_control(bytes, ring),
+            Some(_) => Parsed::Nothing,
+        }
+    }
+}
+
+/// What stands at the start of some bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Parsed {
+    /// A frame of this length.
+    Whole(Frame, usize),
+    /// A header that wants more bytes than there are.
+    Short,
+    /// A header whose frame is damaged, forged, or sealed under another key.
+    Unsealed(Address),
+    /// A header of a frame between other stations, which cannot be checked here.
+    Foreign(Address),
+    /// No frame.
+    Nothing,
+}
+
+impl Address {
+    fn byte(self) -> u8 {
+        (self.from & 7) << 5 | (self.to & 7) << 2 | (self.key & 3)
+    }
+
+    fn of(byte: u8) -> Self {
+        Self { from: byte >> 5, to: byte >> 2 & 7, key: byte & 3 }
+    }
+}
+
+impl Chunk {
+    fn descriptor(&self, more: bool) -> [u8; DESCRIPTOR] {
+        let g = self.geometry;
+        let (length, first) = (u64::from(g.coded()), u64::from(self.first));
+        let tail = match g.class() {
+            0 => (length - 1) << 13 | first << 4,
+            1 => (length - 1) << 11 | first,
+            2 => (length / 16 - 1) << 12 | first,
+            _ => (length / 64 - 1) << 12 | first,
+        };
+        let n = self.symbols.len().clamp(1, CHUNK_SYMBOLS) as u64 - 1;
+        let word = u64::from(more) << 47 | u64::from(self.short) << 31 | n << 27 | u64::from(g.class()) << 25 | tail;
+        let [_, _, d @ ..] = word.to_be_bytes();
+        d
+    }
+
+    /// Reads a descriptor: the empty chunk, how many symbols follow, whether another chunk follows them.
+    fn describe(bytes: &[u8]) -> Option<(Self, usize, bool)> {
+        let d: [u8; DESCRIPTOR] = bytes.get(..DESCRIPTOR)?.try_into().ok()?;
+        let word = d.iter().fold(0u64, |w, b| w << 8 | u64::from(*b));
+        let tail = word & 0x1FF_FFFF;
+        let (coded, first) = match word >> 25 & 3 {
+            0 if tail & 0xF != 0 => return None,
+            0 => ((tail >> 13) + 1, tail >> 4 & 0x1FF),
+            1 => ((tail >> 11) + 1, tail & 0x7FF),
+            2 => (((tail >> 12) + 1) * 16, tail & 0xFFF),
+            _ => (((tail >> 12) + 1) * 64, tail & 0xFFF),
+        };
+        let geometry = Geometry::of_coded(coded as u32)?;
+        let n = (word >> 27 & 0xF) as usize + 1;
+        if u64::from(geometry.class()) != word >> 25 & 3 || first as usize + n > geometry.sequences() as usize {
+            return None;
+        }
+        let short = (word >> 31) as u16;
+        Some((Self { short, geometry, first: first as u16, symbols: Vec::new() }, n, word >> 47 & 1 == 1))
+    }
+}
+
+impl Item {
+    fn emit(&self, out: &mut Vec<u8>) {
+        let (kind, mut value) = match self {
+            Self::Hello { waiting, counter } => (1, [&[*waiting][..], &counter.to_be_bytes()].concat()),
+            Self::Report(report) => (2, report.emit()),
+            Self::Poll(shorts) => (3, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
+            Self::Cancel(shorts) => (4, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
+        };
+        value.truncate(253);
+        out.extend([kind, value.len() as u8]);
+        out.extend(value);
+    }
+
+    /// Reads the items of a body. Unknown kinds are skipped; `None` when the body is not a list of items.
+    fn parse_all(mut body: &[u8]) -> Option<Vec<Self>> {
+        let mut items = Vec::new();
+        while let [kind, length, rest @ ..] = body {
+            let value = rest.get(..usize::from(*length))?;
+            body = &rest[usize::from(*length)..];
+            let shorts = || value.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect();
+            match kind {
+                1 => {
+                    let [waiting, counter @ ..] = value else { return None };
+                    items.push(Self::Hello { waiting: *waiting, counter: u32_at(counter, 0)? });
+                }
+                2 => items.push(Self::Report(Report::parse(value)?)),
+                3 => items.push(Self::Poll(shorts())),
+                4 => items.push(Self::Cancel(shorts())),
+                _ => {}
+            }
+        }
+        body.is_empty().then_some(items)
+    }
+}
+
+/// Bytes of a report item before its standings, item header included.
+pub const REPORT_FIXED: usize = 2 + 14;
+
+impl Standing {
+    /// Bytes this standing takes in a report, short id included.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Lacks(lacks) => 3 + lacks.len(),
+            Self::Refused(_) => 4,
+            Self::Accepted | Self::Unknown => 3,
+        }
+    }
+}
+
+impl Report {
+    fn emit(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend(self.epoch.to_be_bytes());
+        out.extend(self.transfer_seen.to_be_bytes());
+        out.extend(self.control_seen.to_be_bytes());
+        out.extend([self.heard, u8::from(self.more)]);
+        for (short, standing) in &self.standings {
+            out.extend(short.to_be_bytes());
+            match standing {
+                Standing::Accepted => out.push(0),
+                Standing::Refused(reason) => out.extend([1, *reason]),
+                Standing::Unknown => out.push(2),
+                Standing::Lacks(lacks) => {
+                    out.push(0x80 | lacks.len() as u8);
+                    out.extend(lacks);
+                }
+            }
+        }
+        out
+    }
+
+    fn parse(value: &[u8]) -> Option<Self> {
+        let mut report = Self {
+            epoch: u32_at(value, 0)?,
+            transfer_seen: u32_at(value, 4)?,
+            control_seen: u32_at(value, 8)?,
+            heard: *value.get(12)?,
+            more: value.get(13)? & 1 == 1,
+            standings: Vec::new(),
+        };
+        let mut rest = value.get(14..)?;
+        while let [a, b, kind, tail @ ..] = rest {
+            let (standing, used) = match kind {
+                0 => (Standing::Accepted, 0),
+                1 => (Standing::Refused(*tail.first()?), 1),
+                2 => (Standing::Unknown, 0),
+                n if n & 0x80 != 0 => {
+                    let n = usize::from(n & 0x7F);
+                    (Standing::Lacks(tail.get(..n)?.to_vec()), n)
+                }
+                _ => return None,
+            };
+            report.standings.push((u16::from_be_bytes([*a, *b]), standing));
+            rest = &tail[used..];
+        }
+        rest.is_empty().then_some(report)
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
+    let Some(header) = bytes.get(..SYMBOLS_HEADER) else { return Parsed::Short };
+    if CRC16.checksum(&header[..8]).to_be_bytes() != header[8..] {
+        return Parsed::Nothing;
+    }
+    let address = Address::of(header[1]);
+    let Some((mut chunk, mut n, mut more)) = Chunk::describe(&header[2..8]) else { return Parsed::Nothing };
+    let trust = ring.trust(address);
+    if trust == Trust::Foreign {
+        return Parsed::Foreign(address);
+    }
+    let (mut at, mut chunks) = (SYMBOLS_HEADER, Vec::new());
+    loop {
+        for i in 0..n {
+            let length = chunk.geometry.air_bytes(u32::from(chunk.first) + i as u32);
+            let Some(symbol) = bytes.get(at..at + length) else {
+                return if at + length > MAX_FRAME { Parsed::Unsealed(address) } else { Parsed::Short };
+            };
+            chunk.symbols.push(symbol.to_vec());
+            at += length;
+        }
+        chunks.push(chunk);
+        if !more {
+            break;
+        }
+        // Later descriptors have only the tag to vouch for them, so a bad one is damage, not absence of a frame.
+        let Some(descriptor) = bytes.get(at..at + DESCRIPTOR) else { return Parsed::Short };
+        let Some(next) = Chunk::describe(descriptor) else { return Parsed::Unsealed(address) };
+        if chunks.len() == FRAME_CHUNKS || at > MAX_FRAME {
+            return Parsed::Unsealed(address);
+        }
+        (chunk, n, more) = next;
+        at += DESCRIPTOR;
+    }
+    let Some(tag) = bytes.get(at..at + SYMBOLS_TAG) else { return Parsed::Short };
+    if !ring.symbols_fit(address, &bytes[..at], tag) {
+        return Parsed::Unsealed(address);
+    }
+    Parsed::Whole(Frame::Symbols { address, chunks }, at + SYMBOLS_TAG)
+}
+
+fn parse_control(bytes: &[u8], ring: &KeyRing) -> Parsed {
+    let Some(header) = bytes.get(..CONTROL_HEADER) else { return Parsed::Short };
+    if CRC16.checksum(&header[..11]).to_be_bytes() != header[11..] {
+        return Parsed::Nothing;
+    }
+    let address = Address::of(header[1]);
+    if ring.trust(address) == Trust::Foreign {
+        return Parsed::Foreign(address);
+    }
+    let end = CONTROL_HEADER + usize::from(header[2]);
+    let Some(tag) = bytes.get(end..end + CONTROL_TAG) else { return Parsed::Short };
+    if !ring.control_fits(address, &bytes[..end], tag) {
+        return Parsed::Unsealed(address);
+    }
+    let (Some(epoch), Some(counter)) = (u32_at(header, 3), u32_at(header, 7)) else { return Parsed::Nothing };
+    match Item::parse_all(&bytes[CONTROL_HEADER..end]) {
+        Some(items) => Parsed::Whole(Frame::Control { address, epoch, counter, items }, end + CONTROL_TAG),
+        None => Parsed::Unsealed(address),
+    }
+}
+
+/// What a [`Deframer`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// A good frame.
+    Frame(Frame),
+    /// A header without a frame that fits it.
+    Unsealed(Address),
+    /// A frame between other stations.
+    Foreign(Address),
+}
+
+/// Hunts for frames in a byte stream: sync octet, header CRC, tag; after a false hit it goes on one byte further, so garbage that
+/// looked like a header never hides the good frame behind it. Holds at most one frame's worth of undecided bytes.
+#[derive(Default, Debug)]
+pub struct Deframer {
+    bytes: Vec<u8>,
+    at: usize,
+    finished: bool,
+}
+
+impl Deframer {
+    /// Takes what the modem delivered.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.at);
+        self.at = 0;
+        self.finished = false;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The transmission is over: what is undecided will not be completed.
+    pub fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// The next find.
+    pub fn poll(&mut self, ring: &KeyRing) -> Option<Found> {
+        while let Some(rest) = self.bytes.get(self.at..).filter(|r| !r.is_empty()) {
+            match Frame::parse(rest, ring) {
+                Parsed::Whole(frame, length) => {
+                    self.at += length;
+                    return Some(Found::Frame(frame));
+                }
+                Parsed::Short if !self.finished => return None,
+                Parsed::Short | Parsed::Nothing => self.at += 1,
+                Parsed::Unsealed(address) => {
+                    self.at += 1;
+                    return Some(Found::Unsealed(address));
+                }
+                Parsed::Foreign(address) => {
+                    self.at += 1;
+                    return Some(Found::Foreign(address));
+                }
+            }
+        }
+        self.bytes.clear();
+        self.at = 0;
+        None
+    }
+
+    /// Bytes held undecided.
+    pub fn held(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+}

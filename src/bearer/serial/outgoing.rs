@@ -1,0 +1,255 @@
+//! A transfer on its way out: which symbols have left, which the far side lacks.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::{CHUNK_SYMBOLS, Chunk};
+use crate::bearer::Transfer;
+use crate::bearer::fec::Geometry;
+use crate::time::{Duration, Instant};
+
+/// What survives a restart.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct OutgoingRecord {
+    /// Symbols at or beyond this row have never left.
+    pub reserved: u32,
+    /// Epoch of the receiver whose word `lack` is; 0 before the first report.
+    pub peer_epoch: u32,
+    /// Sequence number of that report.
+    pub report: u32,
+    /// Symbols missing there, per code block; empty before the first report.
+    pub lack: Vec<u8>,
+}
+
+/// One transfer.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// What is carried.
+    pub transfer: Transfer,
+    /// To which station.
+    pub station: u8,
+    /// How it is cut.
+    pub geometry: Geometry,
+    /// Its symbols, once made.
+    pub symbols: Option<Arc<Vec<Vec<u8>>>>,
+    /// What is committed.
+    pub record: OutgoingRecord,
+    /// A commit of more rows is under way.
+    pub reserving: bool,
+    /// The highest row a commit was asked for, done or not.
+    pub asked_rows: u32,
+    /// Symbols missing there as far as known, per block.
+    pub lack: Vec<u32>,
+    /// Symbols this transmission still means to send, per block; below zero when more than meant have left.
+    pub owed: Vec<i64>,
+    /// Symbols left that no report has spoken of: ask before sending more.
+    pub unsure: bool,
+    /// Whole there but not judged: leave it alone until then.
+    pub not_before: Option<Instant>,
+    /// When it was last served, for taking turns inside a precedence.
+    pub turn: u64,
+    /// Bytes on the air so far.
+    pub bytes: u64,
+    /// Share of key-down time so far.
+    pub air: Duration,
+    /// Symbols sent again because every index was spent.
+    pub repeats: u64,
+    rows: Vec<u32>,
+}
+
+impl Outgoing {
+    /// A transfer, fresh or as it was left.
+    pub fn new(transfer: Transfer, station: u8, geometry: Geometry, record: OutgoingRecord) -> Self {
+        let blocks = geometry.blocks() as usize;
+        let mut lack: Vec<u32> = (0..geometry.blocks()).map(|b| geometry.block_count(b)).collect();
+        if record.lack.len() == blocks {
+            lack.iter_mut().zip(&record.lack).for_each(|(full, said)| *full = (*full).min(u32::from(*said)));
+        }
+        Self {
+            unsure: record.reserved > 0,
+            rows: vec![record.reserved; blocks],
+            owed: vec![0; blocks],
+            lack,
+            transfer,
+            station,
+            geometry,
+            symbols: None,
+            record,
+            reserving: false,
+            asked_rows: 0,
+            not_before: None,
+            turn: 0,
+            bytes: 0,
+            air: Duration::ZERO,
+            repeats: 0,
+        }
+    }
+
+    /// The id frames carry.
+    pub fn short(&self) -> u16 {
+        short(self.transfer.id.epoch, self.transfer.id.counter)
+    }
+
+    /// Symbols missing there.
+    pub fn missing(&self) -> u32 {
+        self.lack.iter().sum()
+    }
+
+    /// Nothing is known of it there any more.
+    pub fn forget_reports(&mut self) {
+        self.lack = (0..self.geometry.blocks()).map(|b| self.geometry.block_count(b)).collect();
+        self.unsure = false;
+        self.not_before = None;
+    }
+
+    /// Means to send `total` symbols in this transmission, shared out as they are missing.
+    pub fn owe(&mut self, total: u32) {
+        let missing = self.missing().max(1);
+        for (owed, lack) in self.owed.iter_mut().zip(&self.lack) {
+            *owed = (u64::from(total) * u64::from(*lack)).div_ceil(u64::from(missing)) as i64;
+        }
+        // After uneven repairs the blocks' next rows have drifted apart, which would cut runs short.
+        let (low, high) = (self.rows.iter().min().copied(), self.rows.iter().max().copied());
+        if let (Some(low), Some(high)) = (low, high)
+            && high - low > 1
+            && high - low < 16
+        {
+            self.rows.fill(high);
+        }
+    }
+
+    /// Symbols still meant to be sent.
+    pub fn outstanding(&self) -> u64 {
+        self.owed.iter().zip(&self.lack).filter(|(o, l)| **o > 0 && **l > 0).map(|(o, _)| *o as u64).sum()
+    }
+
+    /// Bytes of those on the air.
+    pub fn outstanding_bytes(&self) -> u64 {
+        self.outstanding() * self.geometry.symbol_bytes() as u64
+    }
+
+    /// The first row that no symbol has used.
+    pub fn next_row(&self) -> u32 {
+        self.rows.iter().max().copied().unwrap_or(0)
+    }
+
+    /// The length of the next symbol, if one may leave.
+    pub fn next_bytes(&self) -> Option<usize> {
+        self.symbols.as_ref()?;
+        let block = self.best_block()?;
+        Some(self.geometry.air_bytes(self.sequence(self.rows[block], block as u32)))
+    }
+
+    /// Takes the next symbols that fit into `room` bytes. With `limit` it stops when what was owed has left.
+    pub fn take(&mut self, mut room: usize, limit: bool) -> Option<Chunk> {
+        let symbols = self.symbols.clone()?;
+        let mut block = self.best_block()?;
+        let blocks = self.rows.len();
+        let mut row = self.rows[block];
+        let first = self.sequence(row, block as u32);
+        let mut taken: Vec<Vec<u8>> = Vec::new();
+        while taken.len() < CHUNK_SYMBOLS {
+            let q = self.sequence(row, block as u32);
+            let open = self.lack[block] > 0 && self.rows[block] == row && row < self.record.reserved;
+            if !open || q != first + taken.len() as u32 || limit && self.owed[block] <= 0 {
+                break;
+            }
+            let Some(symbol) = symbols.get(q as usize).filter(|s| !s.is_empty() && s.len() <= room) else { break };
+            room -= symbol.len();
+            taken.push(symbol.clone());
+            self.rows[block] += 1;
+            self.owed[block] -= 1;
+            self.repeats += u64::from(row >= self.geometry.rows());
+            block += 1;
+            if block == blocks {
+                (block, row) = (0, row + 1);
+            }
+        }
+        if taken.is_empty() {
+            return None;
+        }
+        Some(Chunk { short: self.short(), geometry: self.geometry, first: first as u16, symbols: taken })
+    }
+
+    fn best_block(&self) -> Option<usize> {
+        let blocks = self.rows.len();
+        (0..blocks)
+            .filter(|b| self.lack[*b] > 0 && self.rows[*b] < self.record.reserved)
+            .min_by_key(|b| (self.owed[*b] <= 0, self.rows[*b] as usize * blocks + *b))
+    }
+
+    /// The sequence number at `row` of `block`. Spent indices repeat, in another order every time round.
+    fn sequence(&self, row: u32, block: u32) -> u32 {
+        let rows = self.geometry.rows();
+        (row + row / rows * 37) % rows * self.geometry.blocks() + block
+    }
+}
+
+/// The id that frames carry: 4 bits of the epoch, 12 of the counter.
+pub fn short(epoch: u32, counter: u32) -> u16 {
+    ((epoch & 0xF) << 12 | counter & 0xFFF) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bearer::{Job, JobDone, fec};
+    use crate::mail::{PeerName, Precedence, TransferId};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn symbols_leave_in_order_and_none_twice_until_all_are_spent() {
+        for bytes in [1000, 10_240, 40_000] {
+            let mut t = outgoing(bytes, OutgoingRecord { reserved: 0, ..OutgoingRecord::default() });
+            t.record.reserved = t.geometry.rows();
+            t.owe(t.missing());
+            let mut seen = BTreeSet::new();
+            while let Some(chunk) = t.take(248, false) {
+                for i in 0..chunk.symbols.len() {
+                    assert!(seen.insert(chunk.first as usize + i), "{bytes}: {} twice", chunk.first as usize + i);
+                }
+            }
+            assert_eq!(seen.len(), t.geometry.sequences() as usize);
+            assert_eq!(t.repeats, 0);
+            t.record.reserved += 5;
+            let again = t.take(248, false).expect("repeats are allowed");
+            assert_ne!(again.first, 0, "the order is rotated");
+            assert!(t.repeats > 0);
+        }
+    }
+
+    #[test]
+    fn repair_goes_to_the_blocks_that_lack() {
+        let mut t = outgoing(10_240, OutgoingRecord::default());
+        t.record.reserved = 200;
+        t.lack = vec![0, 3, 0];
+        t.owe(4);
+        for _ in 0..4 {
+            let chunk = t.take(248, true).expect("owed");
+            assert_eq!(chunk.symbols.len(), 1);
+            assert_eq!(chunk.first % 3, 1);
+        }
+        assert_eq!(t.take(248, true), None);
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_unseen_symbols_and_asks_first() {
+        let mut t = outgoing(1000, OutgoingRecord { reserved: 60, ..OutgoingRecord::default() });
+        assert!(t.unsure);
+        assert_eq!(t.take(248, false), None, "nothing reserved beyond");
+        t.record.reserved = 80;
+        assert_eq!(t.take(248, false).map(|c| c.first), Some(60));
+    }
+
+    fn outgoing(bytes: usize, record: OutgoingRecord) -> Outgoing {
+        let payload: Arc<[u8]> = (0..bytes).map(|i| i as u8).collect();
+        let JobDone::Spread(symbols) = fec::run(Job::Spread { payload: payload.clone() }) else { panic!("spread") };
+        let id = TransferId { origin: PeerName::from("a"), epoch: 5, counter: 9 };
+        let transfer = Transfer { id, to: PeerName::from("b"), precedence: Precedence::Routine, payload };
+        let geometry = Geometry::of_payload(bytes).expect("in range");
+        let mut t = Outgoing::new(transfer, 1, geometry, record);
+        t.symbols = Some(symbols);
+        t
+    }
+}

@@ -1,0 +1,209 @@
+//! What a station knows of one neighbour.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::mail::{PeerName, Precedence};
+use crate::time::{Duration, Instant};
+
+/// Frames the loss estimate remembers before it halves its memory.
+const MEMORY_FRAMES: u32 = 400;
+/// What is believed before anything was heard: one lost of twenty.
+const PRIOR_LOST: f64 = 1.0;
+const PRIOR_FRAMES: f64 = 20.0;
+/// Former epochs remembered, so that old control frames cannot bring one back.
+const FORMER_EPOCHS: usize = 8;
+
+/// What survives a restart.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PeerRecord {
+    /// Its store epoch, 0 until a control frame told it.
+    pub epoch: u32,
+    /// Highest transfer counter of that epoch seen.
+    pub transfer_seen: u32,
+    /// Highest control counter of that epoch seen, and which of the 64 below it.
+    pub control_seen: u32,
+    window: u64,
+    former: Vec<u32>,
+    /// The epoch of ours that it last said it knows.
+    pub knows: u32,
+    /// Symbol frames it could have heard lately, and how many of them it did not.
+    frames: u32,
+    lost: u32,
+}
+
+/// How a control counter relates to what was heard before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// First word of an epoch never heard before.
+    NewEpoch,
+    /// Not heard before.
+    Fresh,
+    /// Heard before, or too old to tell.
+    Replay,
+}
+
+impl PeerRecord {
+    /// Judges and remembers a control frame's epoch and counter (C3).
+    pub fn admit(&mut self, epoch: u32, counter: u32) -> Admission {
+        if epoch == 0 || self.former.contains(&epoch) {
+            return Admission::Replay;
+        }
+        if epoch != self.epoch {
+            if self.epoch != 0 {
+                self.former.push(self.epoch);
+                if self.former.len() > FORMER_EPOCHS {
+                    self.former.remove(0);
+                }
+            }
+            (self.epoch, self.transfer_seen, self.control_seen, self.window) = (epoch, 0, counter, 1);
+            return Admission::NewEpoch;
+        }
+        if counter > self.control_seen {
+            let shift = counter - self.control_seen;
+            self.window = if shift < 64 { self.window << shift | 1 } else { 1 };
+            self.control_seen = counter;
+            return Admission::Fresh;
+        }
+        let age = self.control_seen - counter;
+        if age >= 64 || self.window >> age & 1 == 1 {
+            return Admission::Replay;
+        }
+        self.window |= 1 << age;
+        Admission::Fresh
+    }
+
+    /// Full epoch and counter of a short id, 0 and the short id itself while the epoch is unknown.
+    pub fn expand(&self, short: u16) -> (u32, u32) {
+        if self.epoch == 0 || self.epoch & 0xF != u32::from(short >> 12) {
+            return (0, u32::from(short));
+        }
+        let base = self.transfer_seen & !0xFFF | u32::from(short & 0xFFF);
+        let near = [base.checked_sub(0x1000), Some(base), base.checked_add(0x1000)];
+        let counter = near.into_iter().flatten().min_by_key(|c| c.abs_diff(self.transfer_seen)).unwrap_or(base);
+        (self.epoch, counter)
+    }
+
+    /// Learns from a report that of `frames` symbol frames `heard` arrived.
+    pub fn learn(&mut self, frames: u32, heard: u32) {
+        self.frames += frames;
+        self.lost += frames.saturating_sub(heard);
+        while self.frames > MEMORY_FRAMES {
+            (self.frames, self.lost) = (self.frames / 2, self.lost / 2);
+        }
+    }
+
+    /// Estimated share of frames that do not arrive there.
+    pub fn loss(&self) -> f64 {
+        (f64::from(self.lost) + PRIOR_LOST) / (f64::from(self.frames) + PRIOR_FRAMES)
+    }
+}
+
+/// A neighbour.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its node name.
+    pub name: PeerName,
+    /// What survives a restart.
+    pub record: PeerRecord,
+    /// What it last said waits there: `None` when it said nothing yet, `Some(None)` for nothing.
+    pub waiting: Option<Option<Precedence>>,
+    /// Short ids its next report must speak of.
+    pub answer: BTreeSet<u16>,
+    /// A report is owed to it.
+    pub owed: bool,
+    /// It asked for a report, so it gets to know of everything that is incomplete.
+    pub polled: bool,
+    /// Symbol frames heard in its latest transmission.
+    pub heard: u8,
+    /// Symbol frames of the transmission its next report will answer.
+    pub sent_frames: u32,
+    /// Turns it did not answer, in a row.
+    pub attempts: u32,
+    /// Nothing is sent to it on our own initiative before this.
+    pub not_before: Option<Instant>,
+    /// Cancelled transfers it has not yet disowned, and how often it was told.
+    pub cancels: BTreeMap<u16, u8>,
+    /// Frames in a row whose seal did not fit.
+    pub unsealed: u32,
+}
+
+impl Peer {
+    /// A peer as it was left.
+    pub fn new(name: PeerName, record: PeerRecord) -> Self {
+        Self {
+            name,
+            record,
+            waiting: None,
+            answer: BTreeSet::new(),
+            owed: false,
+            polled: false,
+            heard: 0,
+            sent_frames: 0,
+            attempts: 0,
+            not_before: None,
+            cancels: BTreeMap::new(),
+            unsealed: 0,
+        }
+    }
+
+    /// A good frame came from it.
+    pub fn alive(&mut self) {
+        self.attempts = 0;
+        self.not_before = None;
+        self.unsealed = 0;
+    }
+}
+
+/// How long to leave an unanswering peer alone: slots of `slot`, even ones for the lower station and odd ones for the higher, so
+/// that two that collided cannot collide again in step; after some tries minutes, at most ten.
+pub fn back_off(attempts: u32, higher: bool, slot: Duration, chance: u64) -> Duration {
+    let spread = 1u64 << attempts.clamp(1, 4);
+    let slots = 2 * (chance % spread) + u64::from(higher);
+    let patience = Duration::from_secs(30) * (1 << attempts.saturating_sub(3).min(5)).min(20);
+    let patience = if attempts > 3 { patience } else { Duration::ZERO };
+    patience + slot * u32::try_from(slots).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_counters_are_taken_once() {
+        let mut r = PeerRecord::default();
+        assert_eq!(r.admit(7, 100), Admission::NewEpoch);
+        assert_eq!(r.admit(7, 100), Admission::Replay);
+        assert_eq!(r.admit(7, 102), Admission::Fresh);
+        assert_eq!(r.admit(7, 101), Admission::Fresh);
+        assert_eq!(r.admit(7, 101), Admission::Replay);
+        assert_eq!(r.admit(7, 300), Admission::Fresh);
+        assert_eq!(r.admit(7, 200), Admission::Replay);
+        assert_eq!(r.admit(9, 1), Admission::NewEpoch);
+        assert_eq!(r.admit(7, 999), Admission::Replay, "an epoch once left does not come back");
+    }
+
+    #[test]
+    fn short_ids_expand_to_the_nearest_counter() {
+        let mut r = PeerRecord { epoch: 0x1235, transfer_seen: 0x1FFE, ..PeerRecord::default() };
+        assert_eq!(r.expand(0x5003), (0x1235, 0x2003));
+        assert_eq!(r.expand(0x5FF0), (0x1235, 0x1FF0));
+        assert_eq!(r.expand(0x6003), (0, 0x6003));
+        r.transfer_seen = 3;
+        assert_eq!(r.expand(0x5FFF), (0x1235, 0xFFF));
+    }
+
+    #[test]
+    fn back_off_slots_of_two_stations_never_coincide() {
+        let slot = Duration::from_secs(6);
+        for attempts in 1..12 {
+            for chance in 0..64 {
+                for other in 0..64 {
+                    assert_ne!(back_off(attempts, false, slot, chance), back_off(attempts, true, slot, other));
+                }
+            }
+        }
+        assert!(back_off(40, true, slot, 15) < Duration::from_secs(900));
+    }
+}

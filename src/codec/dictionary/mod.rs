@@ -1,0 +1,46 @@
+//! The dictionaries shipped with this program. A number once shipped never changes its bytes: payloads name it.
+//!
+//! `examples/train_dictionary.rs` makes one; `docs/codec.md` lists them.
+
+/// A trained dictionary.
+#[derive(Debug)]
+pub struct Dictionary {
+    /// Its number on the air, 1..=14.
+    pub number: u8,
+    /// Its bytes in the format of RFC 8878, section 5.
+    pub bytes: &'static [u8],
+    /// SHA-256 of the bytes, in hex.
+    pub sha256: &'static str,
+}
+
+/// All shipped dictionaries, oldest first.
+pub static SHIPPED: [Dictionary; 1] = [D1];
+
+/// What is encoded with.
+pub static NEWEST: &Dictionary = &SHIPPED[SHIPPED.len() - 1];
+
+const D1: Dictionary = Dictionary {
+    number: 1,
+    bytes: include_bytes!("d1.dict"),
+    sha256: "a13841a0efe96a1584636e06c5134935fd5ad1b27118b4fe1d453c00ec4805f2",
+};
+
+/// A shipped dictionary by number.
+pub fn shipped(number: u8) -> Option<&'static Dictionary> {
+    SHIPPED.iter().find(|d| d.number == number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_dictionaries_are_the_bytes_their_digest_names_and_their_numbers_are_their_own() {
+        for (i, d) in SHIPPED.iter().enumerate() {
+            let digest = ring::digest::digest(&ring::digest::SHA256, d.bytes);
+            assert_eq!(data_encoding::HEXLOWER.encode(digest.as_ref()), d.sha256, "dictionary {}", d.number);
+            assert_eq!(usize::from(d.number), i + 1);
+            assert!(d.number < 15, "15 is for dictionaries given by hand");
+        }
+    }
+}

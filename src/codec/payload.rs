@@ -1,0 +1,548 @@
+//! Envelope and body to one compressed payload, and back.
+//!
+//! The switch freezes what [`encode`] returns before its first symbol leaves (link-rules A1): the result depends on the inputs alone,
+//! and the work on their size alone, never on a clock. [`decode`] caps its output and names what it does not know. The first
+//! byte says how the rest is coded; `docs/codec.md` has the table.
+//!
+//! The coded stream is `varint(length of envelope) envelope body`: compressed jointly, because both name the same people.
+
+use core::fmt;
+
+use ring::digest::{Context, SHA256};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, compress_bound, get_error_name};
+
+use super::dictionary::{self, Dictionary};
+use super::varint;
+
+/// What both ends know beforehand. Decoding needs what encoding had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// The dictionary to encode with; decoding finds shipped ones by number.
+    pub dictionary: Choice<'a>,
+    /// Earlier messages both ends hold, oldest first.
+    pub history: &'a [&'a [u8]],
+}
+
+/// Which dictionary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// The newest one shipped with this program.
+    #[default]
+    Newest,
+    /// A shipped one by number: for a peer that runs an older program.
+    Shipped(u8),
+    /// One both operators loaded by hand.
+    Given(&'a [u8]),
+    /// None.
+    Without,
+}
+
+/// Why bytes are not a payload this node can read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DecodeError {
+    /// Nothing there.
+    Empty,
+    /// Coded in a way this node does not know: the number of the codec.
+    UnknownCodec(u8),
+    /// Coded with a shipped dictionary this node does not have: its number.
+    UnknownDictionary(u8),
+    /// Coded with a dictionary or history given by hand, and this node was given none or another.
+    OtherReference,
+    /// Larger than allowed once decoded.
+    TooLarge {
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// Damaged.
+    Corrupt(&'static str),
+}
+
+/// Encodes an envelope and a body; never more than [`overhead`] longer than both together.
+pub fn encode(envelope: &[u8], body: &[u8], options: &Options<'_>) -> Vec<u8> {
+    let mut best = encode_stored(envelope, body);
+    let joint = best.get(1..).unwrap_or_default().to_vec();
+    let level = level_for(joint.len());
+    let mut offer = |number: u8, check: &[u8], frame: Option<Vec<u8>>| {
+        let Some(frame) = frame else { return };
+        let (codec, coded) = bare_block(&frame).map_or((CODEC_ZSTD, frame.as_slice()), |b| (CODEC_ZSTD_BLOCK, b));
+        if 1 + check.len() + coded.len() < best.len() {
+            best.clear();
+            best.push(first_byte(codec, number));
+            best.extend_from_slice(check);
+            best.extend_from_slice(coded);
+        }
+    };
+    offer(0, &[], compress(&joint, level, &[]));
+    // Beyond this a dictionary saves less than a thousandth and its time is better spent on the level.
+    if joint.len() <= DICTIONARY_WORTH_BYTES
+        && let Some(reference) = Reference::for_encoding(options)
+    {
+        offer(reference.number, reference.check(), compress(&joint, level, &reference.bytes));
+    }
+    best
+}
+
+/// Encodes without compressing.
+pub fn encode_stored(envelope: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(envelope.len() + body.len() + 11);
+    stored.push(first_byte(CODEC_STORED, 0));
+    varint::put(&mut stored, envelope.len() as u64);
+    stored.extend_from_slice(envelope);
+    stored.extend_from_slice(body);
+    stored
+}
+
+/// Decodes a payload of at most `max_bytes` once decoded into envelope and body. `options` gives what was given by hand.
+pub fn decode(payload: &[u8], max_bytes: usize, options: &Options<'_>) -> Result<(Vec<u8>, Vec<u8>), DecodeError> {
+    let (&first, mut coded) = payload.split_first().ok_or(DecodeError::Empty)?;
+    let (codec, number) = (first >> 5, first & 0x1f);
+    if codec > CODEC_ZSTD_BLOCK {
+        return Err(DecodeError::UnknownCodec(codec));
+    }
+    // Room for the length of the envelope beside both.
+    let most = max_bytes.saturating_add(10);
+    let joint = if codec == CODEC_STORED {
+        if number != 0 {
+            return Err(DecodeError::UnknownDictionary(number));
+        }
+        if coded.len() > most {
+            return Err(DecodeError::TooLarge { max_bytes });
+        }
+        coded.to_vec()
+    } else {
+        let reference = Reference::for_decoding(number, options, &mut coded)?;
+        let restored;
+        let frame = if codec == CODEC_ZSTD_BLOCK {
+            restored = restored_frame(coded)?;
+            &restored
+        } else {
+            coded
+        };
+        decompress(frame, most, &reference).map_err(|e| match e {
+            Failure::TooLarge => DecodeError::TooLarge { max_bytes },
+            Failure::Corrupt(why) => DecodeError::Corrupt(why),
+        })?
+    };
+    let mut rest = joint.as_slice();
+    let length = varint::take(&mut rest).and_then(|n| usize::try_from(n).ok());
+    let (envelope, body) = length
+        .and_then(|n| rest.split_at_checked(n))
+        .ok_or(DecodeError::Corrupt("the envelope is longer than the payload"))?;
+    if rest.len() > max_bytes {
+        return Err(DecodeError::TooLarge { max_bytes });
+    }
+    Ok((envelope.to_vec(), body.to_vec()))
+}
+
+/// What [`encode`] adds at most to incompressible input with an envelope of this length.
+pub fn overhead(envelope_bytes: usize) -> usize {
+    let mut length = Vec::new();
+    varint::put(&mut length, envelope_bytes as u64);
+    1 + length.len()
+}
+
+/// Top three bits of the first byte.
+const CODEC_STORED: u8 = 0;
+/// A zstd frame without magic, content size, checksum and dictionary number.
+const CODEC_ZSTD: u8 = 1;
+/// The same where the frame is one compressed block: its five header bytes follow from the length and are left out.
+const CODEC_ZSTD_BLOCK: u8 = 2;
+
+/// Low bits: the dictionary both operators loaded, rather than a shipped one.
+const DICTIONARY_GIVEN: u8 = 15;
+/// Low bits: the dictionary is followed by earlier messages.
+const WITH_HISTORY: u8 = 16;
+/// Of the SHA-256 of a reference that is not shipped; guards against decoding with another.
+const CHECK_BYTES: usize = 4;
+
+const DICTIONARY_WORTH_BYTES: usize = 256 * 1024;
+/// Most bytes of history that are used, the newest first.
+const MAX_HISTORY_BYTES: usize = 1 << 20;
+/// Longest content of one zstd block.
+const MAX_BLOCK_BYTES: usize = 128 * 1024;
+
+const fn first_byte(codec: u8, number: u8) -> u8 {
+    codec << 5 | number
+}
+
+/// The zstd level for an input of this many bytes, so that ten megabytes take under a second on a desktop's core and seconds on a small board's.
+const fn level_for(bytes: usize) -> i32 {
+    match bytes {
+        0..=1_048_576 => 19,
+        1_048_577..=4_194_304 => 16,
+        _ => 12,
+    }
+}
+
+/// Bytes both ends hold: a dictionary, and earlier messages after it.
+struct Reference<'a> {
+    number: u8,
+    bytes: std::borrow::Cow<'a, [u8]>,
+    check: Option<[u8; CHECK_BYTES]>,
+}
+
+impl<'a> Reference<'a> {
+    fn for_encoding(options: &Options<'a>) -> Option<Self> {
+        let (number, bytes) = match options.dictionary {
+            Choice::Newest => dictionary::NEWEST.parts(),
+            Choice::Shipped(number) => dictionary::shipped(number)?.parts(),
+            Choice::Given(bytes) => (DICTIONARY_GIVEN, bytes),
+            Choice::Without => (0, [].as_slice()),
+        };
+        let reference = Self::new(number, bytes, options.history);
+        (!reference.bytes.is_empty()).then_some(reference)
+    }
+
+    /// The reference a payload names; takes the check off the front of `coded` where there is one.
+    fn for_decoding(number: u8, options: &Options<'a>, coded: &mut &[u8]) -> Result<Self, DecodeError> {
+        let with_history = number & WITH_HISTORY != 0;
+        let bytes = match number & !WITH_HISTORY {
+            0 => [].as_slice(),
+            DICTIONARY_GIVEN => match options.dictionary {
+                Choice::Given(bytes) => bytes,
+                Choice::Newest | Choice::Shipped(_) | Choice::Without => return Err(DecodeError::OtherReference),
+            },
+            shipped => dictionary::shipped(shipped).ok_or(DecodeError::UnknownDictionary(shipped))?.bytes,
+        };
+        let reference = Self::new(number & !WITH_HISTORY, bytes, if with_history { options.history } else { &[] });
+        if reference.number != number {
+            return Err(DecodeError::OtherReference);
+        }
+        if let Some(check) = reference.check {
+            let (theirs, rest) = coded.split_at_checked(CHECK_BYTES).ok_or(DecodeError::Corrupt("cut short"))?;
+            if *theirs != check {
+                return Err(DecodeError::OtherReference);
+            }
+            *coded = rest;
+        }
+        Ok(reference)
+    }
+
+    /// A formatted dictionary is tables followed by content, and so takes more content at its end.
+    fn new(number: u8, dictionary: &'a [u8], history: &[&[u8]]) -> Self {
+        let mut room = MAX_HISTORY_BYTES;
+        let fits = |message: &&&[u8]| {
+            let fits = message.len() <= room;
+            room = room.saturating_sub(message.len());
+            fits
+        };
+        let mut recent: Vec<&[u8]> = history.iter().rev().take_while(fits).copied().collect();
+        recent.reverse();
+        let recent = recent.concat();
+        let number = if recent.is_empty() { number } else { number | WITH_HISTORY };
+        let bytes = if recent.is_empty() { dictionary.into() } else { [dictionary, &recent].concat().into() };
+        let mut reference = Self { number, bytes, check: None };
+        if number >= DICTIONARY_GIVEN {
+            let mut digest = Context::new(&SHA256);
+            digest.update(&reference.bytes);
+            reference.check = digest.finish().as_ref().first_chunk().copied();
+        }
+        reference
+    }
+
+    fn check(&self) -> &[u8] {
+        self.check.as_ref().map_or(&[], |check| check)
+    }
+}
+
+/// One zstd frame in the barest form the format allows; `None` when the library refuses (a dictionary given by hand may be none).
+fn compress(joint: &[u8], level: i32, reference: &[u8]) -> Option<Vec<u8>> {
+    let mut context = CCtx::try_create()?;
+    for parameter in [
+        CParameter::CompressionLevel(level),
+        CParameter::Format(FrameFormat::Magicless),
+        CParameter::ContentSizeFlag(false),
+        CParameter::ChecksumFlag(false),
+        CParameter::DictIdFlag(false),
+    ] {
+        context.set_parameter(parameter).ok()?;
+    }
+    if !reference.is_empty() {
+        context.load_dictionary(reference).ok()?;
+    }
+    let mut frame = Vec::with_capacity(compress_bound(joint.len()));
+    context.compress2(&mut frame, joint).ok()?;
+    Some(frame)
+}
+
+enum Failure {
+    TooLarge,
+    Corrupt(&'static str),
+}
+
+fn decompress(frame: &[u8], most: usize, reference: &Reference<'_>) -> Result<Vec<u8>, Failure> {
+    // Ordinary mail fits the first guess, so that a small payload does not reserve the largest message's memory.
+    let guess = frame.len().saturating_mul(20).saturating_add(64 * 1024).min(most);
+    let mut joint = Vec::with_capacity(guess);
+    match decompress_into(&mut joint, frame, &reference.bytes) {
+        Err(Failure::TooLarge) if guess < most => {
+            joint = Vec::with_capacity(most);
+            decompress_into(&mut joint, frame, &reference.bytes)?;
+        }
+        other => other?,
+    }
+    Ok(joint)
+}
+
+fn decompress_into(joint: &mut Vec<u8>, frame: &[u8], reference: &[u8]) -> Result<(), Failure> {
+    let fail = |code: usize| match get_error_name(code) {
+        name if name.contains("too small") => Failure::TooLarge,
+        name => Failure::Corrupt(name),
+    };
+    let mut context = DCtx::try_create().ok_or(Failure::Corrupt("no memory"))?;
+    context.set_parameter(DParameter::Format(FrameFormat::Magicless)).map_err(fail)?;
+    if !reference.is_empty() {
+        context.load_dictionary(reference).map_err(fail)?;
+    }
+    context.decompress(joint, frame).map_err(fail)?;
+    Ok(())
+}
+
+/// Frame header descriptor (no flags) and window (2^20, more than one block) of a frame cut down to its block.
+const BARE_HEADER: [u8; 2] = [0x00, 0x50];
+/// Bits of a block header (RFC 8878, 3.1.1.2): last block, compressed; the size stands above them.
+const LAST_COMPRESSED: u32 = 1 | 2 << 1;
+
+/// The block of a frame that is one compressed block and nothing else.
+fn bare_block(frame: &[u8]) -> Option<&[u8]> {
+    let (header, block) = frame.split_first_chunk::<5>()?;
+    let [0x00, _window, a, b, c] = *header else { return None };
+    (u32::from_le_bytes([a, b, c, 0]) == LAST_COMPRESSED | (block.len() as u32) << 3).then_some(block)
+}
+
+fn restored_frame(block: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    if block.len() > MAX_BLOCK_BYTES {
+        return Err(DecodeError::Corrupt("longer than a block can be"));
+    }
+    let [a, b, c, _] = (LAST_COMPRESSED | (block.len() as u32) << 3).to_le_bytes();
+    Ok([&BARE_HEADER, [a, b, c].as_slice(), block].concat())
+}
+
+impl Dictionary {
+    const fn parts(&self) -> (u8, &'static [u8]) {
+        (self.number, self.bytes)
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the payload is empty"),
+            Self::UnknownCodec(codec) => write!(f, "the payload is coded with codec {codec}, which this node does not know"),
+            Self::UnknownDictionary(number) => {
+                write!(f, "the payload is coded with dictionary {number}, which this node does not have")
+            }
+            Self::OtherReference => {
+                f.write_str("the payload is coded with a dictionary or history given by hand, and this node was given none or another")
+            }
+            Self::TooLarge { max_bytes } => write!(f, "the payload decodes to more than {max_bytes} bytes"),
+            Self::Corrupt(why) => write!(f, "the payload is damaged: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::envelope;
+    use crate::mail::{BodyKind, Envelope, Mailbox, Precedence, Recipient};
+    use crate::time::Wall;
+
+    const MIB: usize = 1 << 20;
+    const MAILS: [&[u8]; 6] = [
+        include_bytes!("../../tests/data/mail/000.eml"),
+        include_bytes!("../../tests/data/mail/018.eml"),
+        include_bytes!("../../tests/data/mail/050.eml"),
+        include_bytes!("../../tests/data/mail/060.eml"),
+        include_bytes!("../../tests/data/mail/077.eml"),
+        include_bytes!("../../tests/data/mail/100.eml"),
+    ];
+    const CHOICES: [Choice<'_>; 4] = [
+        Choice::Newest,
+        Choice::Shipped(1),
+        Choice::Without,
+        Choice::Given(b"From: somebody\r\nTo: somebody else\r\n"),
+    ];
+
+    fn an_envelope() -> Vec<u8> {
+        envelope::encode(&envelope::AirEnvelope {
+            envelope: Envelope {
+                from: Some(Mailbox::new("toc.ops@tf-heron.example.mil")),
+                recipients: vec![Recipient::plain(Mailbox::new("cp@bcoy.node7.example.mil"))],
+                envid: None,
+                ret: None,
+                mt_priority: None,
+                body: BodyKind::SevenBit,
+                smtputf8: false,
+                deliver_by: None,
+                expires: Wall::from_seconds(1_800_000_000),
+            },
+            precedence: Precedence::Routine,
+            hops: vec!["ship".into()],
+        })
+        .expect("encodes")
+    }
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        (0..bytes)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect()
+    }
+
+    #[test]
+    fn mail_comes_back_exactly_and_shrinks_to_a_fifth() {
+        let envelope = an_envelope();
+        let (mut before, mut after) = (0, 0);
+        for body in MAILS {
+            let payload = encode(&envelope, body, &Options::default());
+            assert_eq!(decode(&payload, MIB, &Options::default()), Ok((envelope.clone(), body.to_vec())));
+            before += envelope.len() + body.len();
+            after += payload.len();
+        }
+        assert!(after * 5 < before, "{before} bytes became {after}");
+    }
+
+    #[test]
+    fn a_short_message_is_one_bare_block_with_the_shipped_dictionary() {
+        let payload = encode(&an_envelope(), MAILS[0], &Options::default());
+        assert_eq!(payload.first(), Some(&first_byte(CODEC_ZSTD_BLOCK, 1)));
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_payload() {
+        let bytes = encode(&an_envelope(), MAILS[1], &Options::default());
+        for _ in 0..3 {
+            assert_eq!(encode(&an_envelope(), MAILS[1], &Options::default()), bytes);
+        }
+    }
+
+    #[test]
+    fn noise_is_stored_and_grows_by_two_bytes() {
+        for size in [0, 1, 100, 5000, 300_000] {
+            let body = noise(size);
+            let payload = encode(&[], &body, &Options::default());
+            assert!(payload.len() <= size + overhead(0), "{size}");
+            assert_eq!(decode(&payload, size, &Options::default()), Ok((Vec::new(), body)));
+        }
+    }
+
+    #[test]
+    fn long_bodies_of_many_blocks_come_back() {
+        for size in [130_000, 263_000, 1_100_000, 4_300_000] {
+            let body: Vec<u8> = MAILS.concat().iter().copied().cycle().take(size).collect();
+            let payload = encode(&an_envelope(), &body, &Options::default());
+            assert!(payload.len() < size / 10);
+            assert_eq!(decode(&payload, 5 * MIB, &Options::default()), Ok((an_envelope(), body)));
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_at_the_limit_and_not_before() {
+        let body = vec![b'a'; 3 * MIB];
+        let payload = encode(&[], &body, &Options::default());
+        assert!(payload.len() < 1000);
+        assert_eq!(
+            decode(&payload, 3 * MIB - 1, &Options::default()),
+            Err(DecodeError::TooLarge { max_bytes: 3 * MIB - 1 })
+        );
+        assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::TooLarge { max_bytes: MIB }));
+        assert!(decode(&payload, 3 * MIB, &Options::default()).is_ok());
+        let stored = encode_stored(&[], &body);
+        assert_eq!(decode(&stored, MIB, &Options::default()), Err(DecodeError::TooLarge { max_bytes: MIB }));
+    }
+
+    #[test]
+    fn what_is_unknown_is_named() {
+        let options = Options::default();
+        assert_eq!(decode(&[], MIB, &options), Err(DecodeError::Empty));
+        for codec in CODEC_ZSTD_BLOCK + 1..8 {
+            assert_eq!(decode(&[first_byte(codec, 0), 1, 2], MIB, &options), Err(DecodeError::UnknownCodec(codec)));
+        }
+        for codec in [CODEC_ZSTD, CODEC_ZSTD_BLOCK] {
+            assert_eq!(decode(&[first_byte(codec, 9), 1, 2], MIB, &options), Err(DecodeError::UnknownDictionary(9)));
+        }
+        assert_eq!(decode(&[first_byte(CODEC_STORED, 1), 0], MIB, &options), Err(DecodeError::UnknownDictionary(1)));
+        assert_eq!(
+            decode(&[first_byte(CODEC_STORED, 0), 9, 1], MIB, &options).map_err(|e| e.to_string()),
+            Err("the payload is damaged: the envelope is longer than the payload".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_dictionary_or_history_given_by_hand_is_asked_for_and_checked() {
+        let given =
+            Options { dictionary: Choice::Given(b"Subject: LOGREQ 240729ZAUG, Link on 5061.0 kHz"), history: &[] };
+        let payload = encode(&[], MAILS[0], &given);
+        assert_eq!(decode(&payload, MIB, &given), Ok((Vec::new(), MAILS[0].to_vec())));
+        assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherReference));
+        let other = Options { dictionary: Choice::Given(b"another"), history: &[] };
+        assert_eq!(decode(&payload, MIB, &other), Err(DecodeError::OtherReference));
+
+        let earlier = b"Quite unlike anything trained on: the xylophone fell into the quagmire, 17 oboes fled.\r\n";
+        let history = [MAILS[0], earlier];
+        let with_history = Options { dictionary: Choice::Newest, history: &history };
+        let reply = [b"> ".as_slice(), earlier].concat();
+        let payload = encode(&[], &reply, &with_history);
+        assert!(
+            payload.len() * 2 < encode(&[], &reply, &Options::default()).len(),
+            "quoting an earlier message is cheap"
+        );
+        assert_eq!(decode(&payload, MIB, &with_history), Ok((Vec::new(), reply)));
+        assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherReference));
+        let shorter = Options { dictionary: Choice::Newest, history: &history[..1] };
+        assert_eq!(decode(&payload, MIB, &shorter), Err(DecodeError::OtherReference));
+    }
+
+    #[test]
+    fn every_cut_of_a_payload_is_an_error() {
+        let payload = encode(&an_envelope(), MAILS[0], &Options::default());
+        for cut in 0..payload.len() {
+            assert!(decode(&payload[..cut], MIB, &Options::default()).is_err(), "cut at {cut}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_bytes_come_back(
+            envelope in proptest::collection::vec(any::<u8>(), 0..300),
+            body in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..3000),
+                "[a-c \r\n]{0,3000}".prop_map(String::into_bytes),
+                Just(MAILS[2].to_vec()),
+            ],
+            choice in 0..CHOICES.len(),
+            history in any::<bool>(),
+        ) {
+            let options = Options { dictionary: CHOICES[choice], history: if history { &MAILS } else { &[] } };
+            let payload = encode(&envelope, &body, &options);
+            prop_assert!(payload.len() <= envelope.len() + body.len() + overhead(envelope.len()));
+            prop_assert_eq!(decode(&payload, MIB, &options), Ok((envelope, body)));
+        }
+
+        #[test]
+        fn damaged_and_invented_payloads_never_panic_nor_exceed_the_limit(
+            noise in proptest::collection::vec(any::<u8>(), 0..300),
+            at in any::<prop::sample::Index>(),
+            with in any::<u8>(),
+        ) {
+            let mut payload = encode(&[], MAILS[0], &Options::default());
+            let at = at.index(payload.len());
+            payload[at] = with;
+            for bytes in [payload, noise] {
+                if let Ok((envelope, body)) = decode(&bytes, 4000, &Options::default()) {
+                    prop_assert!(envelope.len() + body.len() <= 4000);
+                }
+            }
+        }
+    }
+}

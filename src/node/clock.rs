@@ -1,0 +1,78 @@
+//! The one place where the machine's clocks are read.
+//!
+//! Monotonic time starts at zero with the node. Civil time is read afresh at every call, so that a step of the system clock
+//! reaches the switch as what it is; a demo runs both faster by the same factor.
+
+use std::sync::Arc;
+use std::time::{Instant as StdInstant, SystemTime, UNIX_EPOCH};
+
+use crate::time::{Duration, Instant, Now, Wall};
+
+/// A running clock; cheap to clone, shared by all of a node's drivers (and by the simulated modems of a demo).
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    start: StdInstant,
+    start_wall: Wall,
+    speed: f64,
+    trusted: bool,
+}
+
+impl Clock {
+    /// The machine's clock. `trusted` is an operator's word that civil time is right (A7).
+    pub fn real(trusted: bool) -> Self {
+        Self::scaled(1.0, trusted)
+    }
+
+    /// A clock that runs `speed` times as fast as the machine's; for demos and simulations only.
+    pub fn scaled(speed: f64, trusted: bool) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let start = StdInstant::now();
+        Self(Arc::new(Inner { start, start_wall: system_wall(), speed: speed.max(0.001), trusted }))
+    }
+
+    /// Monotonic time since the clock started.
+    pub fn at(&self) -> Instant {
+        let real = self.0.start.elapsed().as_nanos() as f64;
+        Instant((real * self.0.speed) as u64)
+    }
+
+    /// What a core is handed.
+    pub fn now(&self) -> Now {
+        let at = self.at();
+        let wall = if self.0.speed == 1.0 { system_wall() } else { self.0.start_wall.plus(at.since(Instant::ZERO)) };
+        Now { at, wall, set: self.0.trusted || kernel_synchronised() }
+    }
+
+    /// The real time until `deadline`, zero when it has passed.
+    pub fn real_until(&self, deadline: Instant) -> Duration {
+        deadline.since(self.at()).div_f64(self.0.speed)
+    }
+
+    /// The real time that a span of this clock takes.
+    pub fn real_span(&self, span: Duration) -> Duration {
+        span.div_f64(self.0.speed)
+    }
+}
+
+fn system_wall() -> Wall {
+    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    let now = SystemTime::now();
+    match now.duration_since(UNIX_EPOCH) {
+        Ok(d) => Wall(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)),
+        Err(e) => Wall(-i64::try_from(e.duration().as_millis()).unwrap_or(i64::MAX)),
+    }
+}
+
+/// Whether the kernel calls its clock synchronised (adjtimex, as set by timesyncd, chrony, ntpd or a GPS daemon).
+fn kernel_synchronised() -> bool {
+    #[expect(unsafe_code, reason = "plain data structure, read-only call; there is no safe wrapper")]
+    // SAFETY: `timex` is plain old data for which all zeros is valid, and modes = 0 makes the call read-only.
+    let (state, status) = unsafe {
+        let mut timex: libc::timex = core::mem::zeroed();
+        (libc::adjtimex(&mut timex), timex.status)
+    };
+    state >= 0 && state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0
+}

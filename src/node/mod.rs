@@ -1,0 +1,269 @@
+//! The driver of the real world: sockets, ttys, signals, threads and the machine's clock around one [`Switch`](crate::switch::Switch).
+//!
+//! ```text
+//! listeners --Ask--> +--------+ --Work::Store--> writer thread (redb, group commit)
+//! modems  --Event--> | switch | --Work::*------> pool (encode, decode, symbols, Maildir), tasks (SMTP, LMTP out)
+//! control --Request> | thread | --Emit, Act----> modem drivers
+//! Done    ---------> +--------+ --Answer, Reply> sessions, control clients
+//! ```
+//!
+//! It moves bytes and timers and decides nothing.
+
+pub mod clock;
+mod control;
+mod executor;
+mod forward;
+mod listen;
+mod modem;
+mod tls;
+mod writer;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{broadcast, watch};
+
+use crate::config::Plan;
+use crate::ops::{self, Request};
+use crate::queue::{Disk, Engine, Options, RealDisk};
+use crate::smtp::policy::Budget;
+use crate::switch::{Input, Switch};
+use crate::time::Duration;
+
+use clock::Clock;
+use executor::Executor;
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Listener names and the addresses they got.
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// Its control socket.
+    pub socket: PathBuf,
+    to: Sender<Input>,
+    stopping: watch::Sender<bool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Events a control client may fall behind before it is told that it missed some.
+const EVENT_BACKLOG: usize = 4096;
+/// How long a start waits for the store of a node that is still ending.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Opens the store, binds everything, starts the threads. On return mail is accepted. Must be called inside a tokio runtime.
+    pub async fn start(plan: Plan, clock: Clock) -> Result<Self, String> {
+        let plan = Arc::new(plan);
+        let disk: Arc<dyn Disk> = Arc::new(open_disk(&plan).await?);
+        let options = Options {
+            floor_bytes: plan.limits.disk_floor_bytes,
+            fresh_epoch: u32::from_ne_bytes(random()?),
+            ..Options::default()
+        };
+        let (engine, opened) = Engine::open(disk.clone(), options).map_err(|e| e.to_string())?;
+        for damaged in &opened.damaged {
+            tracing::error!(record = %damaged, "a stored record could not be read; it was set aside");
+        }
+        let snapshots = engine.snapshots();
+
+        let budget = Arc::new(Budget::new(plan.limits.in_flight_bytes));
+        let mut doors = Vec::new();
+        for listener in &plan.listeners {
+            doors.push(listen::Door::open(listener, &plan, &budget)?);
+        }
+        let listeners = doors.iter().map(|d| (d.name().to_owned(), d.address())).collect::<Vec<_>>();
+        let socket = control::bind(&plan.node.socket, plan.node.socket_mode).await?;
+
+        let (to, inputs) = mpsc::channel();
+        let (calls, writer_calls) = mpsc::channel();
+        let (stopping, stopped) = watch::channel(false);
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        let sessions = Arc::new(listen::Sessions::default());
+        let pending = Arc::new(control::Pending::default());
+
+        let shown: Vec<_> = listeners.iter().map(|(n, a)| (n.clone(), a.to_string())).collect();
+        let switch = Switch::new(clock.now(), plan.clone(), opened, shown, u64::from_ne_bytes(random()?));
+        let mut modems = std::collections::BTreeMap::new();
+        for bearer in &plan.bearers {
+            let Some(watch) = switch.epoch_watch(&bearer.id) else { continue };
+            let (orders, queue) = tokio::sync::mpsc::unbounded_channel();
+            modems.insert(bearer.id.clone(), orders);
+            tokio::spawn(modem::drive(modem::Port::of(bearer), clock.clone(), watch, queue, to.clone()));
+        }
+
+        let executor = Executor {
+            to: to.clone(),
+            calls,
+            modems,
+            sessions: sessions.clone(),
+            pending: pending.clone(),
+            events: events.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            maildirs: plan.local.maildir.clone(),
+            forwards: forward::Forwarder::new(&plan, clock.clone())?,
+            clock: clock.clone(),
+        };
+        let mut threads = Vec::new();
+        let done = to.clone();
+        threads.push(thread("aldis-store", move || writer::run(engine, &writer_calls, &done))?);
+        let driver = clock.clone();
+        threads.push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor))?);
+
+        let (reader_clock, readers) = (clock.clone(), snapshots.clone());
+        let desk = control::Desk {
+            to: to.clone(),
+            pending,
+            read: Arc::new(move |request| ops::read::answer(request, &snapshots)),
+            complete: Arc::new(move |request, response| match request {
+                Request::Status => {
+                    let free = disk.free_bytes().unwrap_or(0);
+                    ops::read::complete_status(response, &readers, free, reader_clock.now())
+                }
+                _ => response,
+            }),
+            events,
+        };
+        tokio::spawn(control::serve(socket, desk));
+        let house = Arc::new(listen::House::new(plan.clone(), clock, sessions, to.clone(), stopped));
+        for door in doors {
+            tokio::spawn(door.serve(house.clone()));
+        }
+        Ok(Self {
+            name: plan.node.name.to_string(),
+            listeners,
+            socket: plan.node.socket.clone(),
+            to,
+            stopping,
+            threads,
+        })
+    }
+
+    /// The line `aldis run` prints when everything is bound.
+    pub fn ready_line(&self) -> String {
+        let mut line = format!("ready node={}", self.name);
+        for (name, address) in &self.listeners {
+            line.push_str(&format!(" {name}={address}"));
+        }
+        line.push_str(&format!(" socket={}", self.socket.display()));
+        line
+    }
+
+    /// Stops cleanly: sessions are told 421, transmitters are unkeyed, what was promised is in the store.
+    pub async fn stop(mut self) {
+        let _ = self.stopping.send(true);
+        let _ = self.to.send(Input::Stop);
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads.into_iter().rev() {
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Runs one node until SIGTERM or SIGINT. Exit code 0 after a clean stop, 1 when it could not start.
+pub fn run(plan: Plan) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("aldis: cannot start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let code = runtime.block_on(async {
+        let clock = Clock::real(plan.node.clock_trusted);
+        let node = match Node::start(plan, clock).await {
+            Ok(node) => node,
+            Err(why) => {
+                eprintln!("aldis: cannot start: {why}");
+                return ExitCode::from(1);
+            }
+        };
+        println!("{}", node.ready_line());
+        wait_for_signal().await;
+        node.stop().await;
+        ExitCode::SUCCESS
+    });
+    // Tasks that still wait for a peer must not hold the exit.
+    runtime.shutdown_timeout(core::time::Duration::from_millis(500));
+    code
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("cannot listen for signals; stop with SIGKILL");
+        return core::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn run_switch(mut switch: Switch, inputs: &Receiver<Input>, clock: &Clock, executor: &Executor) {
+    loop {
+        let input = match switch.next_timeout() {
+            Some(deadline) => inputs.recv_timeout(clock.real_until(deadline)),
+            None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let now = clock.now();
+        match input {
+            Ok(Input::Stop) => {
+                switch.stop(now);
+                drain(&mut switch, executor);
+                return;
+            }
+            Ok(input) => switch.handle(now, input),
+            Err(RecvTimeoutError::Timeout) => switch.handle_timeout(now),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        drain(&mut switch, executor);
+    }
+}
+
+fn drain(switch: &mut Switch, executor: &Executor) {
+    while let Some(output) = switch.poll_output() {
+        executor.execute(output);
+    }
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, String> {
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+            // A core broke its own invariant: what is promised is in the store, and nothing may be guessed from here on.
+            eprintln!("aldis: internal error, stopping at once; the queue is safe and resumes at the next start");
+            std::process::abort();
+        }
+    };
+    std::thread::Builder::new().name(name.into()).spawn(guarded).map_err(|e| format!("cannot start a thread: {e}"))
+}
+
+async fn open_disk(plan: &Plan) -> Result<RealDisk, String> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match RealDisk::open(&plan.node.state_dir) {
+            Ok(disk) => return Ok(disk),
+            Err(error) if waited >= STORE_PATIENCE => return Err(error.to_string()),
+            Err(_) => {
+                let pause = Duration::from_millis(250);
+                tokio::time::sleep(pause).await;
+                waited += pause;
+            }
+        }
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| "the system has no random numbers".to_owned())?;
+    Ok(bytes)
+}

@@ -1,0 +1,189 @@
+//! Answers that only read the store: from a snapshot, on the asker's thread, never the switch's.
+
+use crate::mail::{Outcome, RecipientState, Source};
+use crate::ops::document::{
+    LevelStatus, QueueAction, QueueList, QueueMessage, QueueRecipient, QueueShow, Status, Track, TrackEvent,
+};
+use crate::queue::{MessageRecord, MessageState, Snapshot, Snapshots};
+use crate::time::{Now, Wall};
+
+use super::{Request, Response};
+
+/// Most messages one answer lists.
+const LIST_MAX: usize = 10_000;
+
+/// Answers a request that only reads; `None` for any other.
+pub fn answer(request: &Request, snapshots: &Snapshots) -> Option<Response> {
+    let reads = matches!(request, Request::QueueList { .. } | Request::QueueShow { .. } | Request::Track { .. });
+    if !reads {
+        return None;
+    }
+    let snapshot = match snapshots.take() {
+        Ok(snapshot) => snapshot,
+        Err(error) => return Some(Response::refused(error.to_string())),
+    };
+    let answered = match request {
+        Request::QueueList { precedence, held, limit } => {
+            let limit = (*limit).min(LIST_MAX);
+            let keep = |r: &MessageRecord| precedence.is_none_or(|p| r.precedence == p) && (!held || is_held(r));
+            snapshot.list(limit.saturating_add(1), keep).map(|mut records| {
+                let more = records.len() > limit;
+                records.truncate(limit);
+                let messages = records.iter().map(message).collect();
+                Response::done(&QueueList { schema: QueueList::SCHEMA.into(), messages, more })
+            })
+        }
+        Request::QueueShow { id } => snapshot.load(*id).map(|record| match record {
+            Some(record) => Response::done(&QueueShow {
+                schema: QueueShow::SCHEMA.into(),
+                message: message(&record),
+                source: source(&record.source),
+                envid: record.envelope.envid.clone(),
+            }),
+            None => Response::refused(format!("no message {id} at this node")),
+        }),
+        Request::Track { key } => track(&snapshot, key),
+        _ => return None,
+    };
+    Some(answered.unwrap_or_else(|error| Response::refused(error.to_string())))
+}
+
+fn track(snapshot: &Snapshot, key: &str) -> Result<Response, crate::queue::CommitError> {
+    // Newest last: the same Message-ID may have come by twice.
+    let Some(id) = snapshot.find(key)?.last().copied() else {
+        return Ok(Response::refused(format!("nothing here is known as {key}")));
+    };
+    let events = snapshot
+        .track(id)?
+        .into_iter()
+        .map(|e| TrackEvent {
+            at: e.at.rfc3339(),
+            event: e.event,
+            recipient: e.recipient,
+            bearer: e.bearer,
+            bytes_on_air: e.bytes_on_air,
+            air_s: e.air_s,
+            detail: e.detail,
+        })
+        .collect();
+    Ok(Response::done(&Track { schema: Track::SCHEMA.into(), id: id.to_string(), events }))
+}
+
+/// Fills in what of a status only the store knows.
+pub fn complete_status(response: Response, snapshots: &Snapshots, free_bytes: u64, now: Now) -> Response {
+    let Ok(mut status) = serde_json::from_value::<Status>(response.document.clone()) else { return response };
+    status.store.free_bytes = free_bytes;
+    match snapshots.take().and_then(|s| s.depth()) {
+        Ok(depth) => {
+            for level in crate::mail::Precedence::DESCENDING {
+                let (count, oldest) = depth[usize::from(level.rank())];
+                let oldest_s = oldest.map_or(0, |at| now.wall.since(at).as_secs());
+                status.queue.by_precedence.insert(level.name().to_owned(), LevelStatus { count, oldest_s });
+            }
+        }
+        Err(_) => status.store.healthy = false,
+    }
+    Response::done(&status)
+}
+
+/// The answer to an operator's action on a message.
+pub fn action(name: &str, record: &MessageRecord) -> Response {
+    Response::done(&QueueAction {
+        schema: QueueAction::SCHEMA.into(),
+        action: name.to_owned(),
+        message: message(record),
+    })
+}
+
+fn is_held(record: &MessageRecord) -> bool {
+    record.recipients.iter().any(|r| matches!(r.state, RecipientState::Held { .. }))
+}
+
+fn message(record: &MessageRecord) -> QueueMessage {
+    let shown = |(to, r): (&crate::mail::Recipient, &crate::queue::RecipientRecord)| {
+        let (state, bearer, next_at) = match &r.state {
+            RecipientState::Due { next_at } => ("due", None, Some(next_at.rfc3339())),
+            RecipientState::OnAir { bearer } => ("on-air", Some(bearer.to_string()), None),
+            RecipientState::Held { .. } => ("held", None, None),
+            RecipientState::Final { outcome, .. } => (outcome_word(outcome), None, None),
+        };
+        QueueRecipient {
+            address: to.address.to_string(),
+            state: state.to_owned(),
+            bearer,
+            attempts: r.attempts,
+            next_at,
+            last_error: r.last_error.clone(),
+        }
+    };
+    QueueMessage {
+        id: record.id.to_string(),
+        message_id: record.message_id.clone(),
+        sender: record.envelope.from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        recipients: record.envelope.recipients.iter().zip(&record.recipients).map(shown).collect(),
+        precedence: record.precedence.name().to_owned(),
+        mt_priority: record.envelope.mt_priority.map(crate::mail::MtPriority::get),
+        size_bytes: record.size_bytes,
+        state: state_word(record.state).to_owned(),
+        accepted: record.accepted.rfc3339(),
+        expires: expires(record.envelope.expires),
+        why: why(record),
+    }
+}
+
+fn expires(at: Wall) -> String {
+    if at == Wall::NEVER { String::new() } else { at.rfc3339() }
+}
+
+const fn state_word(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Checking => "checking",
+        MessageState::Queued => "queued",
+        MessageState::Held => "held",
+        MessageState::Done => "done",
+    }
+}
+
+const fn outcome_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Delivered { .. } => "delivered",
+        Outcome::Failed { .. } => "failed",
+        Outcome::Expired => "expired",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Unconfirmed => "unconfirmed",
+    }
+}
+
+/// What a message is waiting for, in words: the most pressing of its recipients speaks for it.
+fn why(record: &MessageRecord) -> String {
+    for r in &record.recipients {
+        if let RecipientState::Held { why } = &r.state {
+            return format!("held: {why}");
+        }
+    }
+    for r in &record.recipients {
+        match &r.state {
+            RecipientState::OnAir { bearer } => return format!("frozen for {bearer}, not yet confirmed"),
+            RecipientState::Due { next_at } => {
+                return match &r.last_error {
+                    Some(error) => format!("next attempt {}: {error}", next_at.dtg()),
+                    None => "waiting for its turn".to_owned(),
+                };
+            }
+            RecipientState::Held { .. } | RecipientState::Final { .. } => {}
+        }
+    }
+    "done".to_owned()
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::Smtp { listener, address, user } => {
+            let address = address.map(|a| format!(" {a}")).unwrap_or_default();
+            let user = user.as_ref().map(|u| format!(" as {u}")).unwrap_or_default();
+            format!("listener {listener}{address}{user}")
+        }
+        Source::Bearer { peer, transfer, .. } => format!("peer {peer}, transfer {transfer}"),
+        Source::Switch => "this switch".to_owned(),
+    }
+}

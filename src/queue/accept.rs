@@ -1,0 +1,731 @@
+//! The only way in: a [`Submission`] becomes a message, in one batch that either becomes durable whole or leaves no trace.
+//!
+//! The switch calls [`accept()`] for SMTP transactions, for payloads heard over the air and for its own reports alike, commits the
+//! batch, and only then promises anything (250, the bearer's acknowledgement). Clauses: link-rules A2, A3, A5, A7, A8, D6; RFC 6710
+//! and RFC 6758 (which number counts), RFC 6477 (MMHS), RFC 2852 (a deadline that returns shortens the life).
+
+use std::fmt;
+
+use super::dsn::{self, Action, Cause, Line, Report};
+use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
+use super::retry::{PEER_LIFETIME, Table};
+use super::store::{Batch, Change, Condition, Opened, SeenKey};
+use crate::mail::{
+    BodyRef, ByMode, Envelope, MessageId, MtPriority, Outcome, PeerName, Precedence, RecipientState, Source, Status,
+    Submission, header,
+};
+use crate::time::{Duration, Now, Wall};
+
+/// No message lives longer here, whatever it or its peer says: what a peer can make this node keep is bounded.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(90 * 86_400);
+/// Ids are reserved on disk this many at a time, ahead of use.
+pub const RESERVATION: u64 = 1024;
+/// Duplicate keys stay at least this long beyond the message (A3).
+const LEAST_SEEN_MARGIN: Duration = Duration::from_secs(86_400);
+
+/// What this node does with mail, as far as the queue is concerned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// Attempt, warning and expiry times.
+    pub retry: Table,
+    /// Level of a message that states none (D6: ROUTINE in shipped profiles).
+    pub default: Precedence,
+    /// Whether MMHS precedence fields count when nothing else states a precedence.
+    pub mmhs: bool,
+    /// How long finished messages stay for `track` and late acknowledgements, and duplicate keys beyond message expiry.
+    pub keep_done: Duration,
+}
+
+/// What the source of a submission may ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Authority {
+    /// Whether header fields that set precedence are believed.
+    pub trusted: bool,
+    /// Highest precedence honoured.
+    pub ceiling: Precedence,
+}
+
+/// What routing and policy say about one recipient at the moment of acceptance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// To be sent.
+    Due {
+        /// The next hop is a peer over the air, which may be silent for days.
+        over_air: bool,
+    },
+    /// Kept for an operator.
+    Held {
+        /// What the operator is told.
+        why: String,
+    },
+    /// Refused at once; the sender gets a report.
+    Fail {
+        /// Code of the report.
+        status: Status,
+        /// Its words.
+        text: String,
+    },
+}
+
+/// Which statement of precedence counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stated {
+    /// The MAIL parameter.
+    Parameter,
+    /// The MT-Priority field.
+    Field,
+    /// The MMHS precedence fields.
+    Mmhs,
+    /// None: the default of the profile.
+    Nothing,
+}
+
+/// The precedence chosen for a transaction; see [`choose`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// Level of service: the highest of the recipients'.
+    pub level: Precedence,
+    /// The number it carries on; `None` when nothing stated one.
+    pub mt_priority: Option<MtPriority>,
+    /// Per recipient, in envelope order. They differ only under MMHS.
+    pub recipients: Vec<Precedence>,
+    /// What counted.
+    pub stated: Stated,
+    /// The source asked for more than its ceiling (reply 2.3.6 with the new number first).
+    pub lowered: bool,
+}
+
+/// Chooses the precedence of a transaction that starts at this node: MAIL parameter, then exactly one valid MT-Priority field
+/// of a trusted source, then MMHS per recipient, then the default; never above the ceiling, and never rounding the number.
+pub fn choose(policy: &Policy, authority: Authority, envelope: &Envelope, body: &[u8]) -> Choice {
+    let count = envelope.recipients.len();
+    let field = || authority.trusted.then(|| header::mt_priority_field(body)).flatten().map(|n| (n, Stated::Field));
+    if let Some((number, stated)) = envelope.mt_priority.map(|n| (n, Stated::Parameter)).or_else(field) {
+        let granted = number.min(authority.ceiling.mt_priority());
+        return Choice {
+            level: granted.precedence(),
+            mt_priority: Some(granted),
+            recipients: vec![granted.precedence(); count],
+            stated,
+            lowered: granted < number,
+        };
+    }
+    if let Some(wanted) = policy.mmhs.then(|| mmhs_levels(policy, envelope, body)).flatten() {
+        let recipients: Vec<_> = wanted.iter().map(|level| (*level).min(authority.ceiling)).collect();
+        let level = recipients.iter().copied().max().unwrap_or(policy.default);
+        return Choice {
+            level,
+            mt_priority: Some(level.mt_priority()),
+            lowered: recipients != wanted,
+            recipients,
+            stated: Stated::Mmhs,
+        };
+    }
+    let level = policy.default.min(authority.ceiling);
+    Choice { level, mt_priority: None, recipients: vec![level; count], stated: Stated::Nothing, lowered: false }
+}
+
+/// To recipients have the primary precedence, all others the copy precedence or, without one, the primary.
+fn mmhs_levels(policy: &Policy, envelope: &Envelope, body: &[u8]) -> Option<Vec<Precedence>> {
+    let primary = header::mmhs_primary_precedence(body).map(header::MmhsPrecedence::level);
+    let copy = header::mmhs_copy_precedence(body).map(header::MmhsPrecedence::level).or(primary)?;
+    let action = header::recipients_in(body, "To");
+    Some(
+        envelope
+            .recipients
+            .iter()
+            .map(
+                |r| {
+                    if action.contains(&header::canonical(&r.address)) {
+                        primary.unwrap_or(policy.default)
+                    } else {
+                        copy
+                    }
+                },
+            )
+            .collect(),
+    )
+}
+
+/// When a message accepted at `accepted` ceases to be worth sending. What the message states (`stated`, or a deadline that
+/// returns) holds in both directions; without a statement the table does, and at least [`PEER_LIFETIME`] over the air (A5).
+pub fn lifetime(policy: &Policy, level: Precedence, over_air: bool, envelope: &Envelope, accepted: Wall) -> Wall {
+    let returns = envelope.deliver_by.filter(|by| by.mode == ByMode::Return).map_or(Wall::NEVER, |by| by.deadline);
+    let stated = envelope.expires.min(returns);
+    if stated != Wall::NEVER {
+        return stated.min(accepted.plus(LONGEST_LIFE));
+    }
+    let table = policy.retry.level(level).expire;
+    accepted.plus(if over_air { table.max(PEER_LIFETIME) } else { table })
+}
+
+/// Whether a message that came over the air has been at `own` before: its hop trace (nodes that forwarded it, this visit not
+/// included) names this node. Such a recipient fails with 5.4.6 (A8).
+pub fn seen_twice(trace: &[PeerName], own: &PeerName) -> bool {
+    trace.contains(own)
+}
+
+/// What a new message gives the switch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Accepted {
+    /// Its id.
+    pub id: MessageId,
+    /// It, for the scheduler, once the batch is durable.
+    pub record: MessageRecord,
+    /// To commit. [`Conflict`](super::CommitError::Conflict) means this transfer was accepted before: answer as if accepted, keep nothing.
+    pub batch: Batch,
+    /// What its sender must be told at once. Build it and [`append`](Batch::append) its batch to this one.
+    pub report: Option<Report>,
+}
+
+/// A submission that cannot become a message: a fault of the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotAMessage {
+    /// It has no recipients.
+    NoRecipients,
+    /// There is not one decision per recipient.
+    Undecided,
+}
+
+impl fmt::Display for NotAMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRecipients => "a submission needs recipients",
+            Self::Undecided => "a submission needs one decision per recipient",
+        })
+    }
+}
+
+impl std::error::Error for NotAMessage {}
+
+/// Turns a submission into a message. `decisions` stand in envelope order.
+///
+/// Mail from the LAN gets its precedence by [`choose`] and its expiry by [`lifetime`]. Mail from a peer or from this switch keeps
+/// the precedence it came with; a peer's absolute expiry holds here too. While the clock is not set (A7) a life that nobody
+/// stated is left open; [`outcome::wake`](super::outcome::wake) dates the message once the clock is.
+pub fn accept(
+    now: Now,
+    policy: &Policy,
+    authority: Authority,
+    ids: &mut Ids,
+    submission: Submission,
+    decisions: Vec<Decision>,
+) -> Result<Accepted, NotAMessage> {
+    let Submission { mut envelope, mut precedence, source, body } = submission;
+    if envelope.recipients.is_empty() {
+        return Err(NotAMessage::NoRecipients);
+    }
+    if decisions.len() != envelope.recipients.len() {
+        return Err(NotAMessage::Undecided);
+    }
+    let over_air = decisions.iter().any(|d| matches!(d, Decision::Due { over_air: true }));
+    match source {
+        Source::Smtp { .. } => {
+            let choice = choose(policy, authority, &envelope, &body);
+            precedence = choice.level;
+            envelope.mt_priority = choice.mt_priority;
+            if now.set {
+                envelope.expires = lifetime(policy, precedence, over_air, &envelope, now.wall);
+            }
+        }
+        Source::Switch if now.set => {
+            envelope.expires = lifetime(policy, precedence, over_air, &envelope, now.wall);
+        }
+        Source::Bearer { .. } if now.set => envelope.expires = envelope.expires.min(now.wall.plus(LONGEST_LIFE)),
+        Source::Switch | Source::Bearer { .. } => {}
+    }
+
+    let mut batch = Batch::default();
+    if let Source::Bearer { transfer, .. } = &source {
+        let key = SeenKey::Transfer(transfer.clone());
+        let until = envelope.expires.max(now.wall).plus(policy.keep_done.max(LEAST_SEEN_MARGIN));
+        batch.conditions.push(Condition::SeenAbsent(key.clone()));
+        batch.changes.push(Change::Seen(key, until));
+    }
+
+    let (id, body_ref) = (ids.message(), ids.body());
+    batch.changes.extend(ids.cover());
+    let recipients: Vec<_> = decisions.into_iter().map(|d| recipient(now, body_ref, d)).collect();
+    let mut record = MessageRecord {
+        id,
+        parent: None,
+        precedence,
+        source,
+        state: MessageState::Queued,
+        recipients,
+        message_id: header::message_id(&body),
+        size_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
+        accepted: now.wall,
+        lease: None,
+        envelope,
+    };
+    record.state = state_of(&record);
+    let report = Report::about(&record, refusals(now, &record));
+    if record.state != MessageState::Done {
+        batch.changes.push(Change::Body(body_ref, body));
+    }
+    batch.changes.push(Change::Message(Box::new(record.clone())));
+    batch.changes.push(Change::Track(id, accepted_line(now, &record)));
+    Ok(Accepted { id, record, batch, report })
+}
+
+fn recipient(now: Now, body: BodyRef, decision: Decision) -> RecipientRecord {
+    let state = match decision {
+        Decision::Due { .. } => RecipientState::Due { next_at: now.wall },
+        Decision::Held { why } => RecipientState::Held { why },
+        Decision::Fail { status, text } => {
+            RecipientState::Final { outcome: Outcome::Failed { status, diagnostic: text }, at: now.wall }
+        }
+    };
+    RecipientRecord { state, body, attempts: 0, last_error: None, delay_reported: false }
+}
+
+fn refusals(now: Now, record: &MessageRecord) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (to, r) in record.envelope.recipients.iter().zip(&record.recipients) {
+        let RecipientState::Final { outcome: Outcome::Failed { status, diagnostic }, .. } = &r.state else { continue };
+        if dsn::wants(to.notify, Action::Failed) {
+            lines.push(Line {
+                address: to.address.clone(),
+                orcpt: to.orcpt.clone(),
+                action: Action::Failed,
+                cause: Cause::Refused,
+                status: *status,
+                remote: None,
+                diagnostic: Some(diagnostic.clone()),
+                last_attempt: Some(now.wall),
+                retry_until: None,
+            });
+        }
+    }
+    lines
+}
+
+fn accepted_line(now: Now, record: &MessageRecord) -> TrackEntry {
+    let from = match &record.source {
+        Source::Smtp { listener, .. } => format!("from listener {listener}"),
+        Source::Bearer { peer, transfer, .. } => format!("from peer {peer}, transfer {transfer}"),
+        Source::Switch => "report of this switch".to_string(),
+    };
+    TrackEntry {
+        at: now.wall,
+        event: "accepted".to_string(),
+        recipient: None,
+        bearer: None,
+        bytes_on_air: 0,
+        air_s: 0.0,
+        detail: Some(format!("{from}, {}", record.precedence)),
+    }
+}
+
+/// The state that follows from the recipients' (the table in [`crate::queue`]).
+pub(super) fn state_of(record: &MessageRecord) -> MessageState {
+    let mut held = false;
+    for r in &record.recipients {
+        match r.state {
+            RecipientState::Due { .. } | RecipientState::OnAir { .. } => return MessageState::Queued,
+            RecipientState::Held { .. } => held = true,
+            RecipientState::Final { .. } => {}
+        }
+    }
+    if held { MessageState::Held } else { MessageState::Done }
+}
+
+impl Batch {
+    /// Adds another batch, so that both become durable together or not at all.
+    pub fn append(&mut self, other: Self) {
+        self.conditions.extend(other.conditions);
+        self.changes.extend(other.changes);
+    }
+}
+
+/// Allocator of message ids, body refs and transfer counters: never the same twice, whatever is lost.
+///
+/// A batch that uses an id above the durable reservation carries the next reservation itself ([`Ids::cover`]), so no order of
+/// commits, conflicts and crashes lets an id exist durably above its reservation; after a restart counting goes on above it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ids {
+    next: Counters,
+    durable: Counters,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Counters {
+    message: u64,
+    body: u64,
+    transfer: u64,
+}
+
+impl Counters {
+    /// The value of the setting: a version octet and three big-endian numbers.
+    fn encode(self) -> Vec<u8> {
+        let mut out = vec![1];
+        for n in [self.message, self.body, self.transfer] {
+            out.extend_from_slice(&n.to_be_bytes());
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first()?;
+        let (numbers, []) = rest.as_chunks::<8>() else { return None };
+        let [message, body, transfer] = numbers else { return None };
+        (*version == 1).then(|| Self {
+            message: u64::from_be_bytes(*message),
+            body: u64::from_be_bytes(*body),
+            transfer: u64::from_be_bytes(*transfer),
+        })
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            message: self.message.max(other.message),
+            body: self.body.max(other.body),
+            transfer: self.transfer.max(other.transfer),
+        }
+    }
+}
+
+impl Ids {
+    /// Name of the setting that holds the reservation.
+    pub const SETTING: &str = "ids.reserved";
+
+    /// Starts above everything an earlier run may have used. The reservation counts, and so does what the store holds, should
+    /// the setting be damaged.
+    pub fn open(opened: &Opened) -> Self {
+        let reserved = opened
+            .settings
+            .iter()
+            .find(|(name, _)| name == Self::SETTING)
+            .and_then(|(_, value)| Counters::decode(value))
+            .unwrap_or(Counters { message: 1, body: 1, transfer: 0 });
+        let stored = Counters {
+            message: opened.next_message,
+            body: opened.next_body,
+            transfer: opened
+                .transfers
+                .iter()
+                .filter(|t| t.id.epoch == opened.epoch)
+                .map(|t| u64::from(t.id.counter) + 1)
+                .max()
+                .unwrap_or(0),
+        };
+        let mut start = reserved.max(stored);
+        if opened.fresh {
+            start.transfer = 0; // another epoch, so other ids
+        }
+        Self { next: start, durable: start }
+    }
+
+    /// The id the next [`accept()`] will give, for the trace field that is written first.
+    pub const fn upcoming(&self) -> MessageId {
+        MessageId(self.next.message)
+    }
+
+    /// A new message id. The batch that uses it must take [`Ids::cover`] along.
+    pub const fn message(&mut self) -> MessageId {
+        self.next.message += 1;
+        MessageId(self.next.message - 1)
+    }
+
+    /// The id the next message will get: its trace field names it.
+    pub const fn peek_message(&self) -> MessageId {
+        MessageId(self.next.message)
+    }
+
+    /// A new body ref. The batch that uses it must take [`Ids::cover`] along.
+    pub const fn body(&mut self) -> BodyRef {
+        self.next.body += 1;
+        BodyRef(self.next.body - 1)
+    }
+
+    /// A new transfer counter; `None` when this epoch has used them all and the store needs a new epoch.
+    /// The batch that uses it must take [`Ids::cover`] along.
+    pub fn transfer(&mut self) -> Option<u32> {
+        let counter = u32::try_from(self.next.transfer).ok()?;
+        self.next.transfer += 1;
+        Some(counter)
+    }
+
+    /// The reservation this batch must carry, if the ids taken so far go beyond the durable one.
+    #[must_use]
+    pub fn cover(&self) -> Option<Change> {
+        let covered = self.durable.max(self.next) == self.durable;
+        (!covered).then(|| {
+            let ahead = Counters {
+                message: self.next.message + RESERVATION,
+                body: self.next.body + RESERVATION,
+                transfer: self.next.transfer + RESERVATION,
+            };
+            Change::Setting(Self::SETTING.to_string(), Some(ahead.encode()))
+        })
+    }
+
+    /// Tells that a batch has become durable. Left out, every later batch carries a reservation: correct, only larger.
+    pub fn committed(&mut self, batch: &Batch) {
+        for change in &batch.changes {
+            if let Change::Setting(name, Some(value)) = change
+                && name == Self::SETTING
+                && let Some(reserved) = Counters::decode(value)
+            {
+                self.durable = self.durable.max(reserved);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{BodyKind, DeliverBy, Mailbox, Notify, Recipient, TransferId};
+    use crate::time::Instant;
+
+    const ANY: Authority = Authority { trusted: true, ceiling: Precedence::Override };
+    const CAPPED: Authority = Authority { trusted: false, ceiling: Precedence::Routine };
+
+    #[test]
+    fn the_parameter_wins_over_the_field_and_the_field_over_mmhs() {
+        let body = b"MT-Priority: 3\r\nMMHS-Primary-Precedence: 5\r\nTo: a@x.example\r\n\r\n";
+        let mut e = envelope(&["a@x.example"]);
+        e.mt_priority = MtPriority::new(-1);
+        let c = choose(&policy(), ANY, &e, body);
+        assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Parameter, MtPriority::new(-1), Precedence::Priority));
+        e.mt_priority = None;
+        let c = choose(&policy(), ANY, &e, body);
+        assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Field, MtPriority::new(3), Precedence::Flash));
+        let untrusted = Authority { trusted: false, ..ANY };
+        let c = choose(&policy(), untrusted, &e, body);
+        assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Mmhs, MtPriority::new(6), Precedence::Override));
+        let c = choose(&policy(), ANY, &e, b"Subject: x\r\n\r\n");
+        assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Nothing, None, Precedence::Routine));
+    }
+
+    #[test]
+    fn mmhs_precedence_is_per_recipient() {
+        let body = b"To: REDBASE <cdr@redbase.example>\r\nCc: info@redbase.example\r\nMMHS-Primary-Precedence: 3 (immediate)\r\nMMHS-Copy-Precedence: routine\r\n\r\n";
+        let e = envelope(&["cdr@REDBASE.example", "info@redbase.example", "blind@redbase.example"]);
+        let c = choose(&policy(), ANY, &e, body);
+        assert_eq!(c.recipients, [Precedence::Immediate, Precedence::Routine, Precedence::Routine]);
+        assert_eq!((c.level, c.mt_priority), (Precedence::Immediate, MtPriority::new(2)));
+        let primary_only = b"To: cdr@redbase.example\r\nMMHS-Primary-Precedence: FLASH\r\n\r\n";
+        assert_eq!(choose(&policy(), ANY, &e, primary_only).recipients, [Precedence::Flash; 3]);
+        let off = Policy { mmhs: false, ..policy() };
+        assert_eq!(choose(&off, ANY, &e, body).level, Precedence::Routine);
+    }
+
+    #[test]
+    fn nobody_gets_more_than_the_ceiling_and_no_number_is_rounded() {
+        for (ceiling, asked, granted, lowered) in [
+            (Precedence::Priority, 4, 0, true),
+            (Precedence::Routine, 6, -2, true),
+            (Precedence::Routine, -3, -3, false),
+            (Precedence::Flash, 3, 3, false),
+            (Precedence::Flash, 5, 4, true),
+            (Precedence::Override, 6, 6, false),
+            (Precedence::Routine, -9, -9, false),
+        ] {
+            let mut e = envelope(&["a@x.example"]);
+            e.mt_priority = MtPriority::new(asked);
+            let c = choose(&policy(), Authority { trusted: false, ceiling }, &e, b"");
+            assert_eq!((c.mt_priority, c.lowered), (MtPriority::new(granted), lowered), "{ceiling} {asked}");
+        }
+        let c = choose(&policy(), CAPPED, &envelope(&["a@x.example"]), b"MMHS-Primary-Precedence: 4\r\n\r\n");
+        assert_eq!((c.level, c.mt_priority, c.lowered), (Precedence::Routine, MtPriority::new(-2), true));
+    }
+
+    #[test]
+    fn one_batch_holds_body_message_reservation_and_history() {
+        let mut ids = Ids::open(&Opened::default());
+        let a = take(&mut ids, smtp(envelope(&["a@x.example"])), vec![Decision::Due { over_air: false }]);
+        let kinds: Vec<_> = a.batch.changes.iter().map(kind).collect();
+        assert_eq!(kinds, ["setting", "body", "message", "track"]);
+        assert!(a.batch.conditions.is_empty());
+        assert_eq!(a.record.state, MessageState::Queued);
+        assert_eq!(a.record.message_id.as_deref(), Some("<1@x>"));
+        assert_eq!(a.record.envelope.expires, T0.plus(Duration::from_secs(5 * 86_400)));
+        ids.committed(&a.batch);
+        let b = take(&mut ids, smtp(envelope(&["a@x.example"])), vec![Decision::Due { over_air: false }]);
+        assert_eq!(b.batch.changes.iter().map(kind).collect::<Vec<_>>(), ["body", "message", "track"]);
+        assert!(b.id > a.id);
+    }
+
+    #[test]
+    fn lives_follow_the_table_the_air_and_what_the_message_asked() {
+        let hours = |level, over_air, by: Option<(i64, ByMode)>, expires: Option<i64>| {
+            let mut e = envelope(&["a@x.example"]);
+            e.expires = expires.map_or(Wall::NEVER, |h| T0.plus(Duration::from_secs(h as u64 * 3600)));
+            e.deliver_by = by.map(|(h, mode)| DeliverBy {
+                deadline: T0.plus(Duration::from_secs(h as u64 * 3600)),
+                mode,
+                trace: false,
+            });
+            lifetime(&policy(), level, over_air, &e, T0).since(T0).as_secs() / 3600
+        };
+        assert_eq!(hours(Precedence::Flash, false, None, None), 6);
+        assert_eq!(hours(Precedence::Flash, true, None, None), 120, "a silent peer gets five days");
+        assert_eq!(hours(Precedence::Deferred, true, None, None), 168);
+        assert_eq!(hours(Precedence::Flash, true, Some((2, ByMode::Return)), None), 2);
+        assert_eq!(hours(Precedence::Flash, false, Some((12, ByMode::Return)), None), 12, "precedence never shortens");
+        assert_eq!(hours(Precedence::Flash, true, Some((2, ByMode::Notify)), None), 120);
+        assert_eq!(hours(Precedence::Routine, true, None, Some(3)), 3);
+        assert_eq!(hours(Precedence::Routine, true, Some((9, ByMode::Return)), Some(7)), 7);
+        assert_eq!(hours(Precedence::Routine, true, None, Some(24 * 365)), 24 * 90);
+    }
+
+    #[test]
+    fn a_transfer_is_remembered_longer_than_its_message_lives() {
+        let mut ids = Ids::open(&Opened::default());
+        let mut e = envelope(&["a@x.example"]);
+        e.expires = T0.plus(Duration::from_secs(86_400));
+        e.mt_priority = MtPriority::new(3);
+        let a = take(&mut ids, heard(e.clone()), vec![Decision::Due { over_air: false }]);
+        let key = SeenKey::Transfer(transfer());
+        assert_eq!(a.batch.conditions, [Condition::SeenAbsent(key.clone())]);
+        let until = a.batch.changes.iter().find_map(|c| match c {
+            Change::Seen(k, until) if *k == key => Some(*until),
+            _ => None,
+        });
+        assert!(until.is_some_and(|u| u >= e.expires.plus(Duration::from_secs(86_400))));
+        assert_eq!(a.record.envelope.expires, e.expires, "a peer's absolute expiry holds");
+        assert_eq!(a.record.envelope.mt_priority, MtPriority::new(3));
+        assert_eq!(a.record.precedence, Precedence::Immediate, "the level it travelled with");
+    }
+
+    #[test]
+    fn without_a_clock_no_life_is_made_up() {
+        let unset = Now { set: false, wall: Wall::from_seconds(60), ..NOW };
+        let mut ids = Ids::open(&Opened::default());
+        let s = smtp(envelope(&["a@x.example"]));
+        let a = accept(unset, &policy(), ANY, &mut ids, s, vec![Decision::Due { over_air: true }]).expect("accepted");
+        assert_eq!(a.record.envelope.expires, Wall::NEVER);
+        let mut e = envelope(&["a@x.example"]);
+        e.expires = T0;
+        let a = accept(unset, &policy(), ANY, &mut ids, heard(e), vec![Decision::Due { over_air: true }]).expect("ok");
+        assert_eq!(a.record.envelope.expires, T0);
+    }
+
+    #[test]
+    fn refused_recipients_are_reported_and_held_ones_wait() {
+        let mut ids = Ids::open(&Opened::default());
+        let fail = || Decision::Fail { status: Status(5, 4, 6), text: "routing loop".into() };
+        let mut e = envelope(&["a@x.example", "b@x.example", "c@x.example"]);
+        e.recipients[2].notify = Some(Notify::NEVER);
+        let held = Decision::Held { why: "no route".into() };
+        let a = take(&mut ids, smtp(e.clone()), vec![fail(), held, fail()]);
+        assert_eq!(a.record.state, MessageState::Held);
+        let report = a.report.expect("a report");
+        assert_eq!(report.lines.len(), 1);
+        assert_eq!((report.lines[0].status, report.to.as_str()), (Status(5, 4, 6), "ops@ship.example"));
+
+        let all = take(&mut ids, smtp(e.clone()), vec![fail(), fail(), fail()]);
+        assert_eq!(all.record.state, MessageState::Done);
+        assert!(!all.batch.changes.iter().any(|c| kind(c) == "body"), "nothing refers to the body");
+
+        e.from = None;
+        assert_eq!(take(&mut ids, smtp(e), vec![fail(), fail(), fail()]).report, None, "never about <>");
+    }
+
+    #[test]
+    fn a_submission_must_be_whole() {
+        let mut ids = Ids::open(&Opened::default());
+        let none = accept(NOW, &policy(), ANY, &mut ids, smtp(envelope(&[])), vec![]);
+        assert_eq!(none.err(), Some(NotAMessage::NoRecipients));
+        let undecided = accept(NOW, &policy(), ANY, &mut ids, smtp(envelope(&["a@x.example"])), vec![]);
+        assert_eq!(undecided.err(), Some(NotAMessage::Undecided));
+    }
+
+    #[test]
+    fn ids_start_above_the_reservation_after_a_restart() {
+        let mut ids = Ids::open(&Opened::default());
+        let first = ids.message();
+        let cover = ids.cover().expect("a reservation");
+        let Change::Setting(name, Some(value)) = cover.clone() else { panic!("a setting") };
+        ids.committed(&Batch { conditions: vec![], changes: vec![cover] });
+        let mut last = first;
+        for _ in 0..RESERVATION {
+            last = ids.message();
+        }
+        assert_eq!(ids.cover(), None, "all of a reservation is usable");
+        let opened = Opened { settings: vec![(name, value)], ..Opened::default() };
+        assert!(Ids::open(&opened).message() > last);
+        ids.message();
+        assert!(ids.cover().is_some());
+        let damaged = Opened { settings: vec![(Ids::SETTING.into(), vec![9])], next_message: 77, ..Opened::default() };
+        assert_eq!(Ids::open(&damaged).message(), MessageId(77));
+    }
+
+    #[test]
+    fn transfer_counters_end_with_their_epoch() {
+        let setting = Counters { message: 1, body: 1, transfer: u64::from(u32::MAX) }.encode();
+        let mut ids = Ids::open(&Opened { settings: vec![(Ids::SETTING.into(), setting)], ..Opened::default() });
+        assert_eq!(ids.transfer(), Some(u32::MAX));
+        assert_eq!(ids.transfer(), None);
+    }
+
+    #[test]
+    fn a_message_that_was_here_before_is_recognised() {
+        let trace: Vec<PeerName> = ["ship", "shore"].map(PeerName::from).into();
+        assert!(seen_twice(&trace, &"ship".into()));
+        assert!(!seen_twice(&trace, &"sub".into()));
+    }
+
+    const T0: Wall = Wall::from_seconds(1_795_431_600);
+    const NOW: Now = Now { at: Instant::ZERO, wall: T0, set: true };
+
+    fn policy() -> Policy {
+        Policy {
+            retry: Table::shipped(),
+            default: Precedence::Routine,
+            mmhs: true,
+            keep_done: Duration::from_secs(7 * 86_400),
+        }
+    }
+
+    fn envelope(to: &[&str]) -> Envelope {
+        Envelope {
+            from: Some(Mailbox::new("ops@ship.example")),
+            recipients: to.iter().map(|a| Recipient::plain(Mailbox::new(*a))).collect(),
+            envid: None,
+            ret: None,
+            mt_priority: None,
+            body: BodyKind::SevenBit,
+            smtputf8: false,
+            deliver_by: None,
+            expires: Wall::NEVER,
+        }
+    }
+
+    fn smtp(envelope: Envelope) -> Submission {
+        let source = Source::Smtp { listener: "relay".into(), address: None, user: None };
+        Submission { envelope, precedence: Precedence::Deferred, source, body: b"Message-ID: <1@x>\r\n\r\n"[..].into() }
+    }
+
+    fn transfer() -> TransferId {
+        TransferId { origin: "shore".into(), epoch: 7, counter: 3 }
+    }
+
+    fn heard(envelope: Envelope) -> Submission {
+        let source = Source::Bearer { peer: "shore".into(), transfer: transfer(), hops: Vec::new() };
+        Submission { source, precedence: Precedence::Immediate, ..smtp(envelope) }
+    }
+
+    fn take(ids: &mut Ids, submission: Submission, decisions: Vec<Decision>) -> Accepted {
+        accept(NOW, &policy(), ANY, ids, submission, decisions).expect("accepted")
+    }
+
+    fn kind(change: &Change) -> &'static str {
+        match change {
+            Change::Body(..) => "body",
+            Change::DropBody(_) => "drop body",
+            Change::Message(_) => "message",
+            Change::DropMessage(_) => "drop message",
+            Change::Seen(..) => "seen",
+            Change::Transfer(_) => "transfer",
+            Change::DropTransfer(_) => "drop transfer",
+            Change::Link(..) => "link",
+            Change::Setting(..) => "setting",
+            Change::Track(..) => "track",
+            Change::Purge { .. } => "purge",
+        }
+    }
+}

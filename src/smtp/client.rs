@@ -1,0 +1,1374 @@
+//! The client side: hands one message after another to an SMTP or LMTP next hop.
+//!
+//! A delivery task makes a [`Session`], calls [`Session::deliver`], drives it like any core, and gets one [`Event::Done`] per message
+//! with a result for each recipient. Then it may deliver again on the same connection or [`Session::quit`]. Nothing is sent onward
+//! that could be read as something else: addresses are checked again, every leading dot is stuffed, line ends are CRLF.
+//!
+//! RFC 5321, 2033 (LMTP), 2920, 3207, 3461, 6152, 6531, 6710 with 6758, 2852. Timeouts: RFC 5321 4.5.3.2.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::reply::Reader;
+use super::{Reply, command, header, seven_bit, trace};
+use crate::mail::{BodyKind, ByMode, DeliverBy, Envelope, Mailbox, Notify, Recipient, Ret, Status};
+use crate::time::{Duration, Instant};
+
+/// Commands in flight at once; keeps both sides' buffers from filling up against each other.
+const WINDOW: usize = 64;
+/// Content goes out in blocks of this size.
+const BLOCK: usize = 64 << 10;
+
+/// What the next hop speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// SMTP
+    Smtp,
+    /// LMTP (RFC 2033): a reply per recipient after the content.
+    Lmtp,
+}
+
+/// How long to wait for what (RFC 5321 4.5.3.2). Slow links multiply them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// The greeting.
+    pub greeting: Duration,
+    /// EHLO, HELO, LHLO and STARTTLS.
+    pub hello: Duration,
+    /// MAIL and RSET.
+    pub mail: Duration,
+    /// RCPT
+    pub rcpt: Duration,
+    /// The 354.
+    pub data_start: Duration,
+    /// One block of content; the driver bounds each write with it, the session bounds their sum.
+    pub data_block: Duration,
+    /// The reply to the final dot.
+    pub data_end: Duration,
+    /// The 221.
+    pub quit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |m: u64| Duration::from_secs(m * 60);
+        Self {
+            greeting: minutes(5),
+            hello: minutes(5),
+            mail: minutes(5),
+            rcpt: minutes(5),
+            data_start: minutes(2),
+            data_block: minutes(3),
+            data_end: minutes(10),
+            quit: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How to speak to one next hop.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Our name in EHLO.
+    pub hello: String,
+    /// SMTP or LMTP.
+    pub dialect: Dialect,
+    /// Use STARTTLS where it is offered. After a failed handshake the driver connects again with this off.
+    pub starttls: bool,
+    /// Timeouts.
+    pub timeouts: Timeouts,
+}
+
+impl Config {
+    /// The usual settings.
+    pub fn new(hello: impl Into<String>, dialect: Dialect) -> Self {
+        Self { hello: hello.into(), dialect, starttls: dialect == Dialect::Smtp, timeouts: Timeouts::default() }
+    }
+}
+
+/// One message for this hop.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// The envelope with the recipients that go this way.
+    pub envelope: Envelope,
+    /// The content, Received field on top, CRLF line ends, no dot stuffing.
+    pub body: Arc<[u8]>,
+    /// Seconds until `envelope.deliver_by`, as the clock says now; negative when it passed.
+    pub by_seconds: Option<i64>,
+}
+
+/// What became of one recipient.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RecipientResult {
+    /// The hop took responsibility.
+    Delivered {
+        /// Its words.
+        reply: String,
+    },
+    /// Try again later.
+    Temporary {
+        /// Why.
+        status: Status,
+        /// The hop's words, or ours.
+        text: String,
+    },
+    /// Never.
+    Permanent {
+        /// Why.
+        status: Status,
+        /// The hop's words, or ours.
+        text: String,
+    },
+}
+
+/// What became of one delivery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// One result per recipient, in the order of the envelope.
+    pub results: Vec<RecipientResult>,
+    /// The hop does DSN: it reports further by itself.
+    pub dsn: bool,
+    /// TLS was on.
+    pub tls: bool,
+    /// The hop got as far as hearing about this message. While false another host of the same destination may be tried,
+    /// whatever the results say.
+    pub reached: bool,
+}
+
+/// What a session tells its driver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Event {
+    /// Begin the TLS handshake now; go on with [`Session::handle_tls_started`].
+    StartTls,
+    /// The message given to [`Session::deliver`] is settled.
+    Done(Report),
+    /// Close the connection once everything is written. An unsettled delivery was reported before.
+    Close,
+}
+
+/// What the hop's EHLO offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extensions {
+    /// PIPELINING
+    pub pipelining: bool,
+    /// 8BITMIME
+    pub eight_bit_mime: bool,
+    /// SMTPUTF8
+    pub smtputf8: bool,
+    /// DSN
+    pub dsn: bool,
+    /// STARTTLS
+    pub starttls: bool,
+    /// MT-PRIORITY
+    pub mt_priority: bool,
+    /// SIZE was offered.
+    pub size: bool,
+    /// The largest message, when SIZE names one.
+    pub size_limit: Option<u64>,
+    /// DELIVERBY with its least number of seconds for mode R.
+    pub deliver_by: Option<u32>,
+}
+
+impl Extensions {
+    fn parse(reply: &Reply) -> Self {
+        let mut out = Self::default();
+        for line in reply.lines.iter().skip(1) {
+            let mut words = line.split_ascii_whitespace();
+            let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
+            let value = words.next();
+            match keyword.as_str() {
+                "PIPELINING" => out.pipelining = true,
+                "8BITMIME" => out.eight_bit_mime = true,
+                "SMTPUTF8" => out.smtputf8 = true,
+                "DSN" => out.dsn = true,
+                "STARTTLS" => out.starttls = true,
+                "MT-PRIORITY" => out.mt_priority = true,
+                "SIZE" => {
+                    out.size = true;
+                    out.size_limit = value.and_then(|v| v.parse().ok()).filter(|n| *n > 0);
+                }
+                "DELIVERBY" => out.deliver_by = Some(value.and_then(|v| v.parse().ok()).unwrap_or(0)),
+                _ => {}
+            }
+        }
+        out
+    }
+}
+
+/// The client side of one connection.
+#[derive(Debug)]
+pub struct Session {
+    config: Arc<Config>,
+    state: State,
+    tls: bool,
+    offered: Extensions,
+    reader: Reader,
+    job: Option<Job>,
+    /// Whether the hop still has a transaction open that must be forgotten first.
+    dirty: bool,
+    expected: VecDeque<Expect>,
+    outbox: Vec<u8>,
+    events: VecDeque<Event>,
+    deadline: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Up to the reply to EHLO.
+    Opening,
+    /// The TLS handshake.
+    Handshake,
+    /// Ready for a message, or busy with one.
+    Open,
+    /// QUIT is sent.
+    Leaving,
+    Closed,
+}
+
+/// The reply that comes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Expect {
+    Greeting,
+    Ehlo,
+    Helo,
+    StartTls,
+    Rset,
+    Mail,
+    /// The recipient with this index.
+    Rcpt(usize),
+    Data,
+    /// After the content; LMTP: for this recipient.
+    End(Option<usize>),
+    Quit,
+}
+
+/// The message under way.
+#[derive(Debug)]
+struct Job {
+    delivery: Delivery,
+    results: Vec<Option<RecipientResult>>,
+    /// Recipients the hop said yes to.
+    accepted: Vec<usize>,
+    /// Commands still to be sent.
+    plan: VecDeque<Step>,
+    /// Content as this hop gets it; set when the plan was made.
+    content: Arc<[u8]>,
+    mail: Option<String>,
+    reached: bool,
+    sending: Option<Stuffer>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Rset,
+    Mail,
+    Rcpt(usize),
+    Data,
+}
+
+impl Session {
+    /// A session on a connection that was just made.
+    pub fn new(now: Instant, config: Arc<Config>) -> Self {
+        let deadline = Some(now + config.timeouts.greeting);
+        Self {
+            config,
+            state: State::Opening,
+            tls: false,
+            offered: Extensions::default(),
+            reader: Reader::default(),
+            job: None,
+            dirty: false,
+            expected: [Expect::Greeting].into(),
+            outbox: Vec::new(),
+            events: VecDeque::new(),
+            deadline,
+        }
+    }
+
+    /// Gives the session a message. One at a time: wait for [`Event::Done`].
+    pub fn deliver(&mut self, now: Instant, delivery: Delivery) {
+        assert!(self.job.is_none(), "one delivery at a time");
+        let results = vec![None; delivery.envelope.recipients.len()];
+        self.job = Some(Job {
+            content: Arc::clone(&delivery.body),
+            delivery,
+            results,
+            accepted: Vec::new(),
+            plan: VecDeque::new(),
+            mail: None,
+            reached: false,
+            sending: None,
+        });
+        match self.state {
+            State::Open => self.begin(now),
+            State::Opening | State::Handshake => {}
+            State::Leaving | State::Closed => self.settle(Status(4, 4, 2), "connection is closed", false),
+        }
+    }
+
+    /// Ends the session politely. With a message under way it only gives up.
+    pub fn quit(&mut self, now: Instant) {
+        match self.state {
+            State::Open if self.job.is_none() && self.expected.is_empty() => {
+                self.state = State::Leaving;
+                self.outbox.extend_from_slice(b"QUIT\r\n");
+                self.await_reply(now, Expect::Quit);
+            }
+            State::Closed => {}
+            State::Opening | State::Handshake | State::Open | State::Leaving => self.fail("given up"),
+        }
+    }
+
+    /// Takes bytes off the wire.
+    pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        let mut input = bytes;
+        while !matches!(self.state, State::Closed) {
+            if matches!(self.state, State::Handshake) {
+                // Clear text after 220 may have been injected (RFC 3207 6).
+                if !input.is_empty() {
+                    self.fail("clear text where a TLS handshake was due");
+                }
+                return;
+            }
+            match self.reader.read(&mut input) {
+                Ok(Some(reply)) => self.reply(now, reply, !input.is_empty()),
+                Ok(None) => return,
+                Err(_) => return self.fail("not an SMTP reply"),
+            }
+        }
+    }
+
+    /// The handshake after [`Event::StartTls`] is done.
+    pub fn handle_tls_started(&mut self, now: Instant) {
+        if self.state == State::Handshake {
+            self.state = State::Opening;
+            self.tls = true;
+            self.offered = Extensions::default();
+            self.hello(now);
+        }
+    }
+
+    /// The hop closed the connection.
+    pub fn handle_eof(&mut self, _now: Instant) {
+        self.fail("connection lost");
+    }
+
+    /// Acts on a deadline at or before `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_some_and(|d| now >= d) {
+            self.fail("no reply in time");
+        }
+    }
+
+    /// Bytes to write. Drain until `None` after each call, before the events.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        if !self.outbox.is_empty() {
+            return Some(core::mem::take(&mut self.outbox));
+        }
+        let job = self.job.as_mut()?;
+        let stuffer = job.sending.as_mut()?;
+        let block = stuffer.block(&job.content);
+        if stuffer.done {
+            job.sending = None;
+        }
+        block
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] next has work.
+    pub const fn next_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What the hop's EHLO offered.
+    pub const fn extensions(&self) -> Extensions {
+        self.offered
+    }
+
+    fn hello(&mut self, now: Instant) {
+        let verb = match self.config.dialect {
+            Dialect::Smtp => "EHLO",
+            Dialect::Lmtp => "LHLO",
+        };
+        let line = format!("{verb} {}\r\n", self.config.hello);
+        self.outbox.extend_from_slice(line.as_bytes());
+        self.await_reply(now, Expect::Ehlo);
+    }
+
+    fn reply(&mut self, now: Instant, reply: Reply, more: bool) {
+        let Some(expected) = self.expected.pop_front() else {
+            // Unasked: a farewell, or a hop that lost count. Neither is one to go on with.
+            return self.fail(&reply.one_line());
+        };
+        self.deadline = self.expected.front().map(|next| now + self.patience(*next));
+        if reply.code == 421 && expected != Expect::Quit {
+            self.closing(expected, &reply);
+            return;
+        }
+        match expected {
+            Expect::Greeting if reply.code == 220 => self.hello(now),
+            Expect::Ehlo if reply.code == 250 => {
+                self.offered = Extensions::parse(&reply);
+                self.opened(now);
+            }
+            Expect::Ehlo if reply.is_permanent() && self.config.dialect == Dialect::Smtp => {
+                let line = format!("HELO {}\r\n", self.config.hello);
+                self.outbox.extend_from_slice(line.as_bytes());
+                self.await_reply(now, Expect::Helo);
+            }
+            Expect::Helo if reply.code == 250 => self.begin_open(now),
+            Expect::Greeting | Expect::Ehlo | Expect::Helo => self.refuse_all(&reply),
+            Expect::StartTls if reply.code == 220 => {
+                if more || !self.reader.is_empty() {
+                    return self.fail("clear text after the STARTTLS reply");
+                }
+                self.state = State::Handshake;
+                self.deadline = Some(now + self.config.timeouts.hello);
+                self.events.push_back(Event::StartTls);
+            }
+            // Opportunistic: no TLS is no reason to keep the mail.
+            Expect::StartTls => self.begin_open(now),
+            Expect::Rset => self.go_on(now),
+            Expect::Mail => self.mail_reply(now, &reply),
+            Expect::Rcpt(index) => self.rcpt_reply(now, index, &reply),
+            Expect::Data => self.data_reply(now, &reply),
+            Expect::End(index) => self.end_reply(now, index, &reply),
+            Expect::Quit => self.close(),
+        }
+    }
+
+    /// EHLO is through: TLS first where it is offered and wanted.
+    fn opened(&mut self, now: Instant) {
+        if self.offered.starttls && self.config.starttls && !self.tls && self.config.dialect == Dialect::Smtp {
+            self.outbox.extend_from_slice(b"STARTTLS\r\n");
+            return self.await_reply(now, Expect::StartTls);
+        }
+        self.begin_open(now);
+    }
+
+    fn begin_open(&mut self, now: Instant) {
+        self.state = State::Open;
+        if self.job.is_some() {
+            self.begin(now);
+        }
+    }
+
+    /// Plans the message under way for what this hop can do; what it cannot is settled without asking it.
+    fn begin(&mut self, now: Instant) {
+        let (offered, dirty) = (self.offered, self.dirty);
+        let Some(job) = &mut self.job else { return };
+        match fit(&job.delivery, offered) {
+            Ok(fitted) => {
+                job.content = fitted.content;
+                job.mail = Some(fitted.mail);
+            }
+            Err((status, text)) => {
+                job.reached = true;
+                return self.settle(status, &text, true);
+            }
+        }
+        for (recipient, result) in job.delivery.envelope.recipients.iter().zip(&mut job.results) {
+            *result = misfit(&recipient.address, offered);
+        }
+        let open: Vec<usize> = job.results.iter().enumerate().filter(|(_, r)| r.is_none()).map(|(i, _)| i).collect();
+        if open.is_empty() {
+            job.reached = true;
+            return self.finish();
+        }
+        job.plan.extend(dirty.then_some(Step::Rset));
+        job.plan.push_back(Step::Mail);
+        job.plan.extend(open.into_iter().map(Step::Rcpt));
+        job.plan.push_back(Step::Data);
+        self.go_on(now);
+    }
+
+    /// Sends what the plan and the window allow.
+    fn go_on(&mut self, now: Instant) {
+        let window = if self.offered.pipelining { WINDOW } else { 1 };
+        while self.expected.len() < window {
+            let Some(job) = &mut self.job else { return };
+            let Some(step) = job.plan.pop_front() else { return };
+            let (line, expected) = match step {
+                Step::Rset => ("RSET".to_owned(), Expect::Rset),
+                Step::Mail => {
+                    job.reached = true;
+                    (job.mail.take().unwrap_or_default(), Expect::Mail)
+                }
+                Step::Rcpt(index) => {
+                    let Some(recipient) = job.delivery.envelope.recipients.get(index) else { continue };
+                    (rcpt_line(recipient, self.offered), Expect::Rcpt(index))
+                }
+                Step::Data => ("DATA".to_owned(), Expect::Data),
+            };
+            self.dirty = match step {
+                Step::Rset => false,
+                Step::Mail | Step::Rcpt(_) | Step::Data => true,
+            };
+            self.outbox.extend_from_slice(line.as_bytes());
+            self.outbox.extend_from_slice(b"\r\n");
+            self.await_reply(now, expected);
+        }
+    }
+
+    fn mail_reply(&mut self, now: Instant, reply: &Reply) {
+        if !reply.is_positive() {
+            let Some(job) = &mut self.job else { return };
+            for result in job.results.iter_mut().filter(|r| r.is_none()) {
+                *result = Some(refusal(reply));
+            }
+            // What is pipelined already gets its replies; the rest need not be said.
+            job.plan.clear();
+            if self.expected.is_empty() {
+                return self.finish();
+            }
+        }
+        self.go_on(now);
+    }
+
+    fn rcpt_reply(&mut self, now: Instant, index: usize, reply: &Reply) {
+        let Some(job) = &mut self.job else { return };
+        if let Some(result) = job.results.get_mut(index)
+            && result.is_none()
+        {
+            if reply.is_positive() {
+                job.accepted.push(index);
+            } else if reply.code == 552 {
+                // RFC 5321 4.5.3.1.10: old hops say 552 where 452 is meant.
+                let text = reply.one_line();
+                *result = Some(RecipientResult::Temporary { status: Status(4, 5, 3), text });
+            } else {
+                *result = Some(refusal(reply));
+            }
+        }
+        let nobody = job.accepted.is_empty() && job.results.iter().all(Option::is_some);
+        if nobody {
+            job.plan.clear();
+            if self.expected.is_empty() {
+                return self.finish();
+            }
+        }
+        self.go_on(now);
+    }
+
+    fn data_reply(&mut self, now: Instant, reply: &Reply) {
+        let (blocks, waits) = {
+            let Some(job) = &mut self.job else { return };
+            if reply.code != 354 {
+                for index in core::mem::take(&mut job.accepted) {
+                    if let Some(result) = job.results.get_mut(index) {
+                        *result = Some(refusal(reply));
+                    }
+                }
+                return self.finish();
+            }
+            // RFC 2920 3.1: a 354 though every recipient was refused is answered with a lone dot.
+            let nobody = job.accepted.is_empty();
+            job.sending = Some(if nobody { Stuffer::lone_dot() } else { Stuffer::default() });
+            let waits: Vec<Option<usize>> = match self.config.dialect {
+                Dialect::Lmtp => job.accepted.iter().copied().map(Some).collect(),
+                Dialect::Smtp => vec![None],
+            };
+            (job.content.len() / BLOCK + 1, waits)
+        };
+        if waits.is_empty() {
+            return self.finish_after_dot();
+        }
+        self.expected.extend(waits.into_iter().map(Expect::End));
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let timeouts = self.config.timeouts;
+        self.deadline = Some(now + timeouts.data_block.saturating_mul(blocks) + timeouts.data_end);
+    }
+
+    /// An LMTP hop that said 354 with no recipient sends no reply to the dot (RFC 2033 4.2): the connection is not worth keeping.
+    fn finish_after_dot(&mut self) {
+        self.finish();
+        self.close();
+    }
+
+    fn end_reply(&mut self, _now: Instant, index: Option<usize>, reply: &Reply) {
+        let Some(job) = &mut self.job else { return };
+        let early = job.sending.take().is_some();
+        let settled = if reply.is_positive() && !early {
+            RecipientResult::Delivered { reply: reply.one_line() }
+        } else {
+            refusal(reply)
+        };
+        let concerned: Vec<usize> = index.map_or_else(|| job.accepted.clone(), |i| vec![i]);
+        for index in concerned {
+            if let Some(result) = job.results.get_mut(index) {
+                *result = Some(settled.clone());
+            }
+        }
+        if early {
+            // The hop answered before the end of the content: what it will make of the rest nobody knows.
+            return self.fail("reply in the middle of the content");
+        }
+        if self.expected.is_empty() {
+            self.dirty = false;
+            self.finish();
+        }
+    }
+
+    /// 421: what it answers gets its words, and so does everything still open.
+    fn closing(&mut self, expected: Expect, reply: &Reply) {
+        if let (Expect::Rcpt(index), Some(job)) = (expected, &mut self.job)
+            && let Some(result) = job.results.get_mut(index)
+        {
+            *result = Some(refusal(reply));
+        }
+        self.settle(reply.status(), &reply.one_line(), false);
+        self.close();
+    }
+
+    /// The hop does not talk to us at all.
+    fn refuse_all(&mut self, reply: &Reply) {
+        self.settle(reply.status(), &reply.one_line(), reply.is_permanent());
+        self.close();
+    }
+
+    /// The connection is no longer of use.
+    fn fail(&mut self, why: &str) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.settle(Status(4, 4, 2), why, false);
+        self.close();
+    }
+
+    /// Gives every open recipient the same result and reports.
+    fn settle(&mut self, status: Status, text: &str, permanent: bool) {
+        let Some(job) = &mut self.job else { return };
+        for result in job.results.iter_mut().filter(|r| r.is_none()) {
+            let text = text.to_owned();
+            *result = Some(if permanent {
+                RecipientResult::Permanent { status, text }
+            } else {
+                RecipientResult::Temporary { status: Status(4, status.1, status.2), text }
+            });
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        let Some(job) = self.job.take() else { return };
+        self.deadline = None;
+        let unsettled = || RecipientResult::Temporary { status: Status(4, 4, 2), text: "not settled".to_owned() };
+        self.events.push_back(Event::Done(Report {
+            results: job.results.into_iter().map(|r| r.unwrap_or_else(unsettled)).collect(),
+            dsn: self.offered.dsn,
+            tls: self.tls,
+            reached: job.reached,
+        }));
+    }
+
+    fn close(&mut self) {
+        if self.state != State::Closed {
+            self.state = State::Closed;
+            self.deadline = None;
+            self.expected.clear();
+            self.events.push_back(Event::Close);
+        }
+    }
+
+    fn await_reply(&mut self, now: Instant, expected: Expect) {
+        if self.expected.is_empty() {
+            self.deadline = Some(now + self.patience(expected));
+        }
+        self.expected.push_back(expected);
+    }
+
+    fn patience(&self, expected: Expect) -> Duration {
+        let t = &self.config.timeouts;
+        match expected {
+            Expect::Greeting => t.greeting,
+            Expect::Ehlo | Expect::Helo | Expect::StartTls => t.hello,
+            Expect::Rset | Expect::Mail => t.mail,
+            Expect::Rcpt(_) => t.rcpt,
+            Expect::Data => t.data_start,
+            Expect::End(_) => t.data_end,
+            Expect::Quit => t.quit,
+        }
+    }
+}
+
+/// A message as one hop gets it.
+struct Fitted {
+    content: Arc<[u8]>,
+    mail: String,
+}
+
+/// Turns a message into what the hop can take, or says why that is impossible.
+fn fit(delivery: &Delivery, offered: Extensions) -> Result<Fitted, (Status, String)> {
+    let envelope = &delivery.envelope;
+    let mut content: Cow<'_, [u8]> = Cow::Borrowed(&delivery.body);
+    let utf8_sender = envelope.from.as_ref().is_some_and(Mailbox::is_utf8);
+    let utf8_header = !content.get(..header::end(&content)).unwrap_or_default().is_ascii();
+    if !offered.smtputf8 {
+        if utf8_sender {
+            return Err((Status(5, 6, 7), "the sender's address needs SMTPUTF8, which the next hop lacks".to_owned()));
+        }
+        if envelope.smtputf8 && utf8_header {
+            return Err((Status(5, 6, 9), "the header needs SMTPUTF8, which the next hop lacks".to_owned()));
+        }
+    }
+    if envelope.from.as_ref().is_some_and(|m| command::mailbox(m.as_str(), true).is_none()) {
+        return Err((Status(5, 1, 7), "malformed sender address".to_owned()));
+    }
+    if envelope.body == BodyKind::BinaryMime {
+        return Err((Status(5, 6, 3), "binary mail, and the next hop has no BINARYMIME".to_owned()));
+    }
+    if !offered.mt_priority
+        && let Cow::Owned(changed) = trace::priority_for_plain_hop(&content, envelope.mt_priority)
+    {
+        content = changed.into();
+    }
+    let eight_bit = !content.is_ascii();
+    if eight_bit && !offered.eight_bit_mime {
+        content = seven_bit::convert(&content).map_err(|why| (Status(5, 6, 3), why.text().to_owned()))?.into();
+    }
+    let size = content.len() as u64;
+    if let Some(limit) = offered.size_limit.filter(|limit| size > *limit) {
+        return Err((Status(5, 3, 4), format!("larger than the {limit} octets the next hop takes")));
+    }
+    let mut mail = format!("MAIL FROM:<{}>", envelope.from.as_ref().map_or("", Mailbox::as_str));
+    if offered.size {
+        mail.push_str(&format!(" SIZE={size}"));
+    }
+    if offered.eight_bit_mime && (eight_bit || envelope.body == BodyKind::EightBitMime) {
+        mail.push_str(" BODY=8BITMIME");
+    }
+    if offered.smtputf8 && (envelope.smtputf8 || utf8_sender || envelope.recipients.iter().any(|r| r.address.is_utf8()))
+    {
+        mail.push_str(" SMTPUTF8");
+    }
+    if offered.dsn {
+        match envelope.ret {
+            Some(Ret::Full) => mail.push_str(" RET=FULL"),
+            Some(Ret::Headers) => mail.push_str(" RET=HDRS"),
+            None => {}
+        }
+        if let Some(envid) = envelope.envid.as_deref().filter(|e| command::is_xtext(e)) {
+            mail.push_str(&format!(" ENVID={envid}"));
+        }
+    }
+    if let (true, Some(value)) = (offered.mt_priority, envelope.mt_priority) {
+        mail.push_str(&format!(" MT-PRIORITY={value}"));
+    }
+    if let (Some(by), Some(seconds)) = (envelope.deliver_by, delivery.by_seconds) {
+        mail.push_str(&by_parameter(by, seconds, offered)?);
+    }
+    let content = match content {
+        Cow::Borrowed(_) => Arc::clone(&delivery.body),
+        Cow::Owned(bytes) => bytes.into(),
+    };
+    Ok(Fitted { content, mail })
+}
+
+/// RFC 2852 4: mode R only goes where it can be kept, mode N goes anywhere.
+fn by_parameter(by: DeliverBy, seconds: i64, offered: Extensions) -> Result<String, (Status, String)> {
+    let trace = if by.trace { "T" } else { "" };
+    let seconds = seconds.clamp(-999_999_999, 999_999_999);
+    match (by.mode, offered.deliver_by) {
+        (ByMode::Return, _) if seconds <= 0 => Err((Status(5, 4, 7), "delivery time expired".to_owned())),
+        (ByMode::Return, Some(least)) if seconds >= i64::from(least) => Ok(format!(" BY={seconds};R{trace}")),
+        (ByMode::Return, _) => Err((Status(5, 4, 4), "the next hop cannot keep the delivery time".to_owned())),
+        (ByMode::Notify, Some(_)) => Ok(format!(" BY={seconds};N{trace}")),
+        (ByMode::Notify, None) => Ok(String::new()),
+    }
+}
+
+/// Why an address cannot be given to this hop, if so.
+fn misfit(address: &Mailbox, offered: Extensions) -> Option<RecipientResult> {
+    let permanent = |status, text: &str| Some(RecipientResult::Permanent { status, text: text.to_owned() });
+    let postmaster = address.as_str().eq_ignore_ascii_case("postmaster");
+    if !postmaster && command::mailbox(address.as_str(), true).is_none() {
+        return permanent(Status(5, 1, 3), "malformed recipient address");
+    }
+    if address.is_utf8() && !offered.smtputf8 {
+        return permanent(Status(5, 6, 7), "the recipient's address needs SMTPUTF8, which the next hop lacks");
+    }
+    None
+}
+
+fn rcpt_line(recipient: &Recipient, offered: Extensions) -> String {
+    let mut line = format!("RCPT TO:<{}>", recipient.address);
+    if !offered.dsn {
+        return line;
+    }
+    if let Some(notify) = recipient.notify {
+        line.push_str(&format!(" NOTIFY={}", notify_value(notify)));
+    }
+    if let Some(orcpt) = recipient.orcpt.as_deref().filter(|o| command::is_orcpt(o, offered.smtputf8)) {
+        line.push_str(&format!(" ORCPT={orcpt}"));
+    }
+    line
+}
+
+fn notify_value(notify: Notify) -> String {
+    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
+    let given: Vec<&str> = words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
+    if given.is_empty() { "NEVER".to_owned() } else { given.join(",") }
+}
+
+/// What a reply that is no success means for a recipient. Codes that fit nowhere are worth another try.
+fn refusal(reply: &Reply) -> RecipientResult {
+    let (status, text) = (reply.status(), reply.one_line());
+    if reply.is_permanent() {
+        RecipientResult::Permanent { status, text }
+    } else {
+        let status = if reply.is_temporary() { status } else { Status(4, 5, 0) };
+        RecipientResult::Temporary { status, text }
+    }
+}
+
+/// Puts content on the wire block by block: dots stuffed, every line end CRLF, the final dot.
+#[derive(Debug)]
+struct Stuffer {
+    at: usize,
+    line_start: bool,
+    done: bool,
+    /// Only the dot.
+    empty: bool,
+}
+
+impl Default for Stuffer {
+    fn default() -> Self {
+        Self { at: 0, line_start: true, done: false, empty: false }
+    }
+}
+
+impl Stuffer {
+    fn lone_dot() -> Self {
+        Self { empty: true, ..Self::default() }
+    }
+
+    fn block(&mut self, content: &[u8]) -> Option<Vec<u8>> {
+        if self.done {
+            return None;
+        }
+        let content = if self.empty { &[][..] } else { content };
+        let mut out = Vec::with_capacity(BLOCK + 8);
+        while out.len() < BLOCK {
+            let rest = content.get(self.at..).unwrap_or_default();
+            if rest.is_empty() {
+                if !self.line_start {
+                    out.extend_from_slice(b"\r\n");
+                }
+                out.extend_from_slice(b".\r\n");
+                self.done = true;
+                break;
+            }
+            if self.line_start && rest.first() == Some(&b'.') {
+                out.push(b'.');
+            }
+            let run = rest.iter().take(BLOCK).position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(rest.len().min(BLOCK));
+            out.extend_from_slice(rest.get(..run).unwrap_or_default());
+            self.at += run;
+            self.line_start = self.line_start && run == 0;
+            let end = match rest.get(run..).unwrap_or_default() {
+                [b'\r', b'\n', ..] => 2,
+                [b'\r' | b'\n', ..] => 1,
+                _ => continue,
+            };
+            out.extend_from_slice(b"\r\n");
+            self.at += end;
+            self.line_start = true;
+        }
+        Some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{MtPriority, Precedence};
+    use crate::smtp::server::{self, Answer, Question, TlsFacts, Transaction};
+    use crate::smtp::{Budget, Peer, Policy};
+    use crate::time::Wall;
+
+    const FULL: &str = "250-hop\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-SIZE 1000\r\n250 MT-PRIORITY STANAG4406\r\n";
+
+    #[test]
+    fn a_pipelining_hop_gets_the_envelope_in_one_batch_with_all_parameters() {
+        let mut d = delivery(&["b@dest", "c@dest"], b"Subject: x\r\n\r\n.dot\r\ncaf\xc3\xa9");
+        d.envelope.ret = Some(Ret::Headers);
+        d.envelope.envid = Some("q+2B1".into());
+        d.envelope.mt_priority = MtPriority::new(3);
+        d.envelope.recipients[0].notify = Some(Notify::NEVER);
+        d.envelope.recipients[1].notify = Some(Notify { success: true, failure: true, delay: false });
+        d.envelope.recipients[1].orcpt = Some("rfc822;o+2Bx@dest".into());
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, d);
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets(
+            FULL,
+            "MAIL FROM:<a@src> SIZE=25 BODY=8BITMIME RET=HDRS ENVID=q+2B1 MT-PRIORITY=3\r\n\
+             RCPT TO:<b@dest> NOTIFY=NEVER\r\nRCPT TO:<c@dest> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o+2Bx@dest\r\nDATA\r\n",
+        );
+        h.gets("250 ok\r\n250 ok\r\n550 5.1.1 nobody\r\n", "");
+        h.gets("354 go\r\n", "Subject: x\r\n\r\n..dot\r\ncafé\r\n.\r\n");
+        h.gets("250 2.0.0 kept\r\n", "");
+        let report = h.done();
+        assert_eq!(report.results[0], RecipientResult::Delivered { reply: "250 2.0.0 kept".into() });
+        assert_eq!(
+            report.results[1],
+            RecipientResult::Permanent { status: Status(5, 1, 1), text: "550 5.1.1 nobody".into() }
+        );
+        assert!(report.dsn && report.reached && !report.tls);
+        // The connection serves the next message without RSET.
+        h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+        h.gets("", "MAIL FROM:<a@src> SIZE=3\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        h.gets("250 ok\r\n451 4.2.1 later\r\n354 go\r\n", ".\r\n");
+        h.gets("554 no\r\n", "");
+        assert!(matches!(&h.done().results[0], RecipientResult::Temporary { status: Status(4, 2, 1), .. }));
+        h.session.quit(h.at);
+        h.gets("", "QUIT\r\n");
+        h.gets("221 bye\r\n", "");
+        assert!(h.closed);
+    }
+
+    #[test]
+    fn an_old_hop_is_spoken_to_step_by_step() {
+        let mut d = delivery(&["b@dest", "c@dest"], b"Subject: x\r\n\r\nbody\r\n");
+        d.envelope.ret = Some(Ret::Full);
+        d.envelope.mt_priority = MtPriority::new(4);
+        d.envelope.recipients[0].notify = Some(Notify::NEVER);
+        let mut h = Hop::new(Dialect::Smtp);
+        h.gets("220-old\r\n220 hop\r\n", "EHLO me.example\r\n");
+        h.gets("502 what?\r\n", "HELO me.example\r\n");
+        h.gets("250 hop\r\n", "");
+        h.session.deliver(h.at, d);
+        h.gets("", "MAIL FROM:<a@src>\r\n");
+        h.gets("250 ok\r\n", "RCPT TO:<b@dest>\r\n");
+        h.gets("552 too many\r\n", "RCPT TO:<c@dest>\r\n");
+        h.gets("250 ok\r\n", "DATA\r\n");
+        h.gets("354 go\r\n", "MT-Priority: 4\r\nSubject: x\r\n\r\nbody\r\n.\r\n");
+        h.gets("250 kept\r\n", "");
+        let report = h.done();
+        assert!(!report.dsn);
+        assert!(matches!(report.results[0], RecipientResult::Temporary { status: Status(4, 5, 3), .. }));
+        assert!(matches!(report.results[1], RecipientResult::Delivered { .. }));
+        // Nobody accepted: no DATA, and the next message begins with RSET.
+        h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+        h.gets("", "MAIL FROM:<a@src>\r\n");
+        h.gets("250 ok\r\n", "RCPT TO:<b@dest>\r\n");
+        h.gets("550 no\r\n", "");
+        assert!(matches!(h.done().results[0], RecipientResult::Permanent { .. }));
+        h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+        h.gets("", "RSET\r\n");
+        h.gets("250 ok\r\n", "MAIL FROM:<a@src>\r\n");
+        h.gets("450 4.7.1 greylisted\r\n", "");
+        assert!(matches!(h.done().results[0], RecipientResult::Temporary { status: Status(4, 7, 1), .. }));
+    }
+
+    #[test]
+    fn lmtp_answers_for_each_recipient() {
+        let mut h = Hop::new(Dialect::Lmtp);
+        h.session.deliver(h.at, delivery(&["b@dest", "no@dest", "c@dest"], b"x\r\n"));
+        h.gets("220 hop\r\n", "LHLO me.example\r\n");
+        h.gets(
+            "250-hop\r\n250-PIPELINING\r\n250-STARTTLS\r\n250 8BITMIME\r\n",
+            "MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nRCPT TO:<no@dest>\r\nRCPT TO:<c@dest>\r\nDATA\r\n",
+        );
+        h.gets("250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n", "x\r\n.\r\n");
+        h.gets("250 2.1.5 b has it\r\n", "");
+        h.gets("452 4.2.2 c is full\r\n", "");
+        let results = h.done().results;
+        assert!(matches!(&results[0], RecipientResult::Delivered { reply } if reply.contains("b has it")));
+        assert!(matches!(results[1], RecipientResult::Permanent { .. }));
+        assert!(matches!(results[2], RecipientResult::Temporary { status: Status(4, 2, 2), .. }));
+    }
+
+    #[test]
+    fn starttls_is_used_when_offered_and_nothing_clear_survives_it() {
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets("250-hop\r\n250-DSN\r\n250 STARTTLS\r\n", "STARTTLS\r\n");
+        h.gets("220 go\r\n", "");
+        assert!(h.tls_wanted);
+        h.session.handle_tls_started(h.at);
+        h.gets("", "EHLO me.example\r\n");
+        h.gets("250 hop\r\n", "MAIL FROM:<a@src>\r\n");
+        assert!(!h.session.extensions().dsn);
+
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets("250-hop\r\n250 STARTTLS\r\n", "STARTTLS\r\n");
+        h.gets("220 go\r\n250 injected\r\n", "");
+        assert!(h.closed && !h.tls_wanted);
+        assert!(matches!(h.done().results[0], RecipientResult::Temporary { .. }));
+
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets("250-hop\r\n250 STARTTLS\r\n", "STARTTLS\r\n");
+        h.gets("454 4.7.0 no key\r\n", "MAIL FROM:<a@src>\r\n");
+    }
+
+    #[test]
+    fn what_a_hop_cannot_take_is_settled_without_asking_it() {
+        type Change = fn(&mut Delivery);
+        let cases: [(&str, Change, Status); 8] = [
+            ("250 hop\r\n", |d| d.envelope.from = Some(Mailbox::new("тест@src")), Status(5, 6, 7)),
+            (
+                "250 hop\r\n",
+                |d| {
+                    d.envelope.smtputf8 = true;
+                    d.body = "Subject: é\r\n\r\nx\r\n".as_bytes().into();
+                },
+                Status(5, 6, 9),
+            ),
+            ("250 hop\r\n", |d| d.envelope.recipients[0].address = Mailbox::new("你@dest"), Status(5, 6, 7)),
+            ("250-hop\r\n250 SIZE 5\r\n", |_| {}, Status(5, 3, 4)),
+            ("250 hop\r\n", |d| d.body = "DKIM-Signature: x\r\n\r\né\r\n".as_bytes().into(), Status(5, 6, 3)),
+            ("250 hop\r\n", |d| d.envelope.recipients[0].address = Mailbox::new("b@dest>\r\nDATA"), Status(5, 1, 3)),
+            ("250 hop\r\n", |d| d.envelope.from = Some(Mailbox::new("a@src\r\nRSET")), Status(5, 1, 7)),
+            (
+                "250 hop\r\n",
+                |d| {
+                    d.by_seconds = Some(60);
+                    d.envelope.deliver_by = Some(DeliverBy { deadline: Wall(0), mode: ByMode::Return, trace: false });
+                },
+                Status(5, 4, 4),
+            ),
+        ];
+        for (offer, change, want) in cases {
+            let mut d = delivery(&["b@dest"], b"Subject: x\r\n\r\nbody\r\n");
+            change(&mut d);
+            let mut h = Hop::new(Dialect::Smtp);
+            h.session.deliver(h.at, d);
+            h.gets("220 hop\r\n", "EHLO me.example\r\n");
+            h.gets(offer, "");
+            match &h.done().results[0] {
+                RecipientResult::Permanent { status, .. } => assert_eq!(*status, want),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_seven_bit_hop_gets_recoded_text() {
+        let mut h = Hop::new(Dialect::Smtp);
+        let body = "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ncafé\r\n";
+        let mut d = delivery(&["b@dest"], body.as_bytes());
+        d.envelope.body = BodyKind::EightBitMime;
+        h.session.deliver(h.at, d);
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets("250-hop\r\n250 PIPELINING\r\n", "MAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\n");
+        h.session.handle_bytes(h.at, b"250 ok\r\n250 ok\r\n354 go\r\n");
+        let wire = h.drain();
+        assert!(wire.is_ascii());
+        assert!(String::from_utf8_lossy(&wire).contains("quoted-printable\r\n\r\ncaf=C3=A9\r\n.\r\n"));
+    }
+
+    #[test]
+    fn every_failure_of_a_hop_settles_the_message_once() {
+        for (script, permanent, reached) in [
+            (vec!["554 go away\r\n"], true, false),
+            (vec!["421 busy\r\n"], false, false),
+            (vec!["hello\r\n"], false, false),
+            (vec!["220 hop\r\n", "421 4.3.2 closing\r\n"], false, false),
+            (vec!["220 hop\r\n", "550 no\r\n", "550 no\r\n"], true, false),
+            (vec!["220 hop\r\n", "250 hop\r\n", "553 5.1.8 bad sender\r\n"], true, true),
+            (vec!["220 hop\r\n", "250 hop\r\n", "250 ok\r\n", "421 4.3.2 closing\r\n"], false, true),
+            (vec!["220 hop\r\n", "250 hop\r\n", "250 ok\r\n", "250 ok\r\n", "554 5.6.0 no\r\n"], true, true),
+            (
+                vec!["220 hop\r\n", "250 hop\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "552 5.3.4 big\r\n"],
+                true,
+                true,
+            ),
+            (vec!["220 hop\r\n", "250 hop\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n250 early\r\n"], false, true),
+        ] {
+            let mut h = Hop::new(Dialect::Smtp);
+            h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+            for line in &script {
+                h.session.handle_bytes(h.at, line.as_bytes());
+                h.drain();
+            }
+            h.session.handle_eof(h.at);
+            h.drain();
+            let report = h.done();
+            assert_eq!(h.reports, 1, "{script:?}");
+            assert_eq!(
+                matches!(report.results[0], RecipientResult::Permanent { .. }),
+                permanent,
+                "{script:?}: {report:?}"
+            );
+            assert!(!matches!(report.results[0], RecipientResult::Delivered { .. }));
+            assert_eq!(report.reached, reached, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn a_silent_hop_is_left_at_each_deadline() {
+        let script = ["220 hop\r\n", "250 hop\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n"];
+        let minutes = [5, 5, 5, 5, 2, 13];
+        for said in 0..=script.len() {
+            let mut h = Hop::new(Dialect::Smtp);
+            h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+            for line in &script[..said] {
+                h.session.handle_bytes(h.at, line.as_bytes());
+                h.drain();
+            }
+            let deadline = h.session.next_timeout().expect("waits");
+            assert_eq!(deadline.since(h.at), Duration::from_secs(minutes[said] * 60), "after {said} replies");
+            h.session.handle_timeout(deadline - Duration::from_secs(1));
+            assert!(h.drain().is_empty() && !h.closed);
+            h.session.handle_timeout(deadline);
+            h.drain();
+            assert!(
+                h.closed && matches!(h.done().results[0], RecipientResult::Temporary { status: Status(4, 4, 2), .. })
+            );
+            assert_eq!(h.session.next_timeout(), None);
+        }
+    }
+
+    #[test]
+    fn content_never_carries_a_bare_line_end_or_a_naked_dot() {
+        for (content, want) in [
+            (&b".a\n.b\r.c\r\n..d"[..], &b"..a\r\n..b\r\n..c\r\n...d\r\n.\r\n"[..]),
+            (b"", b".\r\n"),
+            (b"\r\n.\r\n", b"\r\n..\r\n.\r\n"),
+            (b"x\r", b"x\r\n.\r\n"),
+        ] {
+            let mut stuffer = Stuffer::default();
+            let mut out = Vec::new();
+            while let Some(block) = stuffer.block(content) {
+                out.extend(block);
+            }
+            assert_eq!(out, want);
+        }
+        // A dot at the very start of a block but in the middle of a line stays single.
+        let long = [vec![b'x'; BLOCK], b".".to_vec(), vec![b'y'; BLOCK]].concat();
+        let mut stuffer = Stuffer::default();
+        let mut out = Vec::new();
+        while let Some(block) = stuffer.block(&long) {
+            assert!(block.len() <= 2 * BLOCK + 8);
+            out.extend(block);
+        }
+        assert_eq!(out, [&long[..], b"\r\n.\r\n"].concat());
+    }
+
+    #[test]
+    fn client_and_server_agree_back_to_back() {
+        for (step, starttls, slow) in [(1, false, false), (7, true, false), (4096, false, true), (65_536, true, true)] {
+            let mut pair = Pair::new(starttls, slow);
+            let body = [b"Subject: x\r\n\r\n".to_vec(), b".line\r\n..\r\ncaf\xc3\xa9\r\n".repeat(4000)].concat();
+            let mut first = delivery(&["b@dest", "x@elsewhere", "你好@dest"], &body);
+            first.envelope.smtputf8 = true;
+            first.envelope.body = BodyKind::EightBitMime;
+            first.envelope.mt_priority = MtPriority::new(-3);
+            first.envelope.envid = Some("e1".into());
+            first.envelope.recipients[0].notify = Some(Notify { success: true, failure: false, delay: false });
+            let many: Vec<String> = (0..300).map(|n| format!("r{n}@dest")).collect();
+            let many: Vec<&str> = many.iter().map(String::as_str).collect();
+            for d in [first, delivery(&many, b"Subject: y\r\n\r\nb\r\n")] {
+                let asked = d.clone();
+                let domains: Vec<String> =
+                    d.envelope.recipients.iter().map(|r| r.address.domain().to_owned()).collect();
+                pair.client.deliver(pair.at, d);
+                let report = pair.run(step);
+                let taken = pair.taken.pop().expect("taken");
+                assert_eq!(taken.body, asked.body, "in steps of {step}");
+                let served: Vec<Recipient> =
+                    asked.envelope.recipients.iter().filter(|r| r.address.domain() == "dest").cloned().collect();
+                let want = Envelope { recipients: served, ..asked.envelope };
+                assert_eq!(taken.envelope, want);
+                assert_eq!(report.results.len(), domains.len());
+                for (domain, result) in domains.iter().zip(&report.results) {
+                    match result {
+                        RecipientResult::Delivered { .. } => assert_eq!(domain, "dest"),
+                        RecipientResult::Permanent { status, .. } => {
+                            assert_eq!((domain.as_str(), *status), ("elsewhere", Status(5, 7, 1)));
+                        }
+                        RecipientResult::Temporary { .. } => panic!("{result:?}"),
+                    }
+                }
+                assert_eq!((report.dsn, report.tls), (true, starttls));
+                assert_eq!(taken.facts.protocol.tls, starttls);
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_replies_never_panic_and_settle_at_the_end(
+            lines in proptest::collection::vec(proptest::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..30),
+                proptest::sample::select(vec![
+                    b"220 hop\r\n".to_vec(), FULL.as_bytes().to_vec(), b"250 ok\r\n".to_vec(), b"354 go\r\n".to_vec(),
+                    b"550 5.1.1 no\r\n".to_vec(), b"421 bye\r\n".to_vec(), b"250-STARTTLS\r\n250 x\r\n".to_vec(),
+                ]),
+            ], 0..20),
+            lmtp in proptest::prelude::any::<bool>(),
+        ) {
+            let mut h = Hop::new(if lmtp { Dialect::Lmtp } else { Dialect::Smtp });
+            h.session.deliver(h.at, delivery(&["b@dest", "c@dest"], b"x\r\n"));
+            for line in lines {
+                h.session.handle_bytes(h.at, &line);
+                h.drain();
+                if h.tls_wanted {
+                    h.session.handle_tls_started(h.at);
+                }
+            }
+            h.session.handle_eof(h.at);
+            h.drain();
+            proptest::prop_assert_eq!(h.reports, 1);
+            proptest::prop_assert_eq!(h.done().results.len(), 2);
+        }
+    }
+
+    fn delivery(to: &[&str], body: &[u8]) -> Delivery {
+        Delivery {
+            envelope: Envelope {
+                from: Some(Mailbox::new("a@src")),
+                recipients: to.iter().map(|t| Recipient::plain(Mailbox::new(*t))).collect(),
+                envid: None,
+                ret: None,
+                mt_priority: None,
+                body: BodyKind::SevenBit,
+                smtputf8: false,
+                deliver_by: None,
+                expires: Wall::NEVER,
+            },
+            body: body.into(),
+            by_seconds: None,
+        }
+    }
+
+    /// A session against a next hop whose lines the test speaks.
+    struct Hop {
+        at: Instant,
+        session: Session,
+        report: Option<Report>,
+        reports: usize,
+        closed: bool,
+        tls_wanted: bool,
+    }
+
+    impl Hop {
+        fn new(dialect: Dialect) -> Self {
+            let at = Instant::from_millis(5000);
+            let session = Session::new(at, Arc::new(Config::new("me.example", dialect)));
+            Self { at, session, report: None, reports: 0, closed: false, tls_wanted: false }
+        }
+
+        /// The hop says `line`; the session must answer with exactly `want`.
+        fn gets(&mut self, line: &str, want: &str) {
+            self.session.handle_bytes(self.at, line.as_bytes());
+            let got = self.drain();
+            assert_eq!(String::from_utf8_lossy(&got), want, "after {line:?}");
+        }
+
+        fn drain(&mut self) -> Vec<u8> {
+            let mut out = Vec::new();
+            while let Some(bytes) = self.session.poll_transmit() {
+                out.extend(bytes);
+            }
+            while let Some(event) = self.session.poll_event() {
+                match event {
+                    Event::StartTls => self.tls_wanted = true,
+                    Event::Close => self.closed = true,
+                    Event::Done(report) => {
+                        self.reports += 1;
+                        self.report = Some(report);
+                    }
+                }
+            }
+            out
+        }
+
+        fn done(&mut self) -> Report {
+            self.report.take().expect("a report")
+        }
+    }
+
+    /// Client and server wired back to back.
+    struct Pair {
+        at: Instant,
+        client: Session,
+        server: server::Session,
+        taken: Vec<Transaction>,
+        slow: bool,
+    }
+
+    impl Pair {
+        fn new(starttls: bool, slow: bool) -> Self {
+            let at = Instant::from_millis(1);
+            let mut policy = Policy::relay("mx.example", Arc::new(Budget::new(10 << 20)));
+            policy.starttls = starttls;
+            policy.max_precedence = Precedence::Routine;
+            let peer = Peer { address: Some([192, 0, 2, 9].into()), tls: false };
+            Self {
+                at,
+                client: Session::new(at, Arc::new(Config::new("me.example", Dialect::Smtp))),
+                server: server::Session::new(at, Arc::new(policy), peer),
+                taken: Vec::new(),
+                slow,
+            }
+        }
+
+        fn run(&mut self, step: usize) -> Report {
+            let mut report = None;
+            for _ in 0..100_000 {
+                let mut idle = true;
+                while let Some(bytes) = self.server.poll_transmit() {
+                    idle = false;
+                    bytes.chunks(step).for_each(|b| self.client.handle_bytes(self.at, b));
+                }
+                let mut tls = false;
+                while let Some(event) = self.server.poll_event() {
+                    idle = false;
+                    match event {
+                        server::Event::StartTls => tls = true,
+                        server::Event::Close => panic!("server closed"),
+                        server::Event::Ask { id, question } => {
+                            if self.slow {
+                                self.at += Duration::from_secs(2);
+                            }
+                            let answer = match question {
+                                Question::Rcpt { rcpt, .. } if rcpt.to.domain() != "dest" => {
+                                    Answer::Refuse(Reply::new(550, Status(5, 7, 1), "no relay"))
+                                }
+                                Question::End(t) => {
+                                    self.taken.push(*t);
+                                    Answer::Ok
+                                }
+                                Question::Auth { .. } | Question::Mail { .. } | Question::Rcpt { .. } => Answer::Ok,
+                            };
+                            self.server.answer(self.at, id, answer);
+                        }
+                    }
+                }
+                while let Some(bytes) = self.client.poll_transmit() {
+                    idle = false;
+                    bytes.chunks(step).for_each(|b| self.server.handle_bytes(self.at, b));
+                }
+                while let Some(event) = self.client.poll_event() {
+                    idle = false;
+                    match event {
+                        Event::StartTls => {
+                            assert!(tls);
+                            self.server.handle_tls_started(self.at, TlsFacts::default());
+                            self.client.handle_tls_started(self.at);
+                        }
+                        Event::Done(r) => report = Some(r),
+                        Event::Close => panic!("client closed"),
+                    }
+                }
+                if let Some(report) = report {
+                    return report;
+                }
+                assert!(!idle, "both sides wait");
+            }
+            panic!("no end");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! SMTP on both sides of the switch: what a LAN client says to us, and what we say to the next hop.
+//!
+//! Sans-IO: [`server::Session`] and [`client::Session`] eat bytes and the time, and yield bytes, events and a deadline. A
+//! connection's task (or the simulator's world) drives them. They implement RFC 5321 with PIPELINING (2920), 8BITMIME (6152),
+//! SMTPUTF8 (6531), SIZE (1870), ENHANCEDSTATUSCODES (2034), DSN (3461), CHUNKING (3030, without BINARYMIME), STARTTLS (3207),
+//! AUTH PLAIN (4954, 4616), MT-PRIORITY (6710, 6758) and DELIVERBY (2852); the client also LMTP (2033).
+
+pub mod client;
+pub mod command;
+pub mod data;
+pub mod header;
+pub mod policy;
+pub mod reply;
+pub mod server;
+pub mod seven_bit;
+pub mod submission;
+pub mod trace;
+
+pub use policy::{Budget, Kind, Peer, Policy};
+pub use reply::Reply;

@@ -1,0 +1,303 @@
+//! 8-bit mail for a next hop without 8BITMIME (RFC 6152 3): parts are re-encoded in place, everything else keeps its bytes.
+//!
+//! Signed mail is never touched: it would arrive broken. What cannot be turned bounces with 5.6.3. Called by the client.
+
+use core::fmt::Write as _;
+use core::ops::Range;
+
+use mail_parser::{Message, MessageParser, MessagePart, MimeHeaders, PartType};
+
+use super::header;
+
+/// Why a message stays 8-bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CannotConvert {
+    /// A signature covers its bytes.
+    Signed,
+    /// 8-bit octets stand where no encoding reaches: header fields, preambles, malformed structure.
+    NotInParts,
+}
+
+impl CannotConvert {
+    /// Words for a DSN.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Signed => "signed 8-bit mail, and the next hop takes 7-bit only",
+            Self::NotInParts => "8-bit mail that cannot be re-encoded, and the next hop takes 7-bit only",
+        }
+    }
+}
+
+/// Parts are nested no deeper than this in what we convert.
+const MAX_DEPTH: usize = 16;
+
+/// The message with every 8-bit part in quoted-printable (text) or base64 (anything else). All octets are below 128.
+pub fn convert(message: &[u8]) -> Result<Vec<u8>, CannotConvert> {
+    if header::fields(message).any(|f| f.is("DKIM-Signature")) {
+        return Err(CannotConvert::Signed);
+    }
+    let parsed = MessageParser::new().parse(message).ok_or(CannotConvert::NotInParts)?;
+    let mut edits = Edits { message, list: Vec::new() };
+    edits.message(&parsed, 0)?;
+    let out = edits.apply()?;
+    // Whatever the parser made of a malformed message: not one 8-bit octet leaves.
+    if out.is_ascii() { Ok(out) } else { Err(CannotConvert::NotInParts) }
+}
+
+/// Replacements of byte ranges, in rising order when applied.
+struct Edits<'a> {
+    message: &'a [u8],
+    list: Vec<(Range<usize>, Vec<u8>)>,
+}
+
+impl Edits<'_> {
+    fn message(&mut self, message: &Message<'_>, depth: usize) -> Result<(), CannotConvert> {
+        if depth > MAX_DEPTH {
+            return Err(CannotConvert::NotInParts);
+        }
+        for part in &message.parts {
+            self.part(part, depth)?;
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, part: &MessagePart<'_>, depth: usize) -> Result<(), CannotConvert> {
+        let (start, body, end) = (part.offset_header as usize, part.offset_body as usize, part.offset_end as usize);
+        let (Some(head), Some(content)) = (self.message.get(start..body), self.message.get(body..end)) else {
+            return Err(CannotConvert::NotInParts);
+        };
+        if head.is_ascii() && content.is_ascii() {
+            return Ok(());
+        }
+        if !head.is_ascii() {
+            return Err(CannotConvert::NotInParts);
+        }
+        let signed = part.content_type().is_some_and(|t| {
+            t.c_type.eq_ignore_ascii_case("multipart") && t.subtype().is_some_and(|s| s.eq_ignore_ascii_case("signed"))
+        });
+        if signed {
+            return Err(CannotConvert::Signed);
+        }
+        // 8-bit octets inside an encoding that has none: encoding them again would change what the part says.
+        let foreign = header::fields(head).filter(|f| f.is("Content-Transfer-Encoding")).any(|f| {
+            let value = f.value.trim_ascii().to_ascii_lowercase();
+            !matches!(&value[..], b"" | b"7bit" | b"8bit" | b"binary")
+        });
+        if foreign {
+            return Err(CannotConvert::NotInParts);
+        }
+        match &part.body {
+            PartType::Multipart(_) => {
+                self.encoding(start..body, "7bit");
+                Ok(())
+            }
+            PartType::Message(inner) => {
+                self.encoding(start..body, "7bit");
+                self.message(inner, depth + 1)
+            }
+            PartType::Text(_) | PartType::Html(_) => {
+                let text = quoted_printable(content);
+                self.list.push((body..end, text));
+                self.encoding(start..body, "quoted-printable");
+                Ok(())
+            }
+            PartType::Binary(_) | PartType::InlineBinary(_) => {
+                self.list.push((body..end, base64_lines(content)));
+                self.encoding(start..body, "base64");
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets Content-Transfer-Encoding in the header section `head`. A message without MIME fields gets them (RFC 1428).
+    fn encoding(&mut self, head: Range<usize>, name: &str) {
+        let base = head.start;
+        let section = self.message.get(head.clone()).unwrap_or_default();
+        let mut blank = 0;
+        let mut found = false;
+        let (mut mime, mut kind) = (false, false);
+        let field = format!("Content-Transfer-Encoding: {name}\r\n");
+        for f in header::fields(section) {
+            blank = f.range.end;
+            mime |= f.is("MIME-Version");
+            kind |= f.is("Content-Type");
+            if f.is("Content-Transfer-Encoding") {
+                let new = if found { Vec::new() } else { field.clone().into_bytes() };
+                self.list.push((base + f.range.start..base + f.range.end, new));
+                found = true;
+            }
+        }
+        if found || name == "7bit" {
+            return;
+        }
+        let mut added = String::new();
+        if base == 0 && !mime {
+            added.push_str("MIME-Version: 1.0\r\n");
+        }
+        if base == 0 && !kind {
+            added.push_str("Content-Type: text/plain; charset=unknown-8bit\r\n");
+        }
+        added.push_str(&field);
+        if section.is_empty() {
+            // No header and no blank line: the new fields need one behind them.
+            added.push_str("\r\n");
+        }
+        self.list.push((base + blank..base + blank, added.into_bytes()));
+    }
+
+    fn apply(mut self) -> Result<Vec<u8>, CannotConvert> {
+        self.list.sort_by_key(|(range, _)| (range.start, range.end));
+        let mut out = Vec::with_capacity(self.message.len() * 5 / 4);
+        let mut from = 0;
+        for (range, new) in self.list {
+            if range.start < from {
+                return Err(CannotConvert::NotInParts);
+            }
+            out.extend_from_slice(self.message.get(from..range.start).unwrap_or_default());
+            out.extend_from_slice(&new);
+            from = range.end;
+        }
+        out.extend_from_slice(self.message.get(from..).unwrap_or_default());
+        Ok(out)
+    }
+}
+
+/// RFC 2045 6.7 for text: line ends stay, lines are at most 76 characters.
+fn quoted_printable(content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(content.len() * 5 / 4);
+    let mut column = 0;
+    let mut i = 0;
+    while let Some(b) = content.get(i) {
+        let rest = content.get(i + 1..).unwrap_or_default();
+        if *b == b'\r' && rest.first() == Some(&b'\n') {
+            out.extend_from_slice(b"\r\n");
+            column = 0;
+            i += 2;
+            continue;
+        }
+        let at_line_end = rest.is_empty() || rest.starts_with(b"\r\n");
+        let plain = match b {
+            b' ' | b'\t' => !at_line_end,
+            b'=' => false,
+            _ => b.is_ascii_graphic(),
+        };
+        let width = if plain { 1 } else { 3 };
+        if column + width > if at_line_end { 76 } else { 75 } {
+            out.extend_from_slice(b"=\r\n");
+            column = 0;
+        }
+        if plain {
+            out.push(*b);
+        } else {
+            let mut hex = String::with_capacity(3);
+            let _ = write!(hex, "={b:02X}");
+            out.extend_from_slice(hex.as_bytes());
+        }
+        column += width;
+        i += 1;
+    }
+    out
+}
+
+fn base64_lines(content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(content.len() * 3 / 2);
+    for line in content.chunks(57) {
+        out.extend_from_slice(data_encoding::BASE64.encode(line).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(message: &[u8]) -> String {
+        let out = convert(message).expect("converts");
+        assert!(out.is_ascii());
+        String::from_utf8(out).expect("ascii")
+    }
+
+    #[test]
+    fn text_becomes_quoted_printable_and_keeps_its_meaning() {
+        let m = "Subject: s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ncafé = 1 \r\n";
+        assert_eq!(
+            text(m.as_bytes()),
+            "Subject: s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Transfer-Encoding: quoted-printable\r\n\r\ncaf=C3=A9 =3D 1=20\r\n"
+        );
+    }
+
+    #[test]
+    fn plain_mail_without_mime_fields_is_labelled() {
+        assert_eq!(
+            text("Subject: s\r\n\r\ncafé\r\n".as_bytes()),
+            "Subject: s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\n\
+             Content-Transfer-Encoding: quoted-printable\r\n\r\ncaf=C3=A9\r\n"
+        );
+    }
+
+    #[test]
+    fn each_part_is_converted_in_its_place() {
+        let m = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
+                 --b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nü\r\n\
+                 --b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: 8bit\r\n\r\nÿÿ\r\n\
+                 --b\r\nContent-Type: text/plain\r\n\r\nuntouched = here\r\n\
+                 --b\r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\nContent-Transfer-Encoding: 8bit\r\n\r\nö\r\n\
+                 --b--\r\n";
+        let out = text(m.as_bytes());
+        assert!(out.contains("boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n"), "{out}");
+        assert!(out.contains("quoted-printable\r\n\r\n=C3=BC\r\n--b"), "{out}");
+        assert!(out.contains("octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\nw7/Dvw==\r\n"), "{out}");
+        assert!(out.contains("untouched = here"), "{out}");
+        assert!(out.contains("Subject: in\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=B6"), "{out}");
+        let again = MessageParser::new().parse(out.as_bytes()).expect("parses");
+        assert_eq!(again.parts.len(), 5, "{out}");
+    }
+
+    #[test]
+    fn signed_and_hopeless_messages_stay_as_they_are() {
+        for (m, why) in [
+            ("DKIM-Signature: v=1\r\n\r\né\r\n", CannotConvert::Signed),
+            (
+                "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\né\r\n--b--\r\n",
+                CannotConvert::Signed,
+            ),
+            ("Subject: é\r\n\r\nx\r\n", CannotConvert::NotInParts),
+            ("Content-Transfer-Encoding: base64\r\n\r\né\r\n", CannotConvert::NotInParts),
+            (
+                "Content-Type: multipart/mixed; boundary=b\r\n\r\npréamble\r\n--b\r\n\r\nx\r\n--b--\r\n",
+                CannotConvert::NotInParts,
+            ),
+        ] {
+            assert_eq!(convert(m.as_bytes()), Err(why), "{m}");
+        }
+    }
+
+    #[test]
+    fn quoted_printable_lines_stay_short() {
+        let out = quoted_printable("é".repeat(200).as_bytes());
+        assert!(out.split(|b| *b == b'\n').all(|l| l.len() <= 77));
+        let exact = quoted_printable(&[b'x'; 76]);
+        assert_eq!(exact, [b'x'; 76]);
+        assert!(quoted_printable(&[b'x'; 77]).starts_with(&[&[b'x'; 75][..], b"=\r\n"].concat()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_in_only_seven_bits_come_out(
+            lines in proptest::collection::vec(proptest::prop_oneof![
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+                proptest::sample::select(vec![
+                    b"Content-Type: multipart/mixed; boundary=b".to_vec(), b"--b".to_vec(), b"--b--".to_vec(), b"".to_vec(),
+                    b"Content-Type: message/rfc822".to_vec(), b"Content-Type: text/plain".to_vec(), "\u{e9}".into(),
+                    b"Content-Transfer-Encoding: 8bit".to_vec(), b"Content-Transfer-Encoding: base64".to_vec(),
+                ]),
+            ], 0..30),
+        ) {
+            if let Ok(out) = convert(&lines.join(&b"\r\n"[..])) {
+                proptest::prop_assert!(out.is_ascii());
+            }
+        }
+    }
+}

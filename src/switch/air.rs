@@ -1,0 +1,327 @@
+//! The bearers under the gate: every emission passes [`Switch::pump_air`], every order [`Switch::order`].
+
+use std::collections::BTreeMap;
+
+use crate::bearer::serial::Station;
+use crate::bearer::{self, ModemAction, ModemEvent, Verdict};
+use crate::config::plan::BearerPlan;
+use crate::emcon::{Gate, Order, Purpose, State};
+use crate::mail::{BearerId, PeerName, Precedence, TransferId};
+use crate::ops::Event;
+use crate::queue::{Batch, Change, CommitError, StoreCall};
+use crate::time::{Duration, Instant, Now};
+
+use super::{Output, Pending, RequestId, Switch, Work};
+
+/// One bearer with its core and its account.
+#[derive(Debug)]
+pub(super) struct Bearer {
+    pub(super) plan: BearerPlan,
+    pub(super) station: Station,
+    pub(super) account: Account,
+    /// The transmitter is keyed, as far as the core knows.
+    pub(super) keyed_at: Option<Instant>,
+    /// Last refusal told as an event, so that one silence is one line and not thousands.
+    pub(super) silence_told: bool,
+}
+
+/// What a bearer has emitted since the node started.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(super) struct Account {
+    pub(super) air: Duration,
+    pub(super) bytes: u64,
+    pub(super) transmissions: u64,
+}
+
+/// Setting that holds a bearer's order.
+pub(super) fn order_key(bearer: &BearerId) -> String {
+    format!("emcon/{bearer}")
+}
+
+impl Switch {
+    /// Lets every bearer put on the air what it wants and the gate allows, and collects what it has to say.
+    pub(super) fn pump_air(&mut self, now: Now) {
+        let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+        for name in names {
+            // Events may make new wants (a report after a commit), emissions may make new events: until quiet.
+            loop {
+                let emitted = self.pump_emissions(now, &name);
+                let told = self.pump_events(now, &name);
+                if !emitted && !told {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn pump_emissions(&mut self, now: Now, name: &BearerId) -> bool {
+        let mut moved = false;
+        let mut told = None;
+        let Some(bearer) = self.bearers.get_mut(name) else { return false };
+        while let Some(action) = bearer.station.poll_action() {
+            self.outputs.push_back(Output::Act { bearer: name.clone(), action });
+            moved = true;
+        }
+        while let Some(want) = bearer.station.want(now.at) {
+            match self.gate.permit(now, name, want.purpose, want.airtime) {
+                Ok(permit) => {
+                    let Some(emission) = bearer.station.poll_emission(now.at, permit) else { break };
+                    bearer.silence_told = false;
+                    self.outputs.push_back(Output::Emit(emission));
+                    moved = true;
+                }
+                Err(silence) => {
+                    bearer.station.silenced(now.at, silence);
+                    if !bearer.silence_told {
+                        bearer.silence_told = true;
+                        let purpose = want.purpose;
+                        let (purpose, why) = (purpose_name(purpose).to_owned(), silence.name().to_owned());
+                        told = Some(Event::EmissionSuppressed { bearer: name.clone(), purpose, why });
+                    }
+                    break;
+                }
+            }
+        }
+        while let Some(action) = bearer.station.poll_action() {
+            self.outputs.push_back(Output::Act { bearer: name.clone(), action });
+            moved = true;
+        }
+        if let Some(event) = told {
+            self.event(event);
+        }
+        moved
+    }
+
+    fn pump_events(&mut self, now: Now, name: &BearerId) -> bool {
+        let mut moved = false;
+        while let Some(event) = self.bearers.get_mut(name).and_then(|b| b.station.poll_event()) {
+            moved = true;
+            self.bearer_event(now, name, event);
+        }
+        moved
+    }
+
+    fn bearer_event(&mut self, now: Now, name: &BearerId, event: bearer::Event) {
+        match event {
+            bearer::Event::Persist { ticket, puts } => {
+                let changes = puts.into_iter().map(|(key, value)| Change::Link(link_key(name, &key), value)).collect();
+                let batch = Batch { conditions: Vec::new(), changes };
+                self.work(Work::Store(StoreCall::Commit(batch)), Pending::LinkStored { bearer: name.clone(), ticket });
+            }
+            bearer::Event::Job { ticket, job } => {
+                self.work(Work::Job(job), Pending::LinkJob { bearer: name.clone(), ticket });
+            }
+            bearer::Event::Whole { ticket, from, id, payload } => {
+                self.payload_whole(now, name, ticket, from, id, payload);
+            }
+            bearer::Event::Progress { id, have, need, bytes_on_air, air } => {
+                let air_s = air.as_secs_f64();
+                let Some(message) = self.transfers.get(&id).map(|t| t.message) else { return };
+                self.event(Event::TransferProgress { message, bearer: name.clone(), have, need, bytes_on_air, air_s });
+            }
+            bearer::Event::Confirmed { id, bytes_on_air, air } => self.transfer_confirmed(now, &id, bytes_on_air, air),
+            bearer::Event::Refused { id, reason } => self.transfer_refused(now, &id, reason),
+            bearer::Event::Keyed { at, precedence, transfers } => self.keyed(now, name, at, precedence, &transfers),
+            bearer::Event::Unkeyed { air, bytes } => {
+                if let Some(bearer) = self.bearers.get_mut(name) {
+                    bearer.keyed_at = None;
+                    bearer.account.air += air;
+                    bearer.account.bytes += bytes;
+                    bearer.account.transmissions += 1;
+                    let air_s = air.as_secs_f64();
+                    self.event(Event::KeyUp { bearer: name.clone(), air_s, bytes });
+                }
+            }
+            bearer::Event::Alarm(text) => {
+                self.event(Event::BearerAlarm { bearer: name.clone(), text });
+            }
+            bearer::Event::EpochUsed => self.epoch_used(name),
+        }
+    }
+
+    fn keyed(&mut self, now: Now, name: &BearerId, at: Instant, precedence: Precedence, transfers: &[TransferId]) {
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.keyed_at = Some(at);
+        }
+        for id in transfers {
+            self.keyed_transfers.insert(id.clone());
+        }
+        let messages: Vec<_> = transfers.iter().filter_map(|id| self.transfers.get(id)).map(|t| t.message).collect();
+        for message in &messages {
+            self.track(now, *message, "keyed", None, Some(name), None);
+        }
+        self.event(Event::KeyDown { bearer: name.clone(), precedence, messages });
+    }
+
+    pub(super) fn modem(&mut self, now: Now, name: &BearerId, event: ModemEvent) {
+        if let ModemEvent::Fault(why) = &event {
+            self.event(Event::BearerAlarm { bearer: name.clone(), text: why.clone() });
+        }
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.station.handle_modem(now.at, event);
+        }
+    }
+
+    /// Answers a station whose payload was opened, accepted, or could not be.
+    pub(super) fn settle(&mut self, now: Now, name: &BearerId, ticket: u64, verdict: Verdict) {
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.station.settled(now.at, ticket, verdict);
+        }
+    }
+
+    /// An operator's order, or the end of one. Tighten: gate, abort, persist, report. Loosen: persist, then gate.
+    pub(super) fn order(&mut self, now: Now, name: &BearerId, order: Order, reply: Option<RequestId>) {
+        let old = self.gate.order(name).map(|o| o.state.clone());
+        let loosens = loosens(old.as_ref(), &order.state);
+        if !loosens {
+            self.gate.set(name, Some(order.clone()));
+            self.silence(now, name);
+        } else if incomparable(old.as_ref(), &order.state) {
+            // Neither wider nor narrower: nothing radiates between the two.
+            let interim = Order { state: State::Silent, ..order.clone() };
+            self.gate.set(name, Some(interim));
+            self.silence(now, name);
+        }
+        let carrier_off = if loosens { Duration::ZERO } else { self.carrier_off_after(name) };
+        let value = serde_json::to_vec(&order).ok();
+        let batch = Batch { conditions: Vec::new(), changes: vec![Change::Setting(order_key(name), value)] };
+        let pending = Pending::Order { bearer: name.clone(), order, loosens, reply, carrier_off };
+        self.work(Work::Store(StoreCall::Commit(batch)), pending);
+    }
+
+    /// The order is durable, or could not be made so: then the tighter of the two stays.
+    pub(super) fn order_stored(
+        &mut self,
+        now: Now,
+        name: &BearerId,
+        order: Order,
+        loosens: bool,
+        stored: Result<(), CommitError>,
+    ) -> Result<(), String> {
+        stored.map_err(|e| match loosens {
+            true => format!("{name} keeps its present state: {e}"),
+            false => format!("{name} is {} now, but this could not be made durable: {e}", order.state),
+        })?;
+        if loosens {
+            self.gate.set(name, Some(order.clone()));
+            if let Some(bearer) = self.bearers.get_mut(name) {
+                bearer.silence_told = false;
+                bearer.station.resume_air(now.at);
+            }
+        }
+        let Order { state, reason, author, .. } = order;
+        self.event(Event::SilenceOrdered { bearer: name.clone(), state: state.to_string(), reason, author });
+        Ok(())
+    }
+
+    /// Stops what runs on a bearer whose order was tightened.
+    pub(super) fn silence(&mut self, now: Now, name: &BearerId) {
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            self.outputs.push_back(Output::Act { bearer: name.clone(), action: ModemAction::Abort });
+            bearer.station.aborted(now.at);
+        }
+    }
+
+    /// Seconds until the carrier is surely off after a tightening order (B2).
+    pub(super) fn carrier_off_after(&self, name: &BearerId) -> Duration {
+        let Some(bearer) = self.bearers.get(name) else { return Duration::ZERO };
+        if bearer.keyed_at.is_none() {
+            return Duration::ZERO;
+        }
+        let w = &bearer.plan.waveform;
+        if w.can_abort {
+            return Duration::from_secs(1);
+        }
+        let held =
+            w.rate.airtime(u64::from(w.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
+        let tail = Duration::from_secs_f64(f64::from(w.tail_bits) / f64::from(w.rate.0.max(1)));
+        held + tail + w.block
+    }
+
+    /// Ends orders whose time is over: silent until told otherwise, and what runs is aborted.
+    pub(super) fn expire_orders(&mut self, now: Now) {
+        let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+        for name in names {
+            let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some());
+            if running && self.gate.must_stop(now, &name) {
+                self.silence(now, &name);
+            }
+        }
+    }
+
+    /// Which bearer reaches a peer.
+    pub(super) fn bearer_to(&self, peer: &PeerName) -> Option<&BearerId> {
+        self.bearers.iter().find(|(_, b)| b.plan.peers.contains(peer)).map(|(name, _)| name)
+    }
+}
+
+/// The store's key of a station's key.
+pub(super) fn link_key(bearer: &BearerId, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(bearer.0.len() + 1 + key.len());
+    full.extend_from_slice(bearer.0.as_bytes());
+    full.push(0);
+    full.extend_from_slice(key);
+    full
+}
+
+/// Splits all stored bearer state by bearer.
+pub(super) fn split_links(links: Vec<(Vec<u8>, Vec<u8>)>) -> BTreeMap<BearerId, Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut by_bearer: BTreeMap<BearerId, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+    for (key, value) in links {
+        let Some(cut) = key.iter().position(|b| *b == 0) else { continue };
+        let Ok(name) = core::str::from_utf8(&key[..cut]) else { continue };
+        by_bearer.entry(BearerId::from(name)).or_default().push((key[cut + 1..].to_vec(), value));
+    }
+    by_bearer
+}
+
+/// The order in force when the node starts (B4): what was persisted wins over any profile; unreadable is silent.
+pub(super) fn first_order(gate: &mut Gate, plan: &BearerPlan, stored: Option<&[u8]>, now: Now) {
+    let order = match stored {
+        Some(bytes) => serde_json::from_slice(bytes).ok(),
+        None => Some(Order {
+            state: plan.emcon.clone(),
+            since: now.wall,
+            until: None,
+            reason: "first start".into(),
+            author: "profile".into(),
+        }),
+    };
+    gate.add(plan.id.clone(), order);
+}
+
+fn rank(state: &State) -> u8 {
+    match state {
+        State::Silent => 0,
+        State::AckOnly => 1,
+        State::Window(_) => 2,
+        State::Restricted(_) => 3,
+        State::Open => 4,
+    }
+}
+
+fn loosens(old: Option<&State>, new: &State) -> bool {
+    match (old, new) {
+        (_, State::Silent) | (Some(State::Open), _) => false,
+        (None, _) | (Some(State::Silent), _) => true,
+        (Some(State::Restricted(a)), State::Restricted(b)) => b < a,
+        (Some(a), b) => rank(b) > rank(a) || incomparable(Some(a), b),
+    }
+}
+
+fn incomparable(old: Option<&State>, new: &State) -> bool {
+    match (old, new) {
+        (Some(State::Window(a)), State::Window(b)) => a != b,
+        (Some(State::Window(_)), b) | (Some(b), State::Window(_)) => !matches!(b, State::Open | State::Silent),
+        (Some(State::AckOnly), State::Restricted(_)) | (Some(State::Restricted(_)), State::AckOnly) => true,
+        _ => false,
+    }
+}
+
+const fn purpose_name(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Traffic(_) => "traffic",
+        Purpose::Report(_) => "report",
+        Purpose::Probe => "probe",
+    }
+}

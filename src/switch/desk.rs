@@ -1,0 +1,247 @@
+//! The operator's desk: requests of the control socket that concern the switch's state. What only reads the store is answered
+//! elsewhere, from a snapshot.
+
+use std::collections::BTreeMap;
+
+use crate::emcon::{Order, State};
+use crate::mail::{BearerId, MessageId};
+use crate::ops::document::{
+    BearerStatus, Emcon, EmconBearer, EmconState, ListenerStatus, MinimizeOrder, QueueStatus, Status, StoreStatus,
+};
+use crate::ops::{BearerChoice, Event, Request, Response, document};
+use crate::queue::{Batch, Change, CommitError};
+use crate::time::{Duration, Now, Wall};
+
+use super::settle::{Action, Step};
+use super::{Minimize, Output, Pending, RequestId, StoreState, Switch};
+
+/// What this build can do, for scripts that must know.
+pub const FEATURES: &[&str] =
+    &["smtp", "lmtp-client", "maildir", "dsn", "mt-priority", "hf-serial", "mac", "aead", "zstd-dictionary"];
+
+/// Setting that holds a bearer's MINIMIZE.
+pub(super) fn minimize_key(bearer: &BearerId) -> String {
+    format!("minimize/{bearer}")
+}
+
+/// An order for several bearers is answered when the last of them is durable.
+#[derive(Debug)]
+pub(super) struct OpenOrder {
+    waiting: usize,
+    bearers: Vec<BearerId>,
+    carrier_off: BTreeMap<BearerId, Duration>,
+    problems: Vec<String>,
+}
+
+impl Switch {
+    pub(super) fn request(&mut self, now: Now, id: RequestId, request: Request, uid: u32) {
+        let author = format!("uid {uid}");
+        let response = match request {
+            Request::Status => self.status(now),
+            Request::QueueHold { id: message, reason } => {
+                return self.operate(now, id, message, Action::Hold(reason), author);
+            }
+            Request::QueueRelease { id: message } => return self.operate(now, id, message, Action::Release, author),
+            Request::QueueExpedite { id: message, precedence } => {
+                return self.operate(now, id, message, Action::Expedite(precedence), author);
+            }
+            Request::QueueCancel { id: message, .. } => return self.operate(now, id, message, Action::Cancel, author),
+            Request::EmconShow { bearer } => match self.chosen(&bearer) {
+                Ok(bearers) => self.emcon(&bearers, &BTreeMap::new()),
+                Err(why) => Response::refused(why),
+            },
+            Request::EmconSet { bearer, state, reason, from, until } => {
+                let ordered = self.chosen(&bearer).and_then(|b| Ok((b, state.state(from, until)?)));
+                match ordered {
+                    Ok((bearers, state)) => {
+                        // A window carries its own times; any other state holds from now on.
+                        let until = if matches!(state, State::Window(_)) { None } else { until };
+                        if from.is_some() && !matches!(state, State::Window(_)) {
+                            Response::refused("--from goes with `window`; other states begin when they are ordered")
+                        } else {
+                            let order = Order { state, since: now.wall, until, reason, author };
+                            return self.order_all(now, id, bearers, &order);
+                        }
+                    }
+                    Err(why) => Response::refused(why),
+                }
+            }
+            Request::MinimizeShow => self.minimize_document(),
+            Request::MinimizeSet { bearer, minimum, reason, from, until } => match self.chosen(&bearer) {
+                Ok(bearers) => {
+                    let from = from.unwrap_or(now.wall);
+                    let order = Minimize { least: minimum, from, until, reason, author };
+                    return self.minimize(bearers, Some(&order), id);
+                }
+                Err(why) => Response::refused(why),
+            },
+            Request::MinimizeClear { bearer } => match self.chosen(&bearer) {
+                Ok(bearers) => return self.minimize(bearers, None, id),
+                Err(why) => Response::refused(why),
+            },
+            Request::QueueList { .. } | Request::QueueShow { .. } | Request::Track { .. } | Request::Watch => {
+                Response::refused("the store cannot be read now")
+            }
+        };
+        self.outputs.push_back(Output::Reply { id, response });
+    }
+
+    fn operate(&mut self, now: Now, reply: RequestId, message: MessageId, action: Action, author: String) {
+        self.step(now, message, Step::Operator { action, reply, author });
+    }
+
+    fn chosen(&self, choice: &BearerChoice) -> Result<Vec<BearerId>, String> {
+        match choice {
+            BearerChoice::All => Ok(self.bearers.keys().cloned().collect()),
+            BearerChoice::One(name) if self.bearers.contains_key(name) => Ok(vec![name.clone()]),
+            BearerChoice::One(name) => {
+                let known: Vec<_> = self.bearers.keys().map(ToString::to_string).collect();
+                Err(format!("no bearer {name}; this node has {}", known.join(", ")))
+            }
+        }
+    }
+
+    fn status(&self, now: Now) -> Response {
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|(name, address)| ListenerStatus { name: name.clone(), address: address.clone() });
+        let bearers = self.bearers.iter().map(|(name, b)| BearerStatus {
+            name: name.to_string(),
+            peer: b.plan.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            emcon: EmconState::of(self.gate.order(name)),
+            air_s: b.account.air.as_secs_f64(),
+            bytes_sent: b.account.bytes,
+            suppressed: self.gate.suppressed(name),
+        });
+        Response::done(&Status {
+            schema: Status::SCHEMA.into(),
+            node: self.plan.node.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            features: FEATURES.iter().map(ToString::to_string).collect(),
+            ready: !self.stopped,
+            clock_set: now.set,
+            listeners: listeners.collect(),
+            bearers: bearers.collect(),
+            // Depth and free space are the store's; the reader of the snapshot fills them in.
+            queue: QueueStatus::default(),
+            store: StoreStatus { healthy: self.store == StoreState::Healthy, free_bytes: 0 },
+            events: self.counters.iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        })
+    }
+
+    fn emcon(&self, bearers: &[BearerId], carrier_off: &BTreeMap<BearerId, Duration>) -> Response {
+        let shown = |name: &BearerId| EmconBearer {
+            name: name.to_string(),
+            emcon: EmconState::of(self.gate.order(name)),
+            carrier_off_s: carrier_off.get(name).copied().unwrap_or_else(|| self.carrier_off_after(name)).as_secs_f64(),
+            suppressed: self.gate.suppressed(name),
+        };
+        Response::done(&Emcon { schema: Emcon::SCHEMA.into(), bearers: bearers.iter().map(shown).collect() })
+    }
+
+    fn order_all(&mut self, now: Now, id: RequestId, bearers: Vec<BearerId>, order: &Order) {
+        let open = OpenOrder {
+            waiting: bearers.len(),
+            bearers: bearers.clone(),
+            carrier_off: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        self.open_orders.insert(id, open);
+        if bearers.is_empty() {
+            self.answer_order(id);
+        }
+        for bearer in bearers {
+            self.order(now, &bearer, order.clone(), Some(id));
+        }
+    }
+
+    /// One bearer's order is durable, or is not.
+    #[expect(clippy::too_many_arguments, reason = "what one ticket carried")]
+    pub(super) fn order_settled(
+        &mut self,
+        now: Now,
+        bearer: &BearerId,
+        order: Order,
+        loosens: bool,
+        reply: Option<RequestId>,
+        carrier_off: Duration,
+        stored: Result<(), CommitError>,
+    ) {
+        let settled = self.order_stored(now, bearer, order, loosens, stored);
+        let Some(id) = reply else { return };
+        if let Some(open) = self.open_orders.get_mut(&id) {
+            open.waiting = open.waiting.saturating_sub(1);
+            open.carrier_off.insert(bearer.clone(), carrier_off);
+            open.problems.extend(settled.err());
+            if open.waiting == 0 {
+                self.answer_order(id);
+            }
+        }
+    }
+
+    fn answer_order(&mut self, id: RequestId) {
+        let Some(open) = self.open_orders.remove(&id) else { return };
+        let response = match open.problems.is_empty() {
+            true => self.emcon(&open.bearers, &open.carrier_off),
+            false => Response::refused(open.problems.join("; ")),
+        };
+        self.outputs.push_back(Output::Reply { id, response });
+    }
+
+    fn minimize(&mut self, bearers: Vec<BearerId>, order: Option<&Minimize>, reply: RequestId) {
+        let value = |_: &BearerId| order.and_then(|o| serde_json::to_vec(o).ok());
+        let changes = bearers.iter().map(|b| Change::Setting(minimize_key(b), value(b))).collect();
+        let orders = bearers.into_iter().map(|b| (b, order.cloned())).collect();
+        self.commit(Batch { conditions: Vec::new(), changes }, Pending::Minimize { orders, reply });
+    }
+
+    pub(super) fn minimize_stored(
+        &mut self,
+        orders: Vec<(BearerId, Option<Minimize>)>,
+        id: RequestId,
+        stored: Result<(), CommitError>,
+    ) {
+        let response = match stored {
+            Ok(()) => {
+                for (bearer, order) in orders {
+                    let (told, author) = match &order {
+                        Some(o) => (format!("{} and above", o.least), o.author.clone()),
+                        None => ("cleared".to_owned(), String::new()),
+                    };
+                    self.event(Event::MinimizeOrdered { bearer: bearer.clone(), order: told, author });
+                    match order {
+                        Some(order) => self.minimize.insert(bearer, order),
+                        None => self.minimize.remove(&bearer),
+                    };
+                }
+                self.minimize_document()
+            }
+            Err(error) => Response::refused(format!("MINIMIZE was not changed: {error}")),
+        };
+        self.outputs.push_back(Output::Reply { id, response });
+    }
+
+    fn minimize_document(&self) -> Response {
+        let orders = self.minimize.iter().map(|(bearer, o)| MinimizeOrder {
+            bearer: bearer.to_string(),
+            minimum: o.least.to_string(),
+            from: o.from.rfc3339(),
+            until: o.until.map(Wall::rfc3339),
+            reason: o.reason.clone(),
+            author: o.author.clone(),
+        });
+        Response::done(&document::Minimize { schema: document::Minimize::SCHEMA.into(), orders: orders.collect() })
+    }
+
+    pub(super) fn minimize_in_force(&self, now: Now, bearer: &BearerId) -> Option<&Minimize> {
+        self.minimize.get(bearer).filter(|m| m.applies(now))
+    }
+}
+
+impl Minimize {
+    /// Whether it is in force. Without a set clock its times say nothing, and it binds.
+    pub(super) fn applies(&self, now: Now) -> bool {
+        !now.set || (self.from <= now.wall && self.until.is_none_or(|until| now.wall < until))
+    }
+}

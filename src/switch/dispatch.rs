@@ -1,0 +1,466 @@
+//! From due messages to work, and from the work's results to steps of the message.
+
+use std::sync::Arc;
+
+use crate::bearer::Transfer;
+use crate::codec::envelope::AirEnvelope;
+use crate::config::plan::BearerPlan;
+use crate::emcon::{Purpose, State};
+use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Precedence, Source, Status, TransferId};
+use crate::queue::maildir::DeliverError;
+use crate::queue::outcome::Event;
+use crate::queue::schedule::{Allowance, Job, Offered};
+use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, StoreResult, TransferRecord};
+use crate::smtp::client::{RecipientResult, Report};
+use crate::time::{Duration, Now};
+
+use super::settle::{AirNote, Step};
+use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult};
+
+/// Live transfers per peer of one precedence or above.
+const TRANSFERS_PER_PEER: usize = 16;
+/// Recipients in one SMTP transaction (RFC 5321 4.5.3.1.10) and in one Maildir delivery.
+const RECIPIENTS: usize = 100;
+/// Local deliveries at once.
+const LOCAL_DELIVERIES: usize = 16;
+/// Connections to one next hop at once.
+const PER_NEXT_HOP: usize = 8;
+/// Messages leased by one claim.
+const CLAIM: usize = 256;
+/// Finished messages purged by one batch.
+const PURGE: u32 = 500;
+
+impl Switch {
+    /// Starts every job that has a place to go.
+    pub(super) fn dispatch(&mut self, now: Now) {
+        loop {
+            let (bearers, gate, minimize, plan) = (&self.bearers, &self.gate, &self.minimize, &self.plan);
+            let deliveries = plan.limits.deliveries;
+            let job = self.active.next(now, |hop| match hop {
+                Hop::Local => {
+                    Some(Allowance { jobs: LOCAL_DELIVERIES, lowest: Precedence::Deferred, recipients: RECIPIENTS })
+                }
+                Hop::Smtp(_) | Hop::Lmtp(_) => {
+                    let jobs = PER_NEXT_HOP.min(deliveries);
+                    Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
+                }
+                Hop::Peer(peer) => {
+                    let (name, bearer) = bearers.iter().find(|(_, b)| b.plan.peers.contains(peer))?;
+                    let floor = minimize.get(name).filter(|m| m.applies(now)).map_or(Precedence::Deferred, |m| m.least);
+                    let lowest = floor.max(carried_above(gate.order(name).map(|o| &o.state))?);
+                    gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
+                    let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients_of(&bearer.plan));
+                    Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
+                }
+                Hop::Hold => None,
+            });
+            let Some(job) = job else { return };
+            self.start(now, job);
+        }
+    }
+
+    fn start(&mut self, now: Now, job: Job) {
+        let body = self.active.record(job.message).and_then(|record| {
+            let first = usize::try_from(*job.recipients.first()?).ok()?;
+            record.recipients.get(first).map(|r| r.body)
+        });
+        match body {
+            Some(body) => self.work(Work::Store(StoreCall::Read(body, 0, u64::MAX)), Pending::Body { job }),
+            None => self.job_failed(now, &job, "its body is not known here"),
+        }
+    }
+
+    pub(super) fn body_read(&mut self, now: Now, job: Job, body: Result<Arc<[u8]>, CommitError>) {
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => return self.job_failed(now, &job, &format!("its body could not be read: {error}")),
+        };
+        let Some(record) = self.active.record(job.message) else { return };
+        let envelope = limited(record, &job);
+        match &job.hop {
+            Hop::Local => {
+                let mailboxes = envelope
+                    .recipients
+                    .iter()
+                    .map(|r| (self.resolve(&r.address).local().to_lowercase(), r.address.to_string()))
+                    .collect();
+                let local = Local {
+                    mailboxes,
+                    unique: format!("{}.{:08x}.{}", job.message, self.epoch, self.plan.node.name),
+                    return_path: envelope.from.map(|m| m.to_string()).unwrap_or_default(),
+                    body,
+                };
+                self.work(Work::Maildir(Box::new(local)), Pending::Delivery { job });
+            }
+            Hop::Smtp(to) | Hop::Lmtp(to) => {
+                let lmtp = matches!(job.hop, Hop::Lmtp(_));
+                let forward = Forward { to: to.clone(), lmtp, envelope, body };
+                self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
+            }
+            Hop::Peer(peer) => {
+                let peer = peer.clone();
+                let mut hops = match &record.source {
+                    Source::Bearer { hops, .. } => hops.clone(),
+                    Source::Smtp { .. } | Source::Switch => Vec::new(),
+                };
+                hops.push(self.plan.node.name.clone());
+                let air = AirEnvelope { envelope, precedence: job.precedence, hops };
+                self.encode(now, job, peer, air, body);
+            }
+            Hop::Hold => self.job_failed(now, &job, "its route says hold"),
+        }
+    }
+
+    fn encode(&mut self, now: Now, job: Job, peer: PeerName, envelope: AirEnvelope, body: Arc<[u8]>) {
+        let Some(bearer) = self.bearer_to(&peer).cloned() else {
+            return self.job_failed(now, &job, &format!("no bearer reaches {peer}"));
+        };
+        let Some(plan) = self.plan.peers.iter().find(|p| p.name == peer) else {
+            return self.job_failed(now, &job, &format!("{peer} is not a peer of this node"));
+        };
+        let protection = plan.protection;
+        // Without protection there may be no key, and none is used.
+        let key = plan.keys.first().cloned().unwrap_or(LinkKey { id: 0, secret: [0; 32] });
+        let Some(counter) = self.ids.transfer() else {
+            return self.job_failed(now, &job, "this store's epoch has no transfer numbers left");
+        };
+        let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
+        let encode = Encode { envelope, body, id: id.clone(), protection, key };
+        self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id, peer, bearer });
+    }
+
+    pub(super) fn encoded(
+        &mut self,
+        now: Now,
+        job: Job,
+        id: TransferId,
+        peer: PeerName,
+        bearer: BearerId,
+        payload: Result<Vec<u8>, String>,
+    ) {
+        let payload: Arc<[u8]> = match payload {
+            Ok(payload) => payload.into(),
+            Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
+        };
+        let limit = self.bearers.get(&bearer).map_or(0, |b| b.plan.max_payload_bytes);
+        if payload.len() as u64 > limit {
+            let diagnostic = format!("{} bytes when encoded; the link to {peer} takes {limit}", payload.len());
+            let failed = Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic };
+            return self.job_result(now, &job, vec![failed; job.recipients.len()], AirNote::default(), None);
+        }
+        let transfer = TransferRecord {
+            id,
+            bearer,
+            message: job.message,
+            recipients: job.recipients.clone(),
+            hop: job.hop.clone(),
+            payload: self.ids.body(),
+            payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            precedence: job.precedence,
+        };
+        self.step(now, job.message, Step::Freeze { transfer: Box::new(transfer), payload, peer });
+    }
+
+    /// Frozen payloads of before a restart go back to their stations.
+    pub(super) fn thaw(&mut self) {
+        let frozen: Vec<_> = self.transfers.values().map(|t| (t.id.clone(), t.hop.clone(), t.payload)).collect();
+        for (id, hop, payload) in frozen {
+            let Hop::Peer(peer) = hop else { continue };
+            self.work(Work::Store(StoreCall::Read(payload, 0, u64::MAX)), Pending::Thaw { id, peer });
+        }
+    }
+
+    pub(super) fn thawed(&mut self, now: Now, id: TransferId, peer: PeerName, payload: Result<Arc<[u8]>, CommitError>) {
+        let Some(transfer) = self.transfers.get(&id).cloned() else { return };
+        match payload {
+            Ok(payload) => {
+                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload };
+                if let Some(bearer) = self.bearers.get_mut(&transfer.bearer) {
+                    bearer.station.send(now.at, send);
+                }
+            }
+            Err(error) => {
+                let why = format!("its frozen payload could not be read again: {error}");
+                self.withdraw(now, &transfer, &why);
+            }
+        }
+    }
+
+    /// Gives a transfer up; the message is frozen anew under another id.
+    pub(super) fn withdraw(&mut self, now: Now, transfer: &TransferRecord, why: &str) {
+        let withdrawn = |i: &u32| (*i, Event::Withdrawn { why: why.to_owned() });
+        let events = transfer.recipients.iter().map(withdrawn).collect();
+        let step = Step::Events {
+            events,
+            air: AirNote { bearer: Some(transfer.bearer.clone()), ..AirNote::default() },
+            ended: Some(transfer.id.clone()),
+            job: Some(transfer.hop.clone()),
+        };
+        self.step(now, transfer.message, step);
+    }
+
+    pub(super) fn transfer_confirmed(&mut self, now: Now, id: &TransferId, bytes: u64, air: Duration) {
+        let Some(transfer) = self.transfers.get(id).cloned() else { return };
+        let Hop::Peer(peer) = &transfer.hop else { return };
+        // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
+        let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
+        let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
+        let air = AirNote { bearer: Some(transfer.bearer.clone()), bytes, air_s: air.as_secs_f64() };
+        let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
+        self.step(now, transfer.message, step);
+    }
+
+    pub(super) fn transfer_refused(&mut self, now: Now, id: &TransferId, reason: u8) {
+        let Some(transfer) = self.transfers.get(id).cloned() else { return };
+        let (status, diagnostic) = match reason {
+            2 => (Status(5, 4, 6), "routing loop: the message has passed that node before".to_owned()),
+            _ => (Status(5, 6, 0), format!("the peer cannot take this payload (reason {reason})")),
+        };
+        let remote = match &transfer.hop {
+            Hop::Peer(peer) => Some(peer.to_string()),
+            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold => None,
+        };
+        let failed = Event::Failed { status, remote, diagnostic };
+        let events = transfer.recipients.iter().map(|i| (*i, failed.clone())).collect();
+        let air = AirNote { bearer: Some(transfer.bearer.clone()), ..AirNote::default() };
+        let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
+        self.step(now, transfer.message, step);
+    }
+
+    /// Our store is an old copy: transfer numbers above ours are in use, so everything frozen under them starts anew (A2, C1).
+    pub(super) fn epoch_used(&mut self, bearer: &BearerId) {
+        self.event(crate::ops::Event::BearerAlarm {
+            bearer: bearer.clone(),
+            text: "a peer has heard transfer numbers this store has not yet used: it is an old copy of itself. Stop the node, \
+                  remove its epoch with `aldis run --new-epoch`, and numbers and nonces are not used twice"
+                .into(),
+        });
+    }
+
+    /// A delivery came back.
+    pub(super) fn delivered(&mut self, now: Now, job: Job, result: WorkResult) {
+        let events = match result {
+            WorkResult::Maildir(results) => results.into_iter().map(maildir_event).collect(),
+            WorkResult::Forwarded(report) => forward_events(&job, report),
+            WorkResult::Store(_)
+            | WorkResult::Encoded(_)
+            | WorkResult::Decoded(_)
+            | WorkResult::Job(_)
+            | WorkResult::Dropped => Vec::new(),
+        };
+        self.job_result(now, &job, events, AirNote::default(), None);
+    }
+
+    /// Something on our side kept a job from running: tried again later.
+    fn job_failed(&mut self, now: Now, job: &Job, why: &str) {
+        tracing::warn!(message = %job.message, why, "a delivery could not be started");
+        self.job_result(now, job, Vec::new(), AirNote::default(), Some(why));
+    }
+
+    /// Turns per-recipient results into a step. A recipient without a result is deferred.
+    fn job_result(&mut self, now: Now, job: &Job, results: Vec<Event>, air: AirNote, why: Option<&str>) {
+        let mut results = results.into_iter();
+        let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").to_owned() };
+        let events = job.recipients.iter().map(|i| (*i, results.next().unwrap_or_else(missing))).collect();
+        self.step(now, job.message, Step::Events { events, air, ended: None, job: Some(job.hop.clone()) });
+    }
+
+    /// Puts a message into the active set, with the hops its routes say now.
+    pub(super) fn offer(&mut self, now: Now, record: MessageRecord) {
+        let hops = record
+            .envelope
+            .recipients
+            .iter()
+            .map(|r| self.plan.routes.hop(&self.resolve(&r.address)).cloned())
+            .collect();
+        match self.active.offer(now, record, hops) {
+            Offered::Taken => {}
+            Offered::TakenFor(back) | Offered::Refused(back) => self.write_back(*back),
+        }
+    }
+
+    /// A message that left the active set waits in the store; its lease is free.
+    pub(super) fn write_back(&mut self, record: MessageRecord) {
+        let batch = Batch { conditions: Vec::new(), changes: vec![Change::Message(Box::new(record))] };
+        self.commit(batch, Pending::Aside);
+    }
+
+    /// Asks the store for due messages that are not in memory.
+    pub(super) fn claim(&mut self, now: Now) {
+        self.next_claim = now.at + CLAIM_EVERY;
+        let limit = self.active.room().min(CLAIM);
+        if self.claiming || limit == 0 {
+            return;
+        }
+        self.claiming = true;
+        let call = StoreCall::Claim {
+            owner: self.owner.clone(),
+            now: now.wall,
+            until: now.wall.plus(LEASE),
+            classes: Precedence::DESCENDING.to_vec(),
+            limit,
+            except: self.active.ids(),
+        };
+        self.work(Work::Store(call), Pending::Claim { limit });
+    }
+
+    pub(super) fn claimed(&mut self, now: Now, limit: usize, claimed: Result<Vec<MessageRecord>, CommitError>) {
+        self.claiming = false;
+        match claimed {
+            Ok(records) => {
+                let more = records.len() >= limit;
+                for record in records {
+                    // A step under way will bring a newer record.
+                    if !self.steps.contains_key(&record.id) {
+                        self.offer(now, record);
+                    }
+                }
+                if more {
+                    self.claim(now);
+                }
+            }
+            Err(error) => self.commit_failed(&error),
+        }
+    }
+
+    /// Lifetimes, delay reports and, rarely, the purge.
+    pub(super) fn sweep(&mut self, now: Now) {
+        while let Some(message) = self.active.poll_wake(now) {
+            self.step(now, message, Step::Wake);
+        }
+        if now.set && self.next_purge <= now.at {
+            self.next_purge = now.at + super::PURGE_EVERY;
+            let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
+            let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
+            let purge = Change::Purge { done_before, seen_before: now.wall, limit: PURGE };
+            self.commit(Batch { conditions: Vec::new(), changes: vec![purge] }, Pending::Aside);
+        }
+    }
+
+    /// Routes a result to whatever waited for it.
+    pub(super) fn done(&mut self, now: Now, pending: Pending, result: WorkResult) {
+        let dropped = || CommitError::Failed("the node is stopping".into());
+        let committed = |result| match result {
+            WorkResult::Store(StoreResult::Committed(result)) => result,
+            _ => Err(dropped()),
+        };
+        let read = |result| match result {
+            WorkResult::Store(StoreResult::Read(result)) => result,
+            _ => Err(dropped()),
+        };
+        match pending {
+            Pending::Accept { session, ask, records, ids } => {
+                self.accept_stored(now, session, ask, records, &ids, committed(result));
+            }
+            Pending::AcceptAir { bearer, ticket, records, ids } => {
+                self.accept_air_stored(now, &bearer, ticket, records, &ids, committed(result));
+            }
+            Pending::Decode { bearer, ticket, from, id } => {
+                if let WorkResult::Decoded(opened) = result {
+                    self.payload_opened(now, &bearer, ticket, from, id, opened);
+                } else {
+                    self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later);
+                }
+            }
+            Pending::Claim { limit } => match result {
+                WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
+                _ => self.claiming = false,
+            },
+            Pending::Body { job } => self.body_read(now, job, read(result)),
+            Pending::Encoded { job, id, peer, bearer } => {
+                let payload = match result {
+                    WorkResult::Encoded(payload) => payload,
+                    _ => Err("the node is stopping".into()),
+                };
+                self.encoded(now, job, id, peer, bearer, payload);
+            }
+            Pending::Thaw { id, peer } => self.thawed(now, id, peer, read(result)),
+            Pending::Delivery { job } => self.delivered(now, job, result),
+            Pending::LoadForStep { message } => match result {
+                WorkResult::Store(StoreResult::Loaded(Ok(record))) => self.step_loaded(now, message, record),
+                _ => self.step_loaded(now, message, None),
+            },
+            Pending::ReportBody { settled } => {
+                // A report whose subject cannot be read still goes out, without its third part.
+                let subject = read(result).unwrap_or_else(|_| Arc::from([]));
+                self.commit_step(now, settled, &subject);
+            }
+            Pending::Step { settled, report, ids } => {
+                self.step_stored(now, settled, report, ids, committed(result));
+            }
+            Pending::LinkStored { bearer, ticket } => {
+                let stored = committed(result);
+                if let Err(error) = &stored {
+                    self.commit_failed(error);
+                }
+                if let Some(bearer) = self.bearers.get_mut(&bearer) {
+                    bearer.station.stored(now.at, ticket, stored.is_ok());
+                }
+            }
+            Pending::LinkJob { bearer, ticket } => {
+                if let (WorkResult::Job(done), Some(bearer)) = (result, self.bearers.get_mut(&bearer)) {
+                    bearer.station.job_done(now.at, ticket, done);
+                }
+            }
+            Pending::Order { bearer, order, loosens, reply, carrier_off } => {
+                let stored = committed(result);
+                self.order_settled(now, &bearer, order, loosens, reply, carrier_off, stored);
+            }
+            Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
+            Pending::Aside => {
+                if let Err(error) = committed(result) {
+                    self.commit_failed(&error);
+                }
+            }
+        }
+    }
+}
+
+/// The envelope with only the recipients a job serves.
+fn limited(record: &MessageRecord, job: &Job) -> Envelope {
+    let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
+    Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
+}
+
+/// The lowest precedence traffic may have in this state; `None` when there is no traffic at all.
+fn carried_above(state: Option<&State>) -> Option<Precedence> {
+    match state? {
+        State::Open | State::Window(_) => Some(Precedence::Deferred),
+        State::Restricted(floor) => Some(*floor),
+        State::AckOnly | State::Silent => None,
+    }
+}
+
+fn recipients_of(bearer: &BearerPlan) -> usize {
+    // An address costs up to a thousand bytes; half a payload is for the message.
+    usize::try_from(bearer.max_payload_bytes / 2000).unwrap_or(usize::MAX).max(1)
+}
+
+fn maildir_event(result: Result<(), DeliverError>) -> Event {
+    match result {
+        Ok(()) => Event::Delivered { by: "local mailbox".into(), dsn_passed_on: false, is_final: true },
+        Err(error) if error.is_permanent() => {
+            Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
+        }
+        Err(error) => Event::Deferred { diagnostic: error.to_string() },
+    }
+}
+
+fn forward_events(job: &Job, report: Report) -> Vec<Event> {
+    let (by, lmtp) = match &job.hop {
+        Hop::Smtp(host) => (host.clone(), false),
+        Hop::Lmtp(host) => (host.clone(), true),
+        Hop::Local | Hop::Peer(_) | Hop::Hold => (String::new(), false),
+    };
+    let dsn = report.dsn;
+    let event = |result: RecipientResult| match result {
+        RecipientResult::Delivered { .. } => {
+            Event::Delivered { by: by.clone(), dsn_passed_on: dsn && !lmtp, is_final: lmtp }
+        }
+        RecipientResult::Temporary { text, .. } => Event::Deferred { diagnostic: text },
+        RecipientResult::Permanent { status, text } => {
+            Event::Failed { status, remote: Some(by.clone()), diagnostic: text }
+        }
+    };
+    report.results.into_iter().map(event).collect()
+}

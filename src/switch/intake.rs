@@ -1,0 +1,349 @@
+//! What comes in: SMTP questions and transactions, and payloads heard whole over the air. Both end in `queue::accept`.
+
+use std::sync::Arc;
+
+use crate::bearer::Verdict;
+use crate::config::plan::ListenerKind;
+use crate::mail::{
+    BearerId, DeliverBy, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission,
+    TransferId,
+};
+use crate::ops::Event;
+use crate::queue::accept::{self, Accepted, Authority, Decision};
+use crate::queue::{Batch, CommitError, MessageRecord, MessageState, dsn};
+use crate::smtp::server::{Answer, AskId, Question, Transaction};
+use crate::smtp::{Reply, submission, trace};
+use crate::time::{Now, Wall};
+
+use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
+
+/// Reason numbers in reports to the sending station.
+const REFUSED_UNDECODABLE: u8 = 1;
+const REFUSED_LOOP: u8 = 2;
+
+impl Switch {
+    pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
+        let answer = match question {
+            // Passwords are checked where the connection is; one that gets here is nobody's.
+            Question::Auth { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed")),
+            Question::Mail { .. } => self.refuse_when_unhealthy().map_or(Answer::Ok, Answer::Refuse),
+            Question::Rcpt { rcpt, user, trusted, mt_priority, size, .. } => {
+                let may_relay = trusted || user.is_some();
+                let level = mt_priority.map_or(self.plan.precedence.default, |p| p.precedence());
+                self.recipient(now, &rcpt.to, may_relay, level, size).map_or(Answer::Ok, Answer::Refuse)
+            }
+            Question::End(transaction) => {
+                self.transaction(now, session, ask, listener, *transaction);
+                return;
+            }
+        };
+        self.outputs.push_back(Output::Answer { session, ask, answer });
+    }
+
+    fn refuse_when_unhealthy(&self) -> Option<Reply> {
+        match self.store {
+            StoreState::Healthy | StoreState::Full => None,
+            StoreState::Failed(_) => {
+                Some(Reply::new(451, Status(4, 3, 0), "mail cannot be stored now, try again later"))
+            }
+        }
+    }
+
+    /// Why this recipient cannot be served, if it cannot.
+    fn recipient(
+        &self,
+        now: Now,
+        to: &Mailbox,
+        may_relay: bool,
+        level: Precedence,
+        size: Option<u64>,
+    ) -> Option<Reply> {
+        let is_postmaster = to.local().eq_ignore_ascii_case("postmaster");
+        if to.domain().is_empty() {
+            return (!is_postmaster).then(|| Reply::new(550, Status(5, 1, 2), "a recipient needs a domain"));
+        }
+        let Some(hop) = self.plan.routes.hop(to) else {
+            return Some(match may_relay {
+                true => Reply::new(550, Status(5, 1, 2), format!("no route to {}", to.domain())),
+                false => Reply::new(550, Status(5, 7, 1), "relaying denied"),
+            });
+        };
+        match hop {
+            Hop::Local if !self.is_local_user(to) && !is_postmaster => {
+                Some(Reply::new(550, Status(5, 1, 1), "no such mailbox here"))
+            }
+            Hop::Peer(peer) => self.over_air(now, peer, level, size),
+            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold => None,
+        }
+    }
+
+    /// D5 and B6: what the route's bearer will not carry.
+    fn over_air(&self, now: Now, peer: &PeerName, level: Precedence, size: Option<u64>) -> Option<Reply> {
+        let bearer = self.bearers.get(self.bearer_to(peer)?)?;
+        if let Some(minimize) = self.minimize_in_force(now, &bearer.plan.id)
+            && level < minimize.least
+        {
+            let text = format!("MINIMIZE in force: only {} and above to {peer}", minimize.least);
+            return Some(match minimize.until {
+                Some(_) => Reply::new(450, Status(4, 7, 15), text),
+                None => Reply::new(550, Status(5, 7, 15), text),
+            });
+        }
+        // A message may shrink when encoded; what is three times the limit as it stands will not shrink enough.
+        let limit = bearer.plan.max_payload_bytes.saturating_mul(3);
+        (size? > limit).then(|| Reply::new(552, Status(5, 3, 4), format!("too big for the link to {peer}")))
+    }
+
+    fn is_local_user(&self, to: &Mailbox) -> bool {
+        let users = &self.plan.local.users;
+        users.is_empty() || users.iter().any(|u| u.eq_ignore_ascii_case(to.local()))
+    }
+
+    fn transaction(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, transaction: Transaction) {
+        if let Some(reply) = self.refuse_when_unhealthy() {
+            self.outputs.push_back(Output::Answer { session, ask, answer: Answer::Refuse(reply) });
+            return;
+        }
+        let Transaction { mut envelope, by, body, facts, trusted, .. } = transaction;
+        let submitted = self.plan.listeners.iter().any(|l| l.name == listener && l.kind == ListenerKind::Submission);
+        if let Some((by, given)) = by {
+            let left = by.seconds - i64::try_from(now.at.since(given).as_secs()).unwrap_or(0);
+            let deadline = Wall(now.wall.0.saturating_add(left.saturating_mul(1000)));
+            envelope.deliver_by = Some(DeliverBy { deadline, mode: by.mode, trace: by.trace });
+        }
+        let id = self.ids.peek_message();
+        let completed = match submitted {
+            true => {
+                submission::complete(&body, &self.plan.node.hostname, now.wall, &format!("{id}.{:08x}", self.epoch))
+            }
+            false => trace::strip_return_path(&body),
+        };
+        let for_one = match envelope.recipients.as_slice() {
+            [one] => Some(&one.address),
+            _ => None,
+        };
+        let received =
+            trace::received(&facts, &self.plan.node.hostname, &id.to_string(), for_one, envelope.mt_priority, now.wall);
+        let body: Arc<[u8]> = trace::prepend(&received, &completed).into();
+        let ceiling = self.ceiling(listener, facts.user.as_deref(), trusted);
+        let source = Source::Smtp { listener: listener.to_owned(), address: facts.address, user: facts.user };
+        let decisions = self.decisions(&envelope.recipients, None);
+        let subject = body.clone();
+        let submission = Submission { envelope, precedence: Precedence::Routine, source, body };
+        let authority = Authority { trusted, ceiling };
+        match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
+            Ok(accepted) => {
+                let (batch, records) = self.with_report(now, accepted, &subject);
+                let ids = self.ids_in(&batch);
+                self.commit(batch, Pending::Accept { session, ask, records, ids });
+            }
+            Err(why) => {
+                let reply = Reply::new(554, Status(5, 5, 1), why.to_string());
+                self.outputs.push_back(Output::Answer { session, ask, answer: Answer::Refuse(reply) });
+            }
+        }
+    }
+
+    fn ceiling(&self, listener: &str, user: Option<&str>, trusted: bool) -> Precedence {
+        if let Some(user) = user.and_then(|u| self.plan.users.get(u)) {
+            return user.max_precedence;
+        }
+        if trusted {
+            return Precedence::Override;
+        }
+        let listener = self.plan.listeners.iter().find(|l| l.name == listener);
+        listener.map_or(Precedence::Routine, |l| l.max_precedence)
+    }
+
+    /// A transaction's commit came back: the promise, or the refusal.
+    pub(super) fn accept_stored(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        ask: AskId,
+        records: Vec<MessageRecord>,
+        ids: &Batch,
+        stored: Result<(), CommitError>,
+    ) {
+        let answer = match stored {
+            Ok(()) => {
+                self.ids.committed(ids);
+                self.store = StoreState::Healthy;
+                let text = records.first().map(|r| format!("queued as {}", r.id)).unwrap_or_default();
+                self.accepted(now, records);
+                Answer::Queued(Reply::new(250, Status(2, 0, 0), text))
+            }
+            Err(error) => {
+                self.commit_failed(&error);
+                Answer::Refuse(match error {
+                    CommitError::Full => Reply::new(452, Status(4, 3, 1), "no room for mail now, try again later"),
+                    CommitError::Conflict(_) | CommitError::Failed(_) => {
+                        Reply::new(451, Status(4, 3, 0), "mail cannot be stored now, try again later")
+                    }
+                })
+            }
+        };
+        self.outputs.push_back(Output::Answer { session, ask, answer });
+    }
+
+    /// Messages are durable: they may be worked on.
+    pub(super) fn accepted(&mut self, now: Now, records: Vec<MessageRecord>) {
+        for record in records {
+            self.event(Event::MessageAccepted {
+                message: record.id,
+                message_id: record.message_id.clone(),
+                precedence: record.precedence,
+                recipients: record.recipients.len() as u64,
+                size_bytes: record.size_bytes,
+            });
+            if record.state == MessageState::Queued {
+                self.offer(now, record);
+            }
+        }
+    }
+
+    /// A message with recipients refused on acceptance carries its own report in the same batch.
+    fn with_report(&mut self, now: Now, accepted: Accepted, subject: &[u8]) -> (Batch, Vec<MessageRecord>) {
+        let Accepted { record, mut batch, report, .. } = accepted;
+        let mut records = vec![record];
+        if let Some(report) = report {
+            let submission = dsn::build(now, &self.reporter, &report, subject);
+            if let Some(own) = self.accept_own(now, submission) {
+                batch.append(own.batch);
+                records.push(own.record);
+            }
+        }
+        (batch, records)
+    }
+
+    /// What becomes of each recipient: where its address leads. `from` is the neighbour it must not go back to (A8).
+    pub(super) fn decisions(&self, recipients: &[Recipient], from: Option<&PeerName>) -> Vec<Decision> {
+        let fail = |status, text: String| Decision::Fail { status, text };
+        let decide = |recipient: &Recipient| {
+            let to = self.resolve(&recipient.address);
+            match self.plan.routes.hop(&to) {
+                None => fail(Status(5, 1, 2), format!("no route to {}", to.domain())),
+                Some(Hop::Hold) => Decision::Held { why: "the route says hold".into() },
+                Some(Hop::Peer(peer)) if Some(peer) == from => {
+                    fail(Status(5, 4, 6), format!("routing loop: {peer} sent it, and the route leads back there"))
+                }
+                Some(Hop::Local) if !self.is_local_user(&to) => fail(Status(5, 1, 1), "no such mailbox here".into()),
+                Some(Hop::Peer(_)) => Decision::Due { over_air: true },
+                Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_)) => Decision::Due { over_air: false },
+            }
+        };
+        recipients.iter().map(decide).collect()
+    }
+
+    /// A bare postmaster is this node's.
+    pub(super) fn resolve(&self, address: &Mailbox) -> Mailbox {
+        match address.domain().is_empty() {
+            true => self.plan.node.postmaster.clone(),
+            false => address.clone(),
+        }
+    }
+
+    /// A station holds a whole payload: open it off the thread.
+    pub(super) fn payload_whole(
+        &mut self,
+        now: Now,
+        bearer: &BearerId,
+        ticket: u64,
+        from: PeerName,
+        id: TransferId,
+        payload: Arc<[u8]>,
+    ) {
+        let Some(peer) = self.plan.peers.iter().find(|p| p.name == from) else {
+            self.settle(now, bearer, ticket, Verdict::Forged);
+            return;
+        };
+        let decode = Decode {
+            payload,
+            id: id.clone(),
+            protection: peer.protection,
+            keys: peer.keys.clone(),
+            max_bytes: self.plan.limits.message_bytes,
+        };
+        self.work(Work::Decode(Box::new(decode)), Pending::Decode { bearer: bearer.clone(), ticket, from, id });
+    }
+
+    pub(super) fn payload_opened(
+        &mut self,
+        now: Now,
+        bearer: &BearerId,
+        ticket: u64,
+        from: PeerName,
+        id: TransferId,
+        opened: Result<Box<Opened>, OpenError>,
+    ) {
+        let opened = match opened {
+            Ok(opened) => *opened,
+            Err(OpenError::Forged) => {
+                self.event(Event::TransferForged { peer: from, bearer: bearer.clone() });
+                return self.settle(now, bearer, ticket, Verdict::Forged);
+            }
+            Err(OpenError::Undecodable(why)) => {
+                let why = format!("a payload from {from} is authentic but cannot be decoded here: {why}");
+                self.event(Event::BearerAlarm { bearer: bearer.clone(), text: why });
+                return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
+            }
+        };
+        let Opened { envelope: air, body } = opened;
+        if accept::seen_twice(&air.hops, &self.plan.node.name) {
+            self.event(Event::LoopDetected { peer: from, transfer: id.to_string() });
+            return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_LOOP));
+        }
+        let number = self.ids.peek_message();
+        let received = air_trace(&from, &self.plan.node.hostname, number, bearer, now.wall);
+        let body: Arc<[u8]> = trace::prepend(&received, &body).into();
+        let decisions = self.decisions(&air.envelope.recipients, Some(&from));
+        let source = Source::Bearer { peer: from, transfer: id, hops: air.hops };
+        let subject = body.clone();
+        let submission = Submission { envelope: air.envelope, precedence: air.precedence, source, body };
+        let authority = Authority { trusted: true, ceiling: Precedence::Override };
+        match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
+            Ok(accepted) => {
+                let (batch, records) = self.with_report(now, accepted, &subject);
+                let ids = self.ids_in(&batch);
+                self.commit(batch, Pending::AcceptAir { bearer: bearer.clone(), ticket, records, ids });
+            }
+            Err(why) => {
+                self.event(Event::BearerAlarm { bearer: bearer.clone(), text: why.to_string() });
+                self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
+            }
+        }
+    }
+
+    /// The commit of a message from the air came back: only now may the sender hear that it is ours.
+    pub(super) fn accept_air_stored(
+        &mut self,
+        now: Now,
+        bearer: &BearerId,
+        ticket: u64,
+        records: Vec<MessageRecord>,
+        ids: &Batch,
+        stored: Result<(), CommitError>,
+    ) {
+        let verdict = match stored {
+            Ok(()) => {
+                self.ids.committed(ids);
+                self.store = StoreState::Healthy;
+                self.accepted(now, records);
+                Verdict::Accepted
+            }
+            // Seen before: the same answer, no second copy.
+            Err(CommitError::Conflict(_)) => Verdict::Accepted,
+            Err(error) => {
+                self.commit_failed(&error);
+                Verdict::Later
+            }
+        };
+        self.settle(now, bearer, ticket, verdict);
+    }
+}
+
+/// The trace field of a hop over the air.
+fn air_trace(from: &PeerName, host: &str, id: MessageId, bearer: &BearerId, wall: Wall) -> Vec<u8> {
+    let date = wall.rfc5322();
+    format!("Received: from {from} by {host} via HF ({bearer}) with ALDIS id {id};\r\n\t{date}\r\n").into_bytes()
+}

@@ -1,0 +1,215 @@
+//! What goes into the switch and what comes out of it.
+
+use std::sync::Arc;
+
+use crate::bearer::{self, ModemAction, ModemEvent};
+use crate::codec::envelope::AirEnvelope;
+use crate::emcon::Emission;
+use crate::mail::{BearerId, Envelope, LinkKey, Protection, TransferId};
+use crate::ops;
+use crate::queue::maildir::DeliverError;
+use crate::queue::{StoreCall, StoreResult};
+use crate::smtp;
+
+/// Names one piece of work until its result comes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// Names one SMTP session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SessionId(pub u64);
+
+/// Names one control request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct RequestId(pub u64);
+
+/// Everything that can happen to a switch.
+#[derive(Debug)]
+pub enum Input {
+    /// An SMTP session wants a decision.
+    Ask {
+        /// Which session.
+        session: SessionId,
+        /// Which of its questions.
+        ask: smtp::server::AskId,
+        /// On which listener.
+        listener: Arc<str>,
+        /// What it wants to know.
+        question: smtp::server::Question,
+    },
+    /// A modem spoke.
+    Modem {
+        /// Which bearer's.
+        bearer: BearerId,
+        /// What.
+        event: ModemEvent,
+    },
+    /// Work came back, in any order, perhaps after nobody wants it any more.
+    Done {
+        /// Which.
+        ticket: Ticket,
+        /// How it went.
+        result: WorkResult,
+    },
+    /// An operator asks or orders something.
+    Request {
+        /// For the answer.
+        id: RequestId,
+        /// What.
+        request: ops::Request,
+        /// Who, as the socket tells.
+        uid: u32,
+    },
+    /// The node is to stop: nothing new is started.
+    Stop,
+}
+
+/// Everything a switch wants done.
+#[derive(Debug)]
+#[must_use]
+pub enum Output {
+    /// Tell an SMTP session.
+    Answer {
+        /// Which session.
+        session: SessionId,
+        /// Which of its questions.
+        ask: smtp::server::AskId,
+        /// What to do.
+        answer: smtp::server::Answer,
+    },
+    /// Do something that may take long.
+    Work {
+        /// For the result.
+        ticket: Ticket,
+        /// What.
+        work: Work,
+    },
+    /// Key or feed a modem.
+    Emit(Emission),
+    /// Unkey or abort a modem.
+    Act {
+        /// Which bearer's.
+        bearer: BearerId,
+        /// What.
+        action: ModemAction,
+    },
+    /// Answer an operator.
+    Reply {
+        /// To which request.
+        id: RequestId,
+        /// What.
+        response: ops::Response,
+    },
+    /// Something notable happened.
+    Event(ops::Event),
+}
+
+/// Work that leaves the switch's thread.
+#[derive(Debug)]
+pub enum Work {
+    /// For the store's writer.
+    Store(StoreCall),
+    /// Make the sealed payload of one transfer.
+    Encode(Box<Encode>),
+    /// Open and decode a payload received whole.
+    Decode(Box<Decode>),
+    /// Spread or gather symbols.
+    Job(bearer::Job),
+    /// Put a message into a Maildir.
+    Maildir(Box<Local>),
+    /// Hand a message to an SMTP or LMTP next hop.
+    Forward(Box<Forward>),
+}
+
+/// Result of a [`Work`].
+#[derive(Debug)]
+pub enum WorkResult {
+    /// Of `Store`.
+    Store(StoreResult),
+    /// Of `Encode`: the sealed payload.
+    Encoded(Result<Vec<u8>, String>),
+    /// Of `Decode`.
+    Decoded(Result<Box<Opened>, OpenError>),
+    /// Of `Job`.
+    Job(bearer::JobDone),
+    /// Of `Maildir`, in the order of its mailboxes.
+    Maildir(Vec<Result<(), DeliverError>>),
+    /// Of `Forward`.
+    Forwarded(smtp::client::Report),
+    /// The executor could not take it (its queue is full, or it stops).
+    Dropped,
+}
+
+/// What to encode.
+#[derive(Debug)]
+pub struct Encode {
+    /// The envelope as it crosses the air.
+    pub envelope: AirEnvelope,
+    /// The message.
+    pub body: Arc<[u8]>,
+    /// The transfer it becomes.
+    pub id: TransferId,
+    /// How it is sealed.
+    pub protection: Protection,
+    /// With which key; unused when protection is off.
+    pub key: LinkKey,
+}
+
+/// What to decode.
+#[derive(Debug)]
+pub struct Decode {
+    /// The sealed payload.
+    pub payload: Arc<[u8]>,
+    /// Its transfer.
+    pub id: TransferId,
+    /// How it should be sealed.
+    pub protection: Protection,
+    /// With one of which keys.
+    pub keys: Vec<LinkKey>,
+    /// Largest message taken.
+    pub max_bytes: u64,
+}
+
+/// A decoded payload.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its envelope.
+    pub envelope: AirEnvelope,
+    /// The message.
+    pub body: Vec<u8>,
+}
+
+/// Why a payload could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The seal does not fit.
+    Forged,
+    /// The seal fits but the contents cannot be decoded here.
+    Undecodable(String),
+}
+
+/// A delivery into local mailboxes.
+#[derive(Debug)]
+pub struct Local {
+    /// Maildir names and the Delivered-To address of each.
+    pub mailboxes: Vec<(String, String)>,
+    /// Unique part of the file name; the same at every attempt.
+    pub unique: String,
+    /// The return path, without angle brackets.
+    pub return_path: String,
+    /// The message.
+    pub body: Arc<[u8]>,
+}
+
+/// A delivery to an SMTP or LMTP server.
+#[derive(Debug)]
+pub struct Forward {
+    /// `host:port`, or a Unix socket path for LMTP.
+    pub to: String,
+    /// LMTP instead of SMTP.
+    pub lmtp: bool,
+    /// The envelope, recipients limited to those this delivery serves.
+    pub envelope: Envelope,
+    /// The message.
+    pub body: Arc<[u8]>,
+}

@@ -1,0 +1,407 @@
+//! The switch: one synchronous owner of all state, which never waits.
+//!
+//! `handle(now, Input)`, drain `poll_output()`, sleep until `next_timeout()`. Whatever may take over a millisecond leaves as
+//! [`Output::Work`] under a ticket and returns as [`Input::Done`], in any order or never; a late ticket of something that no longer
+//! exists is harmless. `node/` drives it with real sockets and threads, the simulator with virtual ones.
+
+mod air;
+mod desk;
+mod dispatch;
+mod intake;
+mod io;
+mod settle;
+pub mod work;
+
+pub use io::{
+    Decode, Encode, Forward, Input, Local, OpenError, Opened, Output, RequestId, SessionId, Ticket, Work, WorkResult,
+};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::bearer::serial::{self, Station};
+use crate::config::Plan;
+use crate::config::plan::BearerPlan;
+use crate::emcon::{EpochWatch, Gate, Order};
+use crate::mail::{BearerId, MessageId, PeerName, Precedence, TransferId};
+use crate::ops::{Counters, Event};
+use crate::queue::accept::{self, Ids};
+use crate::queue::dsn::Reporter;
+use crate::queue::schedule::{Active, Job};
+use crate::queue::{Batch, Change, MessageRecord, StoreCall, TrackEntry, TransferRecord};
+use crate::queue::{Opened as StoreOpened, retry};
+use crate::smtp;
+use crate::time::{Duration, Instant, Now, Wall};
+
+use air::Bearer;
+
+/// The switch of one node.
+#[derive(Debug)]
+pub struct Switch {
+    plan: Arc<Plan>,
+    /// Listener names and addresses, for status.
+    listeners: Vec<(String, String)>,
+    owner: String,
+    epoch: u32,
+    policy: accept::Policy,
+    reporter: Reporter,
+    gate: Gate,
+    bearers: BTreeMap<BearerId, Bearer>,
+    minimize: BTreeMap<BearerId, Minimize>,
+    ids: Ids,
+    active: Active,
+    transfers: BTreeMap<TransferId, TransferRecord>,
+    /// Transfers of which something has left the antenna since the start.
+    keyed_transfers: BTreeSet<TransferId>,
+    steps: BTreeMap<MessageId, settle::Steps>,
+    open_orders: BTreeMap<RequestId, desk::OpenOrder>,
+    counters: Counters,
+    /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
+    claiming: bool,
+    next_claim: Instant,
+    next_sweep: Instant,
+    next_purge: Instant,
+    /// When a wall-clock time of the queue or of an order comes, as the clock stood at the last input.
+    wake: Option<Instant>,
+    /// Civil less monotonic time at the last input: a jump is a step of the clock.
+    offset_ms: i64,
+    clock_set: bool,
+    tickets: BTreeMap<Ticket, Pending>,
+    next_ticket: u64,
+    outputs: VecDeque<Output>,
+    store: StoreState,
+    stopped: bool,
+}
+
+/// Whether mail can be taken, as the last commits told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum StoreState {
+    Healthy,
+    Full,
+    Failed(String),
+}
+
+/// MINIMIZE on one bearer (B6).
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+struct Minimize {
+    least: Precedence,
+    from: Wall,
+    until: Option<Wall>,
+    reason: String,
+    author: String,
+}
+
+/// What a ticket was for.
+#[derive(Debug)]
+enum Pending {
+    /// An SMTP transaction is being made durable.
+    Accept { session: SessionId, ask: smtp::server::AskId, records: Vec<MessageRecord>, ids: Batch },
+    /// A message from the air is being made durable.
+    AcceptAir { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
+    /// A payload is being opened.
+    Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
+    /// Due messages are being leased.
+    Claim { limit: usize },
+    /// A body is being read for a job.
+    Body { job: Job },
+    /// A body is being read for a report about `record`'s change.
+    ReportBody { settled: Box<settle::Settled> },
+    /// A payload is being made.
+    Encoded { job: Job, id: TransferId, peer: PeerName, bearer: BearerId },
+    /// A frozen payload is being read again after a restart.
+    Thaw { id: TransferId, peer: PeerName },
+    /// A local or onward delivery is under way.
+    Delivery { job: Job },
+    /// A message is being read for a step.
+    LoadForStep { message: MessageId },
+    /// A step is being made durable.
+    Step { settled: Box<settle::Settled>, report: Option<Box<MessageRecord>>, ids: Batch },
+    /// A station's state is being made durable.
+    LinkStored { bearer: BearerId, ticket: u64 },
+    /// Symbols are being spread or gathered.
+    LinkJob { bearer: BearerId, ticket: u64 },
+    /// An EMCON order is being made durable.
+    Order { bearer: BearerId, order: Order, loosens: bool, reply: Option<RequestId>, carrier_off: Duration },
+    /// MINIMIZE is being made durable.
+    Minimize { orders: Vec<(BearerId, Option<Minimize>)>, reply: RequestId },
+    /// Something whose result changes nothing (history lines, purges).
+    Aside,
+}
+
+/// How often lifetimes and delay reports are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often the store is asked for due messages that are not in memory.
+const CLAIM_EVERY: Duration = Duration::from_secs(10);
+/// A jump of civil against monotonic time that counts as a step of the clock.
+const STEP_MS: i64 = 1000;
+/// Shortest wait for a wall-clock time, so that rounding cannot make a busy loop.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+/// How often finished mail is purged.
+const PURGE_EVERY: Duration = Duration::from_secs(600);
+/// How long a lease lasts; one switch owns its store alone, several over one database will renew.
+const LEASE: Duration = Duration::from_secs(3600);
+
+impl Switch {
+    /// Builds a switch on what the store held, resumes what was under way, and claims what is due.
+    pub fn new(now: Now, plan: Arc<Plan>, opened: StoreOpened, listeners: Vec<(String, String)>, seed: u64) -> Self {
+        let setting = |name: &str| opened.settings.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
+        let mut gate = Gate::new();
+        let mut minimize = BTreeMap::new();
+        for bearer in &plan.bearers {
+            air::first_order(&mut gate, bearer, setting(&air::order_key(&bearer.id)), now);
+            if let Some(order) = setting(&desk::minimize_key(&bearer.id)).and_then(|v| serde_json::from_slice(v).ok()) {
+                minimize.insert(bearer.id.clone(), order);
+            }
+        }
+        let ids = Ids::open(&opened);
+        let mut stored_links = air::split_links(opened.links.clone());
+        let mut bearers = BTreeMap::new();
+        for (index, bearer) in plan.bearers.iter().enumerate() {
+            let restored = stored_links.remove(&bearer.id).unwrap_or_default();
+            let config = station_config(&plan, bearer, opened.epoch, seed.wrapping_add(index as u64));
+            let station = Station::new(now.at, config, restored);
+            let entry = Bearer {
+                plan: bearer.clone(),
+                station,
+                account: air::Account::default(),
+                keyed_at: None,
+                silence_told: false,
+            };
+            bearers.insert(bearer.id.clone(), entry);
+        }
+        let mut table = retry::Table::shipped();
+        for (level, r) in &plan.retry {
+            let level_of =
+                retry::Level { after: r.after.clone(), warn: r.warn, expire: r.expire, ..table.level(*level).clone() };
+            table = table.with(*level, level_of);
+        }
+        let policy = accept::Policy {
+            retry: table,
+            default: plan.precedence.default,
+            mmhs: plan.precedence.mmhs,
+            keep_done: plan.limits.keep_done,
+        };
+        let reporter = Reporter {
+            hostname: plan.node.hostname.clone(),
+            postmaster: plan.node.postmaster.clone(),
+            full_bytes: 64 * 1024,
+        };
+        let active = Active::new(plan.limits.active_messages, policy.clone());
+        let mut switch = Self {
+            listeners,
+            owner: plan.node.name.to_string(),
+            epoch: opened.epoch,
+            policy,
+            reporter,
+            gate,
+            bearers,
+            minimize,
+            ids,
+            active,
+            transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
+            keyed_transfers: BTreeSet::new(),
+            steps: BTreeMap::new(),
+            open_orders: BTreeMap::new(),
+            counters: Counters::default(),
+            claiming: false,
+            next_claim: now.at,
+            next_sweep: now.at,
+            next_purge: now.at + PURGE_EVERY,
+            wake: None,
+            offset_ms: offset_ms(now),
+            clock_set: now.set,
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            outputs: VecDeque::new(),
+            store: StoreState::Healthy,
+            stopped: false,
+            plan,
+        };
+        switch.thaw();
+        switch.claim(now);
+        switch.pump_air(now);
+        switch
+    }
+
+    /// The epoch a modem driver compares emissions with.
+    pub fn epoch_watch(&self, bearer: &BearerId) -> Option<EpochWatch> {
+        self.gate.watch(bearer)
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Ask { session, ask, listener, question } => self.ask(now, session, ask, &listener, question),
+            Input::Modem { bearer, event } => self.modem(now, &bearer, event),
+            Input::Done { ticket, result } => {
+                if let Some(pending) = self.tickets.remove(&ticket) {
+                    self.done(now, pending, result);
+                }
+            }
+            Input::Request { id, request, uid } => self.request(now, id, request, uid),
+            Input::Stop => self.stop(now),
+        }
+        self.pump(now);
+    }
+
+    /// Acts on every deadline at or before `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.stopped {
+            return;
+        }
+        for bearer in self.bearers.values_mut() {
+            if bearer.station.next_timeout().is_some_and(|at| at <= now.at) {
+                bearer.station.handle_timeout(now.at);
+            }
+        }
+        self.expire_orders(now);
+        self.retry_steps(now);
+        if self.next_sweep <= now.at {
+            self.next_sweep = now.at + SWEEP_EVERY;
+            self.sweep(now);
+        }
+        if self.next_claim <= now.at {
+            self.claim(now);
+        }
+        self.pump(now);
+    }
+
+    /// The next thing to be done outside.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle_timeout` next has work.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.stopped {
+            return None;
+        }
+        let stations = self.bearers.values().filter_map(|b| b.station.next_timeout());
+        let retries = self.steps.values().filter_map(|s| s.retry_at);
+        stations.chain(retries).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
+    }
+
+    /// Ends: unkeys every transmitter and starts nothing more.
+    pub fn stop(&mut self, now: Now) {
+        let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+        for name in names {
+            self.gate.set(&name, None);
+            self.silence(now, &name);
+        }
+        self.stopped = true;
+    }
+
+    fn pump(&mut self, now: Now) {
+        self.notice_clock(now);
+        self.dispatch(now);
+        self.pump_air(now);
+        let orders = self.gate.next_change(now).filter(|_| now.set);
+        let due = self.active.next_due(now).into_iter().chain(orders).min();
+        self.wake = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
+    }
+
+    /// A clock that was stepped, or came to be trusted, sorts the queue anew.
+    fn notice_clock(&mut self, now: Now) {
+        let offset = offset_ms(now);
+        if (offset - self.offset_ms).abs() > STEP_MS || now.set != self.clock_set {
+            self.active.stepped(now);
+        }
+        self.offset_ms = offset;
+        if now.set != self.clock_set {
+            self.clock_set = now.set;
+            self.event(Event::ClockChanged { set: now.set });
+            let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+            for name in names {
+                if let Some(bearer) = self.bearers.get_mut(&name) {
+                    bearer.station.resume_air(now.at);
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, work: Work, pending: Pending) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, pending);
+        self.outputs.push_back(Output::Work { ticket, work });
+    }
+
+    fn commit(&mut self, batch: Batch, pending: Pending) {
+        self.work(Work::Store(StoreCall::Commit(batch)), pending);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.counters.count(&event);
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Adds a line to a message's history; nothing waits for it.
+    fn track(
+        &mut self,
+        now: Now,
+        message: MessageId,
+        event: &str,
+        recipient: Option<String>,
+        bearer: Option<&BearerId>,
+        air: Option<(u64, f64)>,
+    ) {
+        let (bytes_on_air, air_s) = air.unwrap_or_default();
+        let entry = TrackEntry {
+            at: now.wall,
+            event: event.to_owned(),
+            recipient,
+            bearer: bearer.map(ToString::to_string),
+            bytes_on_air,
+            air_s,
+            detail: None,
+        };
+        let batch = Batch { conditions: Vec::new(), changes: vec![Change::Track(message, entry)] };
+        self.commit(batch, Pending::Aside);
+    }
+}
+
+fn offset_ms(now: Now) -> i64 {
+    now.wall.0.saturating_sub(i64::try_from(now.at.0 / 1_000_000).unwrap_or(i64::MAX))
+}
+
+fn station_config(plan: &Plan, bearer: &BearerPlan, epoch: u32, seed: u64) -> serial::Config {
+    let peer = |name: &PeerName| plan.peers.iter().find(|p| p.name == *name);
+    let w = &bearer.waveform;
+    serial::Config {
+        name: plan.node.name.clone(),
+        station: bearer.station,
+        epoch,
+        waveform: serial::Waveform {
+            rate: w.rate,
+            preamble: w.preamble,
+            block: w.block,
+            tail_bits: w.tail_bits,
+            frame_bytes: w.frame_bytes,
+            turnaround: w.turnaround,
+        },
+        peers: bearer
+            .peers
+            .iter()
+            .filter_map(peer)
+            .map(|p| serial::PeerConfig {
+                name: p.name.clone(),
+                station: p.station,
+                protection: p.protection,
+                keys: p.keys.clone(),
+            })
+            .collect(),
+        max_transmission: bearer.max_transmission,
+        max_transmission_routine: bearer.max_transmission_routine,
+        carrier_stuck_after: bearer.carrier_stuck_after,
+        max_partials: MAX_PARTIALS,
+        max_partial_bytes: MAX_PARTIAL_BYTES,
+        seed,
+    }
+}
+
+/// Partly received transfers a station keeps, and their bytes.
+const MAX_PARTIALS: usize = 256;
+const MAX_PARTIAL_BYTES: usize = 16 << 20;

@@ -1,0 +1,483 @@
+//! One message, one change at a time: every step reads the record as it stands, makes the next one, and waits for its commit.
+//!
+//! A report that a step causes becomes durable in the same batch as the step. A commit that fails leaves the old record standing;
+//! the step is tried again while the store is being reopened, so an outcome once known is not forgotten while the node runs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::bearer::Transfer;
+use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, TransferId};
+use crate::ops;
+use crate::queue::accept::Authority;
+use crate::queue::dsn::{self, Returned};
+use crate::queue::outcome::{self, Applied, Context, Event};
+use crate::queue::{Batch, Change, CommitError, MessageRecord, MessageState, StoreCall, TransferRecord, accept};
+use crate::time::{Duration, Instant, Now};
+
+use super::{Output, Pending, RequestId, StoreState, Switch, Work};
+
+/// Something that changes one message.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Results for recipients, by index.
+    Events {
+        events: Vec<(u32, Event)>,
+        air: AirNote,
+        /// The transfer that ended with them.
+        ended: Option<TransferId>,
+        /// The hop whose job ended with them.
+        job: Option<Hop>,
+    },
+    /// A payload was made: freeze it, then hand it to its station.
+    Freeze { transfer: Box<TransferRecord>, payload: Arc<[u8]>, peer: PeerName },
+    /// Lifetimes and delay reports.
+    Wake,
+    /// An operator's hand.
+    Operator { action: Action, reply: RequestId, author: String },
+}
+
+/// What an operator may do to a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Action {
+    Hold(String),
+    Release,
+    Cancel,
+    Expedite(Option<Precedence>),
+}
+
+/// What a result says about the air.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct AirNote {
+    pub(super) bearer: Option<BearerId>,
+    pub(super) bytes: u64,
+    pub(super) air_s: f64,
+}
+
+/// Steps of one message; the first is under way.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    queue: VecDeque<Step>,
+    /// When a failed step is tried again.
+    pub(super) retry_at: Option<Instant>,
+}
+
+/// A step whose next record is known and not yet durable.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) applied: Applied,
+    pub(super) step: Step,
+    extra: Vec<Change>,
+}
+
+const RETRY_COMMIT: Duration = Duration::from_secs(5);
+
+impl Switch {
+    /// Queues a step and starts it if nothing else is under way for this message.
+    pub(super) fn step(&mut self, now: Now, message: MessageId, step: Step) {
+        let steps = self.steps.entry(message).or_default();
+        steps.queue.push_back(step);
+        if steps.queue.len() == 1 {
+            self.begin_step(now, message);
+        }
+    }
+
+    /// Tries again what could not be made durable.
+    pub(super) fn retry_steps(&mut self, now: Now) {
+        let due: Vec<MessageId> =
+            self.steps.iter().filter(|(_, s)| s.retry_at.is_some_and(|at| at <= now.at)).map(|(id, _)| *id).collect();
+        for message in due {
+            if let Some(steps) = self.steps.get_mut(&message) {
+                steps.retry_at = None;
+            }
+            self.begin_step(now, message);
+        }
+    }
+
+    fn begin_step(&mut self, now: Now, message: MessageId) {
+        match self.active.record(message).cloned() {
+            Some(record) => self.run_step(now, &record),
+            None => self.work(Work::Store(StoreCall::Load(message)), Pending::LoadForStep { message }),
+        }
+    }
+
+    /// A record that was not in memory came from the store.
+    pub(super) fn step_loaded(&mut self, now: Now, message: MessageId, loaded: Option<Box<MessageRecord>>) {
+        match loaded {
+            Some(record) => self.run_step(now, &record),
+            None => {
+                let steps = self.steps.remove(&message).unwrap_or_default();
+                for step in steps.queue {
+                    self.refuse_step(&step, "no such message");
+                }
+            }
+        }
+    }
+
+    fn refuse_step(&mut self, step: &Step, why: &str) {
+        if let Step::Operator { reply, .. } = step {
+            self.outputs.push_back(Output::Reply { id: *reply, response: ops::Response::refused(why) });
+        }
+    }
+
+    fn run_step(&mut self, now: Now, record: &MessageRecord) {
+        let Some(step) = self.steps.get(&record.id).and_then(|s| s.queue.front()).cloned() else { return };
+        match self.next_record(now, record, &step) {
+            Ok(Some((applied, extra))) => {
+                let settled = Box::new(Settled { applied, step, extra });
+                match &settled.applied.report {
+                    Some(report) => {
+                        let body = record.recipients.first().map(|r| r.body);
+                        let length = match report.returns(&self.reporter) {
+                            Returned::Full => u64::MAX,
+                            Returned::Headers => REPORT_HEADER_BYTES,
+                        };
+                        match body {
+                            Some(body) => {
+                                let pending = Pending::ReportBody { settled };
+                                self.work(Work::Store(StoreCall::Read(body, 0, length)), pending);
+                            }
+                            None => self.commit_step(now, settled, &[]),
+                        }
+                    }
+                    None => self.commit_step(now, settled, &[]),
+                }
+            }
+            Ok(None) => {
+                self.refuse_step(&step, "nothing to change: the message is not in a state for that");
+                self.give_back_job(now, &step, record.clone());
+                self.end_step(now, record.id);
+            }
+            Err(why) => {
+                self.refuse_step(&step, &why);
+                tracing::warn!(%why, "a result no longer fits its message");
+                self.give_back_job(now, &step, record.clone());
+                self.end_step(now, record.id);
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the record and what goes beside it, used once")]
+    fn next_record(
+        &self,
+        now: Now,
+        record: &MessageRecord,
+        step: &Step,
+    ) -> Result<Option<(Applied, Vec<Change>)>, String> {
+        let transfers = |except: Option<&TransferId>| {
+            self.transfers.values().filter(|t| t.message == record.id && Some(&t.id) != except).collect::<Vec<_>>()
+        };
+        let plain = Context::plain(&self.policy);
+        Ok(match step {
+            Step::Events { events, air, ended, .. } => {
+                let context = Context {
+                    live_transfers: transfers(ended.as_ref()).len(),
+                    bearer: air.bearer.clone(),
+                    bytes_on_air: air.bytes,
+                    air_s: air.air_s,
+                    ..plain
+                };
+                // A result for a recipient that is already final came too late to matter: only the legal ones count.
+                let fits = |(index, event): &(u32, Event)| {
+                    let state = usize::try_from(*index).ok().and_then(|i| record.recipients.get(i)).map(|r| &r.state);
+                    state.is_some_and(|s| outcome::allows(s, event))
+                };
+                let events: Vec<_> = events.iter().filter(|e| fits(e)).cloned().collect();
+                let mut extra = Vec::new();
+                if let Some(transfer) = ended.as_ref().and_then(|id| self.transfers.get(id)) {
+                    extra.push(Change::DropTransfer(transfer.id.clone()));
+                    extra.push(Change::DropBody(transfer.payload));
+                }
+                if events.is_empty() && extra.is_empty() {
+                    return Ok(None);
+                }
+                let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
+                Some((applied, extra))
+            }
+            Step::Freeze { transfer, payload, .. } => {
+                let bearer = transfer.bearer.clone();
+                let events: Vec<_> =
+                    transfer.recipients.iter().map(|i| (*i, Event::Frozen { bearer: bearer.clone() })).collect();
+                let context = Context { live_transfers: 1, bearer: Some(bearer), ..plain };
+                let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
+                let extra = vec![Change::Body(transfer.payload, payload.clone()), Change::Transfer(transfer.clone())];
+                Some((applied, extra))
+            }
+            Step::Wake => {
+                let live = transfers(None);
+                let keyed = live.iter().any(|t| self.keyed_transfers.contains(&t.id));
+                let context = Context { live_transfers: 0, ..plain };
+                outcome::wake(now, &context, record, keyed).map(|applied| {
+                    let drop =
+                        if applied.record.state == MessageState::Done { drop_transfers(&live) } else { Vec::new() };
+                    (applied, drop)
+                })
+            }
+            Step::Operator { action, .. } => match action {
+                Action::Hold(why) => outcome::hold(now, &self.policy, record, why).map(|a| (a, Vec::new())),
+                Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, Vec::new())),
+                Action::Expedite(level) => {
+                    let level = level.unwrap_or(record.precedence);
+                    outcome::expedite(now, &self.policy, record, level).map(|a| (a, Vec::new()))
+                }
+                Action::Cancel => {
+                    let live = transfers(None);
+                    outcome::cancel(now, &plain, record).map(|a| (a, drop_transfers(&live)))
+                }
+            },
+        })
+    }
+
+    pub(super) fn commit_step(&mut self, now: Now, settled: Box<Settled>, subject: &[u8]) {
+        let mut batch = Batch { conditions: Vec::new(), changes: settled.applied.changes.clone() };
+        batch.changes.extend(settled.extra.iter().cloned());
+        let mut report = None;
+        if let Some(due) = &settled.applied.report {
+            let submission = dsn::build(now, &self.reporter, due, subject);
+            report = self.accept_own(now, submission).map(|accepted| {
+                batch.append(accepted.batch);
+                Box::new(accepted.record)
+            });
+        } else {
+            batch.changes.extend(self.ids.cover());
+        }
+        let ids = self.ids_in(&batch);
+        self.commit(batch, Pending::Step { settled, report, ids });
+    }
+
+    pub(super) fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<accept::Accepted> {
+        let decisions = self.decisions(&submission.envelope.recipients, None);
+        let authority = Authority { trusted: true, ceiling: Precedence::Override };
+        accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions).ok()
+    }
+
+    /// A step's commit came back.
+    pub(super) fn step_stored(
+        &mut self,
+        now: Now,
+        settled: Box<Settled>,
+        report: Option<Box<MessageRecord>>,
+        ids: Batch,
+        stored: Result<(), CommitError>,
+    ) {
+        let id = settled.applied.record.id;
+        if let Err(error) = stored {
+            self.commit_failed(&error);
+            if let Some(steps) = self.steps.get_mut(&id) {
+                steps.retry_at = Some(now.at + RETRY_COMMIT);
+            }
+            return;
+        }
+        self.ids.committed(&ids);
+        self.store = StoreState::Healthy;
+        let Settled { applied, step, extra } = *settled;
+        for change in &extra {
+            if let Change::DropTransfer(id) = change {
+                self.forget_transfer(now, id);
+            }
+        }
+        self.tell(&applied, &step);
+        let record = applied.record;
+        match self.step_job(&step) {
+            Some(hop) => {
+                if let Some(back) = self.active.finish(now, id, &hop, record.clone()) {
+                    self.write_back(*back);
+                }
+            }
+            None if self.active.record(id).is_some() => self.active.update(now, record.clone()),
+            None if record.state == MessageState::Queued => self.offer(now, record.clone()),
+            None => {}
+        }
+        if let Some(report) = report {
+            self.event(ops::Event::ReportQueued { message: report.id, about: id });
+            self.offer(now, *report);
+        }
+        match step {
+            Step::Freeze { transfer, payload, peer } => {
+                let transfer = *transfer;
+                self.event(ops::Event::TransferFrozen {
+                    message: id,
+                    transfer: transfer.id.to_string(),
+                    bearer: transfer.bearer.clone(),
+                    payload_bytes: u64::from(transfer.payload_bytes),
+                });
+                let send = Transfer { id: transfer.id.clone(), to: peer, precedence: transfer.precedence, payload };
+                if let Some(bearer) = self.bearers.get_mut(&transfer.bearer) {
+                    bearer.station.send(now.at, send);
+                }
+                self.transfers.insert(transfer.id.clone(), transfer);
+            }
+            Step::Operator { action, reply, author } => {
+                let name = match &action {
+                    Action::Hold(why) => {
+                        self.event(ops::Event::MessageHeld { message: id, why: why.clone() });
+                        "hold"
+                    }
+                    Action::Release => {
+                        self.event(ops::Event::MessageReleased { message: id, author });
+                        "release"
+                    }
+                    Action::Cancel => {
+                        self.event(ops::Event::MessageCancelled { message: id, author });
+                        "cancel"
+                    }
+                    Action::Expedite(_) => {
+                        self.event(ops::Event::MessageExpedited { message: id, precedence: record.precedence, author });
+                        self.expedite_transfers(now, id, record.precedence);
+                        "expedite"
+                    }
+                };
+                let response = ops::read::action(name, &record);
+                self.outputs.push_back(Output::Reply { id: reply, response });
+            }
+            Step::Events { .. } | Step::Wake => {}
+        }
+        self.end_step(now, id);
+    }
+
+    /// The hop whose job a step ends once it is done. A frozen payload keeps its job until its transfer ends.
+    fn step_job(&self, step: &Step) -> Option<Hop> {
+        match step {
+            Step::Events { job, .. } => job.clone(),
+            Step::Freeze { .. } | Step::Wake | Step::Operator { .. } => None,
+        }
+    }
+
+    /// A step that cannot be taken still ends the job it came from.
+    fn give_back_job(&mut self, now: Now, step: &Step, record: MessageRecord) {
+        let hop = match step {
+            Step::Events { job, .. } => job.clone(),
+            Step::Freeze { transfer, .. } => Some(transfer.hop.clone()),
+            Step::Wake | Step::Operator { .. } => None,
+        };
+        if let Some(hop) = hop
+            && let Some(back) = self.active.finish(now, record.id, &hop, record)
+        {
+            self.write_back(*back);
+        }
+    }
+
+    fn end_step(&mut self, now: Now, message: MessageId) {
+        if let Some(steps) = self.steps.get_mut(&message) {
+            steps.queue.pop_front();
+            if steps.queue.is_empty() {
+                self.steps.remove(&message);
+            } else {
+                self.begin_step(now, message);
+            }
+        }
+    }
+
+    fn expedite_transfers(&mut self, now: Now, message: MessageId, level: Precedence) {
+        let live: Vec<_> = self
+            .transfers
+            .values()
+            .filter(|t| t.message == message)
+            .map(|t| (t.id.clone(), t.bearer.clone()))
+            .collect();
+        for (id, bearer) in live {
+            if let Some(bearer) = self.bearers.get_mut(&bearer) {
+                bearer.station.expedite(now.at, &id, level);
+            }
+        }
+    }
+
+    fn forget_transfer(&mut self, now: Now, id: &TransferId) {
+        self.keyed_transfers.remove(id);
+        if let Some(transfer) = self.transfers.remove(id)
+            && let Some(bearer) = self.bearers.get_mut(&transfer.bearer)
+        {
+            bearer.station.cancel(now.at, id);
+        }
+    }
+
+    /// Events for what a step's results said.
+    fn tell(&mut self, applied: &Applied, step: &Step) {
+        let message = applied.record.id;
+        let address = |index: u32| {
+            let index = usize::try_from(index).unwrap_or(usize::MAX);
+            applied.record.envelope.recipients.get(index).map(|r| r.address.to_string()).unwrap_or_default()
+        };
+        let Step::Events { events, air, ended, .. } = step else {
+            if matches!(step, Step::Wake) {
+                self.tell_ended(applied, address);
+            }
+            return;
+        };
+        let confirmed = events.iter().any(|(_, e)| matches!(e, Event::Delivered { .. }));
+        if let (true, Some(_), Some(bearer)) = (confirmed, ended, &air.bearer) {
+            let (bearer, bytes_on_air, air_s) = (bearer.clone(), air.bytes, air.air_s);
+            self.event(ops::Event::TransferConfirmed { message, bearer, bytes_on_air, air_s });
+        }
+        for (index, event) in events {
+            let recipient = address(*index);
+            let told = match event {
+                Event::Delivered { by, .. } => ops::Event::MessageDelivered {
+                    message,
+                    recipient,
+                    by: by.clone(),
+                    bearer: air.bearer.clone(),
+                    bytes_on_air: air.bytes,
+                    air_s: air.air_s,
+                },
+                Event::Failed { status, diagnostic, .. } => ops::Event::MessageFailed {
+                    message,
+                    recipient,
+                    status: status.to_string(),
+                    diagnostic: diagnostic.clone(),
+                },
+                Event::Deferred { diagnostic } => {
+                    ops::Event::MessageDeferred { message, recipient, diagnostic: diagnostic.clone() }
+                }
+                Event::Held { why } => ops::Event::MessageHeld { message, why: why.clone() },
+                Event::Frozen { .. }
+                | Event::Withdrawn { .. }
+                | Event::Expired
+                | Event::Unconfirmed
+                | Event::Cancelled
+                | Event::Released => continue,
+            };
+            self.event(told);
+        }
+    }
+
+    /// Events for recipients whose life ended.
+    fn tell_ended(&mut self, applied: &Applied, address: impl Fn(u32) -> String) {
+        let message = applied.record.id;
+        for (index, recipient) in (0_u32..).zip(&applied.record.recipients) {
+            let RecipientState::Final { outcome, .. } = &recipient.state else { continue };
+            let told = match outcome {
+                Outcome::Expired => ops::Event::MessageExpired { message, recipient: address(index) },
+                Outcome::Unconfirmed => ops::Event::MessageUnconfirmed { message, recipient: address(index) },
+                Outcome::Delivered { .. } | Outcome::Failed { .. } | Outcome::Cancelled => continue,
+            };
+            self.event(told);
+        }
+    }
+
+    /// Notes what a failed commit says about the store.
+    pub(super) fn commit_failed(&mut self, error: &CommitError) {
+        let state = match error {
+            CommitError::Conflict(_) => return,
+            CommitError::Full => StoreState::Full,
+            CommitError::Failed(why) => StoreState::Failed(why.clone()),
+        };
+        if self.store != state {
+            self.event(ops::Event::StoreFailed { why: error.to_string() });
+            self.store = state;
+        }
+    }
+
+    /// Only what tells the allocator of ids that its reservation is durable.
+    pub(super) fn ids_in(&self, batch: &Batch) -> Batch {
+        let setting = |c: &&Change| matches!(c, Change::Setting(name, _) if name == accept::Ids::SETTING);
+        Batch { conditions: Vec::new(), changes: batch.changes.iter().filter(setting).cloned().collect() }
+    }
+}
+
+/// Enough of a body to hold its header.
+const REPORT_HEADER_BYTES: u64 = 64 * 1024;
+
+fn drop_transfers(live: &[&TransferRecord]) -> Vec<Change> {
+    live.iter().flat_map(|t| [Change::DropTransfer(t.id.clone()), Change::DropBody(t.payload)]).collect()
+}

@@ -1,0 +1,58 @@
+//! The work itself, as plain functions: `node/` calls them on its pool, the simulator inline.
+
+use crate::bearer::{self, fec};
+use crate::codec::envelope::AirEnvelope;
+use crate::codec::{self, payload};
+use crate::queue::Disk;
+use crate::queue::maildir::{self as mailbox, DeliverError};
+use crate::security;
+
+use super::io::{Decode, Encode, Local, OpenError, Opened, WorkResult};
+
+/// Encodes and seals a payload.
+pub fn encode(encode: &Encode) -> WorkResult {
+    WorkResult::Encoded(encoded(encode))
+}
+
+fn encoded(encode: &Encode) -> Result<Vec<u8>, String> {
+    let envelope = codec::envelope::encode(&encode.envelope).map_err(|e| e.to_string())?;
+    let payload = payload::encode(&envelope, &encode.body, &payload::Options::default());
+    Ok(security::seal(encode.protection, &encode.key, &encode.id, payload))
+}
+
+/// Opens and decodes a payload.
+pub fn decode(decode: &Decode) -> WorkResult {
+    WorkResult::Decoded(decoded(decode).map(Box::new))
+}
+
+fn decoded(decode: &Decode) -> Result<Opened, OpenError> {
+    let payload =
+        security::open(decode.protection, &decode.keys, &decode.id, &decode.payload).map_err(|_| OpenError::Forged)?;
+    let cannot = |why: String| OpenError::Undecodable(why);
+    let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
+    let (envelope, body) =
+        payload::decode(&payload, max_bytes, &payload::Options::default()).map_err(|e| cannot(e.to_string()))?;
+    let envelope: AirEnvelope = codec::envelope::decode(&envelope).map_err(|e| cannot(e.to_string()))?;
+    Ok(Opened { envelope, body })
+}
+
+/// Spreads or gathers symbols.
+pub fn job(job: bearer::Job) -> WorkResult {
+    WorkResult::Job(fec::run(job))
+}
+
+/// Delivers into Maildirs; each mailbox has its own result.
+pub fn maildir(disk: &dyn Disk, local: &Local) -> WorkResult {
+    let deliver = |(name, delivered_to): &(String, String)| {
+        let head = format!("Return-Path: <{}>\r\nDelivered-To: {delivered_to}\r\n", local.return_path);
+        mailbox::deliver(disk, name, &local.unique, head.as_bytes(), &local.body).map(drop)
+    };
+    WorkResult::Maildir(local.mailboxes.iter().map(deliver).collect())
+}
+
+/// The result when the Maildirs' disk cannot be reached at all.
+pub fn maildir_unavailable(local: &Local, why: &str) -> WorkResult {
+    WorkResult::Maildir(
+        local.mailboxes.iter().map(|_| Err(DeliverError::Disk(std::io::Error::other(why.to_owned())))).collect(),
+    )
+}
