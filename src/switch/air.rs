@@ -264,9 +264,12 @@ pub(super) fn link_key(bearer: &BearerId, key: &[u8]) -> Vec<u8> {
     full
 }
 
+/// A stored key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Splits all stored bearer state by bearer.
-pub(super) fn split_links(links: Vec<(Vec<u8>, Vec<u8>)>) -> BTreeMap<BearerId, Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut by_bearer: BTreeMap<BearerId, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+pub(super) fn split_links(links: Vec<Pair>) -> BTreeMap<BearerId, Vec<Pair>> {
+    let mut by_bearer: BTreeMap<BearerId, Vec<Pair>> = BTreeMap::new();
     for (key, value) in links {
         let Some(cut) = key.iter().position(|b| *b == 0) else { continue };
         let Ok(name) = core::str::from_utf8(&key[..cut]) else { continue };
