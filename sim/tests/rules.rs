@@ -1,0 +1,60 @@
+//! Rules of the air that a single quiet transfer shows. The storms are in `simulation.rs`.
+
+use aldis::mail::Precedence;
+use aldis::ops::Event;
+use aldis::time::{Duration, Instant};
+use aldis_sim::ether::{EtherConfig, LinkConfig, StationId};
+use aldis_sim::lab::{Lab, Setup};
+use aldis_sim::modem::ModemConfig;
+use aldis_sim::trace::Trace;
+use aldis_sim::waveform::Waveform;
+
+const SHIP: StationId = StationId(0);
+const SHORE: StationId = StationId(1);
+
+/// Two stations on a loss-free 2400 bit/s channel, short interleaver.
+fn lab(seed: u64) -> Lab {
+    let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+    let ether = EtherConfig::net(seed, 2, &modem, LinkConfig::default());
+    let mut lab = Lab::new(&Setup::new(seed, &["ship", "shore"], ether), Trace::hashed());
+    lab.provoked.push("does not answer");
+    lab
+}
+
+/// When the ship froze payloads, and under which transfer.
+fn frozen(lab: &Lab) -> Vec<(Instant, String)> {
+    let of = |(at, event): &(Instant, Event)| match event {
+        Event::TransferFrozen { transfer, .. } => Some((*at, transfer.clone())),
+        _ => None,
+    };
+    lab.node(SHIP).log().events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a1_a_restart_carries_the_frozen_payload_on_and_freezes_nothing_anew() {
+    for seed in 1..=10 {
+        let mut lab = lab(seed);
+        let number = lab.submit(SHIP, SHORE, 6000, Precedence::Routine);
+        lab.run_for(Duration::from_secs(4 + seed));
+        assert_eq!(frozen(&lab).len(), 1, "seed {seed}");
+        lab.crash(SHIP, seed % 2 == 0, Some(Duration::from_secs(3)));
+        let end = lab.at() + Duration::from_secs(3600);
+        assert!(lab.run_until_settled(end), "seed {seed}");
+        assert!(lab.ledger()[number].fate.delivered.is_some(), "seed {seed}");
+        assert_eq!(frozen(&lab).len(), 1, "seed {seed}: the payload was made twice");
+        assert_eq!(lab.check(), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+#[test]
+fn d3_the_key_goes_down_only_after_the_payload_is_made_and_stored() {
+    for seed in 1..=20 {
+        let mut lab = lab(seed);
+        lab.submit(SHIP, SHORE, 3000, Precedence::Flash);
+        lab.run_for(Duration::from_secs(60));
+        let made = frozen(&lab).first().map(|(at, _)| *at).expect("it was frozen");
+        let keyed = lab.world().ether().antenna_log().iter().find(|e| e.station == SHIP && e.on).expect("it was sent");
+        assert!(keyed.at >= made, "seed {seed}: keyed at {:?}, made at {made:?}", keyed.at);
+        assert!(keyed.at.since(made) <= Duration::from_secs(1), "seed {seed}: an idle link waits for nothing");
+    }
+}
