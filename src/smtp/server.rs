@@ -1110,6 +1110,15 @@ mod tests {
     }
 
     #[test]
+    fn c4_mail_that_asks_for_protection_is_refused_because_none_is_offered() {
+        let mut w = World::new(|_| {});
+        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> REQUIRETLS\r\n");
+        let got = w.replies();
+        assert!(!got[1].contains("REQUIRETLS"), "{got:?}");
+        assert!(got[2].starts_with("555 5.5.4"), "{got:?}");
+    }
+
+    #[test]
     fn a_message_comes_out_whole_with_its_envelope() {
         let mut w = World::new(|_| {});
         w.say("EHLO probe.example\r\nMAIL FROM:<a@src> RET=HDRS ENVID=q+2B1 BODY=8BITMIME MT-PRIORITY=-3\r\n");
