@@ -154,7 +154,7 @@ fn a6_two_way_load_costs_little_more_than_one_way_after_the_other() {
 /// A machine that boots in 1970 and learns the time days later: nothing expires or is purged meanwhile, nor by the step.
 #[test]
 fn a7_an_unset_clock_expires_nothing_and_setting_it_loses_nothing() {
-    for_seeds(3, |seed| {
+    for_seeds(2, |seed| {
         let mut chance = Stream::new(seed, "test of clocks", 0);
         let profile = Profile { loss: 0.05, ..Profile::rough() };
         let mut setup = setup(seed, &mut chance, &profile);
