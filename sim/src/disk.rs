@@ -7,7 +7,7 @@
 //! A failed sync follows Linux: some dirty pages reached the platter, the others are dropped for good and read back
 //! afterwards either as written (still cached) or as they were (evicted).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -282,14 +282,27 @@ impl Disk for SimDisk {
         let mut state = self.lock();
         state.strike()?;
         let state = &mut *state;
-        // All operations on names of this directory, in order; a rename concerns two directories and is journalled whole.
-        let (here, rest) = std::mem::take(&mut state.history).into_iter().partition(|op| match op {
-            Unsynced::Link { path: name, .. } | Unsynced::Unlink { path: name } | Unsynced::Dir { path: name } => {
-                parent(name) == path
-            }
-            Unsynced::Rename { from, to } => parent(from) == path || parent(to) == path,
-            Unsynced::Write { .. } | Unsynced::Len { .. } => false,
-        });
+        // All operations on names of this directory, in order. A rename concerns two directories and is journalled whole, with
+        // whatever gave its source the name: no file system can know the one without the other.
+        let mut sources = BTreeSet::new();
+        let mut chosen: Vec<bool> = state
+            .history
+            .iter()
+            .rev()
+            .map(|op| match op {
+                Unsynced::Link { path: name, .. } => parent(name) == path || sources.contains(name),
+                Unsynced::Unlink { path: name } | Unsynced::Dir { path: name } => parent(name) == path,
+                Unsynced::Rename { from, to } => {
+                    let here = parent(from) == path || parent(to) == path || sources.contains(to);
+                    if here {
+                        sources.insert(from.clone());
+                    }
+                    here
+                }
+                Unsynced::Write { .. } | Unsynced::Len { .. } => false,
+            })
+            .collect();
+        let (here, rest) = std::mem::take(&mut state.history).into_iter().partition(|_| chosen.pop().unwrap_or(false));
         state.history = rest;
         let here: Vec<Unsynced> = here;
         for op in here {

@@ -311,7 +311,11 @@ impl Lab {
             ether.open_port(at, station, true);
             ether.unkey(at, station);
         });
-        self.world.with_host(station, |node, now| node.start(now));
+        let carrier = self.world.ether().carrier(station);
+        self.world.with_host(station, |node, now| node.start(now, carrier));
+        if !self.node(station).is_up() && !self.node(station).store.is_powered() {
+            return self.crash(station, true, Some(self.reboot_after));
+        }
         let id = self.request_id();
         self.inquiries.insert(id, station);
         self.world
@@ -482,9 +486,6 @@ impl Lab {
                 };
                 *(if kept { &mut entry.fate.promised } else { &mut entry.fate.refused }) = Some(at);
             }
-            for (at, event) in events {
-                self.event(at, id, &event);
-            }
             for (at, request, response) in replies {
                 let emcon = &response.document["bearers"][0];
                 let state = emcon["emcon"]["state"].as_str().unwrap_or_default().to_owned();
@@ -502,6 +503,10 @@ impl Lab {
                         self.standing[i].push(Standing { from: at, state });
                     }
                 }
+            }
+            // After the replies: what is keyed under an order is held against it.
+            for (at, event) in events {
+                self.event(at, id, &event);
             }
         }
     }

@@ -265,6 +265,17 @@ mod tests {
         }
     }
 
+    /// `ALDIS_SEEDS=200` gives the figures that count; a few seeds show that nothing fell apart.
+    #[test]
+    fn every_cell_keeps_its_bar() {
+        let count = std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+        let seeds: Vec<u64> = (1..=count).collect();
+        for cell in cells() {
+            let report = cell.measure(&seeds, 2, |_| {});
+            assert!(report.passed, "{}", report.text());
+        }
+    }
+
     #[test]
     fn the_message_is_as_long_as_its_payload_is_to_be() {
         let cell = cells()[0];

@@ -108,8 +108,8 @@ impl VirtualNode {
         }
     }
 
-    /// Starts the process: opens the store, builds the switch, opens the modem.
-    pub fn start(&mut self, now: Now) {
+    /// Starts the process: opens the store, builds the switch, opens the modem, whose carrier line may be up already.
+    pub fn start(&mut self, now: Now, carrier: bool) {
         self.boots += 1;
         let mut chance = Stream::new(self.seed, "process", self.boots);
         let fresh_epoch = (chance.next_u64() as u32).max(1);
@@ -118,7 +118,10 @@ impl VirtualNode {
         let (engine, opened) = match Engine::open(disk, options) {
             Ok(open) => open,
             Err(error) => {
-                self.log.damaged.push(error.to_string());
+                // Power that goes while the store is opened is no damage.
+                if self.store.is_powered() {
+                    self.log.damaged.push(error.to_string());
+                }
                 return;
             }
         };
@@ -140,6 +143,9 @@ impl VirtualNode {
         });
         self.drain(now);
         self.input(now, Input::Modem { bearer: self.bearer.clone(), event: ModemEvent::Ready });
+        if carrier {
+            self.input(now, Input::Modem { bearer: self.bearer.clone(), event: ModemEvent::Carrier(true) });
+        }
     }
 
     /// Kills the process. With `power`, the machine's power goes too, and with it what was not synced, as that seed has it.

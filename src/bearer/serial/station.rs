@@ -41,8 +41,9 @@ const SWEEP: Duration = Duration::from_secs(600);
 const FINISHED: usize = 512;
 /// Short ids one report answers at most.
 const ANSWERS: usize = 64;
-/// Frames in a row that do not authenticate before it is an alarm.
-const UNSEALED: u32 = 3;
+/// Frames in a row that do not authenticate before it is an alarm. A frame whose end was hit looks the same, and on a bad channel
+/// several follow each other: only a long run speaks of a wrong key.
+const UNSEALED: u32 = 24;
 /// Reason number of a transfer larger than this station keeps.
 pub const REFUSED_TOO_LARGE: u8 = 250;
 
@@ -264,6 +265,9 @@ impl Station {
                 self.carrier = None;
                 if self.carrier_stuck {
                     self.carrier_stuck = false;
+                }
+                if let Phase::Asked { since, .. } = &mut self.phase {
+                    *since = now;
                 }
                 self.heard(now);
             }
@@ -583,7 +587,7 @@ impl Station {
         }
         times.push(self.silence_at());
         match &self.phase {
-            Phase::Asked { since, .. } => times.push(Some(*since + self.key_patience())),
+            Phase::Asked { since, .. } => times.push(self.key_due(*since)),
             Phase::Keyed(tx) if !tx.ended => times.push(Some(feed_due(tx, &self.config.waveform))),
             Phase::Keyed(tx) => times.push(Some(self.unkey_limit(tx))),
             Phase::Down | Phase::Quiet => {}
@@ -813,7 +817,7 @@ impl Station {
 
     fn watch_modem(&mut self, now: Instant) {
         match &self.phase {
-            Phase::Asked { since, .. } if *since + self.key_patience() <= now => {
+            Phase::Asked { since, .. } if self.key_due(*since).is_some_and(|t| t <= now) => {
                 self.events.push_back(Event::Alarm("the modem does not key".into()));
                 self.actions.push_back(ModemAction::Abort);
                 self.phase = Phase::Quiet;
@@ -836,8 +840,10 @@ impl Station {
         }
     }
 
-    fn key_patience(&self) -> Duration {
-        self.config.waveform.turnaround + Duration::from_secs(15)
+    /// When a key asked for at `since` is overdue. A modem holds it back while it receives.
+    fn key_due(&self, since: Instant) -> Option<Instant> {
+        let receives = self.carrier.is_some() && !self.carrier_stuck;
+        (!receives).then(|| since + self.config.waveform.turnaround + Duration::from_secs(15))
     }
 
     fn unkey_limit(&self, tx: &Transmission) -> Instant {
@@ -1250,7 +1256,8 @@ impl Station {
             for (i, symbol) in chunk.symbols.into_iter().enumerate() {
                 partial.take(chunk.first + i as u16, symbol, false);
             }
-            if partial.stage == Stage::Filling && partial.is_whole() {
+            // Without the sender's epoch it has no name to be opened and remembered under; a hello will bring it.
+            if epoch != 0 && partial.stage == Stage::Filling && partial.is_whole() {
                 self.gather(key);
             }
         }
@@ -1315,7 +1322,11 @@ impl Station {
             partial.batches = 0;
             partial.symbols.values_mut().for_each(|(_, committed)| *committed = false);
             self.forget(puts);
+            let whole = partial.is_whole();
             self.partials.insert((from, epoch, counter), partial);
+            if whole {
+                self.gather((from, epoch, counter));
+            }
         }
     }
 
@@ -1676,7 +1687,7 @@ impl Station {
                 self.events.push_back(Event::Alarm("an unreadable record of the link was left aside".into()));
             }
         }
-        let whole: Vec<Key> = self.partials.iter().filter(|(_, p)| p.is_whole()).map(|(k, _)| *k).collect();
+        let whole: Vec<Key> = self.partials.iter().filter(|(k, p)| k.1 != 0 && p.is_whole()).map(|(k, _)| *k).collect();
         whole.into_iter().for_each(|key| self.gather(key));
     }
 
