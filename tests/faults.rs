@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use aldis::queue::{Engine, Options, RealDisk};
 use client::{Client, Told};
-use process::{ALDIS, Running, ended, start, tail};
+use process::{Running, aldis, ended, start, tail};
 
 const MESSAGES: usize = 20;
 
@@ -44,9 +44,7 @@ struct Tally {
 
 #[test]
 fn a_failing_disk_costs_no_promise_and_leaves_no_half_message() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "strace is not installed");
-        println!("skip: strace is not installed");
+    if !strace_is_here() {
         return;
     }
     let all = std::env::var("ALDIS_FAULTS").is_ok_and(|v| v == "all");
@@ -60,21 +58,73 @@ fn a_failing_disk_costs_no_promise_and_leaves_no_half_message() {
         }
     }
     println!("{tally:?}");
-    assert!(tally.promised > 0 && tally.ended_with_error > 0 && tally.killed > 0, "the faults did not reach the node: {tally:?}");
+    assert!(
+        tally.promised > 0 && tally.ended_with_error > 0 && tally.killed > 0,
+        "the faults did not reach the node: {tally:?}"
+    );
 }
 
-fn case(call: &str, fault: Fault, moment: usize, tally: &mut Tally) {
-    let name = format!("{fault:?} at {call} {moment}");
-    let temporary = tempfile::Builder::new().prefix("faults-").tempdir().expect("a directory");
-    let directory = temporary.path();
-    let (profile, log) = (directory.join("ship.toml"), directory.join("log"));
-    let text = format!(
-        r#"
+/// Whether the program that makes disks fail is here.
+fn strace_is_here() -> bool {
+    let here = Command::new("strace").arg("-V").output().is_ok();
+    assert!(here || std::env::var("CI").as_deref() != Ok("true"), "strace is not installed");
+    if !here {
+        println!("skip: strace is not installed");
+    }
+    here
+}
+
+#[test]
+fn an_order_of_silence_that_the_disk_refused_outlives_the_end_of_the_node() {
+    if !strace_is_here() {
+        return;
+    }
+    let mut refused = 0;
+    for moment in 1..=10 {
+        let temporary = tempfile::Builder::new().prefix("silence-").tempdir().expect("a directory");
+        let directory = temporary.path();
+        let (profile, log) = (directory.join("ship.toml"), directory.join("log"));
+        std::fs::write(&profile, BASE.replace("DIR", &directory.display().to_string()) + BEARER).expect("written");
+        let mut node = start(&[], &profile, &log).expect("a sound disk");
+        node.child.kill().and_then(|()| node.child.wait()).expect("our own child");
+        let Ok(mut node) = start(&strace(directory, "fdatasync", "error=EIO", moment), &profile, &log) else {
+            continue;
+        };
+        let socket = directory.join("sock").display().to_string();
+        let ask = |words: &[&str]| {
+            let asked = Command::new(aldis()).args(words).args(["--socket", &socket]).output().expect("asked");
+            String::from_utf8_lossy(&[asked.stdout, asked.stderr].concat()).into_owned()
+        };
+        let told = ask(&["emcon", "set", "hf1", "silent", "--reason", "test"]);
+        let struck = told.contains("could not be made durable");
+        refused += usize::from(struck);
+        finish(&mut node, !struck, "silence", &log);
+        let mut node = start(&[], &profile, &log).expect("a sound disk");
+        let shown = ask(&["emcon", "show", "--json"]);
+        node.child.kill().and_then(|()| node.child.wait()).expect("our own child");
+        if struck {
+            assert!(shown.contains("\"silent\""), "moment {moment}: told {told:?}, and after the restart: {shown}");
+        }
+    }
+    assert!(refused > 0, "no order met the failing sync");
+}
+
+fn strace(directory: &Path, call: &str, doing: &str, moment: usize) -> Vec<String> {
+    let store = directory.join("state/store.redb").display().to_string();
+    let inject = format!("inject={call}:{doing}:when={moment}");
+    let trace = format!("trace={call}");
+    let log = directory.join("trace").display().to_string();
+    let words = ["strace", "-f", "-qq", "-o", &log, "-P", &store, "-e", &trace, "-e", &inject];
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// A node that holds everything.
+const BASE: &str = r#"
 [node]
 name = "ship"
 hostname = "mail.ship.example"
-state_dir = "{state}"
-socket = "{socket}"
+state_dir = "DIR/state"
+socket = "DIR/sock"
 clock = "trusted"
 
 [limits]
@@ -89,10 +139,33 @@ trust = ["127.0.0.0/8"]
 [[route]]
 match = "*"
 to = "hold"
-"#,
-        state = directory.join("state").display(),
-        socket = directory.join("sock").display(),
-    );
+"#;
+
+/// A bearer whose modem is not there, which is enough for orders.
+const BEARER: &str = r#"
+[[peer]]
+name = "shore"
+station = 1
+protection = "off"
+
+[[bearer]]
+name = "hf1"
+device = "/nonexistent/tty"
+keying = { socket = "/nonexistent/modem" }
+modem = "simulated"
+rate = "2400bps"
+interleaver = "S"
+station = 0
+peers = ["shore"]
+emcon = "open"
+"#;
+
+fn case(call: &str, fault: Fault, moment: usize, tally: &mut Tally) {
+    let name = format!("{fault:?} at {call} {moment}");
+    let temporary = tempfile::Builder::new().prefix("faults-").tempdir().expect("a directory");
+    let directory = temporary.path();
+    let (profile, log) = (directory.join("ship.toml"), directory.join("log"));
+    let text = BASE.replace("DIR", &directory.display().to_string());
     std::fs::write(&profile, text).expect("written");
     // A store that exists: what fails is a running node's disk.
     let mut node = start(&[], &profile, &log).expect("a sound disk");
@@ -103,16 +176,9 @@ to = "hold"
         Fault::Enospc => "error=ENOSPC",
         Fault::Kill => "signal=KILL",
     };
-    let store = directory.join("state/store.redb").display().to_string();
-    let inject = format!("inject={call}:{doing}:when={moment}");
-    let trace = format!("trace={call}");
-    let trace_log = directory.join("trace").display().to_string();
-    let words = ["strace", "-f", "-qq", "-o", &trace_log, "-P", &store, "-e", &trace, "-e", &inject];
-    let strace: Vec<String> = words.iter().map(ToString::to_string).collect();
-
     let (mut offered, mut promised) = (BTreeMap::new(), BTreeSet::new());
     tally.cases += 1;
-    let status = match start(&strace, &profile, &log) {
+    let status = match start(&strace(directory, call, doing, moment), &profile, &log) {
         Err(status) => Some(status),
         Ok(mut node) => {
             let mut client = Client::open(node.smtp).ok();
@@ -159,9 +225,10 @@ to = "hold"
     tally.promised += promised.len();
 
     // The disk is sound again.
-    let mut node = start(&[], &profile, &log).unwrap_or_else(|s| panic!("{name}: no start afterwards: {s}\n{}", tail(&log)));
+    let mut node =
+        start(&[], &profile, &log).unwrap_or_else(|s| panic!("{name}: no start afterwards: {s}\n{}", tail(&log)));
     let socket = directory.join("sock").display().to_string();
-    let list = Command::new(ALDIS).args(["queue", "list", "--json", "--socket", &socket]).output().expect("asked");
+    let list = Command::new(aldis()).args(["queue", "list", "--json", "--socket", &socket]).output().expect("asked");
     node.child.kill().and_then(|()| node.child.wait()).expect("our own child");
     let list: serde_json::Value = serde_json::from_slice(&list.stdout).expect("a document");
     let listed = list["messages"].as_array().expect("messages").len();
@@ -186,11 +253,13 @@ fn finish(node: &mut Running, may_live: bool, name: &str, log: &Path) -> Option<
         process::pause(std::time::Duration::from_millis(100));
         if node.child.try_wait().expect("our own child").is_none() {
             let strace = node.child.id();
-            let children = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap_or_default();
+            let children =
+                std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap_or_default();
             for pid in children.split_whitespace() {
                 let _ = Command::new("kill").args(["-TERM", pid]).status();
             }
-            let status = ended(&mut node.child).unwrap_or_else(|| panic!("{name}: no end after SIGTERM\n{}", tail(log)));
+            let status =
+                ended(&mut node.child).unwrap_or_else(|| panic!("{name}: no end after SIGTERM\n{}", tail(log)));
             return (!status.success()).then_some(status);
         }
     }

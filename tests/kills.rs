@@ -32,7 +32,7 @@ const INTERLEAVER: &str = "US";
 const TURNAROUND: Duration = Duration::from_millis(100);
 const NAMES: [&str; 2] = ["ship", "shore"];
 /// Messages one side may have promised and not yet delivered: the link sets the pace.
-const UNDELIVERED: usize = 12;
+const UNDELIVERED: usize = 6;
 
 fn now() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "real processes run in real time")]
@@ -69,7 +69,10 @@ impl Air {
         let ether = Ether::new(EtherConfig::net(seed, 2, &modem, LinkConfig::default()));
         let ports: Vec<PortPaths> = NAMES
             .iter()
-            .map(|n| PortPaths { tty_link: directory.join(format!("{n}.tty")), socket: directory.join(format!("{n}.modem")) })
+            .map(|n| PortPaths {
+                tty_link: directory.join(format!("{n}.tty")),
+                socket: directory.join(format!("{n}.modem")),
+            })
             .collect();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let links: Vec<PathBuf> = ports.iter().map(|p| p.tty_link.clone()).collect();
@@ -346,10 +349,8 @@ fn killed_nodes_lose_nothing_and_deliver_nothing_twice() {
     let mut nodes = NAMES.map(|name| Node::new(directory, name, protection));
     let mail = |name: &str| directory.join(format!("{name}.mail"));
     let stop = Arc::new(AtomicBool::new(false));
-    let mut senders = [
-        sender("ship", mail("shore"), seed, stop.clone()),
-        sender("shore", mail("ship"), seed, stop.clone()),
-    ];
+    let mut senders =
+        [sender("ship", mail("shore"), seed, stop.clone()), sender("shore", mail("ship"), seed, stop.clone())];
     for (node, sender) in nodes.iter_mut().zip(&senders) {
         *lock(&sender.address) = Some(node.start());
     }
@@ -416,7 +417,11 @@ fn killed_nodes_lose_nothing_and_deliver_nothing_twice() {
         );
         assert!(!book.promised.is_empty(), "no mail was handed over");
     }
-    println!("{done} kills in {:.0} s, {protection}; everything delivered after {:.0} s", killed.as_secs_f64(), all.as_secs_f64());
+    println!(
+        "{done} kills in {:.0} s, {protection}; everything delivered after {:.0} s",
+        killed.as_secs_f64(),
+        all.as_secs_f64()
+    );
     assert_eq!(wrong, Vec::<String>::new(), "logs and mail: {}", temporary.keep().display());
 }
 

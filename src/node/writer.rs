@@ -50,7 +50,10 @@ pub fn run(
     {
         while let Err(why) = keep(&mut engine, &batch) {
             tracing::error!(%why, "the orders of silence in force cannot be stored; the node stays, silent, until they are");
-            #[expect(clippy::disallowed_methods, reason = "the thread's last work; nobody waits for it but the end of the process")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the thread's last work; nobody waits for it but the end of the process"
+            )]
             std::thread::sleep(AGAIN);
         }
     }

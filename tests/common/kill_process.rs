@@ -8,8 +8,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-/// The program under test.
-pub const ALDIS: &str = env!("CARGO_BIN_EXE_aldis");
+/// The program under test: the one just built, or another that `ALDIS_BIN` names, such as a release build.
+pub fn aldis() -> String {
+    std::env::var("ALDIS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_aldis").to_owned())
+}
 
 /// How long a process may take to be ready or to end before it counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +29,8 @@ pub struct Running {
 pub fn start(wrapper: &[String], profile: &Path, log: &Path) -> Result<Running, ExitStatus> {
     let mut words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let profile = profile.to_str().expect("a plain path");
-    words.extend([ALDIS, "run", profile]);
+    let aldis = aldis();
+    words.extend([&aldis, "run", profile]);
     let log_file = File::options().create(true).append(true).open(log).expect("the log opens");
     let mut child = Command::new(words[0])
         .args(&words[1..])
