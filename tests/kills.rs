@@ -58,7 +58,7 @@ struct Air {
 
 impl Air {
     fn open(directory: &Path, seed: u64) -> Self {
-        let waveform = Waveform::find(RATE, INTERLEAVER).expect("in the table").clone();
+        let waveform = *Waveform::find(RATE, INTERLEAVER).expect("in the table");
         let turnaround = aldis::time::Duration::from_millis(TURNAROUND.as_millis() as u64);
         let modem = ModemConfig {
             turnaround,
