@@ -21,8 +21,8 @@ mod writer;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{broadcast, watch};
@@ -48,6 +48,7 @@ pub struct Node {
     pub socket: PathBuf,
     to: Sender<Input>,
     stopping: watch::Sender<bool>,
+    failed: watch::Receiver<Option<String>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -111,9 +112,13 @@ impl Node {
         };
         let mut threads = Vec::new();
         let done = to.clone();
-        threads.push(thread("aldis-store", move || writer::run(engine, &writer_calls, &done))?);
+        let (tell_failure, failed) = watch::channel(None);
+        let orders = writer::LastWords::default();
+        let last = orders.clone();
+        let store = move || writer::run(engine, &writer_calls, &done, &tell_failure, &last);
+        threads.push(thread("aldis-store", store)?);
         let driver = clock.clone();
-        threads.push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor))?);
+        threads.push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor, &orders))?);
 
         let (reader_clock, readers) = (clock.clone(), snapshots.clone());
         let desk = control::Desk {
@@ -140,6 +145,7 @@ impl Node {
             socket: plan.node.socket.clone(),
             to,
             stopping,
+            failed,
             threads,
         })
     }
@@ -152,6 +158,21 @@ impl Node {
         }
         line.push_str(&format!(" socket={}", self.socket.display()));
         line
+    }
+
+    /// Waits until the store fails, if it does, and says why. The node then refuses all mail, and only a restart helps: it goes on
+    /// from what reached the disk.
+    pub async fn store_failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        loop {
+            if let Some(why) = failed.borrow_and_update().clone() {
+                return why;
+            }
+            if failed.changed().await.is_err() {
+                // The writer ended without a failure: the node is stopping.
+                return core::future::pending().await;
+            }
+        }
     }
 
     /// Stops cleanly: sessions are told 421, transmitters are unkeyed, what was promised is in the store.
@@ -169,7 +190,7 @@ impl Node {
     }
 }
 
-/// Runs one node until SIGTERM or SIGINT. Exit code 0 after a clean stop, 1 when it could not start.
+/// Runs one node until SIGTERM or SIGINT. Exit code 0 after a clean stop, 1 when it could not start or its store failed.
 pub fn run(plan: Plan) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build() {
         Ok(runtime) => runtime,
@@ -188,9 +209,21 @@ pub fn run(plan: Plan) -> ExitCode {
             }
         };
         println!("{}", node.ready_line());
-        wait_for_signal().await;
-        node.stop().await;
-        ExitCode::SUCCESS
+        let failure = tokio::select! {
+            () = wait_for_signal() => None,
+            why = node.store_failed() => Some(why),
+        };
+        let Some(why) = failure else {
+            node.stop().await;
+            return ExitCode::SUCCESS;
+        };
+        tracing::error!(%why, "the store failed, stopping: nothing acknowledged is lost, and the next start goes on from the disk");
+        tokio::select! {
+            () = node.stop() => {}
+            // An operator may end it even while an order of silence cannot be stored.
+            () = wait_for_signal() => {}
+        }
+        ExitCode::from(1)
     });
     // Tasks that still wait for a peer must not hold the exit.
     runtime.shutdown_timeout(core::time::Duration::from_millis(500));
@@ -209,7 +242,13 @@ async fn wait_for_signal() {
     }
 }
 
-fn run_switch(mut switch: Switch, inputs: &Receiver<Input>, clock: &Clock, executor: &Executor) {
+fn run_switch(
+    mut switch: Switch,
+    inputs: &Receiver<Input>,
+    clock: &Clock,
+    executor: &Executor,
+    orders: &writer::LastWords,
+) {
     loop {
         let input = match switch.next_timeout() {
             Some(deadline) => inputs.recv_timeout(clock.real_until(deadline)),
@@ -218,6 +257,7 @@ fn run_switch(mut switch: Switch, inputs: &Receiver<Input>, clock: &Clock, execu
         let now = clock.now();
         match input {
             Ok(Input::Stop) => {
+                *orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch.orders_in_force());
                 switch.stop(now);
                 drain(&mut switch, executor);
                 return;

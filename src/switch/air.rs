@@ -214,6 +214,15 @@ impl Switch {
         Ok(())
     }
 
+    /// The orders in force, as they would be stored. Where a tightening order could not be, this says more than the store.
+    pub fn orders_in_force(&self) -> Batch {
+        let setting = |name: &BearerId| {
+            let value = serde_json::to_vec(self.gate.order(name)?).ok()?;
+            Some(Change::Setting(order_key(name), Some(value)))
+        };
+        Batch { conditions: Vec::new(), changes: self.bearers.keys().filter_map(setting).collect() }
+    }
+
     /// Stops what runs on a bearer whose order was tightened.
     pub(super) fn silence(&mut self, now: Now, name: &BearerId) {
         if let Some(bearer) = self.bearers.get_mut(name) {

@@ -51,7 +51,7 @@ pub struct Switch {
     ids: Ids,
     active: Active,
     transfers: BTreeMap<TransferId, TransferRecord>,
-    /// Transfers of which something has left the antenna since the start.
+    /// Transfers of which something may have left the antenna: those keyed since the start, and all of before it.
     keyed_transfers: BTreeSet<TransferId>,
     steps: BTreeMap<MessageId, settle::Steps>,
     open_orders: BTreeMap<RequestId, desk::OpenOrder>,
@@ -190,6 +190,7 @@ impl Switch {
             full_bytes: 64 * 1024,
         };
         let active = Active::new(plan.limits.active_messages, policy.clone());
+        let restored = opened.transfers.iter().map(|t| t.id.clone()).collect();
         let mut switch = Self {
             listeners,
             owner: plan.node.name.to_string(),
@@ -202,7 +203,7 @@ impl Switch {
             ids,
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
-            keyed_transfers: BTreeSet::new(),
+            keyed_transfers: restored,
             steps: BTreeMap::new(),
             open_orders: BTreeMap::new(),
             counters: Counters::default(),

@@ -632,6 +632,26 @@ fn restarts_lose_nothing_and_send_no_reported_symbol_again() {
 }
 
 #[test]
+fn a_restart_between_the_last_report_and_its_outcome_asks_instead_of_sending_all_again() {
+    let mut pair = Pair::new(3, 0.0, LONG);
+    let id = pair.send(0, 10_240, Precedence::Routine);
+    let transfer = pair.nodes[0].sent[&id].clone();
+    assert!(pair.run(HOUR, Pair::all_confirmed));
+    pair.run(Duration::from_secs(30), |_| false);
+    let before: usize = pair.nodes[0].tape.iter().map(|(_, _, b)| b.len()).sum();
+    // The outcome was not durable, so the frozen payload comes back.
+    pair.nodes[0].sent.insert(id.clone(), transfer);
+    pair.restart(0, None);
+    assert!(pair.run(HOUR, Pair::all_confirmed));
+    let after: usize = pair.nodes[0].tape.iter().map(|(_, _, b)| b.len()).sum();
+    assert!(after - before < 2000, "{} bytes to learn what was known", after - before);
+    let now = pair.now;
+    pair.with_station(0, |s| s.cancel(now, &id));
+    pair.run(Duration::from_secs(30), |_| false);
+    assert!(!pair.nodes[0].store.keys().any(|k| k[0] == b't'), "a finished transfer is forgotten");
+}
+
+#[test]
 fn a_sender_killed_half_way_repeats_little() {
     // P3: bytes on air after resume at most 55 % of the message and one cycle.
     let mut pair = Pair::new(9, 0.0, LONG);

@@ -375,7 +375,9 @@ impl Station {
     /// Gives a transfer up. The far side is told, so that it can free what it holds.
     pub fn cancel(&mut self, now: Instant, id: &TransferId) {
         self.queued.retain(|t| t.id != *id);
-        self.left_over.remove(id);
+        if self.left_over.remove(id).is_some() {
+            self.forget(vec![(outgoing_key(id), None)]);
+        }
         let Some(t) = self.outgoing.remove(id) else { return };
         if t.record.reserved > 0
             && let Some(peer) = self.peers.get_mut(&t.station)
@@ -1421,9 +1423,12 @@ impl Station {
         self.next_queued(now);
     }
 
+    /// The far side has the last word on a transfer. What is stored of it stays until the switch has made the outcome durable and
+    /// cancels: a restart in between must ask, not send it all again.
     fn close(&mut self, id: &TransferId) {
-        self.outgoing.remove(id);
-        self.forget(vec![(outgoing_key(id), None)]);
+        if let Some(t) = self.outgoing.remove(id) {
+            self.left_over.insert(id.clone(), t.record);
+        }
     }
 
     /// Takes up transfers that waited for a short id to become free.
