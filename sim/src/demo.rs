@@ -74,7 +74,7 @@ async fn play(options: &Options) -> Result<bool, String> {
     let places = Places { directory, sockets: temporary.path().to_owned() };
 
     let waveform = Waveform::find(RATE, INTERLEAVER).ok_or("the demo's waveform is not in the table")?;
-    let modem = ModemConfig { waveform: waveform.clone(), ..ModemConfig::new(waveform.clone()) };
+    let modem = ModemConfig::new(*waveform);
     let ether = Ether::new(EtherConfig::net(1, 2, &modem, LinkConfig::default()));
     let ports = ["ship", "shore"].map(|name| places.port(name)).to_vec();
     let (stop_modems, modems_stopped) = oneshot::channel::<()>();
@@ -285,10 +285,8 @@ impl Stage {
                     &[("id", text("message")), ("precedence", text("precedence")), ("bytes", text("size_bytes"))],
                 );
             }
-            "message-accepted" => {
-                if self.sample.is_some() && event["message_id"].as_str() == self.sample.as_deref() {
-                    self.sample_shore = Some(text("message"));
-                }
+            "message-accepted" if self.sample.is_some() && event["message_id"].as_str() == self.sample.as_deref() => {
+                self.sample_shore = Some(text("message"));
             }
             "transfer-frozen" => {
                 self.say(

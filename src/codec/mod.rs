@@ -5,6 +5,7 @@
 
 pub mod dictionary;
 pub mod envelope;
+mod model;
 pub mod payload;
 mod varint;
 

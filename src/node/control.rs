@@ -47,6 +47,11 @@ impl Pending {
     }
 }
 
+/// Answers what only reads the store.
+pub type Reader = dyn Fn(&Request) -> Option<Response> + Send + Sync;
+/// Adds to the switch's answer what only the store and the disk know.
+pub type Completer = dyn Fn(&Request, Response) -> Response + Send + Sync;
+
 /// Everything a client's task needs.
 #[derive(Clone)]
 pub struct Desk {
@@ -55,9 +60,9 @@ pub struct Desk {
     /// For its replies.
     pub pending: Arc<Pending>,
     /// Answers requests that only read the store; `None` when the request is not of that kind.
-    pub read: Arc<dyn Fn(&Request) -> Option<Response> + Send + Sync>,
+    pub read: Arc<Reader>,
     /// Completes the switch's answer with what only the store and the disk know.
-    pub complete: Arc<dyn Fn(&Request, Response) -> Response + Send + Sync>,
+    pub complete: Arc<Completer>,
     /// Events as JSON lines, for `watch`.
     pub events: broadcast::Sender<Arc<str>>,
 }

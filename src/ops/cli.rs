@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::client::{self, AskError};
+use super::codec::{self, CodecCommand};
 use super::document::{Check, Explain, PasswordHash, Refusal};
 use super::print::{document, event, table};
 use super::{BearerChoice, EmconWord, Request, password};
@@ -87,6 +88,11 @@ pub enum Command {
         profile: ProfileArgs,
         #[command(flatten)]
         output: Output,
+    },
+    /// Encode a message as the air carries it, or decode it again
+    Codec {
+        #[command(subcommand)]
+        command: CodecCommand,
     },
     /// Hash a password read from standard input, for [[user]] password_hash
     HashPassword {
@@ -318,6 +324,7 @@ pub fn execute(command: Command, out: &mut impl Write, err: &mut impl Write) -> 
     let (node, output, request) = match command {
         Command::Check { profile, output } => return check(&mut say, &profile, output),
         Command::Explain { profile, output } => return explain(&mut say, &profile, output),
+        Command::Codec { command } => return codec(&mut say, &command),
         Command::HashPassword { output } => return hash_password(&mut say, output),
         Command::Status { node, output } => (node, output, Request::Status),
         Command::Watch { node, output } => return watch(&mut say, &node, output),
@@ -402,6 +409,13 @@ fn explain<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, args: &ProfileArgs, 
         say.text(&table(values.into_iter().map(|v| vec![v.key, v.value, v.origin]).collect()));
     }
     0
+}
+
+fn codec<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, command: &CodecCommand) -> u8 {
+    match codec::execute(command) {
+        Ok(()) => 0,
+        Err(why) => say.refuse(&why, REFUSED, Output { json: false }),
+    }
 }
 
 fn hash_password<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, output: Output) -> u8 {

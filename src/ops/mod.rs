@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod client;
+mod codec;
 pub mod document;
 mod event;
 mod password;

@@ -58,16 +58,21 @@ pub struct Table {
 impl Table {
     /// The next hop of `address`; `None` when nothing matches (550 5.1.2 or a DSN).
     pub fn hop(&self, address: &Mailbox) -> Option<&Hop> {
+        self.route(address).map(|route| &route.hop)
+    }
+
+    /// The line that `address` matches.
+    pub fn route(&self, address: &Mailbox) -> Option<&Route> {
         let domain = address.domain().to_lowercase();
-        let mut best: Option<(usize, &Hop)> = None;
+        let mut best: Option<(usize, &Route)> = None;
         for route in &self.routes {
             if let Some(rank) = route.pattern.rank(&domain)
                 && best.is_none_or(|(b, _)| rank > b)
             {
-                best = Some((rank, &route.hop));
+                best = Some((rank, route));
             }
         }
-        best.map(|(_, hop)| hop)
+        best.map(|(_, route)| route)
     }
 }
 

@@ -264,9 +264,12 @@ pub(super) fn link_key(bearer: &BearerId, key: &[u8]) -> Vec<u8> {
     full
 }
 
+/// A stored key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Splits all stored bearer state by bearer.
-pub(super) fn split_links(links: Vec<(Vec<u8>, Vec<u8>)>) -> BTreeMap<BearerId, Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut by_bearer: BTreeMap<BearerId, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+pub(super) fn split_links(links: Vec<Pair>) -> BTreeMap<BearerId, Vec<Pair>> {
+    let mut by_bearer: BTreeMap<BearerId, Vec<Pair>> = BTreeMap::new();
     for (key, value) in links {
         let Some(cut) = key.iter().position(|b| *b == 0) else { continue };
         let Ok(name) = core::str::from_utf8(&key[..cut]) else { continue };
@@ -275,19 +278,17 @@ pub(super) fn split_links(links: Vec<(Vec<u8>, Vec<u8>)>) -> BTreeMap<BearerId, 
     by_bearer
 }
 
-/// The order in force when the node starts (B4): what was persisted wins over any profile; unreadable is silent.
-pub(super) fn first_order(gate: &mut Gate, plan: &BearerPlan, stored: Option<&[u8]>, now: Now) {
-    let order = match stored {
-        Some(bytes) => serde_json::from_slice(bytes).ok(),
-        None => Some(Order {
-            state: plan.emcon.clone(),
-            since: now.wall,
-            until: None,
-            reason: "first start".into(),
-            author: "profile".into(),
-        }),
-    };
-    gate.add(plan.id.clone(), order);
+/// Puts the order in force when the node starts (B4): what was persisted wins over any profile; unreadable is silent. Gives the
+/// profile's order back when it is the first one ever, to be persisted.
+pub(super) fn first_order(gate: &mut Gate, plan: &BearerPlan, stored: Option<&[u8]>, now: Now) -> Option<Order> {
+    if let Some(bytes) = stored {
+        gate.add(plan.id.clone(), serde_json::from_slice(bytes).ok());
+        return None;
+    }
+    let (state, since) = (plan.emcon.clone(), now.wall);
+    let order = Order { state, since, until: None, reason: "first start".into(), author: "profile".into() };
+    gate.add(plan.id.clone(), Some(order.clone()));
+    Some(order)
 }
 
 fn rank(state: &State) -> u8 {

@@ -231,8 +231,8 @@ impl Switch {
     pub(super) fn epoch_used(&mut self, bearer: &BearerId) {
         self.event(crate::ops::Event::BearerAlarm {
             bearer: bearer.clone(),
-            text: "a peer has heard transfer numbers this store has not yet used: it is an old copy of itself. Stop the node, \
-                  remove its epoch with `aldis run --new-epoch`, and numbers and nonces are not used twice"
+            text: "a peer has heard transfer numbers this store has not yet used: the store is an old copy of itself. Stop the \
+                   node, move the store aside or restore a newer one, and start again"
                 .into(),
         });
     }

@@ -11,6 +11,7 @@ use crate::mail::{
 use crate::ops::Event;
 use crate::queue::accept::{self, Accepted, Authority, Decision};
 use crate::queue::{Batch, CommitError, MessageRecord, MessageState, dsn};
+use crate::route::Pattern;
 use crate::smtp::server::{Answer, AskId, Question, Transaction};
 use crate::smtp::{Reply, submission, trace};
 use crate::time::{Now, Wall};
@@ -62,11 +63,11 @@ impl Switch {
         if to.domain().is_empty() {
             return (!is_postmaster).then(|| Reply::new(550, Status(5, 1, 2), "a recipient needs a domain"));
         }
-        let Some(hop) = self.plan.routes.hop(to) else {
-            return Some(match may_relay {
-                true => Reply::new(550, Status(5, 1, 2), format!("no route to {}", to.domain())),
-                false => Reply::new(550, Status(5, 7, 1), "relaying denied"),
-            });
+        let hop = match self.plan.routes.route(to) {
+            // Strangers reach only what a route names: the way out for everything is not theirs.
+            Some(route) if may_relay || route.pattern != Pattern::Any => &route.hop,
+            None if may_relay => return Some(Reply::new(550, Status(5, 1, 2), format!("no route to {}", to.domain()))),
+            Some(_) | None => return Some(Reply::new(550, Status(5, 7, 1), "relaying denied")),
         };
         match hop {
             Hop::Local if !self.is_local_user(to) && !is_postmaster => {

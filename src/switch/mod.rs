@@ -147,8 +147,11 @@ impl Switch {
         let setting = |name: &str| opened.settings.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
         let mut gate = Gate::new();
         let mut minimize = BTreeMap::new();
+        let mut first_orders = Batch::default();
         for bearer in &plan.bearers {
-            air::first_order(&mut gate, bearer, setting(&air::order_key(&bearer.id)), now);
+            let key = air::order_key(&bearer.id);
+            let first = air::first_order(&mut gate, bearer, setting(&key), now);
+            first_orders.changes.extend(first.map(|order| Change::Setting(key, serde_json::to_vec(&order).ok())));
             if let Some(order) = setting(&desk::minimize_key(&bearer.id)).and_then(|v| serde_json::from_slice(v).ok()) {
                 minimize.insert(bearer.id.clone(), order);
             }
@@ -217,6 +220,10 @@ impl Switch {
             stopped: false,
             plan,
         };
+        if !first_orders.changes.is_empty() {
+            // From here on this order wins over whatever a profile says later (B4).
+            switch.commit(first_orders, Pending::Aside);
+        }
         switch.thaw();
         switch.claim(now);
         switch.pump_air(now);

@@ -157,7 +157,6 @@ impl Switch {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the record and what goes beside it, used once")]
     fn next_record(
         &self,
         now: Now,

@@ -468,3 +468,151 @@ impl Deframer {
         self.bytes.len() - self.at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{LinkKey, PeerName, Protection};
+    use proptest::prelude::*;
+
+    /// Vectors of docs/wire-serial.md: name and bytes. The secret is 32 bytes of 7, alfa (station 0) sends to bravo (station 1).
+    fn vectors() -> Vec<(&'static str, Frame)> {
+        let address = Address { from: 0, to: 1, key: 1 };
+        let small = Geometry::of_payload(40).expect("in range");
+        let large = Geometry::of_payload(20_000).expect("in range");
+        let first = Chunk { short: 0x5001, geometry: small, first: 0, symbols: vec![(0..31).collect(), vec![0xEE; 9]] };
+        let second = Chunk { short: 0x5002, geometry: large, first: 17, symbols: vec![vec![0x55; 62]] };
+        let report = Report {
+            epoch: 0x1000_0005,
+            transfer_seen: 2,
+            control_seen: 9,
+            heard: 5,
+            more: false,
+            standings: vec![(0x5001, Standing::Accepted), (0x5002, Standing::Lacks(vec![0, 3, 1]))],
+        };
+        let control = |items| Frame::Control { address, epoch: 0x1000_0005, counter: 1025, items };
+        vec![
+            ("one transfer", Frame::Symbols { address, chunks: vec![first.clone()] }),
+            ("two transfers", Frame::Symbols { address, chunks: vec![first, second] }),
+            ("hello and poll", control(vec![Item::Hello { waiting: 2, counter: 2 }, Item::Poll(vec![0x5002])])),
+            ("report", control(vec![Item::Hello { waiting: 0, counter: 2 }, Item::Report(report)])),
+            ("cancel", control(vec![Item::Cancel(vec![0x5002])])),
+        ]
+    }
+
+    fn ring() -> KeyRing {
+        let mut ring = KeyRing::new(1);
+        let keys = [LinkKey { id: 1, secret: [7; 32] }];
+        ring.add(&PeerName::from("bravo"), &PeerName::from("alfa"), 0, Protection::Mac, &keys);
+        ring
+    }
+
+    fn seal() -> Seal {
+        Seal::keyed(&[7; 32], &PeerName::from("alfa"))
+    }
+
+    #[test]
+    fn vectors_match_the_page() {
+        let page = include_str!("../../../docs/wire-serial.md");
+        for (name, frame) in vectors() {
+            let hex = data_encoding::HEXLOWER.encode(&frame.emit(&seal()));
+            let line = format!("| {name} | `{hex}` |");
+            assert!(page.contains(&line), "docs/wire-serial.md lacks\n{line}");
+        }
+    }
+
+    #[test]
+    fn frames_round_trip_and_cost_fourteen_bytes() {
+        for (name, frame) in vectors() {
+            let bytes = frame.emit(&seal());
+            assert_eq!(Frame::parse(&bytes, &ring()), Parsed::Whole(frame.clone(), bytes.len()), "{name}");
+            for end in 0..bytes.len() {
+                assert_eq!(Frame::parse(&bytes[..end], &ring()), Parsed::Short, "{name} cut at {end}");
+            }
+        }
+        let (_, one) = vectors().remove(0);
+        assert_eq!(one.emit(&seal()).len(), 40 + 14);
+    }
+
+    #[test]
+    fn the_other_direction_and_other_keys_do_not_fit() {
+        let (_, frame) = vectors().remove(0);
+        for seal in [Seal::checksum(), Seal::keyed(&[8; 32], &"alfa".into()), Seal::keyed(&[7; 32], &"bravo".into())] {
+            assert_eq!(Frame::parse(&frame.emit(&seal), &ring()), Parsed::Unsealed(frame.address()));
+        }
+    }
+
+    #[test]
+    fn spare_bits_and_odd_lengths_are_refused() {
+        let (_, frame) = vectors().remove(0);
+        let mut bytes = frame.emit(&seal());
+        bytes[7] |= 1;
+        let crc = CRC16.checksum(&bytes[..8]).to_be_bytes();
+        bytes[8..10].copy_from_slice(&crc);
+        assert_eq!(Frame::parse(&bytes, &ring()), Parsed::Nothing);
+    }
+
+    #[test]
+    fn a_frame_behind_a_false_header_is_found() {
+        // A header that claims sixteen symbols, then at once a good frame: its bytes are the false frame's symbols.
+        let (_, good) = vectors().remove(1);
+        let geometry = Geometry::of_payload(3000).expect("in range");
+        let claims = Chunk { short: 9, geometry, first: 0, symbols: vec![vec![0; 31]; 16] };
+        let address = Address { from: 0, to: 1, key: 1 };
+        let mut stream = Frame::Symbols { address, chunks: vec![claims] }.emit(&seal())[..SYMBOLS_HEADER].to_vec();
+        stream.extend(good.emit(&seal()));
+        let mut deframer = Deframer::default();
+        deframer.push(&stream);
+        assert_eq!(deframer.poll(&ring()), None, "undecided while more may come");
+        deframer.finish();
+        assert_eq!(deframer.poll(&ring()), Some(Found::Frame(good)));
+        assert_eq!(deframer.poll(&ring()), None);
+        assert_eq!(deframer.held(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn good_frames_survive_any_garbage_around_them(
+            before in prop::collection::vec(any::<u8>(), 0..600),
+            after in prop::collection::vec(any::<u8>(), 0..600),
+            piece in 1usize..90,
+        ) {
+            let frames: Vec<Frame> = vectors().into_iter().map(|(_, f)| f).collect();
+            let mut stream = before;
+            for frame in &frames {
+                stream.extend(frame.emit(&seal()));
+            }
+            stream.extend(after);
+            let (ring, mut deframer, mut found) = (ring(), Deframer::default(), Vec::new());
+            for bytes in stream.chunks(piece) {
+                deframer.push(bytes);
+                while let Some(f) = deframer.poll(&ring) {
+                    if let Found::Frame(f) = f { found.push(f) }
+                }
+                prop_assert!(deframer.held() <= MAX_FRAME + 300 + piece);
+            }
+            deframer.finish();
+            while let Some(f) = deframer.poll(&ring) {
+                if let Found::Frame(f) = f { found.push(f) }
+            }
+            prop_assert_eq!(found, frames);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), sync in 0usize..3) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = [SYNC_SYMBOLS, SYNC_CONTROL, 0][sync];
+            }
+            // With a right header CRC, so that the walk goes deep.
+            let covered = if sync == 0 { 8 } else { 11 };
+            if bytes.len() > covered + 2 {
+                bytes[1] = 0x05;
+                let crc = CRC16.checksum(&bytes[..covered]).to_be_bytes();
+                bytes[covered..covered + 2].copy_from_slice(&crc);
+            }
+            let _ = Frame::parse(&bytes, &ring());
+            prop_assert!(Item::parse_all(&bytes).is_none_or(|items| items.len() <= bytes.len()));
+        }
+    }
+}

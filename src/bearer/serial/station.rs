@@ -168,8 +168,6 @@ struct Hearing {
     from: BTreeSet<u8>,
     /// Other stations that were spoken to.
     others: BTreeSet<u8>,
-    /// A report came.
-    reports: BTreeSet<u8>,
 }
 
 #[derive(Debug)]
@@ -733,9 +731,9 @@ impl Station {
     fn unkeyed(&mut self, now: Instant) {
         let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) else { return };
         self.account(now, &tx);
-        for (station, frames) in &tx.frames {
+        for station in &tx.expects {
             if let Some(p) = self.peers.get_mut(station) {
-                p.sent_frames = *frames;
+                p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
             }
         }
         if tx.expects.is_empty() {
@@ -900,6 +898,11 @@ impl Station {
     fn compose(&mut self, now: Instant, tx: &mut Transmission) {
         tx.composed = true;
         let reporting = self.reporting(now);
+        for s in &reporting {
+            if let Some(p) = self.peers.get_mut(s) {
+                p.not_before = None;
+            }
+        }
         let speakable: BTreeSet<TransferId> =
             self.outgoing.values().filter(|t| self.eligible(t, now)).map(|t| t.transfer.id.clone()).collect();
         let mut greet: BTreeSet<u8> = reporting.clone();
@@ -1127,13 +1130,7 @@ impl Station {
     fn hear(&mut self, now: Instant) -> &mut Hearing {
         self.hearing.get_or_insert_with(|| {
             self.peers.values_mut().for_each(|p| p.heard = 0);
-            Hearing {
-                deframer: Deframer::default(),
-                last: now,
-                from: BTreeSet::new(),
-                others: BTreeSet::new(),
-                reports: BTreeSet::new(),
-            }
+            Hearing { deframer: Deframer::default(), last: now, from: BTreeSet::new(), others: BTreeSet::new() }
         })
     }
 
@@ -1165,7 +1162,8 @@ impl Station {
             }
             self.hold_for(now, self.air.turn() * all);
         }
-        self.awaited.retain(|s| !h.reports.contains(s));
+        // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
+        self.awaited.retain(|s| !h.from.contains(s));
         if self.awaited.is_empty() {
             self.await_until = None;
         } else if let Some(until) = self.await_until {
@@ -1193,9 +1191,6 @@ impl Station {
                     match frame {
                         Frame::Symbols { chunks, .. } => self.file(now, from, chunks),
                         Frame::Control { epoch, counter, items, .. } => {
-                            if items.iter().any(|i| matches!(i, Item::Report(_))) {
-                                h.reports.insert(from);
-                            }
                             self.listen(now, from, epoch, counter, items);
                         }
                     }

@@ -1,0 +1,41 @@
+//! Any bytes from a next hop: no panic, and nothing is sent onward that a server could read as something else.
+#![no_main]
+
+use std::sync::Arc;
+
+use aldis::mail::{BodyKind, Envelope, Mailbox, Recipient};
+use aldis::smtp::client::{Config, Delivery, Dialect, Session};
+use aldis::time::{Instant, Wall};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let dialect = if data.first().is_some_and(|b| b & 1 == 1) { Dialect::Lmtp } else { Dialect::Smtp };
+    let mut session = Session::new(Instant::ZERO, Arc::new(Config::new("mx.example", dialect)));
+    let envelope = Envelope {
+        from: Some(Mailbox::new("a@src.example")),
+        recipients: vec![
+            Recipient::plain(Mailbox::new("b@dest.example")),
+            Recipient::plain(Mailbox::new("c@dest.example")),
+        ],
+        envid: None,
+        ret: None,
+        mt_priority: None,
+        body: BodyKind::SevenBit,
+        smtputf8: false,
+        deliver_by: None,
+        expires: Wall::NEVER,
+    };
+    let body: Arc<[u8]> = b"Subject: x\r\n\r\n.dot\r\n..\r\n"[..].into();
+    session.deliver(Instant::ZERO, Delivery { envelope, body, by_seconds: None });
+    let mut sent = Vec::new();
+    for (n, part) in data.chunks(7).enumerate() {
+        session.handle_bytes(Instant::from_millis(n as u64), part);
+        while let Some(bytes) = session.poll_transmit() {
+            sent.extend(bytes);
+        }
+        while session.poll_event().is_some() {}
+    }
+    for (i, byte) in sent.iter().enumerate() {
+        assert!(*byte != b'\n' || i > 0 && sent[i - 1] == b'\r', "bare LF sent");
+    }
+});
