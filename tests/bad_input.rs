@@ -99,7 +99,16 @@ fn broken_requests_on_the_control_socket_are_answered_and_harm_nothing() {
     let mut node = Running::start(&root().join("firmware-cfg/profiles/bench.toml"), directory.path(), &set);
     let deep = "[".repeat(50_000);
     let long = format!("{{\"command\":\"track\",\"key\":\"{}\"}}", "x".repeat(1_000_000));
-    for line in ["", "{", "null", "\u{0}", "{\"command\":\"reboot\"}", "{\"command\":\"queue-show\",\"id\":\"-1\"}", &deep, &long] {
+    for line in [
+        "",
+        "{",
+        "null",
+        "\u{0}",
+        "{\"command\":\"reboot\"}",
+        "{\"command\":\"queue-show\",\"id\":\"-1\"}",
+        &deep,
+        &long,
+    ] {
         let mut stream = std::os::unix::net::UnixStream::connect(&node.socket).expect("it answers");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         let _ = stream.write_all(format!("{line}\n").as_bytes());
@@ -151,11 +160,11 @@ fn a_corrupt_profile_is_refused_with_file_and_line() {
     let line_of = |text: &str, needle: &str| 1 + text.lines().position(|l| l.contains(needle)).expect("there");
     let cases = [
         good.replace("kind = \"relay\"", "kind = \"realy\""),
-        good.replace("sessions = 1000\n", "sessions = \"many\"\n"),
+        good.replace("\nsessions = 1000\n", "\nsessions = \"plenty\"\n"),
         good.replace("[[route]]", "[[route]"),
         good.replace("hostname =", "hostnam ="),
     ];
-    for (text, needle) in cases.iter().zip(["realy", "many", "[[route]", "hostnam ="]) {
+    for (text, needle) in cases.iter().zip(["realy", "plenty", "[[route]", "hostnam ="]) {
         std::fs::write(&path, text).expect("a file");
         let shown = path.display().to_string();
         let place = format!("{shown}:{}", line_of(text, needle));
@@ -187,7 +196,12 @@ fn with_the_wrong_key_nothing_passes_somebody_is_told_and_the_right_key_mends_it
     lab.start("shore", &shore);
     lab.start("ship", &ship);
     let events = lab.watch("shore");
-    send(lab.address("ship"), "<ops@ship.example>", &[("watch@shore.example", "")], &message("key.1", "Text of key.1."));
+    send(
+        lab.address("ship"),
+        "<ops@ship.example>",
+        &[("watch@shore.example", "")],
+        &message("key.1", "Text of key.1."),
+    );
     wait_for("an alarm about the key", Duration::from_secs(60), || {
         let events = events.lock().expect("events");
         events.iter().find(|e| e["event"] == "bearer-alarm" || e["event"] == "transfer-forged").cloned()
@@ -276,11 +290,15 @@ fn operators_commands_answer_as_the_contract_says() {
     let (code, emcon) = ask(&ship, &["emcon", "set", "hf1", "silent", "--reason", "drill"]);
     assert_eq!((code, &emcon["schema"]), (0, &Value::from("aldis.emcon/1")), "{emcon}");
     let text = emcon.to_string();
-    assert!(text.contains("\"silent\"") && text.contains("\"drill\"") && text.contains("uid ") && text.contains("_s\""), "{text}");
+    assert!(
+        text.contains("\"silent\"") && text.contains("\"drill\"") && text.contains("uid ") && text.contains("_s\""),
+        "{text}"
+    );
 
     let options = "<ops@ship.example> ENVID=QQ1 MT-PRIORITY=-4";
     let id = send(lab.address("ship"), options, &[("watch@shore.example", "")], &message("cli.1", "Text of cli.1."));
-    let other = send(lab.address("ship"), "<ops@ship.example>", &[("watch@shore.example", "")], &message("cli.2", "Two."));
+    let other =
+        send(lab.address("ship"), "<ops@ship.example>", &[("watch@shore.example", "")], &message("cli.2", "Two."));
 
     let (code, status) = ask(&ship, &["status"]);
     assert_eq!(code, 0);
@@ -306,12 +324,19 @@ fn operators_commands_answer_as_the_contract_says() {
     assert!(entry["why"].as_str().is_some_and(|why| !why.is_empty()), "{entry}");
 
     let (code, show) = ask(&ship, &["queue", "show", &id]);
-    assert_eq!((code, &show["schema"], &show["message"]["id"]), (0, &Value::from("aldis.queue-show/1"), &Value::from(&*id)));
+    assert_eq!(
+        (code, &show["schema"], &show["message"]["id"]),
+        (0, &Value::from("aldis.queue-show/1"), &Value::from(&*id))
+    );
 
     let (code, held) = ask(&ship, &["queue", "hold", &id, "--reason", "wait"]);
     assert_eq!((code, &held["schema"]), (0, &Value::from("aldis.queue-action/1")), "{held}");
     let (_, list) = ask(&ship, &["queue", "list", "--held"]);
-    assert_eq!((list["messages"].as_array().map(Vec::len), &list["messages"][0]["id"]), (Some(1), &Value::from(&*id)), "{list}");
+    assert_eq!(
+        (list["messages"].as_array().map(Vec::len), &list["messages"][0]["id"]),
+        (Some(1), &Value::from(&*id)),
+        "{list}"
+    );
     assert_eq!(ask(&ship, &["queue", "release", &id]).0, 0);
     let (_, list) = ask(&ship, &["queue", "list", "--held"]);
     assert_eq!(list["messages"].as_array().map(Vec::len), Some(0), "{list}");
@@ -362,7 +387,9 @@ fn operators_commands_answer_as_the_contract_says() {
     assert_eq!(ask(&ship, &["track", "nothing-like-it"]).0, 1);
     assert_eq!(ask(&ship, &["emcon", "set", "nowhere", "silent", "--reason", "x"]).0, 1);
     let socket = ship.to_string_lossy();
-    for words in [&["queue", "show", "xyz"][..], &["emcon", "set", "hf1", "loud", "--reason", "x"], &["frobnicate"], &[]] {
+    for words in
+        [&["queue", "show", "xyz"][..], &["emcon", "set", "hf1", "loud", "--reason", "x"], &["frobnicate"], &[]]
+    {
         let words: Vec<&str> = words.iter().copied().chain(["--socket", &socket]).collect();
         assert_eq!(aldis(&words).0, 2, "{words:?}");
     }

@@ -33,7 +33,8 @@ fn mail_from_smtplib_lands_octet_for_octet() {
     let lab = Lab::pair();
     let (script, file) = (root().join("tests/peers/submit.py").display().to_string(), odd_file(&lab));
     let address = lab.address("ship").to_string();
-    let words = [&*script, &address, "ops@ship.example", "watch@shore.example", &file, "BODY=8BITMIME", "MT-PRIORITY=4"];
+    let words =
+        [&*script, &address, "ops@ship.example", "watch@shore.example", &file, "BODY=8BITMIME", "MT-PRIORITY=4"];
     let output = run(60, "python3", &words);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mail = lab.arrival("shore", "watch", "odd.1@ship.example");
@@ -54,8 +55,18 @@ fn mail_from_swaks_lands_octet_for_octet() {
     let path = lab.path("swaks.eml");
     std::fs::write(&path, String::from_utf8_lossy(&sent).replace("\r\n", "\n")).expect("a file");
     let data = format!("@{}", path.display());
-    let words =
-        ["--server", &address, "--from", "ops@ship.example", "--to", "watch@shore.example", "--data", &data, "--ehlo", "c.test"];
+    let words = [
+        "--server",
+        &address,
+        "--from",
+        "ops@ship.example",
+        "--to",
+        "watch@shore.example",
+        "--data",
+        &data,
+        "--ehlo",
+        "c.test",
+    ];
     let output = run(60, "swaks", &words);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let mail = lab.arrival("shore", "watch", "swaks.1@ship.example");
@@ -138,8 +149,11 @@ fn report(mail: &[u8], action: &str, status: &str, recipient: &str) -> String {
     assert!(head.to_lowercase().contains("multipart/report") && head.contains("delivery-status"), "{text}");
     assert!(text.contains(&format!("Action: {action}")), "{text}");
     assert!(text.contains(&format!("Status: {status}")), "{text}");
-    assert!(text.contains(&format!("Final-Recipient: rfc822;{recipient}"))
-        || text.contains(&format!("Final-Recipient: rfc822; {recipient}")), "{text}");
+    assert!(
+        text.contains(&format!("Final-Recipient: rfc822;{recipient}"))
+            || text.contains(&format!("Final-Recipient: rfc822; {recipient}")),
+        "{text}"
+    );
     text
 }
 
@@ -153,10 +167,16 @@ fn success_asked_for_gives_one_report_from_the_far_side() {
     let mail = lab.arrival("ship", "ops", "delivery-status");
     let text = report(&mail, "delivered", "2.", "watch@shore.example");
     assert!(text.contains("Original-Envelope-Id: QQ314159"), "{text}");
-    assert!(text.to_lowercase().contains("original-recipient: rfc822;watch.officer@shore.example")
-        || text.to_lowercase().contains("original-recipient: rfc822; watch.officer@shore.example"), "{text}");
-    assert!(text.contains("Reporting-MTA: dns;mail.shore.example")
-        || text.contains("Reporting-MTA: dns; mail.shore.example"), "{text}");
+    assert!(
+        text.to_lowercase().contains("original-recipient: rfc822;watch.officer@shore.example")
+            || text.to_lowercase().contains("original-recipient: rfc822; watch.officer@shore.example"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Reporting-MTA: dns;mail.shore.example")
+            || text.contains("Reporting-MTA: dns; mail.shore.example"),
+        "{text}"
+    );
     assert!(text.contains("dsn.1@ship.example") && !text.contains("Body of dsn.1."), "RET=HDRS: {text}");
     lab.settle();
     assert_eq!(lab.mailbox("ship", "ops").len(), 1, "one report");

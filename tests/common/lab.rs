@@ -49,6 +49,7 @@ pub struct Lab {
     nodes: BTreeMap<String, Node>,
     clock: NodeClock,
     modems: Vec<oneshot::Sender<()>>,
+    told: Vec<(String, Arc<Mutex<Vec<Value>>>)>,
     runtime: Option<tokio::runtime::Runtime>,
     directory: tempfile::TempDir,
 }
@@ -61,6 +62,7 @@ impl Lab {
             nodes: BTreeMap::new(),
             clock: NodeClock::scaled(SPEED, true),
             modems: Vec::new(),
+            told: Vec::new(),
             runtime: Some(runtime.expect("a runtime")),
             directory: tempfile::tempdir().expect("a directory"),
         }
@@ -154,6 +156,8 @@ impl Lab {
         });
         let node = self.runtime().block_on(Node::start(plan, self.clock.clone())).expect("the node starts");
         self.nodes.insert(name.to_owned(), node);
+        let events = self.watch(name);
+        self.told.push((name.to_owned(), events));
     }
 
     /// Stops a node as SIGTERM does.
@@ -234,6 +238,13 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (name, events) in &self.told {
+                let events = events.lock().map(|e| e.clone()).unwrap_or_default();
+                println!("{name}: {} events, the last:", events.len());
+                events.iter().rev().take(60).rev().for_each(|event| println!("  {event}"));
+            }
+        }
         for (_, node) in std::mem::take(&mut self.nodes) {
             self.runtime().block_on(node.stop());
         }

@@ -13,7 +13,10 @@ import sys
 
 class Session(socketserver.StreamRequestHandler):
     def say(self, text):
-        self.wfile.write(text.encode() + b"\r\n")
+        try:
+            self.wfile.write(text.encode() + b"\r\n")
+        except BrokenPipeError:
+            pass
 
     def handle(self):
         self.say("220 lmtp.test LMTP")
