@@ -114,6 +114,16 @@ impl SimDisk {
         self.lock().restart(seed);
     }
 
+    /// The process that used the disk is killed: files it had open no longer work, and everything written stays.
+    pub fn kill(&self) {
+        self.lock().boots += 1;
+    }
+
+    /// Whether the power is on.
+    pub fn is_powered(&self) -> bool {
+        self.lock().powered
+    }
+
     /// Powers up after a [`Fault::PowerLoss`]; what survived follows from `seed`.
     pub fn restart(&self, seed: u64) {
         self.power_cut(seed);

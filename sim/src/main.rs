@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use aldis_sim::{check, demo};
+use aldis_sim::link_bench::{self, Cell};
+use aldis_sim::scenario::Scenario;
+use aldis_sim::trace::Trace;
+use aldis_sim::{check, demo, run};
 use clap::{Parser, Subcommand};
 
 /// The laboratory of Aldis: simulated modems, channels, and a demonstration with two whole nodes
@@ -34,6 +37,25 @@ enum Command {
         #[arg(long, value_name = "SECONDS")]
         limit: Option<u64>,
     },
+    /// Runs a scenario with whole nodes in virtual time; exit 1 when an invariant was broken
+    Run {
+        /// The scenario, TOML
+        scenario: std::path::PathBuf,
+        /// Everything random follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Write every line of the trace here
+        #[arg(long, value_name = "FILE")]
+        trace: Option<std::path::PathBuf>,
+    },
+    /// Measures the product on simulated links
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Measures the simulator itself against known figures; exit 1 when one is off.
     Check {
         /// Fewer draws, wider tolerances.
@@ -43,6 +65,77 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Time to deliver one message over HF, against the limit of an ideal code; exit 1 when a cell is over its bar
+    Link {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Only this cell, RATE,BYTES,TURNAROUND,LOSS; may be given more than once [default: the nine cells of the bar]
+        #[arg(long, value_parser = Cell::parse)]
+        cell: Vec<Cell>,
+        /// How many seeds
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+        /// The first seed: a single trial is run again with --first N --seeds 1
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
+}
+
+fn run_scenario(path: &std::path::Path, seed: u64, json: bool, trace: Option<&std::path::Path>) -> ExitCode {
+    let complain = |why: String| {
+        eprintln!("aldis-sim: {}: {why}", path.display());
+        ExitCode::from(2)
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return complain(error.to_string()),
+    };
+    let scenario = match Scenario::parse(&text) {
+        Ok(scenario) => scenario,
+        Err(problems) => return complain(problems.join("\n")),
+    };
+    let trace = match trace.map(std::fs::File::create) {
+        None => Trace::hashed(),
+        Some(Ok(file)) => Trace::written(Box::new(std::io::BufWriter::new(file))),
+        Some(Err(error)) => return complain(format!("the trace cannot be written: {error}")),
+    };
+    let report = run::run(&scenario, seed, trace);
+    let text = match json {
+        true => serde_json::to_string(&report).expect("a report is plain data"),
+        false => report.text(),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    ExitCode::from(u8::from(!report.problems.is_empty()))
+}
+
+fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitCode {
+    let cells = if cells.is_empty() { link_bench::cells() } else { cells };
+    let mut reports = Vec::new();
+    for cell in cells {
+        let report = cell.measure(seeds, jobs, |done| {
+            if done % 50 == 0 {
+                eprintln!("{} B, loss {}: {done} of {}", cell.payload_bytes, cell.loss, seeds.len());
+            }
+        });
+        if !json {
+            let _ = writeln!(std::io::stdout(), "{}", report.text());
+        }
+        reports.push(report);
+    }
+    let passed = reports.iter().all(|r| r.passed);
+    if json {
+        let document = serde_json::json!({ "schema": "aldis-sim.bench-link/1", "passed": passed, "cells": reports });
+        let _ = writeln!(std::io::stdout(), "{document}");
+    }
+    ExitCode::from(u8::from(!passed))
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {
@@ -62,6 +155,11 @@ fn main() -> ExitCode {
             let seconds = limit.unwrap_or_else(|| ((600.0 / speed) as u64).max(60));
             let limit = std::time::Duration::from_secs(seconds);
             demo::run(&demo::Options { speed, once, directory: dir, json, limit })
+        }
+        Command::Run { scenario, seed, json, trace } => run_scenario(&scenario, seed, json, trace.as_deref()),
+        Command::Bench { what: Bench::Link { json, cell, seeds, first, jobs } } => {
+            let seeds: Vec<u64> = (first..first.saturating_add(seeds.max(1))).collect();
+            bench_link(json, cell, &seeds, jobs)
         }
         Command::Check { quick, json } => {
             let report = check::run(quick);

@@ -179,6 +179,58 @@ pub struct PeerPlan {
     pub keys: Vec<LinkKey>,
 }
 
+/// What a bearer carries of one precedence (link-rules D5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CarryPlan {
+    /// Largest encoded payload.
+    pub payload_bytes: u64,
+    /// Longest predicted time on the air.
+    pub air: Duration,
+}
+
+impl BearerPlan {
+    /// Predicted time from key-down until the far side holds a payload of this size on a clean path: symbols in frames, whole
+    /// interleaver blocks, preambles, and a report with its turnarounds after every full transmission.
+    pub fn predicted_air(&self, payload_bytes: u64) -> Duration {
+        /// Frame overhead (docs/wire-serial.md).
+        const OVERHEAD: u64 = 14;
+        let w = &self.waveform;
+        let cap = self.max_transmission_routine.max(w.preamble + w.block);
+        let frame = u64::from(w.frame_bytes).max(OVERHEAD + 1);
+        let on_air = payload_bytes.div_ceil(frame - OVERHEAD) * frame + u64::from(w.tail_bits / 8);
+        let whole_blocks = |time: Duration| {
+            let blocks = time.as_nanos().div_ceil(w.block.as_nanos().max(1));
+            w.block.saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX))
+        };
+        let data = w.rate.airtime(on_air);
+        let each = cap - w.preamble;
+        let full = u32::try_from(data.as_nanos() / each.as_nanos().max(1)).unwrap_or(u32::MAX);
+        let rest = data.saturating_sub(each.saturating_mul(full));
+        let report = w.preamble + w.block + w.turnaround * 2;
+        let last = if rest.is_zero() { Duration::ZERO } else { w.preamble + whole_blocks(rest) };
+        let whole = (cap + report).saturating_mul(full) + last;
+        // The report after the last symbol brings nothing more to the far side.
+        if rest.is_zero() && full > 0 { whole - report } else { whole }
+    }
+
+    /// Whether a payload of this size and level may go here; otherwise why not, in words for the sender.
+    pub fn carries(&self, level: Precedence, payload_bytes: u64) -> Result<(), String> {
+        let Some(carry) = self.carry.get(&level) else { return Ok(()) };
+        if payload_bytes > carry.payload_bytes {
+            return Err(format!(
+                "{payload_bytes} bytes when encoded; {} takes {} of {level}",
+                self.id, carry.payload_bytes
+            ));
+        }
+        let air = self.predicted_air(payload_bytes);
+        if air > carry.air {
+            let (air, most) = (air.as_secs(), carry.air.as_secs());
+            return Err(format!("it would take {air} s on the air; {} gives {level} {most} s", self.id));
+        }
+        Ok(())
+    }
+}
+
 /// How the key line reaches the modem.
 #[derive(Clone, PartialEq, Debug)]
 pub enum KeyingPlan {
@@ -211,8 +263,12 @@ pub struct BearerPlan {
     pub max_transmission: Duration,
     /// Cap when both ways hold ROUTINE or less.
     pub max_transmission_routine: Duration,
-    /// Largest encoded payload (D5).
+    /// Largest encoded payload of any message.
     pub max_payload_bytes: u64,
+    /// What it carries by level (D5); every level has an entry.
+    pub carry: BTreeMap<Precedence, CarryPlan>,
+    /// What is beyond that and was accepted all the same is held for an operator instead of returned.
+    pub hold_excess: bool,
     /// Whether mail that asks for protection may go here (C4).
     pub protected: bool,
     /// Carrier present longer than this is an alarm (A6).

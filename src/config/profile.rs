@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::plan::{
-    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, Plan, PrecedencePlan,
-    RetryPlan, TlsPlan, UserPlan, Waveform,
+    BearerPlan, CarryPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, Plan,
+    PrecedencePlan, RetryPlan, TlsPlan, UserPlan, Waveform,
 };
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
@@ -434,7 +434,11 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
     let cap = |t: &str| parse_duration(t).filter(|d| *d <= Duration::from_millis(127_500));
     let max_transmission = s.field("max_transmission", parsed(cap));
     let max_transmission_routine = s.field("max_transmission_routine", parsed(cap));
-    let max_payload = s.field("max_payload", parsed(|t| Bytes::parse(t).filter(|b| (1024..=64 << 20).contains(&b.0))));
+    let max_payload = s.field("max_payload", parsed(|t| Bytes::parse(t).filter(|b| (1024..=511 << 10).contains(&b.0))));
+    let max_air = s.field("max_air", parsed(at_least_a_second));
+    let carry_path = s.at("carry");
+    let carry_entry = s.raw("carry");
+    let on_excess = s.field("on_excess", parsed(|t| ["return", "hold"].contains(&t).then(|| t == "hold")));
     let protected = s.field("protected", boolean);
     let stuck = s.field("carrier_stuck_after", parsed(at_least_a_second));
     let keying_path = s.at("keying");
@@ -451,6 +455,7 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
         s.reader.note(key, shown, &sheet.origin, true);
         Some(sheet.turnaround)
     };
+    let carry = carry(reader, &carry_path, carry_entry.as_ref(), max_payload?, max_air?);
     let keying = keying_of(reader, context, &keying_path, keying.as_ref(), &sheet);
     let waveform = waveform(reader, path, &sheet, rate?, &interleaver?, turnaround?);
     kind?;
@@ -466,9 +471,41 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
         max_transmission: max_transmission?,
         max_transmission_routine: max_transmission_routine?,
         max_payload_bytes: max_payload?.0,
+        carry,
+        hold_excess: on_excess?,
         protected: protected?,
         carrier_stuck_after: stuck?,
     })
+}
+
+/// What each level may cost; what is not written is what the bearer gives any of them.
+fn carry(
+    reader: &mut Reader,
+    path: &str,
+    entry: Option<&Entry>,
+    max_payload: Bytes,
+    max_air: Duration,
+) -> BTreeMap<Precedence, CarryPlan> {
+    let mut s = reader.scope(&schema::CARRY, path, entry);
+    let levels: Vec<(Precedence, Option<Entry>)> =
+        schema::CARRY.keys.iter().filter_map(|k| Some((Precedence::parse(k.name)?, s.raw(k.name)))).collect();
+    let mut plans = BTreeMap::new();
+    for (level, entry) in levels {
+        let mut plan = CarryPlan { payload_bytes: max_payload.0, air: max_air };
+        if entry.is_some() {
+            let mut s = reader.scope(&schema::CARRY_LEVEL, &join(path, level.name()), entry.as_ref());
+            let payload = |t: &str| Bytes::parse(t).filter(|b| (1..=max_payload.0).contains(&b.0));
+            if let Some(bytes) = s.field_or("payload", max_payload.to_string(), parsed(payload)) {
+                plan.payload_bytes = bytes.0;
+            }
+            let air = crate::units::show_duration(max_air);
+            if let Some(air) = s.field_or("air", air, parsed(at_least_a_second)) {
+                plan.air = air;
+            }
+        }
+        plans.insert(level, plan);
+    }
+    plans
 }
 
 /// The built-in sheet of this name, or the one at this path.

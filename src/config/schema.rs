@@ -248,10 +248,34 @@ pub static BEARER: Section = Section {
         or("emcon", "open, silent, ack-only, restricted:LEVEL", "silent"),
         or("max_transmission", "a duration of at most 127.5s", "30s"),
         or("max_transmission_routine", "a duration of at most 127.5s", "127.5s"),
-        or("max_payload", "a size, 1KiB to 64MiB", "1MiB"),
+        or("max_payload", "a size, 1KiB to 511KiB", "511KiB"),
+        or("max_air", DURATION, "1d"),
+        from("carry", "the [bearer.carry.LEVEL] tables", "max_payload and max_air"),
+        or("on_excess", "return, hold", "return"),
         or("protected", YES_NO, "false"),
         or("carrier_stuck_after", DURATION, "5min"),
     ],
+};
+
+/// `bearer.carry`: its keys are the levels.
+pub static CARRY: Section = Section {
+    name: "bearer.carry",
+    many: false,
+    keys: &[
+        from("override", "a table of { payload, air }", "max_payload and max_air"),
+        from("flash", "a table of { payload, air }", "max_payload and max_air"),
+        from("immediate", "a table of { payload, air }", "max_payload and max_air"),
+        from("priority", "a table of { payload, air }", "max_payload and max_air"),
+        from("routine", "a table of { payload, air }", "max_payload and max_air"),
+        from("deferred", "a table of { payload, air }", "max_payload and max_air"),
+    ],
+};
+
+/// One level of `bearer.carry`
+pub static CARRY_LEVEL: Section = Section {
+    name: "bearer.carry.LEVEL",
+    many: false,
+    keys: &[from("payload", "a size of at most max_payload", "max_payload"), from("air", DURATION, "max_air")],
 };
 
 /// `bearer.keying` as a table
@@ -293,7 +317,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 17] = [
+pub static SECTIONS: [&Section; 19] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -307,6 +331,8 @@ pub static SECTIONS: [&Section; 17] = [
     &PEER,
     &PEER_KEY,
     &BEARER,
+    &CARRY,
+    &CARRY_LEVEL,
     &KEYING,
     &SHEET,
     &WAVEFORM,

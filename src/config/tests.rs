@@ -100,8 +100,17 @@ emcon = "restricted:flash"
 max_transmission = "20s"
 max_transmission_routine = "60s"
 max_payload = "256KiB"
+max_air = "12h"
+on_excess = "hold"
 protected = false
 carrier_stuck_after = "3min"
+[bearer.carry]
+override = {}
+flash = {}
+immediate = {}
+priority = {}
+routine = { payload = "8KiB", air = "90s" }
+deferred = {}
 "#;
 
 const SMALL: &str = "[node]\nname = \"a\"\n[[route]]\nmatch = \"*\"\nto = \"hold\"\n";
@@ -353,4 +362,21 @@ fn disk(profile: &str) -> Disk {
     ]
     .map(|(path, text, mode)| (Path::new("/etc/aldis").join(path), File { bytes: text.clone().into_bytes(), mode }));
     Disk { profile: profile.into(), files: files.into() }
+}
+
+#[test]
+fn d5_a_level_carries_no_more_than_its_bounds_in_bytes_and_in_air() {
+    let long = FULL
+        .replace("interleaver = \"S\"", "interleaver = \"L\"")
+        .replace("air = \"90s\"", "air = \"30s\"");
+    let bearer = disk(&long).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan.bearers.remove(0);
+    // 2400 bit/s, long interleaver: 1 KiB is one block after the preamble.
+    assert_eq!(bearer.predicted_air(1024), Duration::from_millis(9600));
+    assert_eq!(bearer.predicted_air(4096), Duration::from_secs(24));
+    assert!(bearer.carries(Precedence::Routine, 4096).is_ok());
+    assert!(bearer.carries(Precedence::Routine, 9000).expect_err("too big").contains("8192"));
+    assert!(bearer.carries(Precedence::Routine, 8000).expect_err("too long").contains("s on the air"));
+    assert!(bearer.carries(Precedence::Flash, 9000).is_ok());
+    assert!(bearer.carries(Precedence::Flash, 300_000).is_err());
+    assert!(bearer.hold_excess);
 }

@@ -450,7 +450,9 @@ impl Ids {
             let ahead = Counters {
                 message: self.next.message + RESERVATION,
                 body: self.next.body + RESERVATION,
-                transfer: self.next.transfer + RESERVATION,
+                // Not one more than was taken: frames carry twelve bits of this number, and a gap at every restart would soon
+                // make a transfer that is still waiting look like a new one.
+                transfer: self.next.transfer,
             };
             Change::Setting(Self::SETTING.to_string(), Some(ahead.encode()))
         })
@@ -647,6 +649,17 @@ mod tests {
         assert!(ids.cover().is_some());
         let damaged = Opened { settings: vec![(Ids::SETTING.into(), vec![9])], next_message: 77, ..Opened::default() };
         assert_eq!(Ids::open(&damaged).message(), MessageId(77));
+    }
+
+    #[test]
+    fn a_restart_leaves_no_gap_in_the_transfer_counters() {
+        let mut opened = Opened::default();
+        for counter in 0..5 {
+            let mut ids = Ids::open(&opened);
+            assert_eq!(ids.transfer(), Some(counter));
+            let Some(Change::Setting(name, Some(value))) = ids.cover() else { panic!("a counter goes with its batch") };
+            opened.settings = vec![(name, value)];
+        }
     }
 
     #[test]

@@ -142,11 +142,14 @@ impl Switch {
             Ok(payload) => payload.into(),
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
         };
-        let limit = self.bearers.get(&bearer).map_or(0, |b| b.plan.max_payload_bytes);
-        if payload.len() as u64 > limit {
-            let diagnostic = format!("{} bytes when encoded; the link to {peer} takes {limit}", payload.len());
-            let failed = Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic };
-            return self.job_result(now, &job, vec![failed; job.recipients.len()], AirNote::default(), None);
+        let plan = self.bearers.get(&bearer).map(|b| &b.plan);
+        let carried = plan.map_or(Ok(()), |p| p.carries(job.precedence, payload.len() as u64));
+        if let Err(diagnostic) = carried {
+            let excess = match plan.is_some_and(|p| p.hold_excess) {
+                true => Event::Held { why: diagnostic },
+                false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
+            };
+            return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
         }
         let transfer = TransferRecord {
             id,

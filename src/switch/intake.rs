@@ -90,9 +90,9 @@ impl Switch {
                 None => Reply::new(550, Status(5, 7, 15), text),
             });
         }
-        // A message may shrink when encoded; what is three times the limit as it stands will not shrink enough.
-        let limit = bearer.plan.max_payload_bytes.saturating_mul(3);
-        (size? > limit).then(|| Reply::new(552, Status(5, 3, 4), format!("too big for the link to {peer}")))
+        // A message shrinks when encoded: only what would be too much at a third of its size is refused at once.
+        let excess = bearer.plan.carries(level, size? / 3).err()?;
+        Some(Reply::new(552, Status(5, 3, 4), format!("too big for the link to {peer}: {excess}")))
     }
 
     fn is_local_user(&self, to: &Mailbox) -> bool {

@@ -33,6 +33,9 @@ pub struct PeerRecord {
     lost: u32,
 }
 
+/// How far above the highest transfer counter seen a short id may stand; the other three quarters of its range lie below.
+const SHORT_AHEAD: u32 = 0x3FF;
+
 /// How a control counter relates to what was heard before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
@@ -81,7 +84,10 @@ impl PeerRecord {
         }
         let base = self.transfer_seen & !0xFFF | u32::from(short & 0xFFF);
         let near = [base.checked_sub(0x1000), Some(base), base.checked_add(0x1000)];
-        let counter = near.into_iter().flatten().min_by_key(|c| c.abs_diff(self.transfer_seen)).unwrap_or(base);
+        // A new counter is at most a little above the highest one; one that waits behind others falls far below it. Taken for one
+        // above, it would raise the highest counter, and the next one waiting would be misread in turn.
+        let highest = self.transfer_seen.saturating_add(SHORT_AHEAD);
+        let counter = near.into_iter().flatten().filter(|c| *c <= highest).max().unwrap_or(base);
         (self.epoch, counter)
     }
 
@@ -192,6 +198,14 @@ mod tests {
         assert_eq!(r.expand(0x6003), (0, 0x6003));
         r.transfer_seen = 3;
         assert_eq!(r.expand(0x5FFF), (0x1235, 0xFFF));
+    }
+
+    #[test]
+    fn a_transfer_that_thousands_of_newer_ones_overtook_keeps_its_counter() {
+        let r = PeerRecord { epoch: 0x1235, transfer_seen: 4000, ..PeerRecord::default() };
+        for counter in [4000 - 3072, 1029, 2048, 3999, 4000, 4001, 4000 + SHORT_AHEAD] {
+            assert_eq!(r.expand(0x5000 | (counter & 0xFFF) as u16), (0x1235, counter));
+        }
     }
 
     #[test]

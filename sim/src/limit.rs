@@ -1,0 +1,158 @@
+//! What no scheme can beat: times to deliver over a half-duplex link whose frames are lost independently.
+//!
+//! [`Link::selective_repeat`] is the ideal selective repeat, [`Link::incremental_redundancy`] the ideal erasure code that knows the loss rate
+//! and learns of losses only from acknowledgements: formula (3) of the design notes,
+//!
+//! ```text
+//! E[d] = min over m >= d of  T(m) + sum over g < d of Bin(g; m, 1-p) (C + E[d-g])
+//! ```
+//!
+//! with `T(m)` the time on the air of m frames and `C` a lost turn: two turnarounds and an acknowledgement. Acknowledgements are never
+//! lost. Seconds as floating point throughout: these are bounds to compare with, not instants.
+
+use crate::waveform::Waveform;
+
+/// Overhead the notes assume per frame.
+pub const FRAME_OVERHEAD: u64 = 12;
+/// Bits a modem adds at the end of a transmission.
+const EOM_BITS: f64 = 176.0;
+
+/// A link as the formulas see it.
+#[derive(Clone, Debug)]
+pub struct Link {
+    rate: f64,
+    preamble_s: f64,
+    block_s: f64,
+    turnaround_s: f64,
+    loss: f64,
+    payload: u64,
+    /// Frames that fill so many blocks.
+    per_block: Vec<u64>,
+    most: u64,
+}
+
+/// Payload of the notes' frame at a rate.
+pub fn frame_payload(rate: u32) -> u64 {
+    match rate {
+        0..=149 => 64,
+        150..=599 => 128,
+        600..=1799 => 200,
+        1800..=6399 => 250,
+        _ => 500,
+    }
+}
+
+impl Link {
+    /// A link of this waveform, with the notes' frames and transmissions of at most 127.5 s.
+    pub fn new(waveform: &Waveform, turnaround_s: f64, loss: f64) -> Self {
+        let (rate, preamble_s, block_s) =
+            (f64::from(waveform.rate), waveform.preamble().as_secs_f64(), waveform.block().as_secs_f64());
+        let payload = frame_payload(waveform.rate);
+        let blocks = (((127.5 - preamble_s) / block_s + 1e-9) as u64).max(1);
+        let frames = |b: u64| {
+            ((b as f64 * rate * block_s - EOM_BITS) / (8.0 * (payload + FRAME_OVERHEAD) as f64)).max(0.0) as u64
+        };
+        let per_block: Vec<u64> = (0..=blocks).map(frames).collect();
+        let most = per_block.last().copied().unwrap_or(1).max(1);
+        Self { rate, preamble_s, block_s, turnaround_s, loss, payload, per_block, most }
+    }
+
+    /// Frames that a message of `bytes` encoded bytes makes.
+    pub fn frames(&self, bytes: u64) -> usize {
+        bytes.div_ceil(self.payload) as usize
+    }
+
+    /// Mean seconds until `frames` frames are there by ideal selective repeat.
+    pub fn selective_repeat(&self, frames: usize) -> f64 {
+        let mut e = vec![0.0; frames + 1];
+        for u in 1..=frames {
+            let m = (u as u64).min(self.most) as usize;
+            let lost = binomial(m, self.loss);
+            let c = self.lost_turn(m as u64);
+            let mut sum = 0.0;
+            for (l, p) in lost.iter().enumerate().take(m) {
+                let left = u - m + l;
+                if left > 0 {
+                    sum += p * (c + e[left]);
+                }
+            }
+            e[u] = (self.air(m as u64) + sum + lost[m] * c) / (1.0 - lost[m]);
+        }
+        e[frames]
+    }
+
+    /// Mean seconds until any `frames` different frames are there: the limit every bar refers to.
+    pub fn incremental_redundancy(&self, frames: usize) -> f64 {
+        if self.loss <= 0.0 {
+            return self.selective_repeat(frames);
+        }
+        let mut e = vec![0.0; frames + 1];
+        for d in 1..=frames {
+            let missing = d as u64;
+            let mut candidates = vec![missing.min(self.most)];
+            candidates
+                .extend(self.per_block.iter().filter(|&&m| m >= missing && m <= self.most && m <= 3 * missing + 12));
+            let cost = |&m: &u64| {
+                let got = binomial(m as usize, 1.0 - self.loss);
+                let c = self.lost_turn(m);
+                let mut sum = got[0] * c;
+                for g in 1..=(m as usize).min(d - 1) {
+                    sum += got[g] * (c + e[d - g]);
+                }
+                (self.air(m) + sum) / (1.0 - got[0])
+            };
+            e[d] = candidates.iter().map(cost).fold(f64::INFINITY, f64::min);
+        }
+        e[frames]
+    }
+
+    fn air(&self, frames: u64) -> f64 {
+        self.air_of_bytes(frames * (self.payload + FRAME_OVERHEAD))
+    }
+
+    fn lost_turn(&self, frames: u64) -> f64 {
+        2.0 * self.turnaround_s + self.air_of_bytes(16 + frames.div_ceil(8))
+    }
+
+    fn air_of_bytes(&self, bytes: u64) -> f64 {
+        let blocks = ((8.0 * bytes as f64 + EOM_BITS) / (self.rate * self.block_s) - 1e-9).ceil().max(1.0);
+        self.preamble_s + blocks * self.block_s
+    }
+}
+
+/// The probabilities of 0..=n successes in n draws.
+fn binomial(n: usize, p: f64) -> Vec<f64> {
+    if p <= 0.0 {
+        return (0..=n).map(|i| f64::from(u8::from(i == 0))).collect();
+    }
+    let (lp, lq) = (libm::log(p), libm::log1p(-p));
+    let lg = |x: usize| libm::lgamma(x as f64 + 1.0);
+    (0..=n).map(|i| libm::exp(lg(n) - lg(i) - lg(n - i) + i as f64 * lp + (n - i) as f64 * lq)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_are_those_the_notes_print() {
+        let waveform = Waveform::find(2400, "L").expect("known");
+        let printed = [(1024, [9.60, 14.40, 14.57]), (4096, [24.00, 24.09, 29.10]), (10_240, [43.20, 48.02, 57.85])];
+        for (bytes, row) in printed {
+            for (loss, limit) in [0.0, 0.05, 0.2].into_iter().zip(row) {
+                let link = Link::new(waveform, 4.0, loss);
+                let ours = link.incremental_redundancy(link.frames(bytes));
+                assert!((ours - limit).abs() < 0.006, "{bytes} bytes at {loss}: {ours}, printed {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn probabilities_sum_to_one_and_coding_beats_repeating() {
+        for (n, p) in [(0, 0.2), (1, 0.05), (40, 0.8), (200, 0.95)] {
+            assert!((binomial(n, p).iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        }
+        let link = Link::new(Waveform::find(2400, "L").expect("known"), 4.0, 0.2);
+        assert!(link.incremental_redundancy(41) < link.selective_repeat(41));
+    }
+}

@@ -1,0 +1,369 @@
+//! A whole node in virtual time: the switch, its store and its Maildirs on simulated disks, and everything around them that
+//! `node/` does with threads and sockets.
+//!
+//! Work is done inline by the functions the real executor calls, and comes back at a small seeded delay: the writer one group after
+//! another, everything else in any order. A group reaches the disk when it is begun or when it is answered, by chance, so that a
+//! crash in between finds it there or not. Called by [`Lab`](crate::lab::Lab), which cables it to a modem through
+//! [`Host`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use aldis::bearer::{ModemAction, ModemEvent};
+use aldis::config::Plan;
+use aldis::emcon::{Emission, EpochWatch, Keying};
+use aldis::mail::{BearerId, Envelope};
+use aldis::ops::{Event, Request, Response};
+use aldis::queue::{Disk, Engine, MessageRecord, Options, StoreCall, StoreResult};
+use aldis::smtp::client::{RecipientResult, Report};
+use aldis::smtp::server::{Answer, AskId, Question, Transaction};
+use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Switch, Ticket, Work, WorkResult, work};
+use aldis::time::{Duration, Instant, Now};
+
+use crate::disk::SimDisk;
+use crate::rng::Stream;
+use crate::world::Host;
+
+/// Calls of one group commit at most, as the real writer has it.
+const GROUP: usize = 256;
+
+/// One node; its process may be down.
+pub struct VirtualNode {
+    plan: Arc<Plan>,
+    bearer: BearerId,
+    seed: u64,
+    boots: u64,
+    /// The store's disk.
+    pub store: SimDisk,
+    /// The disk of the Maildirs.
+    pub mail: SimDisk,
+    process: Option<Process>,
+    log: Log,
+}
+
+/// What a node said and did, over all its lives.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Events of the switch.
+    pub events: Vec<(Instant, Event)>,
+    /// What SMTP clients were told at the end of their transactions: session, whether it was a promise, the words.
+    pub answers: Vec<(Instant, SessionId, bool, String)>,
+    /// What operators were told.
+    pub replies: Vec<(Instant, RequestId, Response)>,
+    /// What next hops took: to whom, envelope, message.
+    pub forwarded: Vec<(Instant, String, Envelope, Arc<[u8]>)>,
+    /// Records found damaged when a store was opened, and stores that could not be opened.
+    pub damaged: Vec<String>,
+    /// Starts and ends of the process.
+    pub lives: Vec<(Instant, bool)>,
+}
+
+struct Process {
+    switch: Switch,
+    engine: Engine,
+    watch: EpochWatch,
+    chance: Stream,
+    /// Calls that wait for the writer.
+    calls: VecDeque<(Ticket, StoreCall)>,
+    writing: bool,
+    agenda: BTreeMap<(Instant, u64), Coming>,
+    sequence: u64,
+    emissions: VecDeque<Emission>,
+    actions: VecDeque<ModemAction>,
+}
+
+/// Something that will come back to the switch.
+enum Coming {
+    Done(Ticket, Box<WorkResult>),
+    /// A group that is on the disk already.
+    Written(Vec<(Ticket, StoreResult)>),
+    /// A group that reaches the disk when it is answered.
+    Write(Vec<(Ticket, StoreCall)>),
+}
+
+impl std::fmt::Debug for VirtualNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "VirtualNode {{ {}, up: {} }}", self.plan.node.name, self.process.is_some())
+    }
+}
+
+impl VirtualNode {
+    /// A node that is not running yet, on empty disks.
+    ///
+    /// # Panics
+    ///
+    /// When the plan has not exactly one bearer: a station of the ether has one modem.
+    pub fn new(plan: Plan, seed: u64) -> Self {
+        let [bearer] = plan.bearers.as_slice() else { panic!("one bearer is needed, not {}", plan.bearers.len()) };
+        let disk = |part| SimDisk::new(Stream::new(seed, "disk", part).next_u64());
+        Self {
+            bearer: bearer.id.clone(),
+            plan: Arc::new(plan),
+            seed,
+            boots: 0,
+            store: disk(0),
+            mail: disk(1),
+            process: None,
+            log: Log::default(),
+        }
+    }
+
+    /// Starts the process: opens the store, builds the switch, opens the modem.
+    pub fn start(&mut self, now: Now) {
+        self.boots += 1;
+        let mut chance = Stream::new(self.seed, "process", self.boots);
+        let fresh_epoch = (chance.next_u64() as u32).max(1);
+        let options = Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch };
+        let disk: Arc<dyn Disk> = Arc::new(self.store.clone());
+        let (engine, opened) = match Engine::open(disk, options) {
+            Ok(open) => open,
+            Err(error) => {
+                self.log.damaged.push(error.to_string());
+                return;
+            }
+        };
+        self.log.damaged.extend(opened.damaged.iter().cloned());
+        self.log.lives.push((now.at, true));
+        let switch = Switch::new(now, self.plan.clone(), opened, Vec::new(), chance.next_u64());
+        let watch = switch.epoch_watch(&self.bearer).unwrap_or_default();
+        self.process = Some(Process {
+            switch,
+            engine,
+            watch,
+            chance,
+            calls: VecDeque::new(),
+            writing: false,
+            agenda: BTreeMap::new(),
+            sequence: 0,
+            emissions: VecDeque::new(),
+            actions: VecDeque::new(),
+        });
+        self.drain(now);
+        self.input(now, Input::Modem { bearer: self.bearer.clone(), event: ModemEvent::Ready });
+    }
+
+    /// Kills the process. With `power`, the machine's power goes too, and with it what was not synced, as that seed has it.
+    pub fn crash(&mut self, now: Now, power: Option<u64>) {
+        if self.process.is_some() {
+            self.log.lives.push((now.at, false));
+        }
+        // The files close before the store does: a killed process writes no last page.
+        match power {
+            Some(seed) => {
+                self.store.power_cut(seed);
+                self.mail.power_cut(seed ^ 1);
+            }
+            None => {
+                self.store.kill();
+                self.mail.kill();
+            }
+        }
+        self.process = None;
+    }
+
+    /// Whether the process runs.
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Whether a planned fault took the power while the process still believes in it.
+    pub fn lost_power(&self) -> bool {
+        self.process.is_some() && !(self.store.is_powered() && self.mail.is_powered())
+    }
+
+    /// The profile it runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What it said and did.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Hands a message in, as an SMTP session does at the end of DATA; the answer comes in [`Log::answers`].
+    pub fn submit(&mut self, now: Now, session: SessionId, transaction: Transaction) {
+        let listener: Arc<str> = self.plan.listeners.first().map_or("relay", |l| l.name.as_str()).into();
+        let question = Question::End(Box::new(transaction));
+        self.input(now, Input::Ask { session, ask: AskId(0), listener, question });
+    }
+
+    /// Asks or orders as an operator does; the reply comes in [`Log::replies`].
+    pub fn request(&mut self, now: Now, id: RequestId, request: Request) {
+        self.input(now, Input::Request { id, request, uid: 0 });
+    }
+
+    /// Messages whose name or id is `name`, as the running store has them.
+    pub fn records(&self, name: &str) -> Vec<MessageRecord> {
+        let Some(snapshot) = self.process.as_ref().and_then(|p| p.engine.snapshot().ok()) else { return Vec::new() };
+        let ids = snapshot.find(name).unwrap_or_default();
+        ids.into_iter().filter_map(|id| snapshot.load(id).ok().flatten()).map(|record| *record).collect()
+    }
+
+    /// Messages that are not done, at most `limit`.
+    pub fn unfinished(&self, limit: usize) -> Vec<MessageRecord> {
+        let snapshot = self.process.as_ref().and_then(|p| p.engine.snapshot().ok());
+        snapshot.and_then(|s| s.list(limit, |_| true).ok()).unwrap_or_default()
+    }
+
+    /// Files in new/ of all mailboxes: path and bytes, in order.
+    pub fn delivered(&self) -> Vec<(String, Vec<u8>)> {
+        let boxes = self.mail.list("").unwrap_or_default();
+        let files = boxes.into_iter().flat_map(|mailbox| {
+            let folder = format!("{mailbox}/new");
+            let names = self.mail.list(&folder).unwrap_or_default();
+            names.into_iter().map(move |name| format!("{folder}/{name}"))
+        });
+        files.filter_map(|path| self.mail.bytes(&path).map(|bytes| (path, bytes))).collect()
+    }
+
+    fn input(&mut self, now: Now, input: Input) {
+        if let Some(process) = &mut self.process {
+            process.switch.handle(now, input);
+            self.drain(now);
+        }
+    }
+
+    fn drain(&mut self, now: Now) {
+        let Some(process) = &mut self.process else { return };
+        while let Some(output) = process.switch.poll_output() {
+            match output {
+                Output::Answer { session, answer, .. } => {
+                    let (kept, text) = match answer {
+                        Answer::Queued(reply) => (true, format!("{reply:?}")),
+                        Answer::Ok => (true, String::new()),
+                        Answer::Refuse(reply) => (false, format!("{reply:?}")),
+                        Answer::Priority(_) | Answer::Authenticated { .. } => continue,
+                    };
+                    self.log.answers.push((now.at, session, kept, text));
+                }
+                Output::Work { ticket, work } => process.work(now.at, ticket, work, &self.mail, &mut self.log),
+                Output::Emit(emission) => process.emissions.push_back(emission),
+                Output::Act { action, .. } => process.actions.push_back(action),
+                Output::Reply { id, response } => self.log.replies.push((now.at, id, response)),
+                Output::Event(event) => self.log.events.push((now.at, event)),
+            }
+        }
+        process.write(now.at);
+    }
+
+    /// Gives back what is due now, one result at a time, as they would come through the channel.
+    fn complete(&mut self, now: Now) {
+        loop {
+            let Some(process) = &mut self.process else { return };
+            let Some(entry) = process.agenda.first_entry().filter(|e| e.key().0 <= now.at) else { return };
+            let results: Vec<(Ticket, WorkResult)> = match entry.remove() {
+                Coming::Done(ticket, result) => vec![(ticket, *result)],
+                Coming::Written(results) => process.written(results),
+                Coming::Write(group) => {
+                    let results = process.execute(group);
+                    process.written(results)
+                }
+            };
+            if !self.store.is_powered() {
+                // The machine is dark: nobody hears of this.
+                return;
+            }
+            for (ticket, result) in results {
+                self.input(now, Input::Done { ticket, result });
+            }
+            self.drain(now);
+        }
+    }
+}
+
+impl Process {
+    fn work(&mut self, at: Instant, ticket: Ticket, work: Work, mail: &SimDisk, log: &mut Log) {
+        let (result, least, most) = match work {
+            Work::Store(call) => return self.calls.push_back((ticket, call)),
+            Work::Encode(encode) => (work::encode(&encode), 1, 50),
+            Work::Decode(decode) => (work::decode(&decode), 1, 50),
+            Work::Job(job) => (work::job(job), 1, 50),
+            Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),
+            Work::Forward(forward) => (forwarded(at, *forward, log), 20, 2000),
+        };
+        let delay = self.delay(least, most);
+        self.plan(at + delay, Coming::Done(ticket, Box::new(result)));
+    }
+
+    /// Begins the next group if the writer is free.
+    fn write(&mut self, at: Instant) {
+        if self.writing || self.calls.is_empty() {
+            return;
+        }
+        self.writing = true;
+        let group: Vec<_> = self.calls.drain(..self.calls.len().min(GROUP)).collect();
+        let delay = self.delay(1, 20);
+        let result = match self.chance.chance(0.5) {
+            true => Coming::Written(self.execute(group)),
+            false => Coming::Write(group),
+        };
+        self.plan(at + delay, result);
+    }
+
+    fn execute(&mut self, group: Vec<(Ticket, StoreCall)>) -> Vec<(Ticket, StoreResult)> {
+        let (tickets, calls): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        tickets.into_iter().zip(self.engine.execute(calls)).collect()
+    }
+
+    fn written(&mut self, results: Vec<(Ticket, StoreResult)>) -> Vec<(Ticket, WorkResult)> {
+        self.writing = false;
+        results.into_iter().map(|(ticket, result)| (ticket, WorkResult::Store(result))).collect()
+    }
+
+    fn plan(&mut self, at: Instant, result: Coming) {
+        self.sequence += 1;
+        self.agenda.insert((at, self.sequence), result);
+    }
+
+    fn delay(&mut self, least_ms: u64, most_ms: u64) -> Duration {
+        Duration::from_micros(least_ms * 1000 + self.chance.below((most_ms - least_ms) * 1000))
+    }
+}
+
+/// A next hop that takes everything.
+fn forwarded(at: Instant, forward: Forward, log: &mut Log) -> WorkResult {
+    let Forward { to, envelope, body, .. } = forward;
+    let taken = |_| RecipientResult::Delivered { reply: "250 2.0.0 taken".into() };
+    let results = envelope.recipients.iter().map(taken).collect();
+    log.forwarded.push((at, to, envelope, body));
+    WorkResult::Forwarded(Report { results, dsn: true, tls: false, reached: true })
+}
+
+impl Host for VirtualNode {
+    fn handle_modem(&mut self, now: Now, event: ModemEvent) {
+        self.input(now, Input::Modem { bearer: self.bearer.clone(), event });
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.complete(now);
+        let Some(process) = &mut self.process else { return };
+        if process.switch.next_timeout().is_some_and(|at| at <= now.at) {
+            process.switch.handle_timeout(now);
+            self.drain(now);
+        }
+    }
+
+    fn poll_emission(&mut self, now: Now) -> Option<Keying> {
+        let process = self.process.as_mut()?;
+        while let Some(emission) = process.emissions.pop_front() {
+            if let Some(keying) = emission.redeem(&process.watch, now.at) {
+                return Some(keying);
+            }
+        }
+        None
+    }
+
+    fn poll_action(&mut self) -> Option<ModemAction> {
+        self.process.as_mut()?.actions.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let process = self.process.as_ref()?;
+        if self.lost_power() {
+            return None;
+        }
+        let results = process.agenda.first_key_value().map(|((at, _), _)| *at);
+        results.into_iter().chain(process.switch.next_timeout()).min()
+    }
+}

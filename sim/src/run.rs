@@ -1,0 +1,263 @@
+//! `aldis-sim run`: one scenario under one seed, with whole nodes at its stations.
+//!
+//! First the scenario runs as written; then everything is mended (paths, modems, processes, orders) and all mail must reach its final
+//! state within two virtual days. The report is one JSON document that is the same, byte for byte, for the same scenario and seed.
+
+use aldis::emcon::State;
+use aldis::time::{Duration, Instant};
+use serde::Serialize;
+
+use crate::ether::StationId;
+use crate::lab::{Lab, Setup};
+use crate::modem::Failure;
+use crate::scenario::{Scenario, What};
+use crate::trace::Trace;
+
+/// How long mail may take once everything works again.
+const HEALING: Duration = Duration::from_secs(2 * 86_400);
+
+/// What a run came to.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RunReport {
+    /// Name and version of this document's form.
+    pub schema: &'static str,
+    /// The scenario's name.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// Virtual seconds until everything was settled.
+    pub virtual_s: f64,
+    /// Every message, in the order they were handed in.
+    pub messages: Vec<MessageLine>,
+    /// Every station.
+    pub stations: Vec<StationLine>,
+    /// Broken invariants, in words.
+    pub problems: Vec<String>,
+    /// Hash of everything that happened.
+    pub trace_hash: String,
+}
+
+/// One message of a run. Times in seconds of virtual time; absent when it did not happen.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct MessageLine {
+    /// Its number.
+    pub message: usize,
+    /// Where it was handed in.
+    pub from: String,
+    /// Whither.
+    pub to: String,
+    /// Level of service.
+    pub precedence: String,
+    /// Bytes as handed in.
+    pub size_bytes: usize,
+    /// Bytes of its frozen payload.
+    pub payload_bytes: u64,
+    /// When it was handed in.
+    pub submitted_s: f64,
+    /// When the client heard 250.
+    pub accepted_s: Option<f64>,
+    /// When it lay in the far Maildir.
+    pub delivered_s: Option<f64>,
+    /// From handing in to the far Maildir.
+    pub delivery_s: Option<f64>,
+    /// When the near node knew.
+    pub confirmed_s: Option<f64>,
+    /// Bytes on the air.
+    pub bytes_on_air: u64,
+    /// Seconds on the air.
+    pub air_s: f64,
+}
+
+/// One station of a run.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct StationLine {
+    /// Its name.
+    pub station: String,
+    /// Seconds of carrier.
+    pub air_s: f64,
+    /// Bytes fed to its modem.
+    pub bytes_on_air: u64,
+    /// Key-downs.
+    pub transmissions: u64,
+}
+
+/// Runs a scenario.
+pub fn run(scenario: &Scenario, seed: u64, trace: Trace) -> RunReport {
+    let names: Vec<&str> = scenario.stations.iter().map(String::as_str).collect();
+    let setup = Setup { start: scenario.start, ..Setup::new(seed, &names, scenario.ether(seed)) };
+    let mut lab = Lab::new(&setup, trace);
+    // What a scenario breaks is reported by the nodes, and rightly.
+    lab.provoked = provoked(scenario);
+    play(&mut lab, scenario);
+    heal(&mut lab, scenario);
+    let settled = lab.run_until_settled(lab.at() + HEALING);
+    let mut problems = lab.check();
+    if !settled {
+        problems.push(format!("not settled {} s after everything was mended", HEALING.as_secs()));
+    }
+    let trace_hash = lab.finish_trace();
+    RunReport {
+        schema: "aldis-sim.run/1",
+        scenario: scenario.name.clone(),
+        seed,
+        virtual_s: seconds(lab.at()),
+        messages: messages(&lab, scenario),
+        stations: stations(&lab, scenario),
+        problems,
+        trace_hash,
+    }
+}
+
+fn play(lab: &mut Lab, scenario: &Scenario) {
+    let (mut traffic, mut events) = (scenario.traffic.iter().peekable(), scenario.events.iter().peekable());
+    loop {
+        let next = traffic.peek().map(|m| m.at).into_iter().chain(events.peek().map(|e| e.at)).min();
+        let Some(at) = next else { break };
+        lab.run_until(at);
+        while let Some(event) = events.next_if(|e| e.at == at) {
+            befall(lab, &event.what);
+        }
+        while let Some(message) = traffic.next_if(|m| m.at == at) {
+            lab.submit(message.from, message.to, message.size, message.precedence);
+        }
+    }
+    lab.run_until(Instant::ZERO + scenario.duration);
+}
+
+fn befall(lab: &mut Lab, what: &What) {
+    match what {
+        What::Emcon { station, state } => {
+            lab.order(*station, state.clone());
+        }
+        What::Path { from, to, up } => lab.world_mut().disturb(|ether, at| ether.set_link(at, *from, *to, *up)),
+        What::Process { station, up: false } => lab.crash(*station, false, None),
+        What::Process { station, up: true } => lab.start(*station),
+        What::Failure { station, failure, broken } => {
+            lab.world_mut().disturb(|ether, at| ether.set_failure(at, *station, *failure, *broken));
+        }
+    }
+}
+
+fn heal(lab: &mut Lab, scenario: &Scenario) {
+    for event in &scenario.events {
+        match &event.what {
+            What::Path { from, to, .. } => befall(lab, &What::Path { from: *from, to: *to, up: true }),
+            What::Process { station, .. } => lab.start(*station),
+            What::Failure { station, failure, .. } => {
+                befall(lab, &What::Failure { station: *station, failure: *failure, broken: false });
+            }
+            What::Emcon { .. } => {}
+        }
+    }
+    let ordered = scenario.events.iter().filter_map(|e| match e.what {
+        What::Emcon { station, .. } => Some(station),
+        _ => None,
+    });
+    for station in ordered.collect::<std::collections::BTreeSet<StationId>>() {
+        lab.order(station, State::Open);
+    }
+}
+
+fn provoked(scenario: &Scenario) -> Vec<&'static str> {
+    let mut provoked = Vec::new();
+    for event in &scenario.events {
+        if let What::Failure { failure, .. } = event.what {
+            provoked.push(match failure {
+                Failure::CarrierStuckOn | Failure::CarrierStuckOff => "carrier",
+                Failure::KeyStuck => "key",
+                Failure::Deaf => "deaf",
+            });
+        }
+    }
+    if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {
+        provoked.push("key-down");
+    }
+    provoked
+}
+
+fn messages(lab: &Lab, scenario: &Scenario) -> Vec<MessageLine> {
+    let line = |(message, e): (usize, &crate::lab::Entry)| MessageLine {
+        message,
+        from: scenario.station(e.from).to_owned(),
+        to: scenario.station(e.to).to_owned(),
+        precedence: e.precedence.to_string(),
+        size_bytes: e.body.len(),
+        payload_bytes: e.fate.payload_bytes,
+        submitted_s: seconds(e.at),
+        accepted_s: e.fate.promised.map(seconds),
+        delivered_s: e.fate.delivered.map(seconds),
+        delivery_s: e.fate.delivered.map(|at| at.since(e.at).as_secs_f64()),
+        confirmed_s: e.fate.confirmed.map(seconds),
+        bytes_on_air: e.fate.bytes_on_air,
+        air_s: e.fate.air_s,
+    };
+    lab.ledger().iter().enumerate().map(line).collect()
+}
+
+fn stations(lab: &Lab, scenario: &Scenario) -> Vec<StationLine> {
+    let ether = lab.world().ether();
+    let line = |id: StationId| {
+        let stats = ether.stats(id);
+        StationLine {
+            station: scenario.station(id).to_owned(),
+            air_s: stats.air.as_secs_f64(),
+            bytes_on_air: stats.fed,
+            transmissions: stats.transmissions,
+        }
+    };
+    ether.ids().map(line).collect()
+}
+
+fn seconds(at: Instant) -> f64 {
+    at.since(Instant::ZERO).as_secs_f64()
+}
+
+impl RunReport {
+    /// The report as people read it; the last line is the hash.
+    pub fn text(&self) -> String {
+        let time = |t: Option<f64>| t.map_or("-".into(), |t| format!("{t:.1}"));
+        let mut text = format!("{}, seed {}: {:.0} s of virtual time\n", self.scenario, self.seed, self.virtual_s);
+        for m in &self.messages {
+            text.push_str(&format!(
+                "message {} {} to {} {} {} B: submitted {:.1} delivered {} after {} s, {} B and {:.1} s on the air\n",
+                m.message,
+                m.from,
+                m.to,
+                m.precedence,
+                m.size_bytes,
+                m.submitted_s,
+                time(m.delivered_s),
+                time(m.delivery_s),
+                m.bytes_on_air,
+                m.air_s
+            ));
+        }
+        for s in &self.stations {
+            text.push_str(&format!(
+                "station {}: {} transmissions, {:.1} s and {} B on the air\n",
+                s.station, s.transmissions, s.air_s, s.bytes_on_air
+            ));
+        }
+        for problem in &self.problems {
+            text.push_str(&format!("BROKEN: {problem}\n"));
+        }
+        text + &format!("trace_hash {}", self.trace_hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_run_and_another_seed_is_another() {
+        let text = include_str!("../scenarios/two-stations.toml");
+        let scenario = Scenario::parse(text).expect("shipped");
+        let document = |seed| serde_json::to_string(&run(&scenario, seed, Trace::hashed())).expect("plain data");
+        let (one, again, other) = (document(1), document(1), document(2));
+        assert_eq!(one, again);
+        let hash = |text: &str| text.rsplit_once("trace_hash").expect("last").1.to_owned();
+        assert_ne!(hash(&one), hash(&other));
+        assert!(one.contains("\"problems\":[]"), "{one}");
+    }
+}
