@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 count=${1:-2000}
 size=${2:-10240}
 rounds=${3:-3}
-cargo build --release --locked --quiet --bin aldis
+cargo build --release --locked --quiet --bin aldis >&2
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/aldis-ingest.XXXXXX")
 chmod 755 "$work"
 aldis=""
