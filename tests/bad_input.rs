@@ -26,7 +26,7 @@ fn crosses(lab: &Lab, id: &str) {
 fn noise_on_the_line_neither_stops_mail_nor_gets_into_it() {
     let mut lab = Lab::new();
     lab.link("hf1", &["shore", "ship"], |modem| {
-        modem.noise = Some(Noise { every: aldis::time::Duration::from_millis(700), bytes: 300 });
+        modem.noise = Some(Noise { every: aldis::time::Duration::from_secs(10), bytes: 300 });
     });
     for name in ["ship", "shore"] {
         let profile = lab.pair_profile(name, KEY, "");
