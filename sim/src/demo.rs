@@ -315,6 +315,16 @@ impl Stage {
                 if is_ship {
                     self.sent = event["air_s"].as_f64().zip(event["bytes_on_air"].as_u64());
                 }
+                // What fits one transmission is confirmed by the first report: then this is its only progress.
+                self.say(
+                    "progress",
+                    &[
+                        ("id", text("message")),
+                        ("far_side", "100%".into()),
+                        ("air_s", text("air_s")),
+                        ("bytes", text("bytes_on_air")),
+                    ],
+                );
                 self.say(
                     "confirmed",
                     &[("id", text("message")), ("air_s", text("air_s")), ("bytes", text("bytes_on_air"))],

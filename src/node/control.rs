@@ -82,15 +82,17 @@ pub async fn bind(path: &Path, mode: u32) -> Result<UnixListener, String> {
     Ok(listener)
 }
 
-/// Serves clients until the node stops.
+/// Serves clients until the node stops; clients end with it.
 pub async fn serve(listener: UnixListener, desk: Desk) {
     let room = Arc::new(tokio::sync::Semaphore::new(CLIENTS));
+    let mut clients = tokio::task::JoinSet::new();
     loop {
+        while clients.try_join_next().is_some() {}
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let desk = desk.clone();
-                tokio::spawn(async move {
+                clients.spawn(async move {
                     client(stream, desk).await;
                     drop(permit);
                 });

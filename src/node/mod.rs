@@ -26,6 +26,7 @@ use std::sync::{Arc, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
 
 use crate::config::Plan;
 use crate::ops::{self, Request};
@@ -50,12 +51,16 @@ pub struct Node {
     stopping: watch::Sender<bool>,
     failed: watch::Receiver<Option<String>>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    drivers: JoinSet<()>,
+    desk: JoinSet<()>,
 }
 
 /// Events a control client may fall behind before it is told that it missed some.
 const EVENT_BACKLOG: usize = 4096;
 /// How long a start waits for the store of a node that is still ending.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stop waits for modems to take their last orders.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Opens the store, binds everything, starts the threads. On return mail is accepted. Must be called inside a tokio runtime.
@@ -91,11 +96,12 @@ impl Node {
         let shown: Vec<_> = listeners.iter().map(|(n, a)| (n.clone(), a.to_string())).collect();
         let switch = Switch::new(clock.now(), plan.clone(), opened, shown, u64::from_ne_bytes(random()?));
         let mut modems = std::collections::BTreeMap::new();
+        let mut drivers = JoinSet::new();
         for bearer in &plan.bearers {
             let Some(watch) = switch.epoch_watch(&bearer.id) else { continue };
             let (orders, queue) = tokio::sync::mpsc::unbounded_channel();
             modems.insert(bearer.id.clone(), orders);
-            tokio::spawn(modem::drive(modem::Port::of(bearer), clock.clone(), watch, queue, to.clone()));
+            drivers.spawn(modem::drive(modem::Port::of(bearer), clock.clone(), watch, queue, to.clone()));
         }
 
         let executor = Executor {
@@ -121,7 +127,7 @@ impl Node {
         threads.push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor, &orders))?);
 
         let (reader_clock, readers) = (clock.clone(), snapshots.clone());
-        let desk = control::Desk {
+        let at_desk = control::Desk {
             to: to.clone(),
             pending,
             read: Arc::new(move |request| ops::read::answer(request, &snapshots)),
@@ -134,7 +140,8 @@ impl Node {
             }),
             events,
         };
-        tokio::spawn(control::serve(socket, desk));
+        let mut desk = JoinSet::new();
+        desk.spawn(control::serve(socket, at_desk));
         let house = Arc::new(listen::House::new(plan.clone(), clock, sessions, to.clone(), stopped));
         for door in doors {
             tokio::spawn(door.serve(house.clone()));
@@ -147,6 +154,8 @@ impl Node {
             stopping,
             failed,
             threads,
+            drivers,
+            desk,
         })
     }
 
@@ -186,6 +195,11 @@ impl Node {
             }
         });
         let _ = joined.await;
+        // The last orders to the modems are in their drivers' queues: unkey is written before the end is reported.
+        let written = async { while self.drivers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRIVER_PATIENCE, written).await;
+        // Readers of the store hold its lock, which the next owner of the directory needs.
+        self.desk.shutdown().await;
         let _ = std::fs::remove_file(&self.socket);
     }
 }

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# A Postfix of its own, for tests: never the system's. Needs root, as Postfix's master does.
+#
+#   postfix.sh start DIR PORT relay NEXT-HOP-PORT     takes mail from 127.0.0.1 and relays all of it
+#   postfix.sh start DIR PORT deliver DOMAIN          takes mail for DOMAIN, any user, into the Maildir DIR/mail/box
+#   postfix.sh start DIR PORT hold                    takes mail and keeps it: what a load generator measures
+#   postfix.sh stop DIR
+set -eu
+D=$2
+if [ "$1" = stop ]; then
+    postfix -c "$D/etc" stop 2>/dev/null || true
+    exit 0
+fi
+port=$3
+daemons=$(postconf -d -h daemon_directory)
+commands=$(postconf -d -h command_directory)
+mkdir -p "$D/etc" "$D/data" "$D/queue" "$D/mail"
+chown postfix "$D/data" "$D/mail"
+chmod 755 "$D"
+case $4 in
+relay)
+    special="relayhost = [127.0.0.1]:$5"
+    ;;
+deliver)
+    special="virtual_mailbox_domains = $5
+virtual_mailbox_base = $D/mail
+virtual_mailbox_maps = static:box/
+virtual_minimum_uid = 1
+virtual_uid_maps = static:$(id -u postfix)
+virtual_gid_maps = static:$(id -g postfix)"
+    ;;
+hold)
+    special="default_transport = discard:
+relay_transport = discard:
+defer_transports = discard"
+    ;;
+esac
+cat >"$D/etc/main.cf" <<C
+compatibility_level = 3.6
+queue_directory = $D/queue
+command_directory = $commands
+daemon_directory = $daemons
+data_directory = $D/data
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = postfix.test
+mydestination =
+local_recipient_maps =
+alias_maps =
+alias_database =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_peername_lookup = no
+smtp_dns_support_level = disabled
+# A message is relayed as it came: no field is added that the far side would have to carry.
+always_add_missing_headers = no
+local_header_rewrite_clients =
+default_process_limit = 120
+qmgr_message_active_limit = 50000
+qmgr_message_recipient_limit = 50000
+in_flow_delay = 0
+minimal_backoff_time = 2s
+queue_run_delay = 2s
+maillog_file_prefixes = $D
+maillog_file = $D/log
+$special
+C
+cat >"$D/etc/master.cf" <<C
+127.0.0.1:$port inet n - n - 120 smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+proxymap unix - - n - - proxymap
+smtp unix - - n - 60 smtp
+relay unix - - n - 60 smtp
+virtual unix - n n - - virtual
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - 20 discard
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+C
+postfix -c "$D/etc" start
