@@ -1116,7 +1116,7 @@ mod tests {
     }
 
     #[test]
-    fn opening_a_port_radiates_only_without_an_interlock() {
+    fn b3_opening_a_port_radiates_only_without_an_interlock() {
         for interlock in [true, false] {
             let mut modem = ModemConfig::new(waveform(2400, "S"));
             modem.interlock = interlock;

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn parity_does_not_depend_on_how_much_is_made() {
+    fn d2_parity_does_not_depend_on_how_much_is_made() {
         for k in [1usize, 5, 34, 111, 128] {
             let data: Vec<Vec<u8>> = (0..k).map(|i| sample(31 + i)[i..].to_vec()).collect();
             let mut long = data.clone();

@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_crosses_exactly() {
+    fn a9_every_parameter_crosses_exactly() {
         let air = full();
         assert_eq!(decode(&encode(&air).expect("encodes")), Ok(air));
     }

@@ -366,9 +366,7 @@ fn disk(profile: &str) -> Disk {
 
 #[test]
 fn d5_a_level_carries_no_more_than_its_bounds_in_bytes_and_in_air() {
-    let long = FULL
-        .replace("interleaver = \"S\"", "interleaver = \"L\"")
-        .replace("air = \"90s\"", "air = \"30s\"");
+    let long = FULL.replace("interleaver = \"S\"", "interleaver = \"L\"").replace("air = \"90s\"", "air = \"30s\"");
     let bearer = disk(&long).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan.bearers.remove(0);
     // 2400 bit/s, long interleaver: 1 KiB is one block after the preamble.
     assert_eq!(bearer.predicted_air(1024), Duration::from_millis(9600));

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_without_a_readable_order_is_silent() {
+    fn b4_a_bearer_without_a_readable_order_is_silent() {
         let (mut g, hf) = gate(None);
         assert_eq!(g.permit(at(0), &hf, Purpose::Report(Precedence::Override), SECOND).err(), Some(Silence::Unknown));
         assert_eq!(g.suppressed(&hf), 1);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_order_voids_emissions_made_under_the_old_one() {
+    fn b1_a_new_order_voids_emissions_made_under_the_old_one() {
         let (mut g, hf) = gate(Some(order(State::Open, None)));
         let watch = g.watch(&hf).expect("known bearer");
         let emission = g.permit(at(0), &hf, Purpose::Probe, SECOND).expect("open").key();

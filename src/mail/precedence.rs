@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounding_vectors_of_stanag4406() {
+    fn d6_rounding_vectors_of_stanag4406() {
         for (value, level) in [(-9, -4), (-4, -4), (-3, -2), (-1, 0), (1, 2), (3, 4), (5, 6), (7, 6), (9, 6)] {
             let value = MtPriority::new(value).expect("in range");
             assert_eq!(value.precedence().mt_priority().get(), level, "{value}");

@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gets_more_than_the_ceiling_and_no_number_is_rounded() {
+    fn d6_nobody_gets_more_than_the_ceiling_and_no_number_is_rounded() {
         for (ceiling, asked, granted, lowered) in [
             (Precedence::Priority, 4, 0, true),
             (Precedence::Routine, 6, -2, true),
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_follow_the_table_the_air_and_what_the_message_asked() {
+    fn a5_lives_follow_the_table_the_air_and_what_the_message_asked() {
         let hours = |level, over_air, by: Option<(i64, ByMode)>, expires: Option<i64>| {
             let mut e = envelope(&["a@x.example"]);
             e.expires = expires.map_or(Wall::NEVER, |h| T0.plus(Duration::from_secs(h as u64 * 3600)));
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_is_remembered_longer_than_its_message_lives() {
+    fn a3_a_transfer_is_remembered_longer_than_its_message_lives() {
         let mut ids = Ids::open(&Opened::default());
         let mut e = envelope(&["a@x.example"]);
         e.expires = T0.plus(Duration::from_secs(86_400));
@@ -671,7 +671,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_here_before_is_recognised() {
+    fn a8_a_message_that_was_here_before_is_recognised() {
         let trace: Vec<PeerName> = ["ship", "shore"].map(PeerName::from).into();
         assert!(seen_twice(&trace, &"ship".into()));
         assert!(!seen_twice(&trace, &"sub".into()));

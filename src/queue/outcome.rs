@@ -602,7 +602,7 @@ mod tests {
     use crate::time::{Duration, Instant};
 
     #[test]
-    fn the_state_table_is_exactly_this() {
+    fn a4_the_state_table_is_exactly_this() {
         // Events in the order of `events()`: frozen withdrawn delivered deferred failed expired unconfirmed cancelled held released
         for (state, row) in [
             (due(T0), "f.ddxx.xh."),
@@ -698,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_confirmation_is_kept_and_drops_nothing_twice() {
+    fn a4_a_late_confirmation_is_kept_and_drops_nothing_twice() {
         let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into() }).record;
         let r = apply(1, &r, 0, Event::Unconfirmed).record;
         assert_eq!(r.state, MessageState::Done);
@@ -800,7 +800,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_ends_while_the_clock_is_not_set() {
+    fn a7_nothing_ends_while_the_clock_is_not_set() {
         let unset = Now { set: false, ..now(100 * 86_400) };
         assert!(wake(unset, &Context::plain(&POLICY), &record(1), false).is_none());
         let done = apply(0, &record(1), 0, failed()).record;
@@ -846,7 +846,7 @@ mod tests {
     }
 
     #[test]
-    fn minimize_holds_what_is_below_and_releases_only_its_own() {
+    fn b6_minimize_holds_what_is_below_and_releases_only_its_own() {
         let r = record(3);
         let level = Some(Precedence::Immediate);
         let held = minimize(now(0), &POLICY, &r, &[0, 1, 1, 7], level).expect("held").record;

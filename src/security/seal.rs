@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn stations_of_one_net_never_share_a_keystream() {
+    fn c1_stations_of_one_net_never_share_a_keystream() {
         let secret = vec![0; 64];
         let ship = seal(Protection::Aead, &key(0), &transfer(7), secret.clone());
         let shore = seal(Protection::Aead, &key(0), &TransferId { origin: "shore".into(), ..transfer(7) }, secret);

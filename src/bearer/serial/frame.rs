@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_round_trip_and_cost_fourteen_bytes() {
+    fn d1_frames_round_trip_and_cost_fourteen_bytes() {
         for (name, frame) in vectors() {
             let bytes = frame.emit(&seal());
             assert_eq!(Frame::parse(&bytes, &ring()), Parsed::Whole(frame.clone(), bytes.len()), "{name}");

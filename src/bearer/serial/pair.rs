@@ -496,7 +496,7 @@ fn ten_kib_arrive_within_a_quarter_of_the_ideal_time() {
 }
 
 #[test]
-fn both_loaded_at_once_never_deadlock() {
+fn a6_both_loaded_at_once_never_deadlock() {
     for seed in 0..150 {
         let loss = [0.0, 0.05, 0.2, 0.4][seed as usize % 4];
         let mut pair = Pair::new(seed, loss, Duration::from_secs(30));
@@ -607,7 +607,7 @@ fn simultaneous_keying_resolves_itself() {
 }
 
 #[test]
-fn restarts_lose_nothing_and_send_no_reported_symbol_again() {
+fn d2_restarts_lose_nothing_and_send_no_reported_symbol_again() {
     let mut fresh = 0;
     for seed in 0..60 {
         let who = seed as usize % 2;
@@ -665,7 +665,7 @@ fn a_sender_killed_half_way_repeats_little() {
 }
 
 #[test]
-fn a_lost_store_on_either_side_recovers() {
+fn a2_a_lost_store_on_either_side_recovers() {
     for (seed, who) in [(1, 0), (2, 1), (3, 1), (4, 1)] {
         let mut pair = Pair::new(seed, 0.05, Duration::from_secs(30));
         pair.send(0, 8000, Precedence::Routine);
@@ -680,7 +680,7 @@ fn a_lost_store_on_either_side_recovers() {
 }
 
 #[test]
-fn an_old_backup_is_noticed() {
+fn a2_an_old_backup_is_noticed() {
     let mut pair = Pair::new(1, 0.0, LONG);
     pair.run(Duration::from_secs(5), |_| false);
     let backup = pair.nodes[0].store.clone();
@@ -696,7 +696,7 @@ fn an_old_backup_is_noticed() {
 }
 
 #[test]
-fn flash_overtakes_inside_a_running_transmission() {
+fn d4_flash_overtakes_inside_a_running_transmission() {
     let mut pair = Pair::new(2, 0.0, LONG);
     pair.nodes[0].config.max_transmission = LONG;
     pair.send(0, 60_000, Precedence::Routine);
@@ -716,7 +716,7 @@ fn flash_overtakes_inside_a_running_transmission() {
 }
 
 #[test]
-fn several_messages_share_frames_and_one_transmission() {
+fn d1_several_messages_share_frames_and_one_transmission() {
     let mut pair = Pair::new(4, 0.0, LONG);
     for _ in 0..8 {
         pair.send(0, 100, Precedence::Routine);
@@ -727,7 +727,7 @@ fn several_messages_share_frames_and_one_transmission() {
 }
 
 #[test]
-fn a_wrong_key_raises_an_alarm_and_nothing_is_accepted() {
+fn c1_a_wrong_key_raises_an_alarm_and_nothing_is_accepted() {
     let mut configs = [config(0, LONG), config(1, LONG)];
     configs[1].peers[0].keys = key(8);
     let mut pair = Pair::with(1, 0.0, configs);
@@ -739,7 +739,7 @@ fn a_wrong_key_raises_an_alarm_and_nothing_is_accepted() {
 }
 
 #[test]
-fn a_second_key_is_heard_during_rollover() {
+fn c2_a_second_key_is_heard_during_rollover() {
     let mut configs = [config(0, LONG), config(1, LONG)];
     configs[0].peers[0].keys = vec![LinkKey { id: 2, secret: [9; 32] }, key(7).remove(0)];
     configs[1].peers[0].keys = vec![key(7).remove(0), LinkKey { id: 2, secret: [9; 32] }];
@@ -759,7 +759,7 @@ fn forged_and_postponed_payloads_come_again() {
 }
 
 #[test]
-fn silence_stops_a_transmission_and_release_brings_the_rest() {
+fn b1_silence_stops_a_transmission_and_release_brings_the_rest() {
     let mut pair = Pair::new(1, 0.0, LONG);
     pair.send(0, 10_240, Precedence::Routine);
     pair.run(Duration::from_secs(20), |_| false);
@@ -806,7 +806,7 @@ fn a_cancelled_transfer_frees_what_the_far_side_holds() {
 }
 
 #[test]
-fn a_stuck_carrier_is_an_alarm_and_not_the_end() {
+fn a6_a_stuck_carrier_is_an_alarm_and_not_the_end() {
     let mut pair = Pair::new(1, 0.0, LONG);
     pair.modem(0, ModemEvent::Carrier(true));
     pair.send(0, 1000, Precedence::Routine);
