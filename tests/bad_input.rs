@@ -76,7 +76,7 @@ fn broken_smtp_is_answered_or_dropped_and_others_are_served() {
             state ^= state >> 7;
             state ^= state << 17;
             bytes.push(state as u8);
-            if state % 50 == 0 {
+            if state.is_multiple_of(50) {
                 bytes.extend_from_slice(b"\r\n");
             }
         }

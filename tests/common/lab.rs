@@ -95,7 +95,7 @@ impl Lab {
 
     /// Joins `ends`, in the order of their station numbers, by a frequency.
     pub fn link(&mut self, link: &str, ends: &[&str], habits: impl FnOnce(&mut ModemConfig)) {
-        let mut modem = ModemConfig::new(Waveform::find(2400, "S").expect("a waveform of the table").clone());
+        let mut modem = ModemConfig::new(*Waveform::find(2400, "S").expect("a waveform of the table"));
         habits(&mut modem);
         let count = u16::try_from(ends.len()).expect("a few");
         let ether = Ether::new(EtherConfig::net(1, count, &modem, LinkConfig::default()));

@@ -37,6 +37,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Asks again and again until `probe` has an answer.
+#[expect(clippy::disallowed_methods, reason = "a test of real processes waits in real time")]
 pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {
