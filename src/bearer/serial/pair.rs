@@ -861,3 +861,30 @@ fn assert_no_symbol_twice(pair: &Pair, who: usize, context: &str) {
     }
     assert!(!seen.is_empty());
 }
+
+/// Bytes from nobody, without carrier, at both stations: a burst of up to 60 bytes every 700 ms for an hour.
+fn noisy(seed: u64) -> Pair {
+    let mut pair = Pair::new(seed, 0.0, LONG);
+    for n in 0..5000_u64 {
+        for who in 0..2 {
+            let draw = |k: u64| mix(seed ^ mix(n << 8 | k << 1 | who as u64));
+            let bytes = (0..1 + draw(0) % 60).map(|k| draw(k + 1) as u8).collect();
+            let when = Instant::from_millis(n * 700 + draw(99) % 300);
+            pair.at(when, Due::Modem(who, u64::MAX, ModemEvent::Received(bytes)));
+        }
+    }
+    pair
+}
+
+#[test]
+fn endless_noise_without_carrier_holds_nobody_back() {
+    for seed in 0..10 {
+        let mut pair = noisy(seed);
+        for _ in 0..4 {
+            pair.send(0, 1024, Precedence::Routine);
+            pair.send(1, 1024, Precedence::Routine);
+        }
+        assert!(pair.run(Duration::from_secs(900), Pair::all_confirmed), "seed {seed}: {:?}", pair.nodes[0].alarms);
+        assert_eq!((pair.nodes[0].whole.len(), pair.nodes[1].whole.len()), (4, 4));
+    }
+}

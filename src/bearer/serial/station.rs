@@ -65,6 +65,8 @@ pub struct Station {
     carrier: Option<Instant>,
     carrier_stuck: bool,
     hearing: Option<Hearing>,
+    /// Transmissions come with carrier detect here: bytes without it are noise, and hold nothing back until a frame is in them.
+    carrier_tells: bool,
     awaited: BTreeSet<u8>,
     await_until: Option<Instant>,
     hold: Option<Instant>,
@@ -164,11 +166,19 @@ struct Transmission {
 #[derive(Debug)]
 struct Hearing {
     deframer: Deframer,
+    since: Instant,
     last: Instant,
     /// Stations good frames came from.
     from: BTreeSet<u8>,
     /// Other stations that were spoken to.
     others: BTreeSet<u8>,
+}
+
+impl Hearing {
+    /// Whether a frame was among the bytes.
+    fn made_sense(&self) -> bool {
+        !self.from.is_empty() || !self.others.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -218,6 +228,7 @@ impl Station {
             carrier: None,
             carrier_stuck: false,
             hearing: None,
+            carrier_tells: false,
             awaited: BTreeSet::new(),
             await_until: None,
             hold: None,
@@ -315,7 +326,7 @@ impl Station {
             .map(|(k, _)| *k)
             .collect();
         later.into_iter().for_each(|key| self.offer(key));
-        if self.await_until.is_some_and(|t| t <= now) && (self.hearing.is_none() || self.carrier_stuck) {
+        if self.await_until.is_some_and(|t| t <= now) && (!self.listening() || self.carrier_stuck) {
             self.unanswered(now);
         }
     }
@@ -581,7 +592,7 @@ impl Station {
             Stage::Later(_, at) => Some(at),
             Stage::Filling | Stage::Gathering | Stage::Judged(_) | Stage::Ending(..) => None,
         }));
-        if self.hearing.is_none() || self.carrier_stuck {
+        if !self.listening() || self.carrier_stuck {
             times.push(self.await_until);
         }
         if let Some(since) = self.carrier.filter(|_| !self.carrier_stuck) {
@@ -601,7 +612,7 @@ impl Station {
 // Turns: when to key, what for, for how long.
 impl Station {
     fn plan(&mut self, now: Instant) -> Option<Plan> {
-        let clear = self.hearing.is_none() && (self.carrier.is_none() || self.carrier_stuck);
+        let clear = !self.listening() && (self.carrier.is_none() || self.carrier_stuck);
         if !matches!(self.phase, Phase::Quiet) || !clear || self.counter + 16 > self.counter_limit {
             return None;
         }
@@ -807,14 +818,22 @@ impl Station {
             self.events.push_back(Event::Alarm("carrier detect is stuck on; going on as if it were off".into()));
         }
         if self.silence_at().is_some_and(|t| t <= now) {
-            self.heard(now);
+            self.fell_silent(now);
         }
     }
 
     /// Without a usable carrier line, a transmission is over when nothing came for two blocks.
     fn silence_at(&self) -> Option<Instant> {
         let h = self.hearing.as_ref().filter(|_| self.carrier.is_none() || self.carrier_stuck)?;
-        Some(h.last + self.config.waveform.block * 2 + Duration::from_secs(1))
+        let ceased = h.last + self.config.waveform.block * 2 + Duration::from_secs(1);
+        Some(self.noise_at().map_or(ceased, |t| t.min(ceased)))
+    }
+
+    /// Until when a frame must have been whole, where bytes come without a carrier and it is not known that this is noise.
+    fn noise_at(&self) -> Option<Instant> {
+        let h = self.hearing.as_ref().filter(|h| !self.carrier_tells && !h.made_sense())?;
+        let frame = self.config.waveform.rate.airtime(u64::from(self.config.waveform.frame_bytes));
+        Some(h.since + (frame + self.config.waveform.block) * 3)
     }
 
     fn watch_modem(&mut self, now: Instant) {
@@ -1138,7 +1157,13 @@ impl Station {
     fn hear(&mut self, now: Instant) -> &mut Hearing {
         self.hearing.get_or_insert_with(|| {
             self.peers.values_mut().for_each(|p| p.heard = 0);
-            Hearing { deframer: Deframer::default(), last: now, from: BTreeSet::new(), others: BTreeSet::new() }
+            Hearing {
+                deframer: Deframer::default(),
+                since: now,
+                last: now,
+                from: BTreeSet::new(),
+                others: BTreeSet::new(),
+            }
         })
     }
 
@@ -1149,8 +1174,40 @@ impl Station {
         let h = self.hear(now);
         h.last = now;
         h.deframer.push(bytes);
+        let before = self.counts.frames;
         self.drain_frames(now);
+        if self.counts.frames > before {
+            self.carrier_tells = self.carrier.is_some() && !self.carrier_stuck;
+        }
         self.commit_symbols();
+    }
+
+    /// Whether somebody is speaking, as far as this station can tell.
+    fn listening(&self) -> bool {
+        let Some(h) = &self.hearing else { return false };
+        (self.carrier.is_some() && !self.carrier_stuck) || !self.carrier_tells || h.made_sense()
+    }
+
+    /// Bytes without a carrier have ceased, or have gone on for longer than any frame without making one.
+    fn fell_silent(&mut self, now: Instant) {
+        if let Some(h) = &mut self.hearing
+            && h.last < now
+            && self.noise_at().is_some_and(|t| t <= now)
+        {
+            self.carrier_tells = true;
+            return;
+        }
+        if self.listening() {
+            return self.heard(now);
+        }
+        if let Some(h) = &mut self.hearing {
+            h.deframer.finish();
+        }
+        self.drain_frames(now);
+        match self.listening() {
+            true => self.heard(now),
+            false => self.hearing = None,
+        }
     }
 
     /// A transmission is over.
