@@ -131,8 +131,8 @@ pub struct Peer {
     pub not_before: Option<Instant>,
     /// Cancelled transfers it has not yet disowned, and how often it was told.
     pub cancels: BTreeMap<u16, u8>,
-    /// Frames in a row whose seal did not fit.
-    pub unsealed: u32,
+    /// Transmissions in a row in which headers named it and not one seal fitted.
+    pub unsealed_turns: u32,
 }
 
 impl Peer {
@@ -150,7 +150,7 @@ impl Peer {
             attempts: 0,
             not_before: None,
             cancels: BTreeMap::new(),
-            unsealed: 0,
+            unsealed_turns: 0,
         }
     }
 
@@ -158,7 +158,7 @@ impl Peer {
     pub fn alive(&mut self) {
         self.attempts = 0;
         self.not_before = None;
-        self.unsealed = 0;
+        self.unsealed_turns = 0;
     }
 }
 

@@ -41,9 +41,11 @@ const SWEEP: Duration = Duration::from_secs(600);
 const FINISHED: usize = 512;
 /// Short ids one report answers at most.
 const ANSWERS: usize = 64;
-/// Frames in a row that do not authenticate before it is an alarm. A frame whose end was hit looks the same, and on a bad channel
-/// several follow each other: only a long run speaks of a wrong key.
-const UNSEALED: u32 = 24;
+/// Whole transmissions in a row, each with several frames that do not authenticate and none that does, before it is an alarm. A
+/// frame whose end was hit looks the same, and on a bad channel several follow each other: one bad turn says nothing about keys.
+const UNSEALED_TURNS: u32 = 3;
+/// Such frames that make a transmission count.
+const UNSEALED_FRAMES: usize = 2;
 /// Reason number of a transfer larger than this station keeps.
 pub const REFUSED_TOO_LARGE: u8 = 250;
 
@@ -172,6 +174,8 @@ struct Hearing {
     from: BTreeSet<u8>,
     /// Other stations that were spoken to.
     others: BTreeSet<u8>,
+    /// Addresses of frames whose seal did not fit.
+    unsealed: Vec<Address>,
 }
 
 impl Hearing {
@@ -1163,6 +1167,7 @@ impl Station {
                 last: now,
                 from: BTreeSet::new(),
                 others: BTreeSet::new(),
+                unsealed: Vec::new(),
             }
         })
     }
@@ -1217,6 +1222,7 @@ impl Station {
         self.drain_frames(now);
         self.commit_symbols();
         let Some(h) = self.hearing.take() else { return };
+        self.judge_seals(&h);
         self.settle = Some(now + SETTLE);
         if !h.others.is_empty() {
             // Those who were spoken to answer first, lower stations before higher ones, one slot each.
@@ -1265,23 +1271,34 @@ impl Station {
                         h.others.insert(address.to);
                     }
                 }
-                Found::Unsealed(address) => self.unsealed(address),
+                Found::Unsealed(address) => {
+                    self.counts.unsealed += 1;
+                    if h.unsealed.len() < ANSWERS {
+                        h.unsealed.push(address);
+                    }
+                }
             }
         }
         self.hearing = Some(h);
     }
 
-    fn unsealed(&mut self, address: Address) {
-        self.counts.unsealed += 1;
-        let holds = self.ring.holds(address);
-        let Some(p) = self.peers.get_mut(&address.from) else { return };
-        p.unsealed += 1;
-        if p.unsealed == UNSEALED {
-            let what = if holds { "do not authenticate under" } else { "name a key this station lacks:" };
-            self.events.push_back(Event::Alarm(format!(
-                "frames from {} {what} key {}: wrong key, or forgery",
-                p.name, address.key
-            )));
+    /// Judges the seals of a transmission that is over: one that holds frames of a peer and not a single one of them fits speaks of
+    /// keys when it is not the only one.
+    fn judge_seals(&mut self, h: &Hearing) {
+        let stations: BTreeSet<u8> = h.unsealed.iter().map(|a| a.from).filter(|s| !h.from.contains(s)).collect();
+        for station in stations {
+            let frames: Vec<&Address> = h.unsealed.iter().filter(|a| a.from == station).collect();
+            let (Some(address), true) = (frames.first(), frames.len() >= UNSEALED_FRAMES) else { continue };
+            let holds = self.ring.holds(**address);
+            let Some(p) = self.peers.get_mut(&station) else { continue };
+            p.unsealed_turns += 1;
+            if p.unsealed_turns == UNSEALED_TURNS {
+                let what = if holds { "do not authenticate under" } else { "name a key this station lacks:" };
+                self.events.push_back(Event::Alarm(format!(
+                    "frames from {} {what} key {}: wrong key, or forgery",
+                    p.name, address.key
+                )));
+            }
         }
     }
 
