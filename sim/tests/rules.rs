@@ -1,5 +1,6 @@
 //! Rules of the air that a single quiet transfer shows. The storms are in `simulation.rs`.
 
+use aldis::emcon::State;
 use aldis::mail::Precedence;
 use aldis::ops::Event;
 use aldis::time::{Duration, Instant};
@@ -56,5 +57,44 @@ fn d3_the_key_goes_down_only_after_the_payload_is_made_and_stored() {
         let keyed = lab.world().ether().antenna_log().iter().find(|e| e.station == SHIP && e.on).expect("it was sent");
         assert!(keyed.at >= made, "seed {seed}: keyed at {:?}, made at {made:?}", keyed.at);
         assert!(keyed.at.since(made) <= Duration::from_secs(1), "seed {seed}: an idle link waits for nothing");
+    }
+}
+
+#[test]
+fn b1_under_ack_only_a_report_carries_no_traffic_and_restricted_carries_nothing_below_its_level() {
+    for seed in 1..=12 {
+        for (state, own) in
+            [(State::AckOnly, Precedence::Flash), (State::Restricted(Precedence::Flash), Precedence::Routine)]
+        {
+            let mut lab = lab(seed);
+            lab.run_for(Duration::from_secs(1));
+            lab.order(SHORE, state.clone());
+            lab.run_for(Duration::from_secs(1));
+            // The ship's FLASH makes the shore key a report; its own mail turns up somewhere around that moment.
+            lab.submit(SHIP, SHORE, 500, Precedence::Flash);
+            lab.run_for(Duration::from_millis(1500 + 400 * seed));
+            lab.submit(SHORE, SHIP, 500, own);
+            lab.run_for(Duration::from_secs(120));
+            assert!(lab.ledger()[0].fate.confirmed.is_some(), "seed {seed}: {state} still acknowledges");
+            assert!(lab.ledger()[1].fate.committed.is_none(), "seed {seed}: {state} let {own} traffic out");
+            lab.order(SHORE, State::Open);
+            let end = lab.at() + Duration::from_secs(3600);
+            assert!(lab.run_until_settled(end), "seed {seed}: {state}, then open");
+        }
+    }
+}
+
+#[test]
+fn b1_a_window_that_opens_is_used_without_another_order() {
+    for seed in 1..=5 {
+        let mut lab = lab(seed);
+        lab.run_for(Duration::from_secs(1));
+        let window = lab.window(SHIP, Duration::from_secs(60), Duration::from_secs(120));
+        lab.order(SHIP, window);
+        lab.submit(SHIP, SHORE, 500, Precedence::Routine);
+        lab.run_for(Duration::from_secs(50));
+        assert!(lab.ledger()[0].fate.committed.is_none(), "seed {seed}: sent before the window");
+        lab.run_for(Duration::from_secs(60));
+        assert!(lab.ledger()[0].fate.committed.is_some(), "seed {seed}: the window was not used");
     }
 }

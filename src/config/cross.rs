@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{
-    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, RetryPlan, UserPlan,
-};
+use super::plan::{BearerPlan, KeyingPlan, Limits, ListenerPlan, LocalPlan, NodePlan, PeerPlan, RetryPlan, UserPlan};
 use super::reader::{Reader, join};
 use crate::mail::{Hop, Precedence, Protection};
 use crate::route::{Pattern, Route, Table};
@@ -50,18 +48,12 @@ fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {
             let problem = format!("{} is also the address of {other}", listener.address);
             reader.problem(&join(path, "address"), problem, "an address of its own");
         }
-        // RFC 2033 section 5.
-        if listener.kind == ListenerKind::Lmtp && listener.address.port() == 25 {
-            reader.problem(&join(path, "address"), "LMTP must not be served on port 25", "another port");
-        }
     }
 }
 
 fn passwords_stay_inside_tls(reader: &mut Reader, d: &Declared<'_>) {
     for (path, listener) in d.listeners {
-        if listener.kind == ListenerKind::Lmtp && listener.auth {
-            reader.problem(&join(path, "auth"), "LMTP has no AUTH here", "false");
-        } else if listener.auth && listener.tls.is_none() && !listener.address.ip().is_loopback() {
+        if listener.auth && listener.tls.is_none() && !listener.address.ip().is_loopback() {
             let problem = format!("passwords would cross the network in clear: {} is no loopback", listener.address);
             reader.problem(
                 &join(path, "tls"),

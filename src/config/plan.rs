@@ -17,7 +17,7 @@ pub struct Plan {
     pub node: NodePlan,
     /// Bounds on what peers may use.
     pub limits: Limits,
-    /// SMTP and LMTP listeners, in profile order.
+    /// SMTP listeners, in profile order.
     pub listeners: Vec<ListenerPlan>,
     /// Users who may authenticate: name to Argon2 PHC string and ceiling.
     pub users: BTreeMap<String, UserPlan>,
@@ -92,8 +92,6 @@ pub enum ListenerKind {
     Relay,
     /// Mail client to MTA (RFC 6409).
     Submission,
-    /// LMTP server side.
-    Lmtp,
 }
 
 /// TLS on a listener.

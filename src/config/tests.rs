@@ -178,7 +178,7 @@ fn every_problem_is_reported_at_once_where_it_stands() {
         ("node.clock", "sundial", "kernel, trusted"),
         ("limits.recipients", "recipients = 5", "100"),
         ("limits.session_idle", "session_idle = 120", "90s"),
-        ("listener.relay.kind", "rely", "relay, submission, lmtp"),
+        ("listener.relay.kind", "rely", "relay, submission"),
         ("precedence.mhms", "mhms", "default, mmhs"),
         ("bearer.hf1.rate", "2401bps", "75bps, 150bps"),
         ("route.*.to", "peer:sea", "shore"),

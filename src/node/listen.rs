@@ -137,7 +137,7 @@ impl Door {
         let policy = Policy {
             kind: match listener.kind {
                 ListenerKind::Submission => Kind::Submission,
-                ListenerKind::Relay | ListenerKind::Lmtp => Kind::Relay,
+                ListenerKind::Relay => Kind::Relay,
             },
             starttls: config.is_some() && !implicit,
             auth: listener.auth,

@@ -11,7 +11,7 @@
 //!
 //! Per recipient: `due` -> `on air` -> final, `due` -> final, `on air` -> `due` when a transfer is refused for now or withdrawn,
 //! `held` <-> `due`, `held` -> final, and the one late transition unconfirmed -> delivered (link-rules A4).
-//! [`outcome::allows`] is this table as code; `aldis queue check` and the simulator verify it.
+//! [`outcome::allows`] is this table as code; the seeded histories of `property` and the simulator hold every message to it.
 //!
 //! Owns redb (behind [`Disk`]); imports `mail`, `time` and nothing else: it schedules by values and knows no bearer and no SMTP.
 

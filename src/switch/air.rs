@@ -11,6 +11,7 @@ use crate::ops::Event;
 use crate::queue::{Batch, Change, CommitError, StoreCall};
 use crate::time::{Duration, Instant, Now};
 
+use super::dispatch::carried_above;
 use super::{Output, Pending, RequestId, Switch, Work};
 
 /// One bearer with its core and its account.
@@ -174,12 +175,12 @@ impl Switch {
         let old = self.gate.order(name).map(|o| o.state.clone());
         let loosens = loosens(old.as_ref(), &order.state);
         if !loosens {
-            self.gate.set(name, Some(order.clone()));
+            self.put_in_force(name, order.clone());
             self.silence(now, name);
         } else if incomparable(old.as_ref(), &order.state) {
             // Neither wider nor narrower: nothing radiates between the two.
             let interim = Order { state: State::Silent, ..order.clone() };
-            self.gate.set(name, Some(interim));
+            self.put_in_force(name, interim);
             self.silence(now, name);
         }
         let carrier_off = if loosens { Duration::ZERO } else { self.carrier_off_after(name) };
@@ -187,6 +188,15 @@ impl Switch {
         let batch = Batch { conditions: Vec::new(), changes: vec![Change::Setting(order_key(name), value)] };
         let pending = Pending::Order { bearer: name.clone(), order, loosens, reply, carrier_off };
         self.work(Work::Store(StoreCall::Commit(batch)), pending);
+    }
+
+    /// The gate and the station learn an order together.
+    fn put_in_force(&mut self, name: &BearerId, order: Order) {
+        let lowest = carried_above(Some(&order.state));
+        self.gate.set(name, Some(order));
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.station.carry_from(lowest);
+        }
     }
 
     /// The order is durable, or could not be made so: then the tighter of the two stays.
@@ -203,7 +213,7 @@ impl Switch {
             false => format!("{name} is {} now, but this could not be made durable: {e}", order.state),
         })?;
         if loosens {
-            self.gate.set(name, Some(order.clone()));
+            self.put_in_force(name, order.clone());
             if let Some(bearer) = self.bearers.get_mut(name) {
                 bearer.silence_told = false;
                 bearer.station.resume_air(now.at);
@@ -247,13 +257,20 @@ impl Switch {
         held + tail + w.block
     }
 
-    /// Ends orders whose time is over: silent until told otherwise, and what runs is aborted.
+    /// Begins and ends what orders say about time: what runs when an order or a window ends is aborted, and a window that opens is used.
     pub(super) fn expire_orders(&mut self, now: Now) {
         let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
         for name in names {
             let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some());
             if running && self.gate.must_stop(now, &name) {
                 self.silence(now, &name);
+            }
+            let purpose = Purpose::Traffic(Precedence::Override);
+            let opened = self.gate.allows(now, &name, purpose, Duration::ZERO).is_ok();
+            if let Some(bearer) = self.bearers.get_mut(&name).filter(|b| opened && b.silence_told) {
+                // A window has opened: what was refused before it may be asked for again.
+                bearer.silence_told = false;
+                bearer.station.resume_air(now.at);
             }
         }
     }

@@ -426,7 +426,7 @@ fn limited(record: &MessageRecord, job: &Job) -> Envelope {
 }
 
 /// The lowest precedence traffic may have in this state; `None` when there is no traffic at all.
-fn carried_above(state: Option<&State>) -> Option<Precedence> {
+pub(super) fn carried_above(state: Option<&State>) -> Option<Precedence> {
     match state? {
         State::Open | State::Window(_) => Some(Precedence::Deferred),
         State::Restricted(floor) => Some(*floor),

@@ -162,7 +162,8 @@ impl Switch {
         for (index, bearer) in plan.bearers.iter().enumerate() {
             let restored = stored_links.remove(&bearer.id).unwrap_or_default();
             let config = station_config(&plan, bearer, opened.epoch, seed.wrapping_add(index as u64));
-            let station = Station::new(now.at, config, restored);
+            let mut station = Station::new(now.at, config, restored);
+            station.carry_from(dispatch::carried_above(gate.order(&bearer.id).map(|o| &o.state)));
             let entry = Bearer {
                 plan: bearer.clone(),
                 station,

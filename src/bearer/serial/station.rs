@@ -76,6 +76,8 @@ pub struct Station {
     report_at: Option<Instant>,
     retry: Option<Instant>,
     sweep: Option<Instant>,
+    /// Lowest precedence of traffic the order in force lets pass; `None`: no traffic at all.
+    lowest: Option<Precedence>,
     blocked: Option<Precedence>,
     report_blocked: bool,
     probe_blocked: bool,
@@ -240,6 +242,7 @@ impl Station {
             report_at: None,
             retry: None,
             sweep: Some(now + SWEEP),
+            lowest: Some(Precedence::Deferred),
             blocked: None,
             report_blocked: false,
             probe_blocked: false,
@@ -495,6 +498,12 @@ impl Station {
         }
     }
 
+    /// The order in force carries traffic from this precedence on (`None`: none at all). The gate asks about a transmission's highest;
+    /// what rides behind it, and what turns up while a report is keyed, is kept back by this.
+    pub fn carry_from(&mut self, lowest: Option<Precedence>) {
+        self.lowest = lowest;
+    }
+
     /// An order was loosened, or a window opened: what was refused may be asked for again.
     pub fn resume_air(&mut self, now: Instant) {
         self.blocked = None;
@@ -679,7 +688,8 @@ impl Station {
     fn eligible(&self, t: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&t.station) else { return false };
         let answering = peer.owed && !self.report_blocked;
-        self.blocked.is_none_or(|b| t.transfer.precedence > b)
+        self.lowest.is_some_and(|l| t.transfer.precedence >= l)
+            && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
             && (answering || ready(peer.not_before, now) && !self.awaited.contains(&t.station))
             && (t.unsure || t.missing() > 0)
