@@ -1500,7 +1500,14 @@ impl Station {
                     self.close(&id);
                 }
                 Some(Standing::Unknown | Standing::Lacks(_)) => t.forget_reports(),
-                None if !report.more => t.unsure = false,
+                None if !report.more => {
+                    // Not spoken of. What lacks nothing by the last word still waits for its verdict, which may have been lost with
+                    // the far process: it is asked for again, or it would wait for ever.
+                    t.unsure = t.missing() == 0;
+                    if t.unsure {
+                        t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
+                    }
+                }
                 None => {}
             }
         }
