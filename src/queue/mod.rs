@@ -9,7 +9,7 @@
 //! | held | an operator decides | no | queued, done |
 //! | done | every recipient final; kept for track and late acknowledgements | no | (purged); unconfirmed -> delivered |
 //!
-//! Per recipient: `due` -> `on air` -> final, `due` -> final, `on air` -> `due` when a transfer is refused for now or withdrawn,
+//! Per recipient: `due` -> `on air` -> final, `due` -> final, `on air` -> `due` when a transfer is postponed or withdrawn,
 //! `held` <-> `due`, `held` -> final, and the one late transition unconfirmed -> delivered (link-rules A4).
 //! [`outcome::allows`] is this table as code; the seeded histories of `property` and the simulator hold every message to it.
 //!
