@@ -72,12 +72,14 @@ pub struct Passage {
 }
 
 /// What came out of a block.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Arrived {
     /// What the modem hands out.
     pub bytes: Vec<u8>,
     /// How many of the bytes that went in came out whole and in their place.
     pub good: u64,
+    /// Effective signal-to-noise ratio over the block, where the path has one.
+    pub snr_db: Option<f64>,
 }
 
 impl Passage {
@@ -112,15 +114,15 @@ impl Passage {
         self.bytes += block.len() as u64;
         self.blocks += 1;
         match self.loss {
-            Loss::Ideal => Arrived { bytes: block.to_vec(), good: block.len() as u64 },
+            Loss::Ideal => Arrived { bytes: block.to_vec(), good: block.len() as u64, snr_db: None },
             Loss::Cells { bytes, damage, .. } | Loss::Gilbert { bytes, damage, .. } => {
                 self.pass_cells(first, block, u64::from(bytes.max(1)), damage)
             }
             Loss::Bits { ber } => self.pass_bits(first, block, ber),
             Loss::Blocks { p } if self.stream("block", number).chance(p) => {
-                Arrived { bytes: self.garbage(first, block.len()), good: 0 }
+                Arrived { bytes: self.garbage(first, block.len()), good: 0, snr_db: None }
             }
-            Loss::Blocks { .. } => Arrived { bytes: block.to_vec(), good: block.len() as u64 },
+            Loss::Blocks { .. } => Arrived { bytes: block.to_vec(), good: block.len() as u64, snr_db: None },
         }
     }
 
@@ -129,7 +131,7 @@ impl Passage {
         let first = self.bytes;
         // The chain and the bit errors go on underneath.
         let _ = self.pass(block);
-        Arrived { bytes: self.garbage(first, block.len()), good: 0 }
+        Arrived { bytes: self.garbage(first, block.len()), good: 0, snr_db: None }
     }
 
     fn pass_cells(&mut self, first: u64, block: &[u8], cell: u64, damage: Damage) -> Arrived {
@@ -167,7 +169,7 @@ impl Passage {
     }
 
     fn pass_bits(&mut self, first: u64, block: &[u8], ber: f64) -> Arrived {
-        let mut arrived = Arrived { bytes: block.to_vec(), good: block.len() as u64 };
+        let mut arrived = Arrived { bytes: block.to_vec(), good: block.len() as u64, snr_db: None };
         let mut last_hit = None;
         while let Some(byte) = self.next_error.checked_div(8).filter(|&b| b < first + block.len() as u64) {
             let at = usize::try_from(byte - first).unwrap_or(usize::MAX);
