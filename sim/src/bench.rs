@@ -89,15 +89,15 @@ impl Summary {
 /// # Panics
 ///
 /// When a trial panics.
-pub fn measure(
+pub fn measure<T: Send>(
     seeds: &[u64],
     jobs: usize,
-    trial: impl Fn(u64) -> Sample + Sync,
+    trial: impl Fn(u64) -> T + Sync,
     mut progress: impl FnMut(usize),
-) -> Vec<Sample> {
+) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let (done, results) = mpsc::channel();
-    let mut samples: Vec<Option<Sample>> = vec![None; seeds.len()];
+    let mut samples: Vec<Option<T>> = seeds.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, seeds.len().max(1)) {
             let (done, next, trial) = (done.clone(), &next, &trial);
@@ -123,6 +123,23 @@ pub fn measure(
 /// When the first preamble symbol at or after `from` left any antenna: the start of the clock of link-rules E1.
 pub fn first_symbol(log: &[AntennaEdge], from: Instant) -> Option<Instant> {
     log.iter().find(|edge| edge.on && edge.at >= from).map(|edge| edge.at)
+}
+
+/// Carrier of all antennas together from `from` on.
+pub fn carrier_after(log: &[AntennaEdge], from: Instant) -> Duration {
+    let mut on = std::collections::BTreeMap::new();
+    let mut total = Duration::ZERO;
+    for edge in log {
+        match edge.on {
+            true => drop(on.insert(edge.station, edge.at)),
+            false => {
+                if let Some(since) = on.remove(&edge.station) {
+                    total += edge.at.since(since.max(from).min(edge.at));
+                }
+            }
+        }
+    }
+    total
 }
 
 /// The least time `bytes` bytes can take on `waveform` when nothing is lost, transmissions of at most 127.5 s.

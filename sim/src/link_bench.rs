@@ -1,9 +1,9 @@
 //! `aldis-sim bench link`: how long one message takes between two whole nodes, against the limit of an ideal code.
 //!
-//! Measured as link-rules E1 and E2 say: ten messages of the same size go first, one after the other, at the same loss; then, on an
-//! idle link, the one that counts, from its first preamble symbol to the receiver's commit. Long interleaver both ways, frames
-//! authenticated, reports as lossy as traffic, transmissions of at most 127.5 s. A cell is one rate, encoded size, turnaround
-//! and loss; the message is made so long that its frozen payload has that size.
+//! Measured as link-rules E1 and E2 say: ten messages of the same size, at most 10 KiB, go first, one after the other, at the same
+//! loss; then, on an idle link, the one that counts, from its first preamble symbol to the receiver's commit. Long interleaver both
+//! ways, frames authenticated, reports as lossy as traffic, transmissions of at most 127.5 s. A cell is one rate, encoded size,
+//! turnaround and loss; the message is made so long that its frozen payload has that size. Cold trials leave the ten messages out.
 
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
@@ -22,13 +22,15 @@ const SENDER: StationId = StationId(0);
 const RECEIVER: StationId = StationId(1);
 /// Messages that go before the one that counts.
 const WARM_UP: usize = 10;
+/// Encoded size of those at most: what they are for is the estimate of the loss.
+const WARM_UP_BYTES: u64 = 10 * 1024;
 /// Longest a single message may take before a trial is given up.
-const PATIENCE: Duration = Duration::from_secs(4 * 3600);
-/// What a bar allows over the limit.
-pub const BAR: f64 = 1.25;
+const PATIENCE: Duration = Duration::from_secs(4 * 86_400);
+/// What a bar allows over the limit to a message that has had no forerunner.
+const COLD_BAR: f64 = 1.35;
 
 /// One measured case.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Cell {
     /// Data rate, bit/s.
     pub rate: u32,
@@ -40,36 +42,77 @@ pub struct Cell {
     pub loss: f64,
 }
 
-/// What a cell came to.
+/// What a cell came to. The first four fields are the keys of the limit tables.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct CellReport {
-    /// The case.
-    #[serde(flatten)]
-    pub cell: Cell,
-    /// First and last seed.
-    pub seeds: [u64; 2],
-    /// The figures.
-    #[serde(flatten)]
-    pub summary: Summary,
+    /// Data rate, bit/s.
+    pub rate: u32,
+    /// Encoded size, KiB.
+    pub size_kb: serde_json::Number,
+    /// Turnaround, seconds.
+    pub turnaround_s: serde_json::Number,
+    /// Share of frames lost.
+    pub fer: serde_json::Number,
+    /// Mean seconds from the first preamble symbol to the receiver's commit.
+    pub mean_s: f64,
+    /// Standard error of that mean.
+    pub standard_error_s: f64,
+    /// 95th percentile.
+    pub p95_s: f64,
+    /// Mean seconds of carrier, both stations.
+    pub air_s: f64,
+    /// Mean bytes fed to both modems.
+    pub bytes_on_air: f64,
+    /// The limit of an ideal erasure code that knows the loss, seconds.
+    pub ir_s: f64,
+    /// Mean over that limit.
+    pub ratio_ir: f64,
+    /// Mean over ideal selective repeat.
+    pub ratio_sr: f64,
+    /// What `ratio_ir` may be.
+    pub bar: f64,
+    /// `ratio_ir` of messages between nodes that have never met.
+    pub cold_ratio_ir: f64,
+    /// Mean seconds of carrier after the receiver had everything, its report included.
+    pub late_air_s: f64,
+    /// What those may be: 15 % of the air, one block and a report.
+    pub late_air_bar_s: f64,
     /// Mean bytes of the payload as frozen.
-    pub frozen_bytes: f64,
+    pub payload_bytes: f64,
     /// Mean seconds from the 250 to the first preamble symbol.
     pub key_after_s: f64,
-    /// The limit of an ideal code, seconds.
-    pub limit_s: f64,
-    /// Mean over limit.
-    pub ratio: f64,
-    /// Whether the ratio keeps the bar and every message arrived.
+    /// First and last seed.
+    pub seeds: [u64; 2],
+    /// Messages that arrived, of those that counted, cold ones included.
+    pub delivered: [usize; 2],
+    /// Whether every message arrived and every bar was kept.
     pub passed: bool,
     /// Hash over the hashes of all trials.
     pub trace_hash: String,
 }
 
-/// The nine cells of the bar: 1, 4 and 10 KiB at 0, 5 and 20 %, 2400 bit/s, 4 s.
+/// The 135 cells of the limit tables: rates, sizes, turnarounds and losses in the order of the tables.
 pub fn cells() -> Vec<Cell> {
-    let sizes = [1024, 4096, 10_240];
-    let cell = |payload_bytes, loss| Cell { rate: 2400, payload_bytes, turnaround_s: 4.0, loss };
-    sizes.iter().flat_map(|&size| [0.0, 0.05, 0.2].map(|loss| cell(size, loss))).collect()
+    let mut cells = Vec::new();
+    for rate in [75, 300, 1200, 2400, 9600] {
+        for kib in [1, 10, 100] {
+            for turnaround_s in [2.0, 4.0, 8.0] {
+                for loss in [0.0, 0.05, 0.2] {
+                    cells.push(Cell { rate, payload_bytes: kib * 1024, turnaround_s, loss });
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// One trial's figures.
+#[derive(Clone, PartialEq, Debug)]
+struct Trial {
+    sample: Sample,
+    frozen: u64,
+    key_after_s: f64,
+    late_air_s: f64,
 }
 
 impl Cell {
@@ -94,101 +137,133 @@ impl Cell {
         if sound { Ok(cell) } else { Err("700 bytes to 1 MiB, at most 60 s, loss below 0.9".into()) }
     }
 
+    /// What a warm message may take over the limit: 1.05 without loss, 1.10 up to 5 %, 1.15 beyond.
+    pub fn bar(&self) -> f64 {
+        match self.loss {
+            p if p <= 0.0 => 1.05,
+            p if p <= 0.05 => 1.10,
+            _ => 1.15,
+        }
+    }
+
     /// Measures this cell over `seeds`, `jobs` trials at a time.
-    pub fn measure(&self, seeds: &[u64], jobs: usize, progress: impl FnMut(usize)) -> CellReport {
-        let size = self.message_size();
-        let trials = std::sync::Mutex::new((0.0, 0.0));
-        let samples = bench::measure(
-            seeds,
-            jobs,
-            |seed| {
-                let (sample, frozen, key_after) = self.trial(seed, size);
-                let mut sums = trials.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                *sums = (sums.0 + frozen as f64, sums.1 + key_after);
-                sample
-            },
-            progress,
-        );
-        let (frozen, key_after) = *trials.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let waveform = self.waveform();
-        let link = Link::new(waveform, self.turnaround_s, self.loss);
-        let limit_s = link.incremental_redundancy(link.frames(self.payload_bytes));
-        let summary = Summary::of(&samples, bench::floor(waveform, 0));
-        let ratio = summary.mean_s / limit_s;
-        let hashes: String = samples.iter().map(|s| s.trace_hash.as_str()).collect();
-        let n = seeds.len().max(1) as f64;
-        let milli = |x: f64| (x * 1000.0).round() / 1000.0;
+    pub fn measure(&self, seeds: &[u64], jobs: usize, mut progress: impl FnMut(usize)) -> CellReport {
+        let sizes = Sizes { own: self.message_size(self.payload_bytes), warm: self.warm_size() };
+        let warm = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, WARM_UP), &mut progress);
+        let cold = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, 0), |_| {});
+        let link = Link::new(self.waveform(), self.turnaround_s, self.loss);
+        let frames = link.frames(self.payload_bytes);
+        let ir_s = link.incremental_redundancy(frames);
+        let summary = |trials: &[Trial]| {
+            let samples: Vec<Sample> = trials.iter().map(|t| t.sample.clone()).collect();
+            Summary::of(&samples, bench::floor(self.waveform(), self.payload_bytes))
+        };
+        let (s, c) = (summary(&warm), summary(&cold));
+        let n = warm.len().max(1) as f64;
+        let mean = |of: fn(&Trial) -> f64| warm.iter().map(of).sum::<f64>() / n;
+        let late_air_s = mean(|t| t.late_air_s);
+        let late_air_bar_s = 0.15 * s.air_s + (self.waveform().block() + self.report_air()).as_secs_f64();
+        let hashes: String = warm.iter().chain(&cold).map(|t| t.sample.trace_hash.as_str()).collect();
+        let (ratio_ir, cold_ratio_ir) = (s.mean_s / ir_s, c.mean_s / ir_s);
+        let passed = s.delivered + c.delivered == warm.len() + cold.len()
+            && s.below_floor + c.below_floor == 0
+            && ratio_ir <= self.bar()
+            && cold_ratio_ir <= COLD_BAR
+            && late_air_s <= late_air_bar_s;
         CellReport {
-            cell: *self,
+            rate: self.rate,
+            size_kb: number(self.payload_bytes as f64 / 1024.0),
+            turnaround_s: number(self.turnaround_s),
+            fer: number(self.loss),
+            mean_s: s.mean_s,
+            standard_error_s: s.standard_error_s,
+            p95_s: s.p95_s,
+            air_s: s.air_s,
+            bytes_on_air: s.bytes,
+            ir_s,
+            ratio_ir,
+            ratio_sr: s.mean_s / link.selective_repeat(frames),
+            bar: self.bar(),
+            cold_ratio_ir,
+            late_air_s,
+            late_air_bar_s,
+            payload_bytes: mean(|t| t.frozen as f64),
+            key_after_s: mean(|t| t.key_after_s),
             seeds: [seeds.first().copied().unwrap_or(0), seeds.last().copied().unwrap_or(0)],
-            passed: summary.delivered == samples.len() && ratio <= BAR,
-            summary,
-            // Sums in the order of completion: rounded, so that the order does not show.
-            frozen_bytes: milli(frozen / n),
-            key_after_s: milli(key_after / n),
-            limit_s,
-            ratio,
+            delivered: [s.delivered, c.delivered],
+            passed,
             trace_hash: crate::trace::short_digest(hashes.as_bytes()),
         }
     }
 
-    /// One trial: its sample, the bytes frozen, and seconds from the 250 to the first preamble symbol.
-    pub fn trial(&self, seed: u64, size: u64) -> (Sample, u64, f64) {
+    /// One trial with `warm_up` messages before the one that counts.
+    fn trial(&self, seed: u64, sizes: Sizes, warm_up: usize) -> Trial {
         let mut lab = self.lab(seed);
-        for _ in 0..WARM_UP {
-            lab.submit(SENDER, RECEIVER, size, Precedence::Routine);
+        for _ in 0..warm_up {
+            lab.submit(SENDER, RECEIVER, sizes.warm, Precedence::Routine);
             let all = |lab: &Lab| lab.ledger().iter().all(|e| e.fate.confirmed.is_some());
             if !lab.run_while(lab.at() + PATIENCE, all) {
-                return (self.failed(seed, lab), 0, 0.0);
+                return failed(seed, lab);
             }
             idle(&mut lab);
         }
         let ether = lab.world().ether();
         let before = [SENDER, RECEIVER].map(|id| (ether.stats(id).air, ether.stats(id).fed));
-        let number = lab.submit(SENDER, RECEIVER, size, Precedence::Routine);
+        let number = lab.submit(SENDER, RECEIVER, sizes.own, Precedence::Routine);
         let submitted = lab.at();
-        let confirmed = lab.run_while(submitted + PATIENCE, |lab| lab.ledger()[number].fate.confirmed.is_some());
-        if !confirmed {
-            return (self.failed(seed, lab), 0, 0.0);
+        if !lab.run_while(submitted + PATIENCE, |lab| lab.ledger()[number].fate.confirmed.is_some()) {
+            return failed(seed, lab);
         }
         idle(&mut lab);
         let ether = lab.world().ether();
         let after = [SENDER, RECEIVER].map(|id| (ether.stats(id).air, ether.stats(id).fed));
-        let own: Vec<_> = ether.antenna_log().iter().filter(|e| e.station == SENDER).copied().collect();
+        let log = ether.antenna_log();
+        let own: Vec<_> = log.iter().filter(|e| e.station == SENDER).copied().collect();
         let fate = lab.ledger()[number].fate.clone();
         let first = bench::first_symbol(&own, submitted);
         let from_first = |at: Option<Instant>| at.zip(first).map(|(at, first)| at.since(first).as_secs_f64());
-        let key_after = first.zip(fate.promised).map_or(0.0, |(first, told)| first.since(told).as_secs_f64());
         let sample = Sample {
             seed,
             delivery_s: from_first(fate.committed),
             confirmed_s: from_first(fate.confirmed),
             air_s: after.iter().zip(&before).map(|(a, b)| (a.0 - b.0).as_secs_f64()).sum(),
             bytes: after.iter().zip(&before).map(|(a, b)| a.1 - b.1).sum(),
-            trace_hash: lab.finish_trace(),
+            trace_hash: String::new(),
         };
-        (sample, fate.payload_bytes, key_after)
+        let late_air_s = fate.committed.map_or(0.0, |at| bench::carrier_after(log, at).as_secs_f64());
+        let key_after_s = first.zip(fate.promised).map_or(0.0, |(first, told)| first.since(told).as_secs_f64());
+        let sample = Sample { trace_hash: lab.finish_trace(), ..sample };
+        Trial { sample, frozen: fate.payload_bytes, key_after_s, late_air_s }
     }
 
-    /// Bytes of a message whose frozen payload has this cell's size: found by freezing some on a link that loses nothing.
-    pub fn message_size(&self) -> u64 {
-        let mut size = self.payload_bytes;
+    fn warm_size(&self) -> u64 {
+        self.message_size(self.payload_bytes.min(WARM_UP_BYTES))
+    }
+
+    /// Bytes of a message whose frozen payload has `payload` bytes: found by freezing some on a link that loses nothing.
+    fn message_size(&self, payload: u64) -> u64 {
+        let mut size = payload;
         for _ in 0..4 {
             let mut lab = Self { loss: 0.0, ..*self }.lab(1);
             let number = lab.submit(SENDER, RECEIVER, size, Precedence::Routine);
             let end = lab.at() + Duration::from_secs(60);
             lab.run_while(end, |lab| lab.ledger()[number].fate.payload_bytes > 0);
             let frozen = lab.ledger()[number].fate.payload_bytes;
-            if frozen == self.payload_bytes {
+            if frozen == payload {
                 break;
             }
-            size = (size + self.payload_bytes).saturating_sub(frozen);
+            size = (size + payload).saturating_sub(frozen);
         }
         size
     }
 
     fn waveform(&self) -> &'static Waveform {
         Waveform::find(self.rate, "L").unwrap_or(&crate::waveform::TABLE[0])
+    }
+
+    /// Air of a report as the limit tables have it.
+    fn report_air(&self) -> Duration {
+        self.waveform().airtime(16)
     }
 
     fn lab(&self, seed: u64) -> Lab {
@@ -202,13 +277,28 @@ impl Cell {
             p => Loss::Cells { bytes, p, damage: Damage::Garbage },
         };
         let ether = EtherConfig::net(seed, 2, &modem, LinkConfig { loss, ..LinkConfig::default() });
-        let most = Some(Duration::from_millis(127_500));
-        Lab::new(&Setup { max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) }, Trace::hashed())
+        Lab::new(&Setup::new(seed, &["ship", "shore"], ether), Trace::hashed())
     }
+}
 
-    fn failed(&self, seed: u64, mut lab: Lab) -> Sample {
-        let trace_hash = lab.finish_trace();
-        Sample { seed, delivery_s: None, confirmed_s: None, air_s: 0.0, bytes: 0, trace_hash }
+/// Message sizes that freeze to the payloads a cell asks for.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    own: u64,
+    warm: u64,
+}
+
+fn failed(seed: u64, mut lab: Lab) -> Trial {
+    let trace_hash = lab.finish_trace();
+    let sample = Sample { seed, delivery_s: None, confirmed_s: None, air_s: 0.0, bytes: 0, trace_hash };
+    Trial { sample, frozen: 0, key_after_s: 0.0, late_air_s: 0.0 }
+}
+
+/// Whole numbers without a fraction, as the limit tables print them.
+fn number(x: f64) -> serde_json::Number {
+    match x.fract() == 0.0 {
+        true => (x as i64).into(),
+        false => serde_json::Number::from_f64(x).unwrap_or_else(|| 0.into()),
     }
 }
 
@@ -228,25 +318,28 @@ fn idle(lab: &mut Lab) {
 impl CellReport {
     /// One line.
     pub fn text(&self) -> String {
-        let (c, s) = (&self.cell, &self.summary);
         format!(
-            "{} bit/s {:5} B {} s {:4.0} %: mean {:6.2} s (se {:.2}) p95 {:6.2} air {:6.2} s {:6.0} B; limit {:5.2} ratio {:.3} {} \
-             ({} of {} delivered, keyed {:.2} s after the 250) {}",
-            c.rate,
-            c.payload_bytes,
-            c.turnaround_s,
-            c.loss * 100.0,
-            s.mean_s,
-            s.standard_error_s,
-            s.p95_s,
-            s.air_s,
-            s.bytes,
-            self.limit_s,
-            self.ratio,
-            if self.passed { "ok" } else { "OVER THE BAR" },
-            s.delivered,
-            s.trials,
-            self.key_after_s,
+            "{:>4} bit/s {:>3} KiB {:>2} s {:>4} : mean {:9.2} s (se {:.2}) p95 {:9.2} air {:9.2} s {:8.0} B; IR {:8.2} ratio {:.3} of {:.2}, \
+             cold {:.3}, SR {:.3}, late air {:.1} of {:.1} s, {}/{} delivered, {} {}",
+            self.rate,
+            self.size_kb,
+            self.turnaround_s,
+            self.fer,
+            self.mean_s,
+            self.standard_error_s,
+            self.p95_s,
+            self.air_s,
+            self.bytes_on_air,
+            self.ir_s,
+            self.ratio_ir,
+            self.bar,
+            self.cold_ratio_ir,
+            self.ratio_sr,
+            self.late_air_s,
+            self.late_air_bar_s,
+            self.delivered[0],
+            self.delivered[1],
+            if self.passed { "ok" } else { "OVER A BAR" },
             self.trace_hash
         )
     }
@@ -259,29 +352,19 @@ mod tests {
     #[test]
     fn a_cell_is_read_or_refused_in_words() {
         let cell = Cell::parse("2400,10240,4,0.2").expect("reads");
-        assert_eq!(cell, cells()[8]);
+        assert!(cells().contains(&cell) && cells().len() == 135);
         for text in ["2400,10240,4", "2401,10240,4,0.2", "2400,10,4,0.2", "2400,10240,4,0.95", "a,b,c,d"] {
             assert!(Cell::parse(text).is_err(), "{text}");
         }
     }
 
-    /// `ALDIS_SEEDS=200` gives the figures that count; a few seeds show that nothing fell apart.
-    #[test]
-    fn every_cell_keeps_its_bar() {
-        let count = std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
-        let seeds: Vec<u64> = (1..=count).collect();
-        for cell in cells() {
-            let report = cell.measure(&seeds, 2, |_| {});
-            assert!(report.passed, "{}", report.text());
-        }
-    }
-
     #[test]
     fn the_message_is_as_long_as_its_payload_is_to_be() {
-        let cell = cells()[0];
-        let (sample, frozen, key_after) = cell.trial(3, cell.message_size());
-        assert!(frozen.abs_diff(1024) <= 4, "{frozen}");
-        assert!(sample.delivery_s.is_some_and(|t| t >= 9.6), "{sample:?}");
-        assert!(key_after <= 1.0, "keyed {key_after} s after the 250 (E1)");
+        let cell = Cell::parse("2400,1024,4,0").expect("reads");
+        let size = cell.message_size(1024);
+        let trial = cell.trial(3, Sizes { own: size, warm: size }, 2);
+        assert!(trial.frozen.abs_diff(1024) <= 4, "{}", trial.frozen);
+        assert!(trial.sample.delivery_s.is_some_and(|t| t >= 9.6), "{trial:?}");
+        assert!(trial.key_after_s <= 1.0, "keyed {} s after the 250 (E1)", trial.key_after_s);
     }
 }

@@ -18,6 +18,39 @@ const LOSSES: [f64; 20] = [
     0.65,
 ];
 
+/// Longest frame: what a FLASH that turns up while one is being sent waits for.
+const FRAME_UNITS: usize = 16;
+/// The same in time, at rates where that many units take long.
+const FRAME_AIR: Duration = Duration::from_secs(20);
+
+/// How frames of symbols are laid into a transmission: one to each row of so many cells, or back to back where losses are so rare
+/// that headers cost more than they do.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Layout {
+    /// From the start of one frame to that of the next.
+    pub stride: usize,
+    /// Back to back: a frame follows the one before at once, however long that was.
+    pub packed: bool,
+    /// Bytes of symbols in a frame.
+    pub symbol_bytes: usize,
+    /// Cells a frame touches, on average.
+    pub cells: f64,
+    /// Chance that a frame is lost.
+    pub loss: f64,
+}
+
+impl Layout {
+    /// Units of payload in a frame.
+    pub fn units(&self) -> usize {
+        self.symbol_bytes / UNIT
+    }
+
+    /// Share of the stream that is payload and arrives.
+    fn yields(&self) -> f64 {
+        self.symbol_bytes as f64 * (1.0 - self.loss) / self.stride as f64
+    }
+}
+
 /// Times and capacities of a waveform.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Air {
@@ -78,48 +111,67 @@ impl Air {
         self.waveform.turnaround * 2 + self.report()
     }
 
-    /// Full frames of a transmission of `blocks` blocks, and the units in its shorter last frame.
-    fn frames(&self, blocks: u64) -> (usize, usize) {
-        let frame = u64::from(self.waveform.frame_bytes).max(MINIMAL_FRAME as u64);
-        let capacity = self.capacity(blocks);
-        let rest = (capacity % frame) as usize;
-        ((capacity / frame) as usize, rest.saturating_sub(FRAME_OVERHEAD) / UNIT)
+    /// The layout that brings most of `symbol`-byte symbols across where the share `loss` of the cells is lost.
+    pub fn layout(&self, loss: f64, symbol: usize) -> Layout {
+        let loss = LOSSES[nearest(loss)];
+        let cell = (self.waveform.frame_bytes as usize).max(MINIMAL_FRAME);
+        let longest = (FRAME_AIR.as_millis() as u64 * u64::from(self.waveform.rate.0) / 8000) as usize;
+        let most = (FRAME_OVERHEAD + FRAME_UNITS * UNIT).min(longest).max(cell).max(FRAME_OVERHEAD + symbol);
+        let frame = |n: usize, stride: usize, packed: bool| {
+            let cells = if packed { 1.0 + (stride - 1) as f64 / cell as f64 } else { (stride / cell) as f64 };
+            Layout { stride, packed, symbol_bytes: n * symbol, cells, loss: 1.0 - survival(1.0 - loss, cells) }
+        };
+        let aligned = (1..=most.div_ceil(cell)).filter_map(|m| {
+            let n = (m * cell).checked_sub(FRAME_OVERHEAD)? / symbol;
+            (n > 0 && m * cell <= most.max((FRAME_OVERHEAD + symbol).next_multiple_of(cell)))
+                .then(|| frame(n, m * cell, false))
+        });
+        let packed = (1..=(most - FRAME_OVERHEAD) / symbol).map(|n| frame(n, FRAME_OVERHEAD + n * symbol, true));
+        let best = aligned.chain(packed).max_by(|a, b| a.yields().total_cmp(&b.yields()));
+        best.unwrap_or_else(|| frame(1, FRAME_OVERHEAD + symbol, true))
     }
 
-    /// Units in a full frame.
-    pub fn frame_units(&self) -> usize {
-        (self.waveform.frame_bytes as usize).saturating_sub(FRAME_OVERHEAD).max(UNIT) / UNIT
+    /// Whole frames of a transmission of `blocks` blocks, and the units in its shorter last frame.
+    fn frames(&self, blocks: u64, layout: &Layout) -> (usize, usize) {
+        let (capacity, stride) = (self.capacity(blocks) as usize, layout.stride);
+        (capacity / stride, (capacity % stride).saturating_sub(FRAME_OVERHEAD) / UNIT)
     }
 
     /// Units in a transmission of `blocks` blocks.
-    pub fn units(&self, blocks: u64) -> usize {
-        let (full, rest) = self.frames(blocks);
-        full * self.frame_units() + rest
+    pub fn units(&self, blocks: u64, layout: &Layout) -> usize {
+        let (full, rest) = self.frames(blocks, layout);
+        full * layout.units() + rest
     }
 }
 
 /// Plans transmissions; remembers what it has computed.
 #[derive(Debug, Default)]
 pub struct Burst {
-    tables: BTreeMap<(usize, u64), Vec<u32>>,
+    tables: BTreeMap<(usize, u64, usize), Vec<u32>>,
 }
 
+/// Most units a plan is computed for one by one; more are counted in whole frames, since a table grows with the square of its length.
+const FINE_UNITS: usize = 600;
+
 impl Burst {
-    /// The best number of blocks, at most `most`, for `units` missing units at frame loss `loss`.
-    pub fn blocks_for(&mut self, air: &Air, units: usize, loss: f64, most: u64) -> u64 {
+    /// The best number of blocks, at most `most`, for `units` missing units where the share `loss` of the cells is lost and frames lie as
+    /// in `layout`.
+    pub fn blocks_for(&mut self, air: &Air, layout: &Layout, units: usize, loss: f64, most: u64) -> u64 {
         let loss = nearest(loss);
-        // The table grows with the square of what a transmission holds; at high rates a long one is planned as a full one.
-        if units >= air.units(most) || units > 2500 {
-            return most.min(air.blocks((units * (UNIT + 2)) as u64)).max(air.least_blocks());
+        if units >= air.units(most, layout) {
+            return most.max(air.least_blocks());
         }
         if self.tables.len() > 24 {
             self.tables.clear();
         }
-        let table = self.tables.entry((loss, most)).or_default();
-        if table.len() <= units {
-            *table = tabulate(air, LOSSES[loss], most, (units + 64).min(air.units(most)));
+        let grain = if units > FINE_UNITS { layout.units().max(1) } else { 1 };
+        let steps = units.div_ceil(grain);
+        let table = self.tables.entry((loss, most, grain * 10_000 + layout.stride)).or_default();
+        if table.len() <= steps {
+            let all = air.units(most, layout).div_ceil(grain);
+            *table = tabulate(air, layout, grain, most, (steps + 64).min(all));
         }
-        u64::from(table.get(units).copied().unwrap_or(1)).max(air.least_blocks())
+        u64::from(table.get(steps).copied().unwrap_or(1)).max(air.least_blocks())
     }
 }
 
@@ -129,20 +181,44 @@ pub fn with_parity(missing: u32, loss: f64) -> u32 {
     ((d + 0.7 * (d * p).sqrt()) / (1.0 - p)).ceil() as u32
 }
 
+/// Chance that a frame over `cells` cells survives when each does with chance `q`: between whole numbers by a straight line.
+fn survival(q: f64, cells: f64) -> f64 {
+    let whole = cells as u32;
+    let low = (0..whole).fold(1.0, |p, _| p * q);
+    low * (1.0 - (cells - f64::from(whole)) * (1.0 - q))
+}
+
+/// Share of the cells that arrives when the share `frames` of frames over `cells` cells each does.
+pub fn cell_survival(frames: f64, cells: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..40 {
+        let middle = (low + high) / 2.0;
+        match survival(middle, cells) < frames {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    (low + high) / 2.0
+}
+
 fn nearest(loss: f64) -> usize {
     LOSSES.iter().take_while(|p| **p < loss).count().min(LOSSES.len() - 1)
 }
 
-/// Best block counts for 0..=`units` missing units.
-fn tabulate(air: &Air, loss: f64, most: u64, units: usize) -> Vec<u32> {
-    let q = 1.0 - loss;
+/// Best block counts for 0..=`steps` missing steps of `grain` units each.
+fn tabulate(air: &Air, layout: &Layout, grain: usize, most: u64, steps: usize) -> Vec<u32> {
+    let q = 1.0 - layout.loss;
     let turn = air.turn().as_secs_f64();
-    let per_frame = air.frame_units();
+    let per_frame = (layout.units() / grain).max(1);
+    let holds = |blocks: u64| {
+        let (full, rest) = air.frames(blocks, layout);
+        (full, rest / grain)
+    };
     // chance[b]: distribution of the full frames that arrive from b blocks.
     let mut chance: Vec<Vec<f64>> = Vec::new();
     let mut row = vec![1.0];
     for blocks in 0..=most {
-        let (full, _) = air.frames(blocks);
+        let (full, last) = holds(blocks);
         while row.len() <= full {
             let mut next = vec![0.0; row.len() + 1];
             for (i, p) in row.iter().enumerate() {
@@ -152,22 +228,22 @@ fn tabulate(air: &Air, loss: f64, most: u64, units: usize) -> Vec<u32> {
             row = next;
         }
         chance.push(row.clone());
-        if air.units(blocks) > 4 * units + 16 * per_frame {
+        if full * per_frame + last > 4 * steps + 16 * per_frame {
             break;
         }
     }
-    let (mut expected, mut best_blocks) = (vec![0.0; units + 1], vec![1; units + 1]);
-    for d in 1..=units {
+    let (mut expected, mut best_blocks) = (vec![0.0; steps + 1], vec![1; steps + 1]);
+    for d in 1..=steps {
         let mut best = f64::INFINITY;
         for (blocks, row) in chance.iter().enumerate().skip(1) {
             let time = air.transmission(blocks as u64).as_secs_f64();
             if time >= best {
                 break;
             }
-            if air.units(blocks as u64) < d {
+            let (full, last) = holds(blocks as u64);
+            if full * per_frame + last < d {
                 continue;
             }
-            let (_, last) = air.frames(blocks as u64);
             let (mut sum, mut nothing) = (0.0, 0.0);
             for (arrived, p) in row.iter().enumerate().take(d.div_ceil(per_frame) + 1) {
                 for (extra, share) in [(last, q), (0, 1.0 - q)] {
@@ -200,14 +276,14 @@ mod tests {
         assert_eq!(air.capacity(1), 1440 - 22);
         assert_eq!(air.blocks(1418), 1);
         assert_eq!(air.blocks(1419), 2);
-        assert_eq!(air.frames(1), (5, 3));
+        assert_eq!(air.frames(1, &air.layout(0.05, UNIT)), (5, 3));
         assert_eq!(air.most_blocks(Duration::from_millis(127_500)), 25);
     }
 
     #[test]
     fn plans_follow_size_and_loss() {
         let (air, mut burst) = (long_2400(), Burst::default());
-        let mut plan = |units, loss| burst.blocks_for(&air, units, loss, 25);
+        let mut plan = |units, loss| burst.blocks_for(&air, &air.layout(loss, UNIT), units, loss, 25);
         // 1 KiB is 34 units: one block holds 43 and outlives one lost frame; at 20 % that is not enough.
         assert_eq!([plan(34, 0.0), plan(34, 0.05), plan(34, 0.2)], [1, 1, 2]);
         // 10 KiB is 331: the optima of the limit tables are 8, 9 and 10 blocks; parity in whole frames asks for one more.
@@ -218,10 +294,32 @@ mod tests {
     #[test]
     fn a_poor_channel_never_plans_less_than_a_clean_one() {
         let (air, mut burst) = (long_2400(), Burst::default());
-        for units in 1..air.units(15) {
-            let clean = burst.blocks_for(&air, units, 0.0, 25);
-            let poor = burst.blocks_for(&air, units, 0.2, 25);
-            assert!(clean <= poor && air.units(clean) >= units, "{units}: {clean} and {poor}");
+        let [clean, poor] = [0.0, 0.2].map(|loss| air.layout(loss, UNIT));
+        for units in 1..air.units(15, &poor) {
+            let few = burst.blocks_for(&air, &clean, units, 0.0, 25);
+            let many = burst.blocks_for(&air, &poor, units, 0.2, 25);
+            assert!(few <= many && air.units(few, &clean) >= units, "{units}: {few} and {many}");
+        }
+    }
+
+    #[test]
+    fn frames_grow_where_losses_are_rare_and_keep_to_their_cells_where_they_are_not() {
+        let air = long_2400();
+        assert!(air.layout(0.001, UNIT).packed && air.layout(0.001, UNIT).symbol_bytes == 496);
+        let rough = air.layout(0.2, UNIT);
+        assert_eq!((rough.packed, rough.stride, rough.symbol_bytes, rough.cells), (false, 262, 248, 1.0));
+        // At 1200 bit/s a cell of 212 bytes holds six symbols and wastes 12 bytes; two cells together hold thirteen.
+        let cell = Waveform { rate: Bps(1200), frame_bytes: 212, ..air.waveform().clone() };
+        assert_eq!(Air::new(cell).layout(0.05, UNIT).stride, 424);
+        // At 75 bit/s no frame takes more than twenty seconds.
+        let slow = Waveform { rate: Bps(75), frame_bytes: 76, ..air.waveform().clone() };
+        assert!(Air::new(slow).layout(0.0, UNIT).stride <= 187);
+    }
+
+    #[test]
+    fn losses_of_frames_are_turned_into_losses_of_cells_and_back() {
+        for (q, cells) in [(0.95, 1.0), (0.8, 2.0), (0.99, 2.94), (0.5, 7.7)] {
+            assert!((cell_survival(survival(q, cells), cells) - q).abs() < 1e-6, "{q} {cells}");
         }
     }
 

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::burst::cell_survival;
 use crate::mail::{PeerName, Precedence};
 use crate::time::{Duration, Instant};
 
-/// Frames the loss estimate remembers before it halves its memory.
-const MEMORY_FRAMES: u32 = 400;
+/// Cells the loss estimate remembers before it halves its memory.
+const MEMORY_CELLS: u32 = 400;
 /// What is believed before anything was heard: one lost of twenty.
 const PRIOR_LOST: f64 = 1.0;
-const PRIOR_FRAMES: f64 = 20.0;
+const PRIOR_CELLS: f64 = 20.0;
 /// Former epochs remembered, so that old control frames cannot bring one back.
 const FORMER_EPOCHS: usize = 8;
 
@@ -28,8 +29,8 @@ pub struct PeerRecord {
     former: Vec<u32>,
     /// The epoch of ours that it last said it knows.
     pub knows: u32,
-    /// Symbol frames it could have heard lately, and how many of them it did not.
-    frames: u32,
+    /// Cells it could have heard lately, and how many of them it did not.
+    cells: u32,
     lost: u32,
 }
 
@@ -91,18 +92,22 @@ impl PeerRecord {
         (self.epoch, counter)
     }
 
-    /// Learns from a report that of `frames` symbol frames `heard` arrived.
-    pub fn learn(&mut self, frames: u32, heard: u32) {
-        self.frames += frames;
-        self.lost += frames.saturating_sub(heard);
-        while self.frames > MEMORY_FRAMES {
-            (self.frames, self.lost) = (self.frames / 2, self.lost / 2);
+    /// Learns from a report that of `frames` symbol frames over `cells` cells each `heard` arrived.
+    pub fn learn(&mut self, frames: u32, heard: u32, cells: f64) {
+        let (sent, lost) = (f64::from(frames), f64::from(frames.saturating_sub(heard)));
+        // Where all were lost, half a frame less: nothing is lost for certain.
+        let arrived = 1.0 - lost.min((sent - 0.5).max(0.0)) / sent.max(1.0);
+        let all = (sent * cells).round();
+        self.cells += all as u32;
+        self.lost += (all * (1.0 - cell_survival(arrived, cells))).round() as u32;
+        while self.cells > MEMORY_CELLS {
+            (self.cells, self.lost) = (self.cells / 2, self.lost / 2);
         }
     }
 
-    /// Estimated share of frames that do not arrive there.
+    /// Estimated share of cells that do not arrive there.
     pub fn loss(&self) -> f64 {
-        (f64::from(self.lost) + PRIOR_LOST) / (f64::from(self.frames) + PRIOR_FRAMES)
+        (f64::from(self.lost) + PRIOR_LOST) / (f64::from(self.cells) + PRIOR_CELLS)
     }
 }
 
@@ -125,6 +130,8 @@ pub struct Peer {
     pub heard: u8,
     /// Symbol frames of the transmission its next report will answer.
     pub sent_frames: u32,
+    /// Cells each of those touched, on average.
+    pub sent_cells: f64,
     /// Turns it did not answer, in a row.
     pub attempts: u32,
     /// Nothing is sent to it on our own initiative before this.
@@ -147,6 +154,7 @@ impl Peer {
             polled: false,
             heard: 0,
             sent_frames: 0,
+            sent_cells: 1.0,
             attempts: 0,
             not_before: None,
             cancels: BTreeMap::new(),

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::burst::{Air, Burst, UNIT, with_parity};
+use super::burst::{Air, Burst, Layout, UNIT, with_parity};
 use super::frame::{
     Address, CHUNK_OVERHEAD, CONTROL_OVERHEAD, Chunk, Deframer, FRAME_CHUNKS, FRAME_OVERHEAD, Found, Frame, Item,
     MINIMAL_FRAME, REPORT_FIXED, Report, Standing,
@@ -148,16 +148,19 @@ struct Transmission {
     most: u64,
     blocks: u64,
     blocks_fed: u64,
-    /// Bytes made into cells, and bytes handed over.
+    /// Pieces the stream is made of so far, their bytes, and bytes handed over.
+    pieces: u64,
     made: u64,
     out: u64,
     carry: Vec<u8>,
     composed: bool,
-    /// Control frames with the first cell they may stand in.
+    /// Control frames with the first piece they may stand in.
     lead: VecDeque<(u64, Vec<u8>)>,
     /// The same for whatever room is left.
     copies: Vec<Vec<u8>>,
     next_copy: usize,
+    /// How its frames of symbols lie.
+    layout: Layout,
     /// Symbol frames per station.
     frames: BTreeMap<u8, u32>,
     shares: BTreeMap<TransferId, u64>,
@@ -647,12 +650,10 @@ impl Station {
             (None, true) if cancels => Purpose::Probe,
             (None, true) => return None,
         };
-        let frame = self.air.frame_units() as u64;
         let mut units = 0;
-        let mut loss: f64 = 0.0;
+        let (loss, layout) = self.lay_out(&speakable);
         for t in speakable.iter().filter(|t| !t.unsure) {
             units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
-            loss = loss.max(self.peers.get(&t.station).map_or(0.05, |p| p.record.loss()));
         }
         let controls: BTreeSet<u8> = speakable
             .iter()
@@ -665,15 +666,23 @@ impl Station {
             self.air.least_blocks()
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
-            self.burst.blocks_for(
-                &self.air,
-                usize::try_from(units).unwrap_or(usize::MAX).min(frame as usize * 10_000),
-                loss,
-                most,
-            )
+            let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
+            self.burst.blocks_for(&self.air, &layout, units, loss, most)
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
         Some(Plan { purpose, top, blocks })
+    }
+
+    /// The loss these transfers are to expect, and how their frames are best laid out for it.
+    fn lay_out(&self, transfers: &[&Outgoing]) -> (f64, Layout) {
+        let loss = transfers.iter().map(|t| self.loss_to(t.station)).fold(0.0, f64::max);
+        let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(UNIT);
+        (loss, self.air.layout(loss, symbol))
+    }
+
+    /// Estimated share of cells lost towards a station.
+    fn loss_to(&self, station: u8) -> f64 {
+        self.peers.get(&station).map_or(0.05, |p| p.record.loss())
     }
 
     /// Stations a report is owed to and may be said to now.
@@ -737,6 +746,7 @@ impl Station {
         let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
         let most = self.air.most_blocks(self.cap(Some(plan.top), &speakable, &self.reporting(now))).max(plan.blocks);
         let transfers = speakable.iter().map(|t| t.transfer.id.clone()).collect();
+        let (_, layout) = self.lay_out(&speakable);
         self.events.push_back(Event::Keyed { at: now, precedence: plan.top, transfers });
         self.phase = Phase::Keyed(Box::new(Transmission {
             keyed: now,
@@ -744,6 +754,7 @@ impl Station {
             blocks: plan.blocks,
             plan,
             blocks_fed: 0,
+            pieces: 0,
             made: 0,
             out: 0,
             carry: Vec::new(),
@@ -751,6 +762,7 @@ impl Station {
             lead: VecDeque::new(),
             copies: Vec::new(),
             next_copy: 0,
+            layout,
             frames: BTreeMap::new(),
             shares: BTreeMap::new(),
             expects: BTreeSet::new(),
@@ -765,6 +777,7 @@ impl Station {
         for station in &tx.expects {
             if let Some(p) = self.peers.get_mut(station) {
                 p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
+                p.sent_cells = tx.layout.cells;
             }
         }
         if tx.expects.is_empty() {
@@ -918,7 +931,7 @@ impl Station {
         let upto = total.min(self.air.stream_bytes(tx.blocks_fed + 1));
         let mut dry = false;
         while tx.made < upto && !dry {
-            dry = !self.fill_cell(now, &mut tx, total);
+            dry = !self.fill(now, &mut tx, total);
         }
         let wanted = usize::try_from(upto - tx.out).unwrap_or(usize::MAX).min(tx.carry.len());
         let bytes: Vec<u8> = tx.carry.drain(..wanted).collect();
@@ -944,8 +957,9 @@ impl Station {
                 p.not_before = None;
             }
         }
-        let speakable: BTreeSet<TransferId> =
-            self.outgoing.values().filter(|t| self.eligible(t, now)).map(|t| t.transfer.id.clone()).collect();
+        let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
+        (_, tx.layout) = self.lay_out(&speakable);
+        let speakable: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
         let mut greet: BTreeSet<u8> = reporting.clone();
         let mut polls: BTreeMap<u8, Vec<u16>> = BTreeMap::new();
         for (id, t) in &mut self.outgoing {
@@ -956,8 +970,7 @@ impl Station {
             if t.unsure {
                 polls.entry(t.station).or_default().push(t.short());
             } else {
-                let loss = self.peers.get(&t.station).map_or(0.05, |p| p.record.loss());
-                t.owe(with_parity(t.missing(), loss));
+                t.owe(with_parity(t.missing(), tx.layout.loss));
             }
         }
         greet.extend(
@@ -1003,42 +1016,40 @@ impl Station {
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
     }
 
-    /// Makes the next cell; false when there is nothing left to put into it.
-    fn fill_cell(&mut self, now: Instant, tx: &mut Transmission, total: u64) -> bool {
-        let frame = u64::from(self.config.waveform.frame_bytes).max(MINIMAL_FRAME as u64);
-        let left = total - tx.made;
-        let cell = (frame - tx.made % frame).min(left) as usize;
-        let number = tx.made / frame;
-        let last = tx.made + cell as u64 == total;
-        let mut bytes: Vec<u8> = Vec::with_capacity(cell);
+    /// Makes the next piece of the stream; false when there is nothing left to put into it.
+    fn fill(&mut self, now: Instant, tx: &mut Transmission, total: u64) -> bool {
+        let stride = tx.layout.stride.max(MINIMAL_FRAME);
+        let left = usize::try_from(total - tx.made).unwrap_or(usize::MAX);
+        let room = if tx.layout.packed { left } else { (stride - tx.made as usize % stride).min(left) };
+        let mut bytes: Vec<u8> = Vec::with_capacity(stride);
         while let Some((from, control)) = tx.lead.front() {
-            if *from > number || bytes.len() + control.len() > cell {
+            if *from > tx.pieces || bytes.len() + control.len() > room {
                 break;
             }
             bytes.extend(control);
             tx.lead.pop_front();
         }
-        while let Some(symbols) = self.symbols(now, tx, cell - bytes.len()) {
-            bytes.extend(symbols);
-        }
-        if bytes.is_empty() && tx.made.is_multiple_of(frame) {
-            // A symbol larger than a cell (a long message at a low rate) takes several.
-            let whole = self.largest_waiting(now).map_or(0, |n| (n + FRAME_OVERHEAD) as u64).div_ceil(frame) * frame;
-            if whole > cell as u64
-                && whole <= left
-                && let Some(symbols) = self.symbols(now, tx, whole as usize)
-            {
+        if tx.layout.packed {
+            // A symbol longer than planned for still goes; it is the frame that counts then.
+            let most = stride.max(self.largest_waiting(now).map_or(0, |n| n + FRAME_OVERHEAD));
+            bytes.extend(self.symbols(now, tx, most.min(room - bytes.len())).unwrap_or_default());
+        } else {
+            // Beside control frames the rest of a cell may be too small for anything; alone, a frame fills its stride.
+            while let Some(symbols) = self.symbols(now, tx, room - bytes.len()) {
                 bytes.extend(symbols);
-                bytes.resize(bytes.len().div_ceil(frame as usize) * frame as usize, 0);
-                tx.made += bytes.len() as u64;
-                tx.carry.extend(bytes);
-                return true;
+            }
+        }
+        if bytes.is_empty() && !tx.layout.packed {
+            // A symbol larger than a stride (of a long message beside a short one) takes several.
+            let whole = self.largest_waiting(now).map_or(0, |n| n + FRAME_OVERHEAD).next_multiple_of(stride);
+            if whole > room && whole <= left {
+                bytes.extend(self.symbols(now, tx, whole).unwrap_or_default());
             }
         }
         let mut nothing = bytes.is_empty();
-        while !tx.copies.is_empty() {
+        while !tx.copies.is_empty() && (!tx.layout.packed || nothing) {
             let copy = &tx.copies[tx.next_copy % tx.copies.len()];
-            if bytes.len() + copy.len() > cell {
+            if bytes.len() + copy.len() > room {
                 break;
             }
             bytes.extend(copy);
@@ -1048,12 +1059,14 @@ impl Station {
         if nothing {
             return false;
         }
-        if !last {
-            bytes.resize(cell, 0);
+        let padded = if tx.layout.packed { bytes.len() } else { bytes.len().next_multiple_of(stride).max(room) };
+        if padded < left {
+            bytes.resize(padded, 0);
         }
+        tx.pieces += 1;
         tx.made += bytes.len() as u64;
         tx.carry.extend(bytes);
-        !last
+        tx.made < total
     }
 
     /// One frame of symbols in at most `room` bytes: by precedence while something is owed, then whatever helps.
@@ -1136,14 +1149,13 @@ impl Station {
             }
             return;
         }
-        let loss = self.peers.get(&t.station).map_or(0.05, |p| p.record.loss());
-        let total = with_parity(t.missing(), loss);
+        let layout = tx.layout;
+        let total = with_parity(t.missing(), layout.loss);
         if let Some(t) = self.outgoing.get_mut(id) {
             t.owe(total);
         }
-        let frame = u64::from(self.config.waveform.frame_bytes);
         let owed: u64 = self.outgoing.values().map(Outgoing::outstanding_bytes).sum();
-        let bytes = owed * frame / frame.saturating_sub(FRAME_OVERHEAD as u64).max(1) + MINIMAL_FRAME as u64;
+        let bytes = owed * layout.stride as u64 / layout.symbol_bytes as u64 + MINIMAL_FRAME as u64;
         if let Phase::Keyed(tx) = &mut self.phase {
             let need = self.air.blocks(tx.made + bytes);
             tx.blocks = tx.blocks.max(need.min(tx.most));
@@ -1432,7 +1444,7 @@ impl Station {
             }
         }
         if peer.sent_frames > 0 {
-            peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard));
+            peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
             peer.sent_frames = 0;
         }
         let mut puts = vec![(peer_key(station), encode(&peer.record))];
