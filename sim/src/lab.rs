@@ -33,7 +33,7 @@ use crate::world::{START, StationClock, World};
 pub struct Setup {
     /// Seeds the nodes; the ether has its own.
     pub seed: u64,
-    /// Station names, at most eight.
+    /// Station names, at most sixteen.
     pub names: Vec<String>,
     /// The frequency.
     pub ether: EtherConfig,
@@ -327,6 +327,12 @@ impl Lab {
     pub fn restore_store(&mut self, station: StationId, backup: &Image) {
         assert!(!self.node(station).is_up(), "the store is in use");
         self.node(station).store.restore(backup);
+    }
+
+    /// Puts an image of an earlier state of a station's disk back; the node must be down.
+    pub fn restore_image(&mut self, station: StationId, image: &Image) {
+        assert!(!self.node(station).is_up(), "the store is in use");
+        self.node(station).store.restore_image(image);
     }
 
     /// Steps to `end`, starting nodes that are to come back.

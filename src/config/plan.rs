@@ -169,7 +169,7 @@ pub struct PrecedencePlan {
 pub struct PeerPlan {
     /// The peer's node name.
     pub name: PeerName,
-    /// Its station number on the net, 0..=7.
+    /// Its station number on the net, 0..=15.
     pub station: u8,
     /// How traffic with it is protected.
     pub protection: Protection,
@@ -251,7 +251,7 @@ pub struct BearerPlan {
     pub keying: KeyingPlan,
     /// Waveform facts from the modem's sheet in hw/, for the chosen rate and interleaver.
     pub waveform: Waveform,
-    /// Own station number on the net, 0..=7.
+    /// Own station number on the net, 0..=15.
     pub station: u8,
     /// Peers heard here.
     pub peers: Vec<PeerName>,

@@ -212,7 +212,7 @@ pub static PEER: Section = Section {
     many: true,
     keys: &[
         must("name", NAME),
-        must("station", "an integer, 0 to 7"),
+        must("station", "an integer, 0 to 15"),
         or("protection", "off, mac, aead", "aead"),
         from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
     ],
@@ -243,7 +243,7 @@ pub static BEARER: Section = Section {
         must("rate", "a rate of the modem's sheet: 2400bps"),
         must("interleaver", "an interleaver of that rate: S, L"),
         from("turnaround", DURATION, "what the modem's sheet says"),
-        must("station", "an integer, 0 to 7"),
+        must("station", "an integer, 0 to 15"),
         must("peers", "a list of names of [[peer]] tables"),
         or("emcon", "open, silent, ack-only, restricted:LEVEL", "silent"),
         or("max_transmission", "a duration of at most 127.5s", "30s"),

@@ -98,6 +98,13 @@ impl Gate {
         }
     }
 
+    /// Voids every emission made so far; the order stays.
+    pub fn void(&mut self, bearer: &BearerId) {
+        if let Some(b) = self.bearers.get_mut(bearer) {
+            b.watch.advance();
+        }
+    }
+
     /// Whether something for `purpose` could be sent now, without counting a refusal: for planning and for what-if.
     pub fn allows(&self, now: Now, bearer: &BearerId, purpose: Purpose, airtime: Duration) -> Result<(), Silence> {
         let order = self.bearers.get(bearer).and_then(|b| b.order.as_ref()).ok_or(Silence::Unknown)?;

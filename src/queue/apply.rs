@@ -139,6 +139,7 @@ impl<'t> Writer<'t> {
                 | Change::DropTransfer(_)
                 | Change::Link(..)
                 | Change::Setting(..)
+                | Change::Epoch(_)
                 | Change::Track(..)
                 | Change::Purge { .. } => {}
             }
@@ -187,6 +188,7 @@ impl<'t> Writer<'t> {
                 Change::Setting(name, None) => {
                     self.setting.open()?.remove(name.as_str())?;
                 }
+                Change::Epoch(epoch) => self.put_meta("epoch", &epoch.to_le_bytes())?,
                 Change::Track(id, entry) => {
                     self.add_track(id.0, entry.at, &table::encode(entry).map_err(Trouble::Record)?)?;
                 }

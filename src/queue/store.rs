@@ -51,6 +51,8 @@ pub enum Change {
     Link(Vec<u8>, Option<Vec<u8>>),
     /// Node state by name: EMCON orders, MINIMIZE, reserved counters. `None` drops it.
     Setting(String, Option<Vec<u8>>),
+    /// Gives the store another epoch: what was used under the old one is unknown here (A2, C1).
+    Epoch(u32),
     /// Adds a line to a message's history.
     Track(MessageId, TrackEntry),
     /// Forgets what has had its time: done messages and the histories of dropped ones that ended before `done_before`,
@@ -145,6 +147,8 @@ pub struct Opened {
     pub epoch: u32,
     /// True when `epoch` was made by this opening.
     pub fresh: bool,
+    /// Why a store that had an epoch got another one, in words.
+    pub renewed: Option<String>,
     /// All settings.
     pub settings: Vec<(String, Vec<u8>)>,
     /// All bearer state.

@@ -136,7 +136,7 @@ impl Switch {
             bearer::Event::Alarm(text) => {
                 self.event(Event::BearerAlarm { bearer: name.clone(), text });
             }
-            bearer::Event::EpochUsed => self.epoch_used(name),
+            bearer::Event::EpochUsed { peer } => self.epoch_used(now, &peer),
         }
     }
 

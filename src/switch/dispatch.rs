@@ -33,6 +33,7 @@ const PURGE: u32 = 500;
 impl Switch {
     /// Starts every job that has a place to go.
     pub(super) fn dispatch(&mut self, now: Now) {
+        let renewing = self.renewal.is_some();
         loop {
             let (bearers, gate, minimize, plan) = (&self.bearers, &self.gate, &self.minimize, &self.plan);
             let deliveries = plan.limits.deliveries;
@@ -44,6 +45,7 @@ impl Switch {
                     let jobs = PER_NEXT_HOP.min(deliveries);
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
                 }
+                Hop::Peer(_) if renewing => None,
                 Hop::Peer(peer) => {
                     let (name, bearer) = bearers.iter().find(|(_, b)| b.plan.peers.contains(peer))?;
                     let floor = minimize.get(name).filter(|m| m.applies(now)).map_or(Precedence::Deferred, |m| m.least);
@@ -112,6 +114,9 @@ impl Switch {
     }
 
     fn encode(&mut self, now: Now, job: Job, peer: PeerName, envelope: AirEnvelope, body: Arc<[u8]>) {
+        if self.renewal.is_some() {
+            return self.put_back(now, &job);
+        }
         let Some(bearer) = self.bearer_to(&peer).cloned() else {
             return self.job_failed(now, &job, &format!("no bearer reaches {peer}"));
         };
@@ -138,6 +143,9 @@ impl Switch {
         bearer: BearerId,
         payload: Result<Vec<u8>, String>,
     ) {
+        if self.renewal.is_some() || id.epoch != self.epoch {
+            return self.put_back(now, &job);
+        }
         let payload: Arc<[u8]> = match payload {
             Ok(payload) => payload.into(),
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
@@ -164,9 +172,14 @@ impl Switch {
         self.step(now, job.message, Step::Freeze { transfer: Box::new(transfer), payload, peer });
     }
 
-    /// Frozen payloads of before a restart go back to their stations.
-    pub(super) fn thaw(&mut self) {
-        let frozen: Vec<_> = self.transfers.values().map(|t| (t.id.clone(), t.hop.clone(), t.payload)).collect();
+    /// Frozen payloads of before a restart go back to their stations, except where the store has left the epoch they name.
+    pub(super) fn thaw(&mut self, now: Now, renewed: Option<&str>) {
+        let refrozen = self.withdraw_stale(now);
+        if let Some(why) = renewed {
+            self.tell_renewed(why, refrozen);
+        }
+        let current = self.transfers.values().filter(|t| t.id.epoch == self.epoch);
+        let frozen: Vec<_> = current.map(|t| (t.id.clone(), t.hop.clone(), t.payload)).collect();
         for (id, hop, payload) in frozen {
             let Hop::Peer(peer) = hop else { continue };
             self.work(Work::Store(StoreCall::Read(payload, 0, u64::MAX)), Pending::Thaw { id, peer });
@@ -175,6 +188,9 @@ impl Switch {
 
     pub(super) fn thawed(&mut self, now: Now, id: TransferId, peer: PeerName, payload: Result<Arc<[u8]>, CommitError>) {
         let Some(transfer) = self.transfers.get(&id).cloned() else { return };
+        if self.renewal.is_some() || id.epoch != self.epoch {
+            return;
+        }
         match payload {
             Ok(payload) => {
                 let send = Transfer { id, to: peer, precedence: transfer.precedence, payload };
@@ -230,16 +246,6 @@ impl Switch {
         self.step(now, transfer.message, step);
     }
 
-    /// Our store is an old copy: transfer numbers above ours are in use, so everything frozen under them starts anew (A2, C1).
-    pub(super) fn epoch_used(&mut self, bearer: &BearerId) {
-        self.event(crate::ops::Event::BearerAlarm {
-            bearer: bearer.clone(),
-            text: "a peer has heard transfer numbers this store has not yet used: the store is an old copy of itself. Stop the \
-                   node, move the store aside or restore a newer one, and start again"
-                .into(),
-        });
-    }
-
     /// A delivery came back.
     pub(super) fn delivered(&mut self, now: Now, job: Job, result: WorkResult) {
         let events = match result {
@@ -252,6 +258,15 @@ impl Switch {
             | WorkResult::Dropped => Vec::new(),
         };
         self.job_result(now, &job, events, AirNote::default(), None);
+    }
+
+    /// A job that cannot run now waits for its turn again, as if it had not been started.
+    fn put_back(&mut self, now: Now, job: &Job) {
+        if let Some(record) = self.active.record(job.message).cloned()
+            && let Some(back) = self.active.finish(now, job.message, &job.hop, record)
+        {
+            self.write_back(*back);
+        }
     }
 
     /// Something on our side kept a job from running: tried again later.
@@ -409,6 +424,7 @@ impl Switch {
                 let stored = committed(result);
                 self.order_settled(now, &bearer, order, loosens, reply, carrier_off, stored);
             }
+            Pending::Renewal => self.renewal_stored(now, committed(result)),
             Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
             Pending::Aside => {
                 if let Err(error) = committed(result) {

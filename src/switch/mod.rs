@@ -9,6 +9,7 @@ mod desk;
 mod dispatch;
 mod intake;
 mod io;
+mod renewal;
 mod settle;
 pub mod work;
 
@@ -25,10 +26,10 @@ use crate::config::plan::BearerPlan;
 use crate::emcon::{EpochWatch, Gate, Order};
 use crate::mail::{BearerId, MessageId, PeerName, Precedence, TransferId};
 use crate::ops::{Counters, Event};
-use crate::queue::accept::{self, Ids};
+use crate::queue::accept;
 use crate::queue::dsn::Reporter;
 use crate::queue::schedule::{Active, Job};
-use crate::queue::{Batch, Change, MessageRecord, StoreCall, TrackEntry, TransferRecord};
+use crate::queue::{Batch, Change, Ids, MessageRecord, StoreCall, TrackEntry, TransferRecord};
 use crate::queue::{Opened as StoreOpened, retry};
 use crate::smtp;
 use crate::time::{Duration, Instant, Now, Wall};
@@ -49,6 +50,10 @@ pub struct Switch {
     bearers: BTreeMap<BearerId, Bearer>,
     minimize: BTreeMap<BearerId, Minimize>,
     ids: Ids,
+    /// Another epoch is on its way into the store; until it is there nothing is frozen and nothing radiates.
+    renewal: Option<renewal::Renewal>,
+    /// Where the numbers of epochs come from: a seed handed in, and a count.
+    chance: u64,
     active: Active,
     transfers: BTreeMap<TransferId, TransferRecord>,
     /// Transfers of which something may have left the antenna: those keyed since the start, and all of before it.
@@ -122,6 +127,8 @@ enum Pending {
     LinkJob { bearer: BearerId, ticket: u64 },
     /// An EMCON order is being made durable.
     Order { bearer: BearerId, order: Order, loosens: bool, reply: Option<RequestId>, carrier_off: Duration },
+    /// Another epoch is being made durable.
+    Renewal,
     /// MINIMIZE is being made durable.
     Minimize { orders: Vec<(BearerId, Option<Minimize>)>, reply: RequestId },
     /// Something whose result changes nothing (history lines, purges).
@@ -161,7 +168,7 @@ impl Switch {
         let mut bearers = BTreeMap::new();
         for (index, bearer) in plan.bearers.iter().enumerate() {
             let restored = stored_links.remove(&bearer.id).unwrap_or_default();
-            let config = station_config(&plan, bearer, opened.epoch, seed.wrapping_add(index as u64));
+            let config = station_config(&plan, bearer, &opened, &ids, seed.wrapping_add(index as u64));
             let mut station = Station::new(now.at, config, restored);
             station.carry_from(dispatch::carried_above(gate.order(&bearer.id).map(|o| &o.state)));
             let entry = Bearer {
@@ -202,6 +209,8 @@ impl Switch {
             bearers,
             minimize,
             ids,
+            renewal: None,
+            chance: seed,
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
             keyed_transfers: restored,
@@ -226,7 +235,7 @@ impl Switch {
             // From here on this order wins over whatever a profile says later (B4).
             switch.commit(first_orders, Pending::Aside);
         }
-        switch.thaw();
+        switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);
         switch.pump_air(now);
         switch
@@ -268,6 +277,7 @@ impl Switch {
         }
         self.expire_orders(now);
         self.retry_steps(now);
+        self.retry_renewal(now);
         if self.next_sweep <= now.at {
             self.next_sweep = now.at + SWEEP_EVERY;
             self.sweep(now);
@@ -290,7 +300,8 @@ impl Switch {
         }
         let stations = self.bearers.values().filter_map(|b| b.station.next_timeout());
         let retries = self.steps.values().filter_map(|s| s.retry_at);
-        stations.chain(retries).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
+        let renewal = self.renewal.as_ref().and_then(|r| r.retry_at);
+        stations.chain(retries).chain(renewal).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
     }
 
     /// Ends: unkeys every transmitter and starts nothing more.
@@ -376,13 +387,15 @@ fn offset_ms(now: Now) -> i64 {
     now.wall.0.saturating_sub(i64::try_from(now.at.0 / 1_000_000).unwrap_or(i64::MAX))
 }
 
-fn station_config(plan: &Plan, bearer: &BearerPlan, epoch: u32, seed: u64) -> serial::Config {
+fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &Ids, seed: u64) -> serial::Config {
     let peer = |name: &PeerName| plan.peers.iter().find(|p| p.name == *name);
     let w = &bearer.waveform;
     serial::Config {
         name: plan.node.name.clone(),
         station: bearer.station,
-        epoch,
+        epoch: opened.epoch,
+        fresh: opened.fresh,
+        highest: ids.highest_transfer(),
         waveform: serial::Waveform {
             rate: w.rate,
             preamble: w.preamble,

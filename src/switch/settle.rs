@@ -12,10 +12,10 @@ use crate::ops;
 use crate::queue::accept::Authority;
 use crate::queue::dsn::{self, Returned};
 use crate::queue::outcome::{self, Applied, Context, Event};
-use crate::queue::{Batch, Change, CommitError, MessageRecord, MessageState, StoreCall, TransferRecord, accept};
+use crate::queue::{Batch, Change, CommitError, Ids, MessageRecord, MessageState, StoreCall, TransferRecord, accept};
 use crate::time::{Duration, Instant, Now};
 
-use super::{Output, Pending, RequestId, StoreState, Switch, Work};
+use super::{Output, Pending, RequestId, StoreState, Switch, Work, renewal};
 
 /// Something that changes one message.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub(super) struct Settled {
     extra: Vec<Change>,
 }
 
-const RETRY_COMMIT: Duration = Duration::from_secs(5);
+pub(super) const RETRY_COMMIT: Duration = Duration::from_secs(5);
 
 impl Switch {
     /// Queues a step and starts it if nothing else is under way for this message.
@@ -291,11 +291,16 @@ impl Switch {
                     bearer: transfer.bearer.clone(),
                     payload_bytes: u64::from(transfer.payload_bytes),
                 });
-                let send = Transfer { id: transfer.id.clone(), to: peer, precedence: transfer.precedence, payload };
-                if let Some(bearer) = self.bearers.get_mut(&transfer.bearer) {
+                self.transfers.insert(transfer.id.clone(), transfer.clone());
+                if transfer.id.epoch != self.epoch {
+                    // The epoch ended while this was being stored.
+                    self.withdraw(now, &transfer, renewal::STALE);
+                } else if self.renewal.is_none()
+                    && let Some(bearer) = self.bearers.get_mut(&transfer.bearer)
+                {
+                    let send = Transfer { id: transfer.id, to: peer, precedence: transfer.precedence, payload };
                     bearer.station.send(now.at, send);
                 }
-                self.transfers.insert(transfer.id.clone(), transfer);
             }
             Step::Operator { action, reply, author } => {
                 let name = match &action {
@@ -460,7 +465,7 @@ impl Switch {
 
     /// Only what tells the allocator of ids that its reservation is durable.
     pub(super) fn ids_in(&self, batch: &Batch) -> Batch {
-        let setting = |c: &&Change| matches!(c, Change::Setting(name, _) if name == accept::Ids::SETTING);
+        let setting = |c: &&Change| matches!(c, Change::Setting(name, _) if name == Ids::SETTING);
         Batch { conditions: Vec::new(), changes: batch.changes.iter().filter(setting).cloned().collect() }
     }
 }
