@@ -2,13 +2,15 @@
 //!
 //! [`Frame::emit`] writes one frame; [`Deframer`] finds frames in whatever a modem delivers, garbage included.
 
-use super::keys::{KeyRing, Seal, Trust};
+use super::keys::{Context, KeyRing, Seal, Trust};
 use crate::bearer::fec::Geometry;
 
 /// First byte of a frame of symbols, version 1, plus the key number.
 const SYNC_SYMBOLS: u8 = 0x98;
 /// First byte of a control frame, version 1, plus the key number.
 const SYNC_CONTROL: u8 = 0x64;
+/// First byte of a brief report, version 1, plus the key number.
+const SYNC_BRIEF: u8 = 0x5C;
 /// The bits of a first byte that say what it is; the others are the key number.
 const SYNC_BITS: u8 = !KEY_BITS;
 const KEY_BITS: u8 = 3;
@@ -18,12 +20,18 @@ const DESCRIPTOR: usize = 6;
 const SYMBOLS_TAG: usize = 4;
 const CONTROL_HEADER: usize = 13;
 const CONTROL_TAG: usize = 8;
+const BRIEF_HEADER: usize = 7;
+const BRIEF_TAG: usize = 6;
+/// Bytes of standings a brief report has room for.
+pub const BRIEF_STANDINGS: usize = 30;
 /// Everything in a one-chunk frame that is not symbols.
 pub const FRAME_OVERHEAD: usize = SYMBOLS_HEADER + SYMBOLS_TAG;
 /// What another transfer in the same frame costs.
 pub const CHUNK_OVERHEAD: usize = DESCRIPTOR;
 /// Everything in a control frame that is not its items.
 pub const CONTROL_OVERHEAD: usize = CONTROL_HEADER + CONTROL_TAG;
+/// Everything in a brief report that is not its standings.
+pub const BRIEF_OVERHEAD: usize = BRIEF_HEADER + 1 + BRIEF_TAG;
 /// The shortest frame worth sending: one small symbol.
 pub const MINIMAL_FRAME: usize = FRAME_OVERHEAD + 31;
 /// No frame is longer; what claims to be is garbage.
@@ -128,6 +136,19 @@ pub enum Frame {
         /// What is said.
         items: Vec<Item>,
     },
+    /// What a station holds, in few bytes: between stations that know each other's epochs.
+    Brief {
+        /// Who and whom.
+        address: Address,
+        /// Both epochs, and the sender's counter, of which the last 16 bits are on the air.
+        context: Context,
+        /// As in [`Item::Hello`].
+        waiting: u8,
+        /// As in [`Report`].
+        heard: u8,
+        /// As in [`Report`], at most [`BRIEF_STANDINGS`] bytes.
+        standings: Vec<(u16, Standing)>,
+    },
 }
 
 impl Frame {
@@ -158,6 +179,17 @@ impl Frame {
                 out.extend(body);
                 out.extend(seal.control(&out));
             }
+            Self::Brief { address, context, waiting, heard, standings } => {
+                let mut body = vec![*heard];
+                emit_standings(standings, &mut body);
+                body.truncate(1 + BRIEF_STANDINGS);
+                out.extend(address.emit(SYNC_BRIEF));
+                out.push((waiting & 7) << 5 | body.len() as u8);
+                out.extend((context.counter as u16).to_be_bytes());
+                out.extend(CRC16.checksum(&out).to_be_bytes());
+                out.extend(body);
+                out.extend(seal.brief(*context, &out));
+            }
         }
         out
     }
@@ -165,7 +197,7 @@ impl Frame {
     /// Who and whom.
     pub fn address(&self) -> Address {
         match self {
-            Self::Symbols { address, .. } | Self::Control { address, .. } => *address,
+            Self::Symbols { address, .. } | Self::Control { address, .. } | Self::Brief { address, .. } => *address,
         }
     }
 
@@ -175,6 +207,7 @@ impl Frame {
             None => Parsed::Short,
             Some(SYNC_SYMBOLS) => parse_symbols(bytes, ring),
             Some(SYNC_CONTROL) => parse_control(bytes, ring),
+            Some(SYNC_BRIEF) => parse_brief(bytes, ring),
             Some(_) => Parsed::Nothing,
         }
     }
@@ -286,11 +319,97 @@ impl Standing {
     /// Bytes this standing takes in a report, short id included.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Lacks(lacks) => 3 + lacks.len(),
+            Self::Lacks(lacks) => 3 + lacks.len().min(packed_lacks(lacks).len() - 1),
             Self::Refused(_) => 4,
             Self::Accepted | Self::Unknown => 3,
         }
     }
+
+    fn emit(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Accepted => out.push(0),
+            Self::Refused(reason) => out.extend([1, *reason]),
+            Self::Unknown => out.push(2),
+            Self::Lacks(lacks) => {
+                let packed = packed_lacks(lacks);
+                if packed.len() < 1 + lacks.len() {
+                    return out.extend(packed);
+                }
+                out.push(0x80 | lacks.len() as u8);
+                out.extend(lacks);
+            }
+        }
+    }
+
+    /// Reads a standing and says how many bytes it took.
+    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (kind, tail) = bytes.split_first()?;
+        Some(match kind {
+            0 => (Self::Accepted, 1),
+            1 => (Self::Refused(*tail.first()?), 2),
+            2 => (Self::Unknown, 1),
+            n if n & 0x80 != 0 => {
+                let n = usize::from(n & 0x7F);
+                (Self::Lacks(tail.get(..n)?.to_vec()), 1 + n)
+            }
+            n if n & 0xF8 == 0x40 => unpack_lacks(usize::from(n & 7), tail)?,
+            _ => return None,
+        })
+    }
+}
+
+/// Blocks of one transfer fill evenly, so what they lack differs little: the least number, and what each lacks beyond it in few bits.
+fn packed_lacks(lacks: &[u8]) -> Vec<u8> {
+    let least = lacks.iter().copied().min().unwrap_or(0);
+    let most = lacks.iter().map(|n| n - least).max().unwrap_or(0);
+    let width = (8 - most.leading_zeros()).min(7);
+    if most > 127 || lacks.len() > 255 {
+        return vec![0; lacks.len() + 4];
+    }
+    let mut out = vec![0x40 | width as u8, lacks.len() as u8, least];
+    let (mut bits, mut held) = (0u32, 0);
+    for n in lacks {
+        bits = bits << width | u32::from(n - least);
+        held += width;
+        while held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+        }
+    }
+    if held > 0 {
+        out.push((bits << (8 - held)) as u8);
+    }
+    out
+}
+
+fn unpack_lacks(width: usize, tail: &[u8]) -> Option<(Standing, usize)> {
+    let [count, least, rest @ ..] = tail else { return None };
+    let length = (usize::from(*count) * width).div_ceil(8);
+    let packed = rest.get(..length)?;
+    let bit = |at: usize| u32::from(packed[at / 8] >> (7 - at % 8) & 1);
+    let mut lacks = Vec::with_capacity(usize::from(*count));
+    for i in 0..usize::from(*count) {
+        let beyond = (i * width..(i + 1) * width).fold(0, |n, at| n << 1 | bit(at));
+        lacks.push(u8::try_from(u32::from(*least) + beyond).ok()?);
+    }
+    Some((Standing::Lacks(lacks), 3 + length))
+}
+
+fn emit_standings(standings: &[(u16, Standing)], out: &mut Vec<u8>) {
+    for (short, standing) in standings {
+        out.extend(short.to_be_bytes());
+        standing.emit(out);
+    }
+}
+
+fn parse_standings(mut rest: &[u8]) -> Option<Vec<(u16, Standing)>> {
+    let mut standings = Vec::new();
+    while let [a, b, tail @ ..] = rest {
+        let (standing, used) = Standing::parse(tail)?;
+        standings.push((u16::from_be_bytes([*a, *b]), standing));
+        rest = &tail[used..];
+    }
+    rest.is_empty().then_some(standings)
 }
 
 impl Report {
@@ -300,46 +419,19 @@ impl Report {
         out.extend(self.transfer_seen.to_be_bytes());
         out.extend(self.control_seen.to_be_bytes());
         out.extend([self.heard, u8::from(self.more)]);
-        for (short, standing) in &self.standings {
-            out.extend(short.to_be_bytes());
-            match standing {
-                Standing::Accepted => out.push(0),
-                Standing::Refused(reason) => out.extend([1, *reason]),
-                Standing::Unknown => out.push(2),
-                Standing::Lacks(lacks) => {
-                    out.push(0x80 | lacks.len() as u8);
-                    out.extend(lacks);
-                }
-            }
-        }
+        emit_standings(&self.standings, &mut out);
         out
     }
 
     fn parse(value: &[u8]) -> Option<Self> {
-        let mut report = Self {
+        Some(Self {
             epoch: u32_at(value, 0)?,
             transfer_seen: u32_at(value, 4)?,
             control_seen: u32_at(value, 8)?,
             heard: *value.get(12)?,
             more: value.get(13)? & 1 == 1,
-            standings: Vec::new(),
-        };
-        let mut rest = value.get(14..)?;
-        while let [a, b, kind, tail @ ..] = rest {
-            let (standing, used) = match kind {
-                0 => (Standing::Accepted, 0),
-                1 => (Standing::Refused(*tail.first()?), 1),
-                2 => (Standing::Unknown, 0),
-                n if n & 0x80 != 0 => {
-                    let n = usize::from(n & 0x7F);
-                    (Standing::Lacks(tail.get(..n)?.to_vec()), n)
-                }
-                _ => return None,
-            };
-            report.standings.push((u16::from_be_bytes([*a, *b]), standing));
-            rest = &tail[used..];
-        }
-        rest.is_empty().then_some(report)
+            standings: parse_standings(value.get(14..)?)?,
+        })
     }
 }
 
@@ -405,6 +497,32 @@ fn parse_control(bytes: &[u8], ring: &KeyRing) -> Parsed {
     let (Some(epoch), Some(counter)) = (u32_at(header, 3), u32_at(header, 7)) else { return Parsed::Nothing };
     match Item::parse_all(&bytes[CONTROL_HEADER..end]) {
         Some(items) => Parsed::Whole(Frame::Control { address, epoch, counter, items }, end + CONTROL_TAG),
+        None => Parsed::Unsealed(address),
+    }
+}
+
+fn parse_brief(bytes: &[u8], ring: &KeyRing) -> Parsed {
+    let Some(header) = bytes.get(..BRIEF_HEADER) else { return Parsed::Short };
+    if CRC16.checksum(&header[..5]).to_be_bytes() != header[5..] {
+        return Parsed::Nothing;
+    }
+    let address = Address::of(header[0], header[1]);
+    if ring.trust(address) == Trust::Foreign {
+        return Parsed::Foreign(address);
+    }
+    let end = BRIEF_HEADER + usize::from(header[2] & 0x1F);
+    let Some(tag) = bytes.get(end..end + BRIEF_TAG) else { return Parsed::Short };
+    let counter = u16::from_be_bytes([header[3], header[4]]);
+    let Some(context) = ring.context(address, counter) else { return Parsed::Unsealed(address) };
+    if !ring.brief_fits(address, context, &bytes[..end], tag) {
+        return Parsed::Unsealed(address);
+    }
+    let Some((heard, rest)) = bytes[BRIEF_HEADER..end].split_first() else { return Parsed::Unsealed(address) };
+    match parse_standings(rest) {
+        Some(standings) => {
+            let frame = Frame::Brief { address, context, waiting: header[2] >> 5, heard: *heard, standings };
+            Parsed::Whole(frame, end + BRIEF_TAG)
+        }
         None => Parsed::Unsealed(address),
     }
 }
@@ -496,12 +614,19 @@ mod tests {
             standings: vec![(0x5001, Standing::Accepted), (0x5002, Standing::Lacks(vec![0, 3, 1]))],
         };
         let control = |items| Frame::Control { address, epoch: 0x1000_0005, counter: 1025, items };
+        let context = Context { epoch: 0x1000_0005, far: 0x2000_0006, counter: 1025 };
+        let brief = |standings| Frame::Brief { address, context, waiting: 2, heard: 14, standings };
         vec![
             ("one transfer", Frame::Symbols { address, chunks: vec![first.clone()] }),
             ("two transfers", Frame::Symbols { address, chunks: vec![first, second] }),
             ("hello and poll", control(vec![Item::Hello { waiting: 2, counter: 2 }, Item::Poll(vec![0x5002])])),
             ("report", control(vec![Item::Hello { waiting: 0, counter: 2 }, Item::Report(report)])),
             ("cancel", control(vec![Item::Cancel(vec![0x5002])])),
+            ("brief report", brief(vec![(0x5001, Standing::Accepted)])),
+            (
+                "brief report on a long transfer",
+                brief(vec![(0x5002, Standing::Lacks(vec![9, 8, 10, 9, 9, 8, 8, 9, 11, 9, 9, 8, 9]))]),
+            ),
         ]
     }
 
@@ -509,6 +634,8 @@ mod tests {
         let mut ring = KeyRing::new(1);
         let keys = [LinkKey { id: 1, secret: [7; 32] }];
         ring.add(&PeerName::from("bravo"), &PeerName::from("alfa"), 0, Protection::Mac, &keys);
+        ring.set_epoch(0x2000_0006);
+        ring.heard_from(0, 0x1000_0005, 1000);
         ring
     }
 
@@ -537,6 +664,24 @@ mod tests {
         }
         let (_, one) = vectors().remove(0);
         assert_eq!(one.emit(&seal()).len(), 40 + 14);
+    }
+
+    #[test]
+    fn a_brief_report_fits_the_least_block_and_needs_both_epochs() {
+        // One long block at 75 bit/s holds 45 bytes, 22 of them the modem's own tail.
+        for (name, frame) in vectors().split_off(5) {
+            let bytes = frame.emit(&seal());
+            assert!(bytes.len() <= 23, "{name}: {}", bytes.len());
+            let mut other = ring();
+            other.set_epoch(0x2000_0007);
+            assert_eq!(Frame::parse(&bytes, &other), Parsed::Unsealed(frame.address()));
+            other.set_epoch(0x2000_0006);
+            other.heard_from(0, 0x1000_0006, 1000);
+            assert_eq!(Frame::parse(&bytes, &other), Parsed::Unsealed(frame.address()));
+            // A counter far behind or far ahead is another one, and the tag says so.
+            other.heard_from(0, 0x1000_0005, 70_000);
+            assert_eq!(Frame::parse(&bytes, &other), Parsed::Unsealed(frame.address()));
+        }
     }
 
     #[test]
@@ -594,6 +739,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_blocks_lack_is_read_as_it_was_written(lacks in prop::collection::vec(0u8..=128, 1..40)) {
+            let mut bytes = Vec::new();
+            let standing = Standing::Lacks(lacks);
+            standing.emit(&mut bytes);
+            prop_assert_eq!(bytes.len() + 2, standing.bytes());
+            prop_assert_eq!(Standing::parse(&bytes), Some((standing, bytes.len())));
+        }
+
+        #[test]
         fn good_frames_survive_any_garbage_around_them(
             before in prop::collection::vec(any::<u8>(), 0..600),
             after in prop::collection::vec(any::<u8>(), 0..600),
@@ -621,13 +775,13 @@ mod tests {
         }
 
         #[test]
-        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), sync in 0usize..3) {
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), sync in 0usize..4) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
-                *first = [SYNC_SYMBOLS | 1, SYNC_CONTROL | 1, 0][sync];
+                *first = [SYNC_SYMBOLS | 1, SYNC_CONTROL | 1, SYNC_BRIEF | 1, 0][sync];
             }
             // With a right header CRC, so that the walk goes deep.
-            let covered = if sync == 0 { 8 } else { 11 };
+            let covered = [8, 11, 5, 11][sync];
             if bytes.len() > covered + 2 {
                 bytes[1] = 0x01;
                 let crc = CRC16.checksum(&bytes[..covered]).to_be_bytes();

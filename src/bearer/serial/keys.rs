@@ -15,7 +15,7 @@ const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 /// Makes the tags of frames under one key, or checksums where protection is off.
 #[derive(Clone, Debug)]
 pub struct Seal {
-    keys: Option<(hmac::Key, hmac::Key)>,
+    keys: Option<[hmac::Key; 3]>,
 }
 
 impl Seal {
@@ -26,13 +26,13 @@ impl Seal {
 
     /// Tags for frames that `source` sends under `secret`.
     pub fn keyed(secret: &[u8; 32], source: &PeerName) -> Self {
-        Self { keys: Some((derive(secret, "symbols", source), derive(secret, "control", source))) }
+        Self { keys: Some(["symbols", "control", "brief"].map(|purpose| derive(secret, purpose, source))) }
     }
 
     /// The tag of a symbol frame.
     pub fn symbols(&self, bytes: &[u8]) -> [u8; 4] {
         match &self.keys {
-            Some((key, _)) => first(hmac::sign(key, bytes).as_ref()),
+            Some([key, ..]) => first(hmac::sign(key, bytes).as_ref()),
             None => CRC32.checksum(bytes).to_be_bytes(),
         }
     }
@@ -40,14 +40,37 @@ impl Seal {
     /// The tag of a control frame.
     pub fn control(&self, bytes: &[u8]) -> [u8; 8] {
         match &self.keys {
-            Some((_, key)) => first(hmac::sign(key, bytes).as_ref()),
-            None => {
-                let [a, b, c, d] = CRC32.checksum(bytes).to_be_bytes();
-                let [e, f, g, h] = CRC32C.checksum(bytes).to_be_bytes();
-                [a, b, c, d, e, f, g, h]
-            }
+            Some([_, key, _]) => first(hmac::sign(key, bytes).as_ref()),
+            None => checksums(bytes),
         }
     }
+
+    /// The tag of a brief report: it covers both epochs and the whole counter, of which the frame says only the end.
+    pub fn brief(&self, context: Context, bytes: &[u8]) -> [u8; 6] {
+        let Context { epoch, far, counter } = context;
+        let all = [&epoch.to_be_bytes(), &far.to_be_bytes(), &counter.to_be_bytes(), bytes].concat();
+        match &self.keys {
+            Some([.., key]) => first(hmac::sign(key, &all).as_ref()),
+            None => first(&checksums(&all)),
+        }
+    }
+}
+
+/// What a brief report's tag covers beside its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Context {
+    /// Store epoch of the sender.
+    pub epoch: u32,
+    /// Store epoch of the addressed station.
+    pub far: u32,
+    /// The sender's control counter.
+    pub counter: u32,
+}
+
+fn checksums(bytes: &[u8]) -> [u8; 8] {
+    let [a, b, c, d] = CRC32.checksum(bytes).to_be_bytes();
+    let [e, f, g, h] = CRC32C.checksum(bytes).to_be_bytes();
+    [a, b, c, d, e, f, g, h]
 }
 
 fn derive(secret: &[u8; 32], purpose: &str, source: &PeerName) -> hmac::Key {
@@ -80,6 +103,8 @@ pub enum Trust {
 #[derive(Debug)]
 pub struct KeyRing {
     own: u8,
+    /// Store epoch of this station.
+    epoch: u32,
     peers: BTreeMap<u8, Pair>,
 }
 
@@ -87,12 +112,35 @@ pub struct KeyRing {
 struct Pair {
     send: (u8, Seal),
     hear: BTreeMap<u8, Seal>,
+    /// Its store epoch and highest control counter, once it has said them in full.
+    said: Option<(u32, u32)>,
 }
 
 impl KeyRing {
     /// A ring for station `own`, which sends as `name`.
     pub fn new(own: u8) -> Self {
-        Self { own, peers: BTreeMap::new() }
+        Self { own, epoch: 0, peers: BTreeMap::new() }
+    }
+
+    /// The store epoch of this station, which brief reports to it are sealed with.
+    pub fn set_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
+    }
+
+    /// What a station last said of its epoch and control counter.
+    pub fn heard_from(&mut self, station: u8, epoch: u32, counter: u32) {
+        if let Some(pair) = self.peers.get_mut(&station) {
+            pair.said = Some((epoch, counter));
+        }
+    }
+
+    /// What the tag of a brief report from an address covers, by the last 16 bits of its counter.
+    pub fn context(&self, address: Address, counter: u16) -> Option<Context> {
+        let (epoch, highest) = self.peers.get(&address.from)?.said?;
+        // The nearest one that is not long past: counters only grow, and a restart skips some thousand at most.
+        let base = highest.saturating_sub(64);
+        let counter = base.checked_add(u32::from(counter.wrapping_sub(base as u16)))?;
+        Some(Context { epoch, far: self.epoch, counter })
     }
 
     /// Adds a peer. Without a key, or with protection off, frames carry checksums.
@@ -107,7 +155,7 @@ impl KeyRing {
         } else {
             BTreeMap::from([(0, Seal::checksum())])
         };
-        self.peers.insert(station & 0xF, Pair { send, hear });
+        self.peers.insert(station & 0xF, Pair { send, hear, said: None });
     }
 
     /// Key number and seal for sending to `station`.
@@ -134,6 +182,11 @@ impl KeyRing {
     /// Whether the tag of a control frame fits.
     pub fn control_fits(&self, address: Address, bytes: &[u8], tag: &[u8]) -> bool {
         self.seal(address).is_some_and(|seal| same(&seal.control(bytes), tag))
+    }
+
+    /// Whether the tag of a brief report fits.
+    pub fn brief_fits(&self, address: Address, context: Context, bytes: &[u8], tag: &[u8]) -> bool {
+        self.seal(address).is_some_and(|seal| same(&seal.brief(context, bytes), tag))
     }
 
     fn seal(&self, address: Address) -> Option<&Seal> {

@@ -62,6 +62,8 @@ impl PeerRecord {
                 }
             }
             (self.epoch, self.transfer_seen, self.control_seen, self.window) = (epoch, 0, counter, 1);
+            // Another store: whether it knows ours is not known.
+            self.knows = 0;
             return Admission::NewEpoch;
         }
         if counter > self.control_seen {

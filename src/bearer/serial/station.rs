@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::burst::{Air, Burst, Layout, UNIT, with_parity};
 use super::frame::{
-    Address, CHUNK_OVERHEAD, CONTROL_OVERHEAD, Chunk, Deframer, FRAME_CHUNKS, FRAME_OVERHEAD, Found, Frame, Item,
-    MINIMAL_FRAME, REPORT_FIXED, Report, Standing,
+    Address, BRIEF_OVERHEAD, BRIEF_STANDINGS, CHUNK_OVERHEAD, CONTROL_OVERHEAD, Chunk, Deframer, FRAME_CHUNKS,
+    FRAME_OVERHEAD, Found, Frame, Item, MINIMAL_FRAME, REPORT_FIXED, Report, Standing,
 };
 use super::incoming::{Ending, Key, Partial, Stage, read_batch, write_batch};
-use super::keys::KeyRing;
+use super::keys::{Context, KeyRing};
 use super::outgoing::{Outgoing, OutgoingRecord, short};
 use super::peer::{Admission, Peer, PeerRecord, back_off};
 use super::{Config, Waveform};
@@ -220,6 +220,7 @@ impl Station {
     /// A station with what it committed before (relative keys and values, any order).
     pub fn new(now: Instant, config: Config, restored: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
         let mut ring = KeyRing::new(config.station);
+        ring.set_epoch(config.epoch);
         let mut peers = BTreeMap::new();
         for p in &config.peers {
             ring.add(&config.name, &p.name, p.station, p.protection, &p.keys);
@@ -270,6 +271,9 @@ impl Station {
             config,
         };
         station.restore(now, restored);
+        for (number, p) in station.peers.iter().filter(|(_, p)| p.record.epoch != 0) {
+            station.ring.heard_from(*number, p.record.epoch, p.record.control_seen);
+        }
         station.reserve_counters();
         station
     }
@@ -531,6 +535,7 @@ impl Station {
     /// Goes on under another epoch, which is durable. What was carried under the old one is forgotten: it comes again, frozen anew.
     pub fn renew(&mut self, now: Instant, epoch: u32) {
         (self.config.epoch, self.highest, self.suspended) = (epoch, 0, false);
+        self.ring.set_epoch(epoch);
         self.queued.clear();
         let left_over = std::mem::take(&mut self.left_over).into_keys();
         let old = std::mem::take(&mut self.outgoing).into_keys().chain(left_over);
@@ -692,7 +697,7 @@ impl Station {
             .collect();
         let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
         let blocks = if units == 0 {
-            self.air.least_blocks()
+            self.air.blocks(self.words(&reporting, &speakable) as u64)
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
@@ -700,6 +705,34 @@ impl Station {
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
         Some(Plan { purpose, top, blocks })
+    }
+
+    /// Bytes of the control frames of a transmission that carries nothing else.
+    fn words(&self, reporting: &BTreeSet<u8>, speakable: &[&Outgoing]) -> usize {
+        let mut bytes = 0;
+        for (number, p) in &self.peers {
+            let asked = speakable.iter().filter(|t| t.station == *number && t.unsure).count().min(12);
+            let cancels = if self.probe_blocked { 0 } else { p.cancels.len().min(12) };
+            let reports = reporting.contains(number);
+            bytes += match (reports.then(|| self.brief_standings(*number)).flatten(), asked + cancels) {
+                (Some(standings), 0) => BRIEF_OVERHEAD + standings.iter().map(|(_, s)| s.bytes()).sum::<usize>(),
+                (None, 0) if !reports => 0,
+                _ if reports => CONTROL_OVERHEAD + MINIMAL_FRAME + 48,
+                (_, said) => CONTROL_OVERHEAD + 7 + 4 + 2 * said,
+            };
+        }
+        bytes.max(BRIEF_OVERHEAD + 3)
+    }
+
+    /// What a brief report to a station would say; `None` when it must hear more: our epoch, or what is known of its past.
+    fn brief_standings(&self, station: u8) -> Option<Vec<(u16, Standing)>> {
+        let p = self.peers.get(&station)?;
+        let acquainted = p.record.knows == self.config.epoch && p.record.epoch != 0 && !p.polled;
+        if !acquainted || self.counter + 1 >= self.counter_limit {
+            return None;
+        }
+        let standings: Vec<_> = p.answer.iter().map(|s| (*s, self.standing(station, *s))).collect();
+        (standings.iter().map(|(_, s)| s.bytes()).sum::<usize>() <= BRIEF_STANDINGS).then_some(standings)
     }
 
     /// The loss these transfers are to expect, and how their frames are best laid out for it.
@@ -1016,6 +1049,21 @@ impl Station {
         }
         let waiting = self.waiting().map_or(0, |p| p.rank() + 1);
         for station in greet {
+            let words = polls.contains_key(&station)
+                || self
+                    .outgoing
+                    .values()
+                    .any(|t| t.station == station && speakable.contains(&t.transfer.id) && self.must_greet(t))
+                || !self.probe_blocked && self.peers.get(&station).is_some_and(|p| !p.cancels.is_empty());
+            if !words
+                && reporting.contains(&station)
+                && let Some(frame) = self.brief(station, waiting)
+            {
+                tx.lead.push_back((0, frame.clone()));
+                tx.lead.push_back((1, frame.clone()));
+                tx.copies.push(frame);
+                continue;
+            }
             let mut items = vec![Item::Hello { waiting, counter: self.highest }];
             let mut asks = false;
             if let Some(shorts) = polls.remove(&station) {
@@ -1207,6 +1255,21 @@ impl Station {
         Some(Frame::Control { address, epoch: self.config.epoch, counter: self.counter, items }.emit(seal))
     }
 
+    /// The report owed to a station, if few bytes can say it.
+    fn brief(&mut self, to: u8, waiting: u8) -> Option<Vec<u8>> {
+        let standings = self.brief_standings(to)?;
+        self.counter += 1;
+        let counter = self.counter;
+        let p = self.peers.get_mut(&to)?;
+        p.answer.clear();
+        p.owed = false;
+        let context = Context { epoch: self.config.epoch, far: p.record.epoch, counter };
+        let heard = p.heard;
+        let (key, seal) = self.ring.sending(to)?;
+        let address = Address { from: self.config.station, to, key };
+        Some(Frame::Brief { address, context, waiting, heard, standings }.emit(seal))
+    }
+
     /// Highest precedence that still has something to say.
     fn waiting(&self) -> Option<Precedence> {
         self.outgoing.values().filter(|t| t.missing() > 0).map(|t| t.transfer.precedence).max()
@@ -1321,6 +1384,9 @@ impl Station {
                         Frame::Control { epoch, counter, items, .. } => {
                             self.listen(now, from, epoch, counter, items);
                         }
+                        Frame::Brief { context, waiting, heard, standings, .. } => {
+                            self.take_brief(now, from, context, waiting, heard, standings);
+                        }
                     }
                 }
                 Found::Foreign(address) => {
@@ -1396,19 +1462,50 @@ impl Station {
         }
     }
 
-    fn listen(&mut self, now: Instant, from: u8, epoch: u32, counter: u32, items: Vec<Item>) {
-        let Some(peer) = self.peers.get_mut(&from) else { return };
+    /// Whether a word of this epoch and counter is new.
+    fn admit(&mut self, from: u8, epoch: u32, counter: u32) -> bool {
+        let Some(peer) = self.peers.get_mut(&from) else { return false };
         match peer.record.admit(epoch, counter) {
             Admission::Replay => {
                 // Copies inside one transmission are normal; an old backup on the other side looks the same, and our report tells it.
                 self.counts.replays += 1;
                 if peer.record.control_seen.saturating_sub(counter) > 64 {
-                    peer.owed = true;
+                    (peer.owed, peer.polled) = (true, true);
                 }
-                return;
+                return false;
             }
             Admission::NewEpoch => self.new_epoch(from, epoch),
             Admission::Fresh => {}
+        }
+        if let Some(peer) = self.peers.get(&from) {
+            self.ring.heard_from(from, epoch, peer.record.control_seen);
+        }
+        true
+    }
+
+    /// A report in few bytes: it names no epochs because its seal holds only between these two.
+    fn take_brief(
+        &mut self,
+        now: Instant,
+        from: u8,
+        context: Context,
+        waiting: u8,
+        heard: u8,
+        standings: Vec<(u16, Standing)>,
+    ) {
+        if !self.admit(from, context.epoch, context.counter) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.waiting = Some(waiting.checked_sub(1).and_then(Precedence::from_rank));
+        }
+        let report = Report { epoch: self.config.epoch, heard, standings, ..Report::default() };
+        self.take_report(now, from, context.epoch, context.counter, report, false);
+    }
+
+    fn listen(&mut self, now: Instant, from: u8, epoch: u32, counter: u32, items: Vec<Item>) {
+        if !self.admit(from, epoch, counter) {
+            return;
         }
         for item in items {
             let Some(peer) = self.peers.get_mut(&from) else { return };
@@ -1430,7 +1527,7 @@ impl Station {
                         self.drop_partial((from, epoch, counter));
                     }
                 }
-                Item::Report(report) => self.take_report(now, from, epoch, counter, report),
+                Item::Report(report) => self.take_report(now, from, epoch, counter, report, true),
             }
         }
     }
@@ -1464,7 +1561,7 @@ impl Station {
     }
 
     /// A report is committed before it steers anything (A3).
-    fn take_report(&mut self, now: Instant, station: u8, epoch: u32, sequence: u32, mut report: Report) {
+    fn take_report(&mut self, now: Instant, station: u8, epoch: u32, sequence: u32, mut report: Report, full: bool) {
         let Some(peer) = self.peers.get_mut(&station) else { return };
         if report.epoch == self.config.epoch {
             peer.record.knows = report.epoch;
@@ -1479,7 +1576,8 @@ impl Station {
                 }
                 return;
             }
-            peer.agrees = true;
+            // A brief one does not say what it knows of this node's past.
+            peer.agrees |= full;
         } else if report.epoch != 0 && report.epoch & 0xF == self.config.epoch & 0xF {
             // Its short ids stood for transfers of a former epoch.
             report.standings.clear();
