@@ -14,6 +14,7 @@ pub mod limit;
 pub mod link_bench;
 pub mod modem;
 pub mod node;
+pub mod packet;
 pub mod pty;
 pub mod rng;
 pub mod run;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::ether::StationId;
 use crate::lab::{Lab, Setup};
 use crate::modem::Failure;
+use crate::packet::{self, SatcomLine};
 use crate::scenario::{Scenario, What};
 use crate::trace::Trace;
 
@@ -31,6 +32,8 @@ pub struct RunReport {
     pub messages: Vec<MessageLine>,
     /// Every station.
     pub stations: Vec<StationLine>,
+    /// Every packet bearer, by sender and receiver.
+    pub satcom: Vec<SatcomLine>,
     /// Broken invariants, in words.
     pub problems: Vec<String>,
     /// Hash of everything that happened.
@@ -82,7 +85,8 @@ pub struct StationLine {
 }
 
 /// Runs a scenario.
-pub fn run(scenario: &Scenario, seed: u64, trace: Trace) -> RunReport {
+pub fn run(scenario: &Scenario, seed: u64, mut trace: Trace) -> RunReport {
+    let packets = packet::play(scenario, seed, &mut trace);
     let names: Vec<&str> = scenario.stations.iter().map(String::as_str).collect();
     let setup = Setup { start: scenario.start, ..Setup::new(seed, &names, scenario.ether(seed)) };
     let mut lab = Lab::new(&setup, trace);
@@ -92,6 +96,7 @@ pub fn run(scenario: &Scenario, seed: u64, trace: Trace) -> RunReport {
     heal(&mut lab, scenario);
     let settled = lab.run_until_settled(lab.at() + HEALING);
     let mut problems = lab.check();
+    problems.extend(packets.problems);
     if !settled {
         problems.push(format!("not settled {} s after everything was mended", HEALING.as_secs()));
     }
@@ -103,6 +108,7 @@ pub fn run(scenario: &Scenario, seed: u64, trace: Trace) -> RunReport {
         virtual_s: seconds(lab.at()),
         messages: messages(&lab, scenario),
         stations: stations(&lab, scenario),
+        satcom: packets.lines,
         problems,
         trace_hash,
     }
@@ -237,6 +243,9 @@ impl RunReport {
                 "station {}: {} transmissions, {:.1} s and {} B on the air\n",
                 s.station, s.transmissions, s.air_s, s.bytes_on_air
             ));
+        }
+        for line in &self.satcom {
+            text.push_str(&format!("{}\n", line.text()));
         }
         for problem in &self.problems {
             text.push_str(&format!("BROKEN: {problem}\n"));

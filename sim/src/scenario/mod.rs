@@ -1,7 +1,7 @@
 //! Scenarios: a net, its modems and paths, what is sent over it and what befalls it, read from TOML.
 //!
 //! [`Scenario::parse`] turns text into checked values once and reports every problem it finds; unknown keys are problems. Quantities
-//! are written as in product profiles (`"2400bps"`, `"4s"`, `"10KiB"`). `sim/README.md` shows the format.
+//! are written as in product profiles (`"2400bps"`, `"4s"`, `"10KiB"`). `docs/sim-scenario.md` shows the format.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,9 @@ use aldis::time::{Duration, Instant, Wall};
 
 mod raw;
 mod reader;
+mod satcom;
+
+pub use satcom::{Satcom, Source};
 
 /// A checked scenario.
 #[derive(Clone, PartialEq, Debug)]
@@ -33,6 +36,8 @@ pub struct Scenario {
     pub traffic: Vec<Message>,
     /// What befalls the net, in order of time.
     pub events: Vec<Event>,
+    /// Packet bearers, with their own members and traffic.
+    pub satcoms: Vec<Satcom>,
 }
 
 /// One message to be sent.

@@ -1,5 +1,7 @@
 //! The text of a scenario as TOML has it, to read and to write. Unknown keys are refused here; everything else is judged in `reader`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -8,11 +10,13 @@ pub(super) struct Scenario {
     pub(super) name: String,
     pub(super) duration: String,
     pub(super) start: Option<String>,
+    #[serde(default)]
     pub(super) waveform: Waveform,
     #[serde(default)]
     pub(super) modem: Modem,
     #[serde(default)]
     pub(super) channel: Channel,
+    #[serde(default)]
     pub(super) station: Vec<Station>,
     #[serde(default)]
     pub(super) link: Vec<Link>,
@@ -20,6 +24,14 @@ pub(super) struct Scenario {
     pub(super) traffic: Vec<Traffic>,
     #[serde(default)]
     pub(super) event: Vec<Event>,
+    #[serde(default)]
+    pub(super) satcom: Vec<Satcom>,
+    #[serde(default)]
+    pub(super) path: Vec<Path>,
+    #[serde(default)]
+    pub(super) datagrams: Vec<Datagrams>,
+    #[serde(default)]
+    pub(super) contact: Vec<Contact>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -93,10 +105,88 @@ pub(super) struct Event {
     pub(super) at: String,
     pub(super) until: Option<String>,
     pub(super) emcon: Option<String>,
+    pub(super) opens: Option<String>,
+    pub(super) closes: Option<String>,
     pub(super) outage: Option<bool>,
     pub(super) restart: Option<bool>,
     pub(super) failure: Option<String>,
     pub(super) station: Option<String>,
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Satcom {
+    pub(super) name: String,
+    pub(super) preset: Option<String>,
+    pub(super) members: Vec<String>,
+    pub(super) hub: Option<String>,
+    pub(super) rate: Option<String>,
+    pub(super) rate_from_hub: Option<String>,
+    pub(super) bucket: Option<String>,
+    pub(super) queue: Option<String>,
+    pub(super) mtu: Option<String>,
+    pub(super) mtu_from_hub: Option<String>,
+    pub(super) overhead: Option<String>,
+    pub(super) delay: Option<String>,
+    pub(super) jitter: Option<String>,
+    pub(super) loss: Option<f64>,
+    pub(super) burst: Option<f64>,
+    pub(super) shared_loss: Option<f64>,
+    pub(super) shared_burst: Option<f64>,
+    pub(super) fade_every: Option<String>,
+    pub(super) fade: Option<String>,
+    pub(super) fade_at: Option<Vec<String>>,
+    pub(super) half_duplex: Option<bool>,
+    pub(super) turnaround: Option<String>,
+    pub(super) frame: Option<String>,
+    pub(super) setup: Option<String>,
+    pub(super) hangs_up: Option<String>,
+    pub(super) holds: Option<bool>,
+    #[serde(default)]
+    pub(super) groups: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Path {
+    pub(super) satcom: String,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) absent: Option<bool>,
+    pub(super) delay: Option<String>,
+    pub(super) jitter: Option<String>,
+    pub(super) loss: Option<f64>,
+    pub(super) burst: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Datagrams {
+    pub(super) satcom: String,
+    pub(super) at: String,
+    pub(super) from: String,
+    pub(super) to: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) size: String,
+    pub(super) count: Option<u32>,
+    pub(super) every: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Contact {
+    pub(super) satcom: Option<String>,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) both: Option<bool>,
+    pub(super) up: Option<Vec<(String, String)>>,
+    pub(super) first: Option<String>,
+    pub(super) every: Option<String>,
+    pub(super) length: Option<String>,
+    pub(super) rate: Option<String>,
+    pub(super) delay: Option<String>,
+    pub(super) loss: Option<f64>,
+    pub(super) burst: Option<f64>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aldis::emcon::State;
+use aldis::emcon::{State, Window};
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
 use aldis::units::{Bps, Bytes, parse_duration};
@@ -13,6 +13,9 @@ use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig, Noise};
 use crate::waveform::Waveform;
 use crate::world::START;
+
+mod contact;
+mod satcom;
 
 /// Most messages one entry may stand for.
 const MOST_MESSAGES: u32 = 100_000;
@@ -26,7 +29,9 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn scenario(&mut self, raw: raw::Scenario) -> Scenario {
-        let waveform = self.waveform("waveform", &raw.waveform);
+        // Packet bearers alone need no radio.
+        let radios = !raw.station.is_empty() || raw.satcom.is_empty();
+        let waveform = if radios { self.waveform("waveform", &raw.waveform) } else { crate::waveform::TABLE[0] };
         let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
         let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
         let duration = self.duration("duration", &raw.duration);
@@ -35,7 +40,7 @@ impl Reader {
             Some(Some(wall)) => wall,
             Some(None) => self.problem(START, "start", "must be RFC 3339, e.g. 2026-11-23T10:00:00Z"),
         };
-        if !(2..=64).contains(&raw.station.len()) {
+        if radios && !(2..=64).contains(&raw.station.len()) {
             self.problem((), "station", "2 to 64 of them are needed");
         }
         let mut modems = Vec::new();
@@ -72,10 +77,12 @@ impl Reader {
         }
         let mut traffic: Vec<Message> = raw.traffic.iter().flat_map(|t| self.traffic(t, duration)).collect();
         traffic.sort_by_key(|m| m.at);
-        let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e)).collect();
+        let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e, start)).collect();
+        events.extend(self.contact_events(&raw.contact, &links, duration));
         events.sort_by_key(|e| e.at);
+        let satcoms = self.satcoms(&raw, duration);
         let stations = self.names.clone();
-        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events }
+        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events, satcoms }
     }
 
     fn waveform(&mut self, place: &str, raw: &raw::Waveform) -> Waveform {
@@ -197,7 +204,7 @@ impl Reader {
         (0..count).map(|i| Message { at: at(i), from, to, size, precedence }).collect()
     }
 
-    fn event(&mut self, raw: &raw::Event) -> Vec<Event> {
+    fn event(&mut self, raw: &raw::Event, start: Wall) -> Vec<Event> {
         let place = format!("event at {}", raw.at);
         let at = self.instant(&place, &raw.at);
         let until = raw.until.as_ref().map(|text| self.instant(&place, text));
@@ -208,6 +215,9 @@ impl Reader {
         if kinds.iter().filter(|&&k| k).count() != 1 {
             return self.problem(Vec::new(), &place, "exactly one of emcon, outage = true, restart = true and failure");
         }
+        if raw.emcon.is_none() && (raw.opens.is_some() || raw.closes.is_some()) {
+            self.problem((), &place, "opens and closes belong to emcon = window");
+        }
         let is_outage = raw.outage == Some(true);
         if is_outage != (raw.from.is_some() && raw.to.is_some()) || is_outage == raw.station.is_some() {
             return self.problem(Vec::new(), &place, "an outage has from and to, every other event a station");
@@ -217,8 +227,9 @@ impl Reader {
             let (from, to) = self.ends(&place, from, to);
             (What::Path { from, to, up: false }, What::Path { from, to, up: true })
         } else if let Some(word) = &raw.emcon {
-            let Some(state) = State::parse(word) else {
-                return self.problem(Vec::new(), &place, "emcon is open, silent, restricted:LEVEL or ack-only");
+            let Some(state) = self.emcon(&place, word, raw, start) else {
+                let known = "emcon is open, silent, restricted:LEVEL, ack-only or window, with opens and closes";
+                return self.problem(Vec::new(), &place, known);
             };
             (What::Emcon { station, state }, What::Emcon { station, state: State::Open })
         } else if let Some(word) = &raw.failure {
@@ -235,6 +246,21 @@ impl Reader {
         let until = if matches!(then, What::Process { .. }) { Some(until.unwrap_or(at)) } else { until };
         events.extend(until.map(|at| Event { at, what: then }));
         events
+    }
+
+    /// The state that an order asks for; only a window has times, in the scenario's own time.
+    fn emcon(&mut self, place: &str, word: &str, raw: &raw::Event, start: Wall) -> Option<State> {
+        match (word, &raw.opens, &raw.closes) {
+            ("window", Some(opens), Some(closes)) => {
+                let [opens, closes] = [opens, closes].map(|text| self.duration(place, text));
+                if closes <= opens {
+                    self.problem((), place, "closes is not after opens");
+                }
+                Some(State::Window(vec![Window { from: start.plus(opens), until: start.plus(closes) }]))
+            }
+            (word, None, None) => State::parse(word),
+            _ => None,
+        }
     }
 
     fn station(&mut self, place: &str, name: &str) -> StationId {
