@@ -10,6 +10,7 @@ mod net;
 mod play;
 mod preset;
 mod transmitter;
+pub mod udp;
 
 pub use config::{Change, Destination, Group, MemberConfig, NetConfig, NodeId, PathConfig, PathState};
 pub use loss::{DatagramLoss, Fade};

@@ -48,13 +48,13 @@ pub struct Played {
 /// Plays the packet bearers of a scenario to its end.
 pub fn play(scenario: &Scenario, seed: u64, trace: &mut Trace) -> Played {
     let mut played = Played::default();
-    for (index, satcom) in scenario.satcoms.iter().enumerate() {
-        let config = satcom.net(Stream::new(seed, "satcom", index as u64).next_u64());
-        let mut bearer = Bearer { satcom, net: PacketNet::new(config), delays: BTreeMap::new(), trace: &mut *trace };
+    for satcom in &scenario.satcoms {
+        let net = PacketNet::new(satcom.net(seed));
+        let mut bearer = Bearer { satcom, net, delays: BTreeMap::new(), trace: &mut *trace };
         for (number, source) in satcom.datagrams.iter().enumerate() {
             bearer.run_until(source.at);
             let mut bytes = vec![0; usize::try_from(source.size).unwrap_or(0)];
-            Stream::keyed(seed, "datagram", &[index as u64, number as u64]).fill(&mut bytes);
+            Stream::keyed(seed, "datagram", &[u64::from(satcom.number), number as u64]).fill(&mut bytes);
             bearer.send(source.at, source.from, source.to, &bytes);
         }
         bearer.run_until(Instant::ZERO + scenario.duration);
@@ -144,5 +144,40 @@ impl SatcomLine {
             time(self.mean_delay_s),
             time(self.p95_delay_s)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::run::run;
+    use crate::scenario::Scenario;
+    use crate::trace::Trace;
+
+    #[test]
+    fn a_diode_scenario_runs_alone_and_every_datagram_is_told_of() {
+        let scenario = Scenario::parse(include_str!("../../scenarios/one-way-diode.toml")).expect("shipped");
+        let report = run(&scenario, 1, Trace::hashed());
+        assert_eq!(report.problems, Vec::<String>::new());
+        let [up, back] = report.satcom.as_slice() else { panic!("{:?}", report.satcom) };
+        assert_eq!((up.from.as_str(), up.to.as_str()), ("low", "high"));
+        // A full queue takes 46 of the hundred that come at once.
+        assert_eq!((up.stats.sent.datagrams, up.stats.overflowed.datagrams, up.queued), (5100, 54, 0));
+        assert_eq!(up.stats.delivered.datagrams + up.lost, 5100);
+        assert!(up.mean_delay_s.is_some_and(|s| (0.0122..0.02).contains(&s)), "{up:?}");
+        assert_eq!((back.stats.unreachable.datagrams, back.lost, back.mean_delay_s), (10, 10, None));
+    }
+
+    #[test]
+    fn one_seed_is_one_cast_and_another_is_another() {
+        let scenario = Scenario::parse(include_str!("../../scenarios/geo-multicast-rain-fade.toml")).expect("shipped");
+        let report = |seed| run(&scenario, seed, Trace::hashed());
+        let (one, again, other) = (report(1), report(1), report(2));
+        assert_eq!(one, again);
+        assert_ne!(one.trace_hash, other.trace_hash);
+        assert_ne!(one.satcom, other.satcom);
+        // About one ship in eleven is in the rain at any time.
+        let faded = |i: usize| one.satcom[i].stats.faded.datagrams;
+        assert!((0..3).all(|i| (100..1500).contains(&faded(i))), "{:?}", one.satcom);
+        assert!(one.text().contains("satcom geo shore to charlie: 6000 sent"));
     }
 }

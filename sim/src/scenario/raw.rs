@@ -144,6 +144,7 @@ pub(super) struct Satcom {
     pub(super) setup: Option<String>,
     pub(super) hangs_up: Option<String>,
     pub(super) holds: Option<bool>,
+    pub(super) ports: Option<Vec<u16>>,
     #[serde(default)]
     pub(super) groups: BTreeMap<String, Vec<String>>,
 }

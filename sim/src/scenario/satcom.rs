@@ -3,6 +3,7 @@
 use aldis::time::Instant;
 
 use crate::packet::{Destination, NetConfig, NodeId};
+use crate::rng::Stream;
 
 /// One packet bearer of a scenario.
 #[derive(Clone, PartialEq, Debug)]
@@ -15,6 +16,10 @@ pub struct Satcom {
     pub groups: Vec<String>,
     /// What is sent over it, in order of time.
     pub datagrams: Vec<Source>,
+    /// UDP ports that it carries in real time.
+    pub ports: Vec<u16>,
+    /// Its number among the scenario's.
+    pub number: u16,
     pub(super) config: NetConfig,
 }
 
@@ -32,8 +37,9 @@ pub struct Source {
 }
 
 impl Satcom {
-    /// What it is made of under `seed`.
+    /// What it is made of when the scenario runs under `seed`.
     pub fn net(&self, seed: u64) -> NetConfig {
+        let seed = Stream::new(seed, "satcom", u64::from(self.number)).next_u64();
         NetConfig { seed, ..self.config.clone() }
     }
 

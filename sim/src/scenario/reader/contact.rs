@@ -160,3 +160,82 @@ pub(super) fn plan_changes(contacts: &Contacts<NodeId>, duration: Duration) -> V
     }
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn contacts_of_a_radio_link_become_events_and_only_of_that_link() {
+        let contact = r#"
+[[contact]]
+from = "ship"
+to = "shore"
+first = "5min"
+every = "25min"
+length = "10min"
+"#;
+        let scenario = Scenario::parse(&format!("{RADIOS}{contact}")).expect("reads");
+        let (from, to) = (StationId(0), StationId(1));
+        let changes: Vec<(u64, bool)> = scenario
+            .events
+            .iter()
+            .map(|e| match e.what {
+                What::Path { from: a, to: b, up } if (a, b) == (from, to) => (e.at.0 / 60_000_000_000, up),
+                _ => panic!("{e:?}"),
+            })
+            .collect();
+        // The third pass outlasts the hour.
+        assert_eq!(changes, [(0, false), (5, true), (15, false), (30, true), (40, false), (55, true)]);
+    }
+
+    #[test]
+    fn what_a_radio_link_cannot_have_is_named() {
+        let contact = |keys: &str| {
+            let text = format!("{RADIOS}\n[[contact]]\nfrom = \"ship\"\nto = \"shore\"\n{keys}\n");
+            Scenario::parse(&text).expect_err("wrong").join("\n")
+        };
+        assert!(contact("up = [[\"1min\", \"2min\"]]\nrate = \"75bps\"").contains("belong to contacts of a satcom"));
+        assert!(contact("up = [[\"2min\", \"1min\"]]").contains("must end after it begins"));
+        assert!(contact("up = [[\"2h\", \"3h\"]]").contains("after the scenario's end"));
+        assert!(contact("up = []").contains("after the scenario's end"));
+        assert!(contact("every = \"1min\"").contains("either up"));
+        assert!(contact("every = \"1ms\"\nlength = \"1ms\"").contains("more than 10000 passes"));
+        assert!(contact("every = \"0s\"\nlength = \"0s\"").contains("more than 10000 passes"));
+        let absent = "up = [[\"1min\", \"2min\"]]\n[[link]]\nfrom = \"ship\"\nto = \"shore\"\nabsent = true";
+        assert!(contact(absent).contains("there is no path"));
+        assert!(contact("satcom = \"geo\"\nup = [[\"1min\", \"2min\"]]").contains("no satcom geo"));
+    }
+
+    #[test]
+    fn an_order_may_open_a_window() {
+        let order = |keys: &str| format!("{RADIOS}\n[[event]]\nat = \"1min\"\nstation = \"ship\"\n{keys}\n");
+        let text = order("emcon = \"window\"\nopens = \"10min\"\ncloses = \"15min\"");
+        let scenario = Scenario::parse(&text).expect("reads");
+        let What::Emcon { state: aldis::emcon::State::Window(windows), .. } = &scenario.events[0].what else {
+            panic!("{:?}", scenario.events)
+        };
+        assert_eq!(windows[0].from, scenario.start.plus(Duration::from_secs(600)));
+        assert_eq!(windows[0].until, scenario.start.plus(Duration::from_secs(900)));
+        let wrong = |keys: &str| Scenario::parse(&order(keys)).expect_err("wrong").join("\n");
+        assert!(wrong("emcon = \"window\"").contains("with opens and closes"));
+        assert!(wrong("emcon = \"window\"\nopens = \"15min\"\ncloses = \"10min\"").contains("not after opens"));
+        assert!(wrong("restart = true\nopens = \"15min\"").contains("belong to emcon = window"));
+    }
+
+    const RADIOS: &str = r#"
+name = "radios"
+duration = "1h"
+
+[waveform]
+rate = "2400bps"
+interleaver = "S"
+
+[[station]]
+name = "ship"
+
+[[station]]
+name = "shore"
+"#;
+}

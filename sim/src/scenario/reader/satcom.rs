@@ -25,7 +25,8 @@ impl Reader {
             if satcoms.iter().any(|s| s.name == bearer.name) {
                 self.problem((), &format!("satcom {}", bearer.name), "appears twice");
             }
-            let satcom = self.satcom(bearer);
+            let number = u16::try_from(satcoms.len()).unwrap_or(u16::MAX);
+            let satcom = self.satcom(number, bearer);
             satcoms.push(satcom);
         }
         let named = |satcoms: &[Satcom], name: &str| satcoms.iter().position(|s| s.name == name);
@@ -75,7 +76,7 @@ impl Reader {
         satcoms
     }
 
-    fn satcom(&mut self, raw: &raw::Satcom) -> Satcom {
+    fn satcom(&mut self, number: u16, raw: &raw::Satcom) -> Satcom {
         let place = format!("satcom {}", raw.name);
         let preset = match raw.preset.as_deref().map(Preset::find) {
             None => Preset::plain(),
@@ -131,7 +132,12 @@ impl Reader {
             groups.push(name.clone());
             config.groups.push(members.iter().map(|m| self.member(&place, &raw.members, m)).collect());
         }
-        Satcom { name: raw.name.clone(), members: raw.members.clone(), groups, datagrams: Vec::new(), config }
+        let ports = raw.ports.clone().unwrap_or_default();
+        if ports.contains(&0) || ports.iter().collect::<BTreeSet<_>>().len() != ports.len() {
+            self.problem((), &place, "ports are UDP ports from 1 to 65535, each once");
+        }
+        let (name, members) = (raw.name.clone(), raw.members.clone());
+        Satcom { name, members, groups, datagrams: Vec::new(), ports, number, config }
     }
 
     fn transmitters(
@@ -265,4 +271,148 @@ impl Reader {
     fn size_or(&mut self, place: &str, text: &Option<String>, otherwise: u64) -> u64 {
         text.as_ref().map_or(otherwise, |text| self.size(place, text))
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::PathState;
+    use crate::scenario::Scenario;
+
+    const SHORE: NodeId = NodeId(0);
+    const ALPHA: NodeId = NodeId(1);
+    const BRAVO: NodeId = NodeId(2);
+
+    #[test]
+    fn a_packet_bearer_is_read_whole() {
+        let scenario = Scenario::parse(WHOLE).expect("reads");
+        assert!(scenario.stations.is_empty());
+        let satcom = &scenario.satcoms[0];
+        let net = satcom.net(7);
+        assert_eq!((net.overhead_bytes, net.holds, satcom.ports.as_slice()), (28, true, &[2751, 2753][..]));
+        assert_ne!(net.seed, satcom.net(8).seed);
+        assert_eq!(satcom.groups, ["all", "fleet"]);
+        assert_eq!(net.groups[1], [ALPHA, BRAVO].into());
+        // The preset's sizes, the hub's own rate.
+        assert_eq!((net.members[0].mtu_bytes, net.members[0].rate_bps), (1890, 9600));
+        assert_eq!((net.members[1].mtu_bytes, net.members[1].rate_bps), (1960, 1000));
+        // Ships reach the shore only, and bravo does not even that.
+        assert_eq!(net.paths.keys().copied().collect::<Vec<_>>(), [(SHORE, ALPHA), (SHORE, BRAVO), (ALPHA, SHORE)]);
+        assert_eq!(net.paths[&(SHORE, BRAVO)].loss, DatagramLoss::Bursts { bad: 0.2 / 4.0 / 0.8, good: 0.25 });
+        assert_eq!(net.paths[&(SHORE, ALPHA)].loss, DatagramLoss::Each { p: 0.01 });
+        assert_eq!(net.fades_at, [ALPHA].into());
+        let sent: Vec<(u64, Destination)> = satcom.datagrams.iter().map(|d| (d.at.0 / 1_000_000_000, d.to)).collect();
+        let (group, shore) = (Destination::Group(Group(1)), Destination::Node(SHORE));
+        assert_eq!(sent, [(1, group), (5, shore), (11, group)]);
+    }
+
+    #[test]
+    fn contacts_become_changes_of_the_path_and_touching_ones_leave_no_gap() {
+        let scenario = Scenario::parse(WHOLE).expect("reads");
+        let net = scenario.satcoms[0].net(1);
+        assert!(!net.paths[&(SHORE, ALPHA)].up && !net.paths[&(ALPHA, SHORE)].up && net.paths[&(SHORE, BRAVO)].up);
+        let (up, down) = (PathState { up: true, ..PathState::default() }, PathState::default());
+        let slow = PathState { rate_bps: Some(75), ..up };
+        let plan = |from, to| {
+            let of_pair = net.plan.iter().filter(move |c| (c.from, c.to) == (from, to));
+            of_pair.map(|c| (c.at.0 / 1_000_000_000, c.state)).collect::<Vec<_>>()
+        };
+        let passes = [(600, up), (900, down), (4200, up), (4500, down)];
+        assert_eq!(plan(ALPHA, SHORE), passes);
+        // The last contact outlasts the scenario.
+        let more = [passes[0], (900, slow), (1000, down), passes[2], passes[3], (7000, up)];
+        assert_eq!(plan(SHORE, ALPHA), more);
+    }
+
+    #[test]
+    fn every_problem_of_a_packet_bearer_is_named() {
+        let text = WHOLE
+            .replace("preset = \"sbd\"", "preset = \"pigeon\"")
+            .replace("fade_at = [\"alpha\"]", "fade_at = [\"delta\"]")
+            .replace("group = \"fleet\"", "group = \"float\"")
+            .replace("size = \"100B\"", "size = \"4KiB\"")
+            .replace("burst = 4", "burst = 0.5")
+            .replace("[[\"900s\", \"1000s\"]", "[[\"800s\", \"1000s\"]")
+            .replace("every = \"1h\"", "every = \"1ms\"");
+        let all = Scenario::parse(&text).expect_err("wrong").join("\n");
+        let parts =
+            ["no such preset", "no member delta", "no group float", "MTU of 1500", "burst is", "longer than the time"];
+        parts.iter().for_each(|part| assert!(all.contains(part), "{part} in {all}"));
+        let text = WHOLE.replace("[[\"900s\", \"1000s\"]", "[[\"800s\", \"1000s\"]");
+        assert!(Scenario::parse(&text).expect_err("wrong").join("\n").contains("overlaps another contact"));
+        let text = WHOLE.replace("jitter = ", "jitters = ");
+        assert!(Scenario::parse(&text).expect_err("wrong")[0].contains("jitters"));
+    }
+
+    const WHOLE: &str = r#"
+name = "everything packets can have"
+duration = "2h"
+
+[[satcom]]
+name = "birds"
+preset = "sbd"
+members = ["shore", "alpha", "bravo"]
+hub = "shore"
+rate_from_hub = "9600bps"
+overhead = "28B"
+jitter = "1s"
+loss = 0.01
+fade_every = "10min"
+fade = "1min"
+fade_at = ["alpha"]
+holds = true
+ports = [2751, 2753]
+groups = { fleet = ["alpha", "bravo"] }
+
+[[path]]
+satcom = "birds"
+from = "shore"
+to = "bravo"
+loss = 0.2
+burst = 4
+
+[[path]]
+satcom = "birds"
+from = "bravo"
+to = "shore"
+absent = true
+
+[[contact]]
+satcom = "birds"
+from = "alpha"
+to = "shore"
+both = true
+first = "10min"
+every = "1h"
+length = "5min"
+
+[[contact]]
+satcom = "birds"
+from = "shore"
+to = "alpha"
+up = [["900s", "1000s"]]
+rate = "75bps"
+
+[[contact]]
+satcom = "birds"
+from = "shore"
+to = "alpha"
+up = [["7000s", "8000s"]]
+
+[[datagrams]]
+satcom = "birds"
+at = "1s"
+from = "shore"
+group = "fleet"
+size = "200B"
+count = 2
+every = "10s"
+
+[[datagrams]]
+satcom = "birds"
+at = "5s"
+from = "alpha"
+to = "shore"
+size = "100B"
+"#;
 }
