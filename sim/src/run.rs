@@ -175,6 +175,10 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
             });
         }
     }
+    // Who is out of contact does not answer.
+    if scenario.events.iter().any(|e| matches!(e.what, What::Path { up: false, .. })) {
+        provoked.push("does not answer");
+    }
     if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {
         provoked.push("key-down");
     }

@@ -147,3 +147,50 @@ impl Preset {
         &PLAIN
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::run;
+    use crate::scenario::Scenario;
+    use crate::trace::Trace;
+
+    #[test]
+    fn every_preset_says_where_it_comes_from_and_stands_in_the_manual() {
+        let manual = include_str!("../../../docs/sim-scenario.md");
+        for preset in PRESETS {
+            assert!(!preset.source.is_empty() && manual.contains(&format!("| `{}` |", preset.name)), "{}", preset.name);
+        }
+    }
+
+    #[test]
+    fn presets_have_the_times_they_promise() {
+        // The sender's first and second datagram, in seconds from handing in to arrival.
+        let times = |preset: &str, size: u64| {
+            let satcom =
+                format!("[[satcom]]\nname = \"s\"\npreset = \"{preset}\"\nmembers = [\"a\", \"b\"]\njitter = \"0s\"\n");
+            let fades = "fade_every = \"300d\"\nfade = \"1ms\"\n";
+            let datagrams = |at: u64| {
+                format!("[[datagrams]]\nsatcom = \"s\"\nat = \"{at}s\"\nfrom = \"a\"\nto = \"b\"\nsize = \"{size}B\"\n")
+            };
+            let alone = format!("name = \"x\"\nduration = \"1h\"\n{satcom}{fades}{}", datagrams(0));
+            let both = format!("{alone}{}", datagrams(100));
+            let mean = |text: &str| {
+                let report = run(&Scenario::parse(text).expect("sound"), 1, Trace::hashed());
+                report.satcom[0].mean_delay_s.expect("delivered")
+            };
+            let (first, mean) = (mean(&alone), mean(&both));
+            (first, 2.0 * mean - first)
+        };
+        let near = |(a, b): (f64, f64), (c, d): (f64, f64)| (a - c).abs() < 1e-6 && (b - d).abs() < 1e-6;
+        assert!(near(times("sbd", 70), (5.06, 5.06)));
+        assert!(near(times("sbd", 1960), (20.18, 20.18)));
+        // 100 ms at 64 kbit/s.
+        assert!(near(times("geo-ip", 800), (0.37, 0.37)));
+        // Set up anew after a minute of silence.
+        assert!(near(times("iridium-dialup", 30), (22.7, 22.7)));
+        assert!(near(times("bgan", 320), (5.41, 5.41)));
+        // Set up for 10 s, 100 ms at the rate, then the next frame at 11.2 s. The call is still up for the second, which leaves at 100.8 s.
+        assert!(near(times("uhf-dama-25khz", 30), (11.47, 1.07)), "{:?}", times("uhf-dama-25khz", 30));
+    }
+}

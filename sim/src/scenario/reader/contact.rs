@@ -224,6 +224,25 @@ length = "10min"
         assert!(wrong("restart = true\nopens = \"15min\"").contains("belong to emcon = window"));
     }
 
+    #[test]
+    fn mail_and_datagrams_cross_in_contact_only() {
+        let scenario = Scenario::parse(include_str!("../../../scenarios/leo-passes.toml")).expect("shipped");
+        let report = crate::run::run(&scenario, 1, crate::trace::Trace::hashed());
+        assert_eq!(report.problems, Vec::<String>::new());
+        let delivered: Vec<f64> = report.messages.iter().filter_map(|m| m.delivered_s).map(|s| s / 60.0).collect();
+        // Two in windows of the path, one in the window of an order.
+        let windows = [(20.0, 35.0), (180.0, 195.0), (330.0, 360.0)];
+        assert_eq!(delivered.len(), windows.len());
+        let inside = |(at, (from, until)): (&f64, (f64, f64))| (from..until).contains(at);
+        assert!(delivered.iter().zip(windows).all(inside), "{delivered:?}");
+        let [up, down] = report.satcom.as_slice() else { panic!("{:?}", report.satcom) };
+        // All 120 leave in the second pass, 82 minutes after they were ready.
+        assert_eq!((up.stats.delivered.datagrams, up.lost), (120, 0));
+        assert!(up.mean_delay_s.is_some_and(|s| (4920.0..5400.0).contains(&s)), "{up:?}");
+        // What came after the last pass still waits.
+        assert_eq!((down.stats.sent.datagrams, down.lost, down.queued > 0), (470, 0, true));
+    }
+
     const RADIOS: &str = r#"
 name = "radios"
 duration = "1h"
