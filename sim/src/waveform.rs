@@ -100,10 +100,11 @@ const fn robust(interleaver: &'static str, symbols: u64) -> Waveform {
 }
 
 const fn continuous(rate: u32, interleaver: &'static str, frames: u64) -> Waveform {
-    // STANAG 4285: frames of 256 symbols, 80 of them known; the interleaver's delay is 8 or 96 frames.
+    // STANAG 4285: frames of 256 symbols, 80 of them known; the interleaver's delay is 8 or 96 frames. One frame to synchronise on
+    // stands for the preamble it does not have.
     Waveform {
         family: Family::Stanag4285,
-        preamble_symbols: 0,
+        preamble_symbols: FRAME_4285,
         block_symbols: FRAME_4285,
         delay_symbols: FRAME_4285 * frames,
         ..low(rate, interleaver, 0)
@@ -172,11 +173,6 @@ impl Waveform {
     /// Whether a receiver can join in the middle of a transmission.
     pub fn late_entry(&self) -> bool {
         self.family == Family::Stanag4285
-    }
-
-    /// What a receiver must hear to synchronise: the preamble, or one frame where there is none.
-    pub fn sync(&self) -> Duration {
-        if self.late_entry() { Self::symbols(FRAME_4285) } else { self.preamble() }
     }
 
     /// Delay of the convolutional interleaver from end to end.
@@ -305,9 +301,9 @@ mod tests {
     fn a_convolutional_interleaver_is_paid_once_and_not_by_the_block() {
         let w = Waveform::choose(Family::Stanag4285, 3, 300, "L").expect("known");
         assert_eq!(w.delay(), Duration::from_millis(10_240));
-        // 8 bits a byte and 176 of tail at 32 bits a frame of 106.7 ms, then 10.24 s of flush.
-        assert_eq!(w.airtime(6), Waveform::symbols(256 * (7 + 96)));
-        assert_eq!(w.airtime(10), Waveform::symbols(256 * (8 + 96)));
+        // 8 bits a byte and 176 of tail at 32 bits a frame of 106.7 ms, after one to synchronise on, then 10.24 s of flush.
+        assert_eq!(w.airtime(6), Waveform::symbols(256 * (1 + 7 + 96)));
+        assert_eq!(w.airtime(10), Waveform::symbols(256 * (1 + 8 + 96)));
         let short = Waveform::choose(Family::Stanag4285, 3, 2400, "S").expect("known");
         assert_eq!(short.delay().as_millis(), 853);
     }

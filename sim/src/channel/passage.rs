@@ -126,9 +126,9 @@ impl Passage {
         }
     }
 
-    /// Passes a block through a collision: all of it becomes garbage.
+    /// Passes a block through a collision: all of it becomes garbage, but an end-of-message pattern in it is still found.
     pub fn ruin(&mut self, span: &Span, block: &[u8]) -> Arrived {
-        Arrived { bytes: self.garbage(span.first, block.len()), failed: true, ..Arrived::default() }
+        Arrived { bytes: self.garbage(span.first, block.len()), ..Arrived::default() }
     }
 
     /// What a modem hands out when it has missed the end of a transmission: noise, at most `most` bytes and at least one.

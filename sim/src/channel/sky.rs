@@ -162,8 +162,10 @@ impl Path {
         let wanted = sky.fading.map_or(0.0, |f| SAMPLES_PER_FADE * f.doppler_hz * length);
         let wanted = if bursts.is_empty() { wanted } else { wanted.max(64.0) };
         let samples = wanted.clamp(*SAMPLES.start(), *SAMPLES.end()).ceil();
-        // The slow parts are taken anew ten times in a correlation time.
-        let calm = [sky.itv, sky.ltv].iter().flatten().map(|w| w.correlation.as_secs_f64() / 10.0).fold(10.0, f64::min);
+        // The slow parts are taken anew ten times in a correlation time, and often enough to find the edge of a gate.
+        let gates = if sky.dead.is_empty() { 10.0 } else { 0.25 };
+        let calm =
+            [sky.itv, sky.ltv].iter().flatten().map(|w| w.correlation.as_secs_f64() / 10.0).fold(gates, f64::min);
         let stride = ((samples * calm / length).floor()).clamp(1.0, samples) as usize;
         let step = length / samples;
         let (interferes, noise) = sky.fading.map_or((false, 0.0), |f| {

@@ -8,7 +8,7 @@ use super::Finding;
 use super::transmission::{A, B, C, Transmission, waveform};
 use crate::channel::{Damage, Fading, Interference, Loss, Mean, Script, Sky, Wander, Wreck};
 use crate::ether::{Ether, EtherConfig, LinkConfig, StationId};
-use crate::modem::{ModemConfig, Noise};
+use crate::modem::ModemConfig;
 use crate::rng::Stream;
 use crate::trace::Trace;
 use crate::waveform::{Family, Waveform};
@@ -16,7 +16,7 @@ use crate::waveform::{Family, Waveform};
 /// The hash of [`busy_sky`] with seed 1 on every machine. A change that is meant to alter what happens on the air alters this too:
 /// run `aldis-sim check --quick`, see that the figure moved for that reason alone, and put in what its V16 line prints. A machine
 /// that prints another hash for the same source does its arithmetic differently, and none of its results can be compared.
-const GOLDEN: &str = "";
+const GOLDEN: &str = "0f21aeb71a28d60426b1bf5bf776247cc10ff0f7ed1390bb9892e9c8676ed8b9";
 
 /// V16: one seed is one run, here and elsewhere, and a silent newcomer shifts nothing.
 pub(super) fn cases() -> Vec<Finding> {
@@ -45,7 +45,7 @@ fn busy_net(seed: u64, stations: u16) -> (String, Vec<Vec<u8>>) {
 }
 
 /// The same with everything a path and a modem can do: three families, fading, wander, gates, interference, a script, clocked
-/// output, detection by energy, noise.
+/// output, detection by energy.
 fn busy_sky(seed: u64, stations: u16) -> (String, Vec<Vec<u8>>) {
     let sky = Sky {
         mean: Mean::Daily(vec![(0, 18.0), (300, 8.0), (600, 22.0)]),
@@ -67,7 +67,6 @@ fn busy_sky(seed: u64, stations: u16) -> (String, Vec<Vec<u8>>) {
     net.stations[1].clocked_output = true;
     net.stations[2].waveform = Waveform::choose(Family::Stanag4285, 3, 600, "S").expect("known");
     net.stations[2].energy_detect = true;
-    net.stations[0].noise = Some(Noise { every: Duration::from_secs(30), bytes: 20 });
     talk(net)
 }
 

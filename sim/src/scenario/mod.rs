@@ -220,7 +220,7 @@ mod tests {
         // The link from far to ship has a model of its own.
         assert!(matches!(s.links[&(far, ship)].loss, Loss::Gilbert { .. }));
         let own = "level_db = -12, cell = \"262B\", cell_loss = 0.1, burst = 8";
-        let text = WHOLE.replace("cell = \"262B\"\ncell_loss = 0.2\n", channel).replace(own, "snr_db = 6, itv_db = 0");
+        let text = WHOLE.replace("cell = \"262B\"\ncell_loss = 0.2", channel).replace(own, "snr_db = 6, itv_db = 0");
         let s = Scenario::parse(&text).expect("reads");
         let Loss::Sky { sky, wreck } = &s.links[&(far, ship)].loss else { panic!("a sky") };
         assert_eq!((&sky.mean, sky.itv, wreck.truncated), (&Mean::Fixed(6.0), None, 0.1));
