@@ -98,7 +98,7 @@ fn run_scenario(path: &std::path::Path, seed: u64, json: bool, trace: Option<&st
         Ok(text) => text,
         Err(error) => return complain(error.to_string()),
     };
-    let scenario = match Scenario::parse(&text) {
+    let scenario = match Scenario::parse_in(&text, path.parent().unwrap_or(std::path::Path::new("."))) {
         Ok(scenario) => scenario,
         Err(problems) => return complain(problems.join("\n")),
     };

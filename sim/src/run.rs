@@ -172,6 +172,7 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
                 Failure::CarrierStuckOn | Failure::CarrierStuckOff => "carrier",
                 Failure::KeyStuck => "key",
                 Failure::Deaf => "deaf",
+                Failure::Restarting => "modem",
             });
         }
     }

@@ -11,6 +11,7 @@ mod access;
 mod air;
 mod coding;
 mod determinism;
+mod fading;
 mod packet;
 mod transmission;
 
@@ -77,8 +78,15 @@ pub struct Report {
 
 /// Runs every case, in the order of the list; `quick` with fewer draws where a case is about chance, and wider tolerances to match.
 pub fn run(quick: bool) -> Report {
-    let mut findings: Vec<Finding> =
-        [air::cases(quick), access::cases(quick), coding::cases(quick), determinism::cases(), packet::cases()].concat();
+    let mut findings: Vec<Finding> = [
+        air::cases(quick),
+        access::cases(quick),
+        coding::cases(quick),
+        determinism::cases(),
+        fading::cases(quick),
+        packet::cases(),
+    ]
+    .concat();
     findings.sort_by_key(|f| f.case[1..].parse::<u32>().unwrap_or(u32::MAX));
     let passed = findings.iter().filter(|f| f.passed).count();
     Report { schema: "aldis-sim-check/1", passed, failed: findings.len() - passed, findings }

@@ -39,6 +39,10 @@ pub(super) struct Scenario {
 pub(super) struct Waveform {
     pub(super) rate: String,
     pub(super) interleaver: String,
+    pub(super) family: Option<String>,
+    pub(super) bandwidth: Option<String>,
+    pub(super) level_segments: Option<u32>,
+    pub(super) superframes: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -54,6 +58,8 @@ pub(super) struct Modem {
     pub(super) max_key_down: Option<String>,
     pub(super) noise_every: Option<String>,
     pub(super) noise: Option<String>,
+    pub(super) detect: Option<String>,
+    pub(super) output: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -65,9 +71,33 @@ pub(super) struct Channel {
     pub(super) deleted: Option<bool>,
     pub(super) bit_errors: Option<f64>,
     pub(super) block_loss: Option<f64>,
+    pub(super) pattern: Option<String>,
+    pub(super) script: Option<Vec<String>>,
+    pub(super) script_file: Option<String>,
+    pub(super) snr_db: Option<f64>,
+    pub(super) snr_by_clock: Option<BTreeMap<String, f64>>,
+    pub(super) preset: Option<String>,
+    pub(super) path_delay: Option<String>,
+    pub(super) doppler_hz: Option<f64>,
+    pub(super) itv_db: Option<f64>,
+    pub(super) itv_time: Option<String>,
+    pub(super) ltv_db: Option<f64>,
+    pub(super) ltv_time: Option<String>,
+    pub(super) dead: Option<Vec<String>>,
+    pub(super) interference: Option<Interference>,
+    pub(super) failed_ber: Option<f64>,
+    pub(super) truncated: Option<f64>,
     pub(super) preamble_miss: Option<f64>,
     pub(super) level_db: Option<f64>,
     pub(super) delay: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Interference {
+    pub(super) every: String,
+    pub(super) last: String,
+    pub(super) db: f64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
