@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::emcon::{Purpose, State};
+use crate::emcon::Purpose;
 use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
@@ -49,7 +49,7 @@ impl Switch {
                 Hop::Peer(peer) => {
                     let (name, bearer) = bearers.iter().find(|(_, b)| b.plan.peers.contains(peer))?;
                     let floor = minimize.get(name).filter(|m| m.applies(now)).map_or(Precedence::Deferred, |m| m.least);
-                    let lowest = floor.max(carried_above(gate.order(name).map(|o| &o.state))?);
+                    let lowest = floor.max(gate.lowest(now, name)?);
                     gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
                     let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients_of(&bearer.plan));
                     Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
@@ -420,9 +420,9 @@ impl Switch {
                     bearer.station.job_done(now.at, ticket, done);
                 }
             }
-            Pending::Order { bearer, order, loosens, reply, carrier_off } => {
+            Pending::Order { bearer, order, tightened, reply, carrier_off } => {
                 let stored = committed(result);
-                self.order_settled(now, &bearer, order, loosens, reply, carrier_off, stored);
+                self.order_settled(now, &bearer, order, tightened, reply, carrier_off, stored);
             }
             Pending::Renewal => self.renewal_stored(now, committed(result)),
             Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
@@ -439,15 +439,6 @@ impl Switch {
 fn limited(record: &MessageRecord, job: &Job) -> Envelope {
     let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
     Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
-}
-
-/// The lowest precedence traffic may have in this state; `None` when there is no traffic at all.
-pub(super) fn carried_above(state: Option<&State>) -> Option<Precedence> {
-    match state? {
-        State::Open | State::Window(_) => Some(Precedence::Deferred),
-        State::Restricted(floor) => Some(*floor),
-        State::AckOnly | State::Silent => None,
-    }
 }
 
 fn recipients_of(bearer: &BearerPlan) -> usize {

@@ -126,7 +126,7 @@ enum Pending {
     /// Symbols are being spread or gathered.
     LinkJob { bearer: BearerId, ticket: u64 },
     /// An EMCON order is being made durable.
-    Order { bearer: BearerId, order: Order, loosens: bool, reply: Option<RequestId>, carrier_off: Duration },
+    Order { bearer: BearerId, order: Order, tightened: bool, reply: Option<RequestId>, carrier_off: Duration },
     /// Another epoch is being made durable.
     Renewal,
     /// MINIMIZE is being made durable.
@@ -170,11 +170,12 @@ impl Switch {
             let restored = stored_links.remove(&bearer.id).unwrap_or_default();
             let config = station_config(&plan, bearer, &opened, &ids, seed.wrapping_add(index as u64));
             let mut station = Station::new(now.at, config, restored);
-            station.carry_from(dispatch::carried_above(gate.order(&bearer.id).map(|o| &o.state)));
+            station.carry_from(gate.lowest(now, &bearer.id));
             let entry = Bearer {
                 plan: bearer.clone(),
                 station,
                 account: air::Account::default(),
+                standing: gate.standing(now, &bearer.id),
                 keyed_at: None,
                 silence_told: false,
             };
@@ -275,7 +276,7 @@ impl Switch {
                 bearer.station.handle_timeout(now.at);
             }
         }
-        self.expire_orders(now);
+        self.follow_orders(now);
         self.retry_steps(now);
         self.retry_renewal(now);
         if self.next_sweep <= now.at {
@@ -316,6 +317,9 @@ impl Switch {
 
     fn pump(&mut self, now: Now) {
         self.notice_clock(now);
+        if self.wake.is_some_and(|at| at <= now.at) {
+            self.follow_orders(now);
+        }
         self.dispatch(now);
         self.pump_air(now);
         let orders = self.gate.next_change(now).filter(|_| now.set);
@@ -332,6 +336,7 @@ impl Switch {
         self.offset_ms = offset;
         if now.set != self.clock_set {
             self.clock_set = now.set;
+            self.follow_orders(now);
             self.event(Event::ClockChanged { set: now.set });
             let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
             for name in names {

@@ -438,7 +438,7 @@ impl Pair {
 }
 
 fn order(state: State) -> Order {
-    Order { state, since: Wall(0), until: None, reason: "test".into(), author: "test".into() }
+    Order { state, since: Wall(0), from: None, until: None, base: None, reason: "test".into(), author: "test".into() }
 }
 
 const LONG: Duration = Duration::from_millis(127_500);
