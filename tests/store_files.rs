@@ -117,6 +117,38 @@ fn a_store_that_lost_count_of_its_numbers_gets_another_epoch() {
 }
 
 #[test]
+fn mail_whose_life_is_over_is_found_wherever_it_waits() {
+    let disk = SimDisk::new(1);
+    let (mut engine, _) = open(&disk, SMALL);
+    let until = |id, expires, state| {
+        let mut m = record(id);
+        (m.envelope.expires, m.state) = (Wall(expires), state);
+        put(m)
+    };
+    let all = vec![
+        until(1, 50, MessageState::Held),
+        until(2, 40, MessageState::Queued),
+        until(3, 30, MessageState::Done),
+        until(4, 60, MessageState::Held),
+        until(5, 90, MessageState::Held),
+    ];
+    commit(&mut engine, all).expect("commits");
+    let mut ended = |now, limit, except: &[u64]| {
+        let except = except.iter().map(|id| MessageId(*id)).collect();
+        match engine.execute(vec![StoreCall::Ended { now: Wall(now), limit, except }]).pop() {
+            Some(StoreResult::Ended(Ok(ids))) => ids.into_iter().map(|id| id.0).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ended(39, 9, &[]), [0_u64; 0]);
+    assert_eq!(ended(60, 9, &[]), [2, 1, 4]);
+    assert_eq!(ended(60, 1, &[2]), [1]);
+    commit(&mut engine, vec![until(1, 50, MessageState::Done), until(4, 99, MessageState::Held)]).expect("commits");
+    let left = engine.execute(vec![StoreCall::Ended { now: Wall(60), limit: 9, except: Vec::new() }]);
+    assert_eq!(left, [StoreResult::Ended(Ok(vec![MessageId(2)]))]);
+}
+
+#[test]
 fn an_epoch_ordered_from_above_is_kept() {
     let disk = SimDisk::new(1);
     let (mut engine, _) = open(&disk, SMALL);

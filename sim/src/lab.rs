@@ -45,6 +45,8 @@ pub struct Setup {
     pub protection: &'static str,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
+    /// More lines for the table of every bearer.
+    pub bearer: &'static str,
     /// Longest transmission; `None` keeps the profile's defaults.
     pub max_transmission: Option<Duration>,
 }
@@ -61,6 +63,7 @@ impl Setup {
             clock_set: true,
             protection: "mac",
             emcon: "open",
+            bearer: "",
             max_transmission: None,
         }
     }
@@ -770,11 +773,12 @@ fn plan(setup: &Setup, index: usize, modem: &ModemConfig) -> Plan {
     let peers: Vec<_> = others().map(|(_, other)| format!("\"{other}\"")).collect();
     text.push_str(&format!(
         "[[bearer]]\nname = \"{BEARER}\"\ndevice = \"tty\"\nkeying = {{ socket = \"modem\" }}\nmodem = \"simulated\"\n\
-         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {index}\npeers = [{}]\nemcon = \"{}\"\n",
+         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {index}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
         waveform.rate,
         waveform.interleaver,
         peers.join(", "),
-        setup.emcon
+        setup.emcon,
+        setup.bearer
     ));
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()))
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));

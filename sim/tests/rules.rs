@@ -162,6 +162,7 @@ fn b1_a_loosening_to_come_does_not_come_early_and_ends_in_what_was_before() {
         timed(&mut lab, State::Open, Some(60), Some(120));
         let start = lab.at();
         let number = lab.submit(SHIP, SHORE, 600, Precedence::Routine);
+        lab.run_for(Duration::from_secs(5));
         if seed % 2 == 0 {
             lab.crash(SHIP, seed == 2, Some(Duration::from_secs(3)));
         }
@@ -196,4 +197,56 @@ fn b1_without_a_clock_a_tightening_to_come_holds_at_once_and_a_loosening_does_no
     let start = lab.at();
     lab.run_for(Duration::from_secs(7200));
     assert_eq!(radiated(&lab, start), []);
+}
+
+#[test]
+fn held_mail_and_mail_that_waits_behind_a_full_memory_end_when_their_life_does() {
+    let mut lab = lab(1);
+    lab.order(SHIP, State::Silent);
+    lab.run_for(Duration::from_secs(5));
+    let held = lab.submit(SHIP, SHORE, 400, Precedence::Routine);
+    lab.run_for(Duration::from_secs(5));
+    let ids: Vec<_> = lab.node(SHIP).unfinished(9).iter().map(|m| m.id).collect();
+    let reason = "check with OPS".to_owned();
+    lab.request(SHIP, Request::QueueHold { id: ids[0], reason });
+    lab.run_for(Duration::from_secs(5 * 86_400 - 60));
+    let expired = |lab: &Lab| {
+        let of = |e: &Event| matches!(e, Event::MessageExpired { message, .. } if *message == ids[0]);
+        lab.node(SHIP).log().events.iter().filter(|(_, e)| of(e)).count()
+    };
+    assert_eq!(expired(&lab), 0);
+    lab.run_for(Duration::from_secs(120));
+    assert_eq!(expired(&lab), 1);
+    assert!(lab.node(SHIP).unfinished(9).iter().all(|m| m.id != ids[0]), "message {held} is still there");
+}
+
+#[test]
+fn d5_what_an_operator_releases_goes_out_beyond_the_bounds_that_held_it() {
+    let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+    let ether = EtherConfig::net(1, 2, &modem, LinkConfig::default());
+    let bearer = "on_excess = \"hold\"\ncarry.routine = { payload = \"2KiB\" }";
+    for restart in [false, true] {
+        let mut lab = Lab::new(&Setup { bearer, ..Setup::new(1, &["ship", "shore"], ether.clone()) }, Trace::hashed());
+        let number = lab.submit(SHIP, SHORE, 5000, Precedence::Routine);
+        lab.run_for(Duration::from_secs(600));
+        let held = lab.node(SHIP).unfinished(1).remove(0);
+        assert_eq!(held.state, aldis::queue::MessageState::Held);
+        if restart {
+            lab.order(SHIP, State::Silent);
+            lab.run_for(Duration::from_secs(5));
+        }
+        let id = lab.request(SHIP, Request::QueueRelease { id: held.id });
+        lab.run_for(Duration::from_secs(5));
+        assert!(lab.node(SHIP).log().replies.iter().any(|(_, of, r)| *of == id && r.ok));
+        if restart {
+            lab.crash(SHIP, true, Some(Duration::from_secs(3)));
+            lab.run_for(Duration::from_secs(10));
+            lab.order(SHIP, State::Open);
+        }
+        lab.run_for(Duration::from_secs(600));
+        assert!(lab.ledger()[number].fate.delivered.is_some(), "restart {restart}");
+        let next = lab.submit(SHIP, SHORE, 5000, Precedence::Routine);
+        lab.run_for(Duration::from_secs(600));
+        assert!(lab.ledger()[next].fate.delivered.is_none(), "the leave was for one message");
+    }
 }

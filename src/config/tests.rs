@@ -155,14 +155,6 @@ fn a_small_profile_gets_safe_defaults() {
 }
 
 #[test]
-fn mail_to_a_peer_lives_five_days_at_least() {
-    let plan = disk(FULL).load(&[]).expect("sound").plan;
-    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Peer("shore".into())), Duration::from_secs(432_000));
-    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Local), Duration::from_secs(10_800));
-    assert_eq!(plan.lifetime(Precedence::Deferred, &Hop::Peer("shore".into())), Duration::from_secs(604_800));
-}
-
-#[test]
 fn every_problem_is_reported_at_once_where_it_stands() {
     let broken = FULL
         .replace("clock = \"trusted\"", "clock = \"sundial\"")

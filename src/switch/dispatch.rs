@@ -6,7 +6,7 @@ use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
 use crate::emcon::Purpose;
-use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Precedence, Source, Status, TransferId};
+use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -14,7 +14,7 @@ use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, StoreRe
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
-use super::settle::{AirNote, Step};
+use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult};
 
 /// Live transfers per peer of one precedence or above.
@@ -152,9 +152,10 @@ impl Switch {
         };
         let plan = self.bearers.get(&bearer).map(|b| &b.plan);
         let carried = plan.map_or(Ok(()), |p| p.carries(job.precedence, payload.len() as u64));
-        if let Err(diagnostic) = carried {
+        // An operator who let it go had the bound in sight.
+        if let (Err(diagnostic), false) = (carried, self.beyond.contains(&job.message)) {
             let excess = match plan.is_some_and(|p| p.hold_excess) {
-                true => Event::Held { why: diagnostic },
+                true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
                 false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
             };
             return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
@@ -341,6 +342,30 @@ impl Switch {
         }
     }
 
+    /// Asks the store whose life is over among what is not in memory: held mail, and what is due later or had no room.
+    pub(super) fn look_for_ended(&mut self, now: Now) {
+        if self.ending || !now.set {
+            return;
+        }
+        self.ending = true;
+        let call = StoreCall::Ended { now: now.wall, limit: CLAIM, except: self.active.ids() };
+        self.work(Work::Store(call), Pending::Ended);
+    }
+
+    fn ended(&mut self, now: Now, ended: Result<Vec<MessageId>, CommitError>) {
+        self.ending = false;
+        match ended {
+            Ok(ended) => {
+                for message in ended {
+                    if !self.steps.contains_key(&message) {
+                        self.step(now, message, Step::Wake);
+                    }
+                }
+            }
+            Err(error) => self.commit_failed(&error),
+        }
+    }
+
     /// Lifetimes, delay reports and, rarely, the purge.
     pub(super) fn sweep(&mut self, now: Now) {
         while let Some(message) = self.active.poll_wake(now) {
@@ -383,6 +408,10 @@ impl Switch {
             Pending::Claim { limit } => match result {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
                 _ => self.claiming = false,
+            },
+            Pending::Ended => match result {
+                WorkResult::Store(StoreResult::Ended(ended)) => self.ended(now, ended),
+                _ => self.ending = false,
             },
             Pending::Body { job } => self.body_read(now, job, read(result)),
             Pending::Encoded { job, id, peer, bearer } => {

@@ -56,6 +56,8 @@ pub struct Switch {
     chance: u64,
     active: Active,
     transfers: BTreeMap<TransferId, TransferRecord>,
+    /// Messages an operator let go beyond what their bearer carries, until they are done or held again. Stored as settings.
+    beyond: BTreeSet<MessageId>,
     /// Transfers of which something may have left the antenna: those keyed since the start, and all of before it.
     keyed_transfers: BTreeSet<TransferId>,
     steps: BTreeMap<MessageId, settle::Steps>,
@@ -63,6 +65,8 @@ pub struct Switch {
     counters: Counters,
     /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
     claiming: bool,
+    /// Set while the store is asked whose life is over.
+    ending: bool,
     next_claim: Instant,
     next_sweep: Instant,
     next_purge: Instant,
@@ -107,6 +111,8 @@ enum Pending {
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
     Claim { limit: usize },
+    /// Messages whose life is over are being looked for.
+    Ended,
     /// A body is being read for a job.
     Body { job: Job },
     /// A body is being read for a report about `record`'s change.
@@ -214,11 +220,13 @@ impl Switch {
             chance: seed,
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
+            beyond: opened.settings.iter().filter_map(|(name, _)| settle::beyond_id(name)).collect(),
             keyed_transfers: restored,
             steps: BTreeMap::new(),
             open_orders: BTreeMap::new(),
             counters: Counters::default(),
             claiming: false,
+            ending: false,
             next_claim: now.at,
             next_sweep: now.at,
             next_purge: now.at + PURGE_EVERY,
@@ -285,6 +293,7 @@ impl Switch {
         }
         if self.next_claim <= now.at {
             self.claim(now);
+            self.look_for_ended(now);
         }
         self.pump(now);
     }
