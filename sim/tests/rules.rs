@@ -250,3 +250,19 @@ fn d5_what_an_operator_releases_goes_out_beyond_the_bounds_that_held_it() {
         assert!(lab.ledger()[next].fate.delivered.is_none(), "the leave was for one message");
     }
 }
+
+#[test]
+fn sixteen_stations_share_a_frequency() {
+    let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+    let names: Vec<String> = (0..16).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let ether = EtherConfig::net(1, 16, &modem, LinkConfig::default());
+    let mut lab = Lab::new(&Setup::new(1, &names, ether), Trace::hashed());
+    lab.provoked.push("does not answer");
+    for n in 0..16 {
+        lab.submit(StationId(n), StationId((n + 5) % 16), 400, Precedence::Routine);
+    }
+    assert!(lab.run_until_settled(Instant::from_millis(4 * 3_600_000)), "{:#?}", lab.check());
+    assert_eq!(lab.check(), Vec::<String>::new());
+    eprintln!("16 messages around a net of 16 in {:.0} s", lab.at().since(Instant::ZERO).as_secs_f64());
+}

@@ -186,6 +186,7 @@ fn every_problem_is_reported_at_once_where_it_stands() {
 fn tables_that_do_not_fit_together_are_told() {
     for (from, to, key, words) in [
         ("station = 2", "station = 1", "peer.shore.station", "also that of"),
+        ("station = 2", "station = 16", "peer.shore.station", "16"),
         ("peers = [\"shore\"]", "peers = []", "peer.shore", "on no bearer"),
         ("peers = [\"shore\"]", "peers = [\"sea\"]", "bearer.hf1.peers", "no [[peer]] named sea"),
         ("name = \"shore\"", "name = \"ship\"", "peer.ship.name", "own name"),

@@ -1544,9 +1544,9 @@ impl Station {
                 Some(Standing::Unknown | Standing::Lacks(_)) => t.forget_reports(),
                 None if !report.more => {
                     // Not spoken of. What lacks nothing by the last word still waits for its verdict, which may have been lost with
-                    // the far process: it is asked for again, or it would wait for ever.
-                    t.unsure = t.missing() == 0;
-                    if t.unsure {
+                    // the far process: it is asked for again, or it would wait for ever. Whether a new number is free is still open.
+                    t.unsure = t.missing() == 0 || t.unsent && t.unsure;
+                    if t.missing() == 0 {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
                     }
                 }
