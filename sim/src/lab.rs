@@ -33,7 +33,7 @@ use crate::world::{START, StationClock, World};
 pub struct Setup {
     /// Seeds the nodes; the ether has its own.
     pub seed: u64,
-    /// Station names, at most eight.
+    /// Station names, at most sixteen.
     pub names: Vec<String>,
     /// The frequency.
     pub ether: EtherConfig,
@@ -45,6 +45,8 @@ pub struct Setup {
     pub protection: &'static str,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
+    /// More lines for the table of every bearer.
+    pub bearer: &'static str,
     /// Longest transmission; `None` keeps the profile's defaults.
     pub max_transmission: Option<Duration>,
 }
@@ -61,6 +63,7 @@ impl Setup {
             clock_set: true,
             protection: "mac",
             emcon: "open",
+            bearer: "",
             max_transmission: None,
         }
     }
@@ -327,6 +330,12 @@ impl Lab {
     pub fn restore_store(&mut self, station: StationId, backup: &Image) {
         assert!(!self.node(station).is_up(), "the store is in use");
         self.node(station).store.restore(backup);
+    }
+
+    /// Puts an image of an earlier state of a station's disk back; the node must be down.
+    pub fn restore_image(&mut self, station: StationId, image: &Image) {
+        assert!(!self.node(station).is_up(), "the store is in use");
+        self.node(station).store.restore_image(image);
     }
 
     /// Steps to `end`, starting nodes that are to come back.
@@ -764,11 +773,12 @@ fn plan(setup: &Setup, index: usize, modem: &ModemConfig) -> Plan {
     let peers: Vec<_> = others().map(|(_, other)| format!("\"{other}\"")).collect();
     text.push_str(&format!(
         "[[bearer]]\nname = \"{BEARER}\"\ndevice = \"tty\"\nkeying = {{ socket = \"modem\" }}\nmodem = \"simulated\"\n\
-         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {index}\npeers = [{}]\nemcon = \"{}\"\n",
+         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {index}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
         waveform.rate,
         waveform.interleaver,
         peers.join(", "),
-        setup.emcon
+        setup.emcon,
+        setup.bearer
     ));
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()))
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));

@@ -176,6 +176,9 @@ pub enum Event {
     },
     /// Something an operator must know: stuck carrier, stuck key, wrong key, peer restored from backup.
     Alarm(String),
-    /// A peer's word shows that this node's store is an old copy: its epoch must change before it sends again (A2, C1).
-    EpochUsed,
+    /// A peer's word shows that this node's store is an old copy: the station keeps still until it is given another epoch (A2, C1).
+    EpochUsed {
+        /// Whose word.
+        peer: PeerName,
+    },
 }

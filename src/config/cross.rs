@@ -196,7 +196,7 @@ fn stations_are_distinct(reader: &mut Reader, d: &Declared<'_>) {
         for (peer_path, peer) in d.peer_plans.iter().filter(|(_, p)| bearer.peers.contains(&p.name)) {
             if let Some(other) = taken.insert(peer.station, peer_path.clone()) {
                 let problem = format!("station {} on {path} is also that of {other}", peer.station);
-                reader.problem(&join(peer_path, "station"), problem, "a number of its own, 0 to 7");
+                reader.problem(&join(peer_path, "station"), problem, "a number of its own, 0 to 15");
             }
         }
     }

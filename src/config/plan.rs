@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::emcon::State;
-use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
+use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::Table;
 use crate::time::Duration;
 use crate::units::Bps;
@@ -169,7 +169,7 @@ pub struct PrecedencePlan {
 pub struct PeerPlan {
     /// The peer's node name.
     pub name: PeerName,
-    /// Its station number on the net, 0..=7.
+    /// Its station number on the net, 0..=15.
     pub station: u8,
     /// How traffic with it is protected.
     pub protection: Protection,
@@ -251,7 +251,7 @@ pub struct BearerPlan {
     pub keying: KeyingPlan,
     /// Waveform facts from the modem's sheet in hw/, for the chosen rate and interleaver.
     pub waveform: Waveform,
-    /// Own station number on the net, 0..=7.
+    /// Own station number on the net, 0..=15.
     pub station: u8,
     /// Peers heard here.
     pub peers: Vec<PeerName>,
@@ -294,18 +294,4 @@ pub struct Waveform {
     pub buffer_bytes: u32,
     /// Whether the modem can abort at once; decides the figure `emcon set` states (B2).
     pub can_abort: bool,
-}
-
-/// The shortest life of mail towards a peer over the air, which may be silent for days (link-rules A5).
-pub const PEER_LIFETIME: Duration = Duration::from_secs(5 * 86_400);
-
-impl Plan {
-    /// How long a message of this level lives towards this hop, unless the message itself says otherwise.
-    pub fn lifetime(&self, level: Precedence, hop: &Hop) -> Duration {
-        let expire = self.retry.get(&level).map_or(PEER_LIFETIME, |r| r.expire);
-        match hop {
-            Hop::Peer(_) => expire.max(PEER_LIFETIME),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold => expire,
-        }
-    }
 }

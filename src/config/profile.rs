@@ -344,7 +344,7 @@ fn precedence(reader: &mut Reader, entry: Option<&Entry>) -> Option<PrecedencePl
 fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<PeerPlan> {
     let mut s = reader.scope(&schema::PEER, path, Some(entry));
     let peer_name = s.field("name", parsed(name));
-    let station = s.field("station", integer(0, 7));
+    let station = s.field("station", integer(0, 15));
     let protection = s.field(
         "protection",
         parsed(|t| {
@@ -427,7 +427,7 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
     let modem = s.field("modem", text);
     let rate = s.field("rate", parsed(Bps::parse));
     let interleaver = s.field("interleaver", text);
-    let station = s.field("station", integer(0, 7));
+    let station = s.field("station", integer(0, 15));
     let peers = s.field("peers", list(name));
     let emcon = s.field("emcon", parsed(State::parse));
     let cap = |t: &str| parse_duration(t).filter(|d| *d <= Duration::from_millis(127_500));

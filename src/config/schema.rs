@@ -59,6 +59,18 @@ const fn hidden(key: Key) -> Key {
     Key { secret: true, ..key }
 }
 
+/// One key for each level of precedence.
+const fn each_level(form: &'static str, how: &'static str) -> [Key; 6] {
+    [
+        from("override", form, how),
+        from("flash", form, how),
+        from("immediate", form, how),
+        from("priority", form, how),
+        from("routine", form, how),
+        from("deferred", form, how),
+    ]
+}
+
 const NAME: &str = "letters, digits, - and _, at most 32";
 const DURATION: &str = "a duration: 200ms, 90s, 15min, 6h, 5d";
 const LEVEL: &str = "deferred, routine, priority, immediate, flash, override";
@@ -178,18 +190,8 @@ pub static LOCAL: Section = Section {
 };
 
 /// `[retry]`: its keys are the levels.
-pub static RETRY: Section = Section {
-    name: "retry",
-    many: false,
-    keys: &[
-        from("override", "a [retry.override] table", "every default"),
-        from("flash", "a [retry.flash] table", "every default"),
-        from("immediate", "a [retry.immediate] table", "every default"),
-        from("priority", "a [retry.priority] table", "every default"),
-        from("routine", "a [retry.routine] table", "every default"),
-        from("deferred", "a [retry.deferred] table", "every default"),
-    ],
-};
+pub static RETRY: Section =
+    Section { name: "retry", many: false, keys: &each_level("a [retry.LEVEL] table", "every default") };
 
 /// `[retry.LEVEL]`; the defaults depend on the level.
 pub static RETRY_LEVEL: Section = Section {
@@ -212,7 +214,7 @@ pub static PEER: Section = Section {
     many: true,
     keys: &[
         must("name", NAME),
-        must("station", "an integer, 0 to 7"),
+        must("station", "an integer, 0 to 15"),
         or("protection", "off, mac, aead", "aead"),
         from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
     ],
@@ -243,7 +245,7 @@ pub static BEARER: Section = Section {
         must("rate", "a rate of the modem's sheet: 2400bps"),
         must("interleaver", "an interleaver of that rate: S, L"),
         from("turnaround", DURATION, "what the modem's sheet says"),
-        must("station", "an integer, 0 to 7"),
+        must("station", "an integer, 0 to 15"),
         must("peers", "a list of names of [[peer]] tables"),
         or("emcon", "open, silent, ack-only, restricted:LEVEL", "silent"),
         or("max_transmission", "a duration of at most 127.5s", "30s"),
@@ -261,14 +263,7 @@ pub static BEARER: Section = Section {
 pub static CARRY: Section = Section {
     name: "bearer.carry",
     many: false,
-    keys: &[
-        from("override", "a table of { payload, air }", "max_payload and max_air"),
-        from("flash", "a table of { payload, air }", "max_payload and max_air"),
-        from("immediate", "a table of { payload, air }", "max_payload and max_air"),
-        from("priority", "a table of { payload, air }", "max_payload and max_air"),
-        from("routine", "a table of { payload, air }", "max_payload and max_air"),
-        from("deferred", "a table of { payload, air }", "max_payload and max_air"),
-    ],
+    keys: &each_level("a table of { payload, air }", "max_payload and max_air"),
 };
 
 /// One level of `bearer.carry`

@@ -155,14 +155,6 @@ fn a_small_profile_gets_safe_defaults() {
 }
 
 #[test]
-fn mail_to_a_peer_lives_five_days_at_least() {
-    let plan = disk(FULL).load(&[]).expect("sound").plan;
-    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Peer("shore".into())), Duration::from_secs(432_000));
-    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Local), Duration::from_secs(10_800));
-    assert_eq!(plan.lifetime(Precedence::Deferred, &Hop::Peer("shore".into())), Duration::from_secs(604_800));
-}
-
-#[test]
 fn every_problem_is_reported_at_once_where_it_stands() {
     let broken = FULL
         .replace("clock = \"trusted\"", "clock = \"sundial\"")
@@ -194,6 +186,7 @@ fn every_problem_is_reported_at_once_where_it_stands() {
 fn tables_that_do_not_fit_together_are_told() {
     for (from, to, key, words) in [
         ("station = 2", "station = 1", "peer.shore.station", "also that of"),
+        ("station = 2", "station = 16", "peer.shore.station", "16"),
         ("peers = [\"shore\"]", "peers = []", "peer.shore", "on no bearer"),
         ("peers = [\"shore\"]", "peers = [\"sea\"]", "bearer.hf1.peers", "no [[peer]] named sea"),
         ("name = \"shore\"", "name = \"ship\"", "peer.ship.name", "own name"),

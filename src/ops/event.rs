@@ -279,6 +279,13 @@ events! {
         /// Whether it is trusted now.
         set: bool,
     }
+    /// The store had lost sight of what it has used: an old copy of it was put back. The node goes on under another epoch.
+    WARN StoreRenewed "store-renewed" {
+        /// What showed it, and what may be lost.
+        text: String,
+        /// Transfers frozen anew under new ids.
+        refrozen: u64,
+    }
     /// The store could not make something durable; nothing was promised.
     ERROR StoreFailed "store-failed" {
         /// Why.

@@ -7,9 +7,10 @@
 use std::fmt;
 
 use super::dsn::{self, Action, Cause, Line, Report};
+use super::ids::Ids;
 use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
 use super::retry::{PEER_LIFETIME, Table};
-use super::store::{Batch, Change, Condition, Opened, SeenKey};
+use super::store::{Batch, Change, Condition, SeenKey};
 use crate::mail::{
     BodyRef, ByMode, Envelope, MessageId, MtPriority, Outcome, PeerName, Precedence, RecipientState, Source, Status,
     Submission, header,
@@ -18,8 +19,6 @@ use crate::time::{Duration, Now, Wall};
 
 /// No message lives longer here, whatever it or its peer says: what a peer can make this node keep is bounded.
 pub const LONGEST_LIFE: Duration = Duration::from_secs(90 * 86_400);
-/// Ids are reserved on disk this many at a time, ahead of use.
-pub const RESERVATION: u64 = 1024;
 /// Duplicate keys stay at least this long beyond the message (A3).
 const LEAST_SEEN_MARGIN: Duration = Duration::from_secs(86_400);
 
@@ -339,142 +338,11 @@ impl Batch {
     }
 }
 
-/// Allocator of message ids, body refs and transfer counters: never the same twice, whatever is lost.
-///
-/// A batch that uses an id above the durable reservation carries the next reservation itself ([`Ids::cover`]), so no order of
-/// commits, conflicts and crashes lets an id exist durably above its reservation; after a restart counting goes on above it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ids {
-    next: Counters,
-    durable: Counters,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Counters {
-    message: u64,
-    body: u64,
-    transfer: u64,
-}
-
-impl Counters {
-    /// The value of the setting: a version octet and three big-endian numbers.
-    fn encode(self) -> Vec<u8> {
-        let mut out = vec![1];
-        for n in [self.message, self.body, self.transfer] {
-            out.extend_from_slice(&n.to_be_bytes());
-        }
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (version, rest) = bytes.split_first()?;
-        let (numbers, []) = rest.as_chunks::<8>() else { return None };
-        let [message, body, transfer] = numbers else { return None };
-        (*version == 1).then(|| Self {
-            message: u64::from_be_bytes(*message),
-            body: u64::from_be_bytes(*body),
-            transfer: u64::from_be_bytes(*transfer),
-        })
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self {
-            message: self.message.max(other.message),
-            body: self.body.max(other.body),
-            transfer: self.transfer.max(other.transfer),
-        }
-    }
-}
-
-impl Ids {
-    /// Name of the setting that holds the reservation.
-    pub const SETTING: &str = "ids.reserved";
-
-    /// Starts above everything an earlier run may have used. The reservation counts, and so does what the store holds, should
-    /// the setting be damaged.
-    pub fn open(opened: &Opened) -> Self {
-        let reserved = opened
-            .settings
-            .iter()
-            .find(|(name, _)| name == Self::SETTING)
-            .and_then(|(_, value)| Counters::decode(value))
-            .unwrap_or(Counters { message: 1, body: 1, transfer: 0 });
-        let stored = Counters {
-            message: opened.next_message,
-            body: opened.next_body,
-            transfer: opened
-                .transfers
-                .iter()
-                .filter(|t| t.id.epoch == opened.epoch)
-                .map(|t| u64::from(t.id.counter) + 1)
-                .max()
-                .unwrap_or(0),
-        };
-        let mut start = reserved.max(stored);
-        if opened.fresh {
-            start.transfer = 0; // another epoch, so other ids
-        }
-        Self { next: start, durable: start }
-    }
-
-    /// The id the next [`accept()`] will give, for the trace field that is written first.
-    pub const fn upcoming(&self) -> MessageId {
-        MessageId(self.next.message)
-    }
-
-    /// A new message id. The batch that uses it must take [`Ids::cover`] along.
-    pub const fn message(&mut self) -> MessageId {
-        self.next.message += 1;
-        MessageId(self.next.message - 1)
-    }
-
-    /// A new body ref. The batch that uses it must take [`Ids::cover`] along.
-    pub const fn body(&mut self) -> BodyRef {
-        self.next.body += 1;
-        BodyRef(self.next.body - 1)
-    }
-
-    /// A new transfer counter; `None` when this epoch has used them all and the store needs a new epoch.
-    /// The batch that uses it must take [`Ids::cover`] along.
-    pub fn transfer(&mut self) -> Option<u32> {
-        let counter = u32::try_from(self.next.transfer).ok()?;
-        self.next.transfer += 1;
-        Some(counter)
-    }
-
-    /// The reservation this batch must carry, if the ids taken so far go beyond the durable one.
-    #[must_use]
-    pub fn cover(&self) -> Option<Change> {
-        let covered = self.durable.max(self.next) == self.durable;
-        (!covered).then(|| {
-            let ahead = Counters {
-                message: self.next.message + RESERVATION,
-                body: self.next.body + RESERVATION,
-                // Not one more than was taken: frames carry twelve bits of this number, and a gap at every restart would soon
-                // make a transfer that is still waiting look like a new one.
-                transfer: self.next.transfer,
-            };
-            Change::Setting(Self::SETTING.to_string(), Some(ahead.encode()))
-        })
-    }
-
-    /// Tells that a batch has become durable. Left out, every later batch carries a reservation: correct, only larger.
-    pub fn committed(&mut self, batch: &Batch) {
-        for change in &batch.changes {
-            if let Change::Setting(name, Some(value)) = change
-                && name == Self::SETTING
-                && let Some(reserved) = Counters::decode(value)
-            {
-                self.durable = self.durable.max(reserved);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mail::{BodyKind, DeliverBy, Mailbox, Notify, Recipient, TransferId};
+    use crate::queue::Opened;
     use crate::time::Instant;
 
     const ANY: Authority = Authority { trusted: true, ceiling: Precedence::Override };
@@ -632,45 +500,6 @@ mod tests {
     }
 
     #[test]
-    fn ids_start_above_the_reservation_after_a_restart() {
-        let mut ids = Ids::open(&Opened::default());
-        let first = ids.message();
-        let cover = ids.cover().expect("a reservation");
-        let Change::Setting(name, Some(value)) = cover.clone() else { panic!("a setting") };
-        ids.committed(&Batch { conditions: vec![], changes: vec![cover] });
-        let mut last = first;
-        for _ in 0..RESERVATION {
-            last = ids.message();
-        }
-        assert_eq!(ids.cover(), None, "all of a reservation is usable");
-        let opened = Opened { settings: vec![(name, value)], ..Opened::default() };
-        assert!(Ids::open(&opened).message() > last);
-        ids.message();
-        assert!(ids.cover().is_some());
-        let damaged = Opened { settings: vec![(Ids::SETTING.into(), vec![9])], next_message: 77, ..Opened::default() };
-        assert_eq!(Ids::open(&damaged).message(), MessageId(77));
-    }
-
-    #[test]
-    fn a_restart_leaves_no_gap_in_the_transfer_counters() {
-        let mut opened = Opened::default();
-        for counter in 0..5 {
-            let mut ids = Ids::open(&opened);
-            assert_eq!(ids.transfer(), Some(counter));
-            let Some(Change::Setting(name, Some(value))) = ids.cover() else { panic!("a counter goes with its batch") };
-            opened.settings = vec![(name, value)];
-        }
-    }
-
-    #[test]
-    fn transfer_counters_end_with_their_epoch() {
-        let setting = Counters { message: 1, body: 1, transfer: u64::from(u32::MAX) }.encode();
-        let mut ids = Ids::open(&Opened { settings: vec![(Ids::SETTING.into(), setting)], ..Opened::default() });
-        assert_eq!(ids.transfer(), Some(u32::MAX));
-        assert_eq!(ids.transfer(), None);
-    }
-
-    #[test]
     fn a8_a_message_that_was_here_before_is_recognised() {
         let trace: Vec<PeerName> = ["ship", "shore"].map(PeerName::from).into();
         assert!(seen_twice(&trace, &"ship".into()));
@@ -732,6 +561,7 @@ mod tests {
             Change::DropTransfer(_) => "drop transfer",
             Change::Link(..) => "link",
             Change::Setting(..) => "setting",
+            Change::Epoch(_) => "epoch",
             Change::Track(..) => "track",
             Change::Purge { .. } => "purge",
         }

@@ -9,7 +9,8 @@
 //! - after any other failure the engine answers `Failed` to everything until [`Engine::reopen`]: what reached the disk
 //!   is then read back, never guessed.
 //!
-//! Link-rules A2 and C1 rest on [`Opened::epoch`]: it changes when the file is new or a copy of the one written before.
+//! Link-rules A2 and C1 rest on [`Opened::epoch`]: it changes when the file is new or a copy of the one written before, and when the
+//! record of the numbers used under it cannot be read.
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,9 +20,10 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, WriteTransaction}
 use super::apply::{Claim, Damaged, Refusal, Writer};
 use super::backend::{Backend, Fault, Faults, is_no_room};
 use super::disk::Disk;
+use super::ids::{self, Counters};
 use super::record::{MessageRecord, TransferRecord};
 use super::snapshot::{self, Snapshot, Snapshots};
-use super::store::{Change, CommitError, Health, Opened, StoreCall, StoreResult};
+use super::store::{Batch, Change, CommitError, Health, Opened, StoreCall, StoreResult};
 use super::table::{self, Tally};
 use crate::mail::MessageId;
 
@@ -252,7 +254,9 @@ impl Engine {
             results.extend(group.iter().map(|call| answer(call, CommitError::Failed(why.clone()))));
         } else if let [call] = group {
             results.push(match call {
-                StoreCall::Commit(_) | StoreCall::Claim { .. } => answer(call, CommitError::Full),
+                StoreCall::Commit(_) | StoreCall::Claim { .. } | StoreCall::Ended { .. } => {
+                    answer(call, CommitError::Full)
+                }
                 StoreCall::Load(_) | StoreCall::Read(..) => answer(call, CommitError::Failed("no room".into())),
             });
         } else {
@@ -294,6 +298,7 @@ impl Engine {
                     let claim = Claim { owner, now: *now, until: *until, classes, limit: *limit, except };
                     StoreResult::Claimed(Ok(writer.claim(&claim)?))
                 }
+                StoreCall::Ended { now, limit, except } => StoreResult::Ended(Ok(writer.ended(*now, *limit, except)?)),
                 StoreCall::Load(id) => StoreResult::Loaded(snapshot::load(&writer.message, *id)),
                 StoreCall::Read(body, from, length) => {
                     StoreResult::Read(snapshot::read(&writer.body, &writer.chunk, *body, *from, *length))
@@ -419,21 +424,38 @@ impl Engine {
             let meta = read.open_table(table::META).map_err(Trouble::from)?;
             (number(&meta, "epoch")?, number(&meta, "identity")?)
         };
-        let same = epoch.filter(|_| known == Some(identity)).and_then(|epoch| u32::try_from(epoch).ok());
-        opened.epoch = same.unwrap_or_else(|| {
-            let fresh = self.options.fresh_epoch;
-            if epoch == Some(u64::from(fresh)) { fresh.wrapping_add(1) } else { fresh }
-        });
-        opened.fresh = same.is_none();
+        let used = Counters::stored(&opened.settings);
+        let old = epoch.and_then(|epoch| u32::try_from(epoch).ok());
+        let doubt = match old {
+            Some(_) if known != Some(identity) => {
+                Some("the store's file is not the one written before but a copy put back")
+            }
+            Some(_) if used.is_none() => Some("the record of the numbers already used could not be read"),
+            Some(_) | None => None,
+        };
+        opened.renewed = doubt.map(str::to_owned);
+        opened.fresh = old.is_none() || doubt.is_some();
+        opened.epoch = match old {
+            Some(epoch) if !opened.fresh => epoch,
+            old => ids::another_epoch(old, self.options.fresh_epoch),
+        };
         if !opened.fresh && damaged.is_empty() {
             return Ok(());
         }
         let transaction = begin(database)?;
         let mut writer = Writer::open(&transaction, self.tally)?;
-        writer.put_meta("epoch", &opened.epoch.to_le_bytes())?;
-        writer.put_meta("identity", &identity.to_le_bytes())?;
         for row in damaged {
             writer.set_row_aside(row)?;
+        }
+        if opened.fresh {
+            // What the store holds counts in any case; see `Ids::open`.
+            let none = Counters { message: 1, body: 1, epoch: opened.epoch, transfer: 0 };
+            let (name, value) = used.unwrap_or(none).in_epoch(opened.epoch).setting();
+            opened.settings.retain(|(n, _)| *n != name);
+            opened.settings.push((name.clone(), value.clone()));
+            let changes = vec![Change::Epoch(opened.epoch), Change::Setting(name, Some(value))];
+            writer.apply(&Batch { conditions: Vec::new(), changes })?;
+            writer.put_meta("identity", &identity.to_le_bytes())?;
         }
         self.tally = writer.finish()?;
         transaction.commit().map_err(Trouble::from)?;
@@ -524,6 +546,7 @@ fn answer(call: &StoreCall, error: CommitError) -> StoreResult {
     match call {
         StoreCall::Commit(_) => StoreResult::Committed(Err(error)),
         StoreCall::Claim { .. } => StoreResult::Claimed(Err(error)),
+        StoreCall::Ended { .. } => StoreResult::Ended(Err(error)),
         StoreCall::Load(_) => StoreResult::Loaded(Err(error)),
         StoreCall::Read(..) => StoreResult::Read(Err(error)),
     }

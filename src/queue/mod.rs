@@ -21,6 +21,7 @@ mod backend;
 mod disk;
 pub mod dsn;
 mod engine;
+pub mod ids;
 pub mod maildir;
 pub mod outcome;
 mod real_disk;
@@ -35,11 +36,12 @@ mod table;
 mod property;
 
 pub use accept::{
-    Accepted, Authority, Choice, Decision, Ids, LONGEST_LIFE, NotAMessage, Policy, RESERVATION, Stated, accept, choose,
-    lifetime, seen_twice,
+    Accepted, Authority, Choice, Decision, LONGEST_LIFE, NotAMessage, Policy, Stated, accept, choose, lifetime,
+    seen_twice,
 };
 pub use disk::{Disk, DiskFile};
 pub use engine::{Engine, OpenError, Options, STORE_FILE};
+pub use ids::{Ids, RESERVATION};
 pub use real_disk::RealDisk;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
 pub use snapshot::{Snapshot, Snapshots};

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::accept::{Authority, Decision, Ids, Policy, accept};
+use super::accept::{Authority, Decision, Policy, accept};
 use super::dsn::{Report, Reporter, build};
+use super::ids::Ids;
 use super::outcome::{self, Applied, Context, Event};
 use super::record::{MessageRecord, MessageState, TransferRecord};
 use super::retry::{Table, mix};
@@ -117,7 +118,7 @@ impl Shelf {
                 Change::Setting(name, value) => {
                     self.settings.insert(name.clone(), value.clone().expect("a value"));
                 }
-                Change::Link(..) | Change::Track(..) | Change::Purge { .. } => {}
+                Change::Link(..) | Change::Epoch(_) | Change::Track(..) | Change::Purge { .. } => {}
             }
         }
         for id in touched {
@@ -213,7 +214,7 @@ impl World {
             active: Active::new(24, policy.clone()),
             policy,
             shelf: Shelf::default(),
-            ids: Ids::open(&Opened::default()),
+            ids: Ids::open(&Opened { epoch: 9, ..Opened::default() }),
             sessions: Vec::new(),
             heard: 0,
             tally: [0; 8],

@@ -51,6 +51,8 @@ pub enum Change {
     Link(Vec<u8>, Option<Vec<u8>>),
     /// Node state by name: EMCON orders, MINIMIZE, reserved counters. `None` drops it.
     Setting(String, Option<Vec<u8>>),
+    /// Gives the store another epoch: what was used under the old one is unknown here (A2, C1).
+    Epoch(u32),
     /// Adds a line to a message's history.
     Track(MessageId, TrackEntry),
     /// Forgets what has had its time: done messages and the histories of dropped ones that ended before `done_before`,
@@ -119,6 +121,16 @@ pub enum StoreCall {
         /// Messages the owner already works on.
         except: Vec<MessageId>,
     },
+    /// Messages whose life ended at or before `now`, those that ended first, also held ones and those that wait for a later try.
+    /// One accepted while the clock was not set counts from its acceptance, so that it gets an end at all.
+    Ended {
+        /// Now, by a clock that is set (A7).
+        now: Wall,
+        /// How many at most.
+        limit: usize,
+        /// Messages the caller watches itself.
+        except: Vec<MessageId>,
+    },
     /// One message.
     Load(MessageId),
     /// A body, whole or a part (`from`, `length`).
@@ -132,6 +144,8 @@ pub enum StoreResult {
     Committed(Result<(), CommitError>),
     /// Of `Claim`.
     Claimed(Result<Vec<MessageRecord>, CommitError>),
+    /// Of `Ended`.
+    Ended(Result<Vec<MessageId>, CommitError>),
     /// Of `Load`. A corrupt record is an error value, not an abort.
     Loaded(Result<Option<Box<MessageRecord>>, CommitError>),
     /// Of `Read`; checked against the digest stored with the body.
@@ -145,6 +159,8 @@ pub struct Opened {
     pub epoch: u32,
     /// True when `epoch` was made by this opening.
     pub fresh: bool,
+    /// Why a store that had an epoch got another one, in words.
+    pub renewed: Option<String>,
     /// All settings.
     pub settings: Vec<(String, Vec<u8>)>,
     /// All bearer state.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::emcon::{Purpose, State};
-use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Precedence, Source, Status, TransferId};
+use crate::emcon::Purpose;
+use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -14,7 +14,7 @@ use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, StoreRe
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
-use super::settle::{AirNote, Step};
+use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult};
 
 /// Live transfers per peer of one precedence or above.
@@ -33,6 +33,7 @@ const PURGE: u32 = 500;
 impl Switch {
     /// Starts every job that has a place to go.
     pub(super) fn dispatch(&mut self, now: Now) {
+        let renewing = self.renewal.is_some();
         loop {
             let (bearers, gate, minimize, plan) = (&self.bearers, &self.gate, &self.minimize, &self.plan);
             let deliveries = plan.limits.deliveries;
@@ -44,10 +45,11 @@ impl Switch {
                     let jobs = PER_NEXT_HOP.min(deliveries);
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
                 }
+                Hop::Peer(_) if renewing => None,
                 Hop::Peer(peer) => {
                     let (name, bearer) = bearers.iter().find(|(_, b)| b.plan.peers.contains(peer))?;
                     let floor = minimize.get(name).filter(|m| m.applies(now)).map_or(Precedence::Deferred, |m| m.least);
-                    let lowest = floor.max(carried_above(gate.order(name).map(|o| &o.state))?);
+                    let lowest = floor.max(gate.lowest(now, name)?);
                     gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
                     let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients_of(&bearer.plan));
                     Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
@@ -112,6 +114,9 @@ impl Switch {
     }
 
     fn encode(&mut self, now: Now, job: Job, peer: PeerName, envelope: AirEnvelope, body: Arc<[u8]>) {
+        if self.renewal.is_some() {
+            return self.put_back(now, &job);
+        }
         let Some(bearer) = self.bearer_to(&peer).cloned() else {
             return self.job_failed(now, &job, &format!("no bearer reaches {peer}"));
         };
@@ -138,15 +143,19 @@ impl Switch {
         bearer: BearerId,
         payload: Result<Vec<u8>, String>,
     ) {
+        if self.renewal.is_some() || id.epoch != self.epoch {
+            return self.put_back(now, &job);
+        }
         let payload: Arc<[u8]> = match payload {
             Ok(payload) => payload.into(),
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
         };
         let plan = self.bearers.get(&bearer).map(|b| &b.plan);
         let carried = plan.map_or(Ok(()), |p| p.carries(job.precedence, payload.len() as u64));
-        if let Err(diagnostic) = carried {
+        // An operator who let it go had the bound in sight.
+        if let (Err(diagnostic), false) = (carried, self.beyond.contains(&job.message)) {
             let excess = match plan.is_some_and(|p| p.hold_excess) {
-                true => Event::Held { why: diagnostic },
+                true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
                 false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
             };
             return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
@@ -164,9 +173,14 @@ impl Switch {
         self.step(now, job.message, Step::Freeze { transfer: Box::new(transfer), payload, peer });
     }
 
-    /// Frozen payloads of before a restart go back to their stations.
-    pub(super) fn thaw(&mut self) {
-        let frozen: Vec<_> = self.transfers.values().map(|t| (t.id.clone(), t.hop.clone(), t.payload)).collect();
+    /// Frozen payloads of before a restart go back to their stations, except where the store has left the epoch they name.
+    pub(super) fn thaw(&mut self, now: Now, renewed: Option<&str>) {
+        let refrozen = self.withdraw_stale(now);
+        if let Some(why) = renewed {
+            self.tell_renewed(why, refrozen);
+        }
+        let current = self.transfers.values().filter(|t| t.id.epoch == self.epoch);
+        let frozen: Vec<_> = current.map(|t| (t.id.clone(), t.hop.clone(), t.payload)).collect();
         for (id, hop, payload) in frozen {
             let Hop::Peer(peer) = hop else { continue };
             self.work(Work::Store(StoreCall::Read(payload, 0, u64::MAX)), Pending::Thaw { id, peer });
@@ -175,6 +189,9 @@ impl Switch {
 
     pub(super) fn thawed(&mut self, now: Now, id: TransferId, peer: PeerName, payload: Result<Arc<[u8]>, CommitError>) {
         let Some(transfer) = self.transfers.get(&id).cloned() else { return };
+        if self.renewal.is_some() || id.epoch != self.epoch {
+            return;
+        }
         match payload {
             Ok(payload) => {
                 let send = Transfer { id, to: peer, precedence: transfer.precedence, payload };
@@ -230,16 +247,6 @@ impl Switch {
         self.step(now, transfer.message, step);
     }
 
-    /// Our store is an old copy: transfer numbers above ours are in use, so everything frozen under them starts anew (A2, C1).
-    pub(super) fn epoch_used(&mut self, bearer: &BearerId) {
-        self.event(crate::ops::Event::BearerAlarm {
-            bearer: bearer.clone(),
-            text: "a peer has heard transfer numbers this store has not yet used: the store is an old copy of itself. Stop the \
-                   node, move the store aside or restore a newer one, and start again"
-                .into(),
-        });
-    }
-
     /// A delivery came back.
     pub(super) fn delivered(&mut self, now: Now, job: Job, result: WorkResult) {
         let events = match result {
@@ -252,6 +259,15 @@ impl Switch {
             | WorkResult::Dropped => Vec::new(),
         };
         self.job_result(now, &job, events, AirNote::default(), None);
+    }
+
+    /// A job that cannot run now waits for its turn again, as if it had not been started.
+    fn put_back(&mut self, now: Now, job: &Job) {
+        if let Some(record) = self.active.record(job.message).cloned()
+            && let Some(back) = self.active.finish(now, job.message, &job.hop, record)
+        {
+            self.write_back(*back);
+        }
     }
 
     /// Something on our side kept a job from running: tried again later.
@@ -326,6 +342,30 @@ impl Switch {
         }
     }
 
+    /// Asks the store whose life is over among what is not in memory: held mail, and what is due later or had no room.
+    pub(super) fn look_for_ended(&mut self, now: Now) {
+        if self.ending || !now.set {
+            return;
+        }
+        self.ending = true;
+        let call = StoreCall::Ended { now: now.wall, limit: CLAIM, except: self.active.ids() };
+        self.work(Work::Store(call), Pending::Ended);
+    }
+
+    fn ended(&mut self, now: Now, ended: Result<Vec<MessageId>, CommitError>) {
+        self.ending = false;
+        match ended {
+            Ok(ended) => {
+                for message in ended {
+                    if !self.steps.contains_key(&message) {
+                        self.step(now, message, Step::Wake);
+                    }
+                }
+            }
+            Err(error) => self.commit_failed(&error),
+        }
+    }
+
     /// Lifetimes, delay reports and, rarely, the purge.
     pub(super) fn sweep(&mut self, now: Now) {
         while let Some(message) = self.active.poll_wake(now) {
@@ -369,6 +409,10 @@ impl Switch {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
                 _ => self.claiming = false,
             },
+            Pending::Ended => match result {
+                WorkResult::Store(StoreResult::Ended(ended)) => self.ended(now, ended),
+                _ => self.ending = false,
+            },
             Pending::Body { job } => self.body_read(now, job, read(result)),
             Pending::Encoded { job, id, peer, bearer } => {
                 let payload = match result {
@@ -405,10 +449,11 @@ impl Switch {
                     bearer.station.job_done(now.at, ticket, done);
                 }
             }
-            Pending::Order { bearer, order, loosens, reply, carrier_off } => {
+            Pending::Order { bearer, order, tightened, reply, carrier_off } => {
                 let stored = committed(result);
-                self.order_settled(now, &bearer, order, loosens, reply, carrier_off, stored);
+                self.order_settled(now, &bearer, order, tightened, reply, carrier_off, stored);
             }
+            Pending::Renewal => self.renewal_stored(now, committed(result)),
             Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
             Pending::Aside => {
                 if let Err(error) = committed(result) {
@@ -423,15 +468,6 @@ impl Switch {
 fn limited(record: &MessageRecord, job: &Job) -> Envelope {
     let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
     Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
-}
-
-/// The lowest precedence traffic may have in this state; `None` when there is no traffic at all.
-pub(super) fn carried_above(state: Option<&State>) -> Option<Precedence> {
-    match state? {
-        State::Open | State::Window(_) => Some(Precedence::Deferred),
-        State::Restricted(floor) => Some(*floor),
-        State::AckOnly | State::Silent => None,
-    }
 }
 
 fn recipients_of(bearer: &BearerPlan) -> usize {

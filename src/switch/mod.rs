@@ -9,6 +9,7 @@ mod desk;
 mod dispatch;
 mod intake;
 mod io;
+mod renewal;
 mod settle;
 pub mod work;
 
@@ -25,10 +26,10 @@ use crate::config::plan::BearerPlan;
 use crate::emcon::{EpochWatch, Gate, Order};
 use crate::mail::{BearerId, MessageId, PeerName, Precedence, TransferId};
 use crate::ops::{Counters, Event};
-use crate::queue::accept::{self, Ids};
+use crate::queue::accept;
 use crate::queue::dsn::Reporter;
 use crate::queue::schedule::{Active, Job};
-use crate::queue::{Batch, Change, MessageRecord, StoreCall, TrackEntry, TransferRecord};
+use crate::queue::{Batch, Change, Ids, MessageRecord, StoreCall, TrackEntry, TransferRecord};
 use crate::queue::{Opened as StoreOpened, retry};
 use crate::smtp;
 use crate::time::{Duration, Instant, Now, Wall};
@@ -49,8 +50,14 @@ pub struct Switch {
     bearers: BTreeMap<BearerId, Bearer>,
     minimize: BTreeMap<BearerId, Minimize>,
     ids: Ids,
+    /// Another epoch is on its way into the store; until it is there nothing is frozen and nothing radiates.
+    renewal: Option<renewal::Renewal>,
+    /// Where the numbers of epochs come from: a seed handed in, and a count.
+    chance: u64,
     active: Active,
     transfers: BTreeMap<TransferId, TransferRecord>,
+    /// Messages an operator let go beyond what their bearer carries, until they are done or held again. Stored as settings.
+    beyond: BTreeSet<MessageId>,
     /// Transfers of which something may have left the antenna: those keyed since the start, and all of before it.
     keyed_transfers: BTreeSet<TransferId>,
     steps: BTreeMap<MessageId, settle::Steps>,
@@ -58,6 +65,8 @@ pub struct Switch {
     counters: Counters,
     /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
     claiming: bool,
+    /// Set while the store is asked whose life is over.
+    ending: bool,
     next_claim: Instant,
     next_sweep: Instant,
     next_purge: Instant,
@@ -102,6 +111,8 @@ enum Pending {
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
     Claim { limit: usize },
+    /// Messages whose life is over are being looked for.
+    Ended,
     /// A body is being read for a job.
     Body { job: Job },
     /// A body is being read for a report about `record`'s change.
@@ -121,7 +132,9 @@ enum Pending {
     /// Symbols are being spread or gathered.
     LinkJob { bearer: BearerId, ticket: u64 },
     /// An EMCON order is being made durable.
-    Order { bearer: BearerId, order: Order, loosens: bool, reply: Option<RequestId>, carrier_off: Duration },
+    Order { bearer: BearerId, order: Order, tightened: bool, reply: Option<RequestId>, carrier_off: Duration },
+    /// Another epoch is being made durable.
+    Renewal,
     /// MINIMIZE is being made durable.
     Minimize { orders: Vec<(BearerId, Option<Minimize>)>, reply: RequestId },
     /// Something whose result changes nothing (history lines, purges).
@@ -161,13 +174,14 @@ impl Switch {
         let mut bearers = BTreeMap::new();
         for (index, bearer) in plan.bearers.iter().enumerate() {
             let restored = stored_links.remove(&bearer.id).unwrap_or_default();
-            let config = station_config(&plan, bearer, opened.epoch, seed.wrapping_add(index as u64));
+            let config = station_config(&plan, bearer, &opened, &ids, seed.wrapping_add(index as u64));
             let mut station = Station::new(now.at, config, restored);
-            station.carry_from(dispatch::carried_above(gate.order(&bearer.id).map(|o| &o.state)));
+            station.carry_from(gate.lowest(now, &bearer.id));
             let entry = Bearer {
                 plan: bearer.clone(),
                 station,
                 account: air::Account::default(),
+                standing: gate.standing(now, &bearer.id),
                 keyed_at: None,
                 silence_told: false,
             };
@@ -202,13 +216,17 @@ impl Switch {
             bearers,
             minimize,
             ids,
+            renewal: None,
+            chance: seed,
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
+            beyond: opened.settings.iter().filter_map(|(name, _)| settle::beyond_id(name)).collect(),
             keyed_transfers: restored,
             steps: BTreeMap::new(),
             open_orders: BTreeMap::new(),
             counters: Counters::default(),
             claiming: false,
+            ending: false,
             next_claim: now.at,
             next_sweep: now.at,
             next_purge: now.at + PURGE_EVERY,
@@ -226,7 +244,7 @@ impl Switch {
             // From here on this order wins over whatever a profile says later (B4).
             switch.commit(first_orders, Pending::Aside);
         }
-        switch.thaw();
+        switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);
         switch.pump_air(now);
         switch
@@ -266,14 +284,16 @@ impl Switch {
                 bearer.station.handle_timeout(now.at);
             }
         }
-        self.expire_orders(now);
+        self.follow_orders(now);
         self.retry_steps(now);
+        self.retry_renewal(now);
         if self.next_sweep <= now.at {
             self.next_sweep = now.at + SWEEP_EVERY;
             self.sweep(now);
         }
         if self.next_claim <= now.at {
             self.claim(now);
+            self.look_for_ended(now);
         }
         self.pump(now);
     }
@@ -290,7 +310,8 @@ impl Switch {
         }
         let stations = self.bearers.values().filter_map(|b| b.station.next_timeout());
         let retries = self.steps.values().filter_map(|s| s.retry_at);
-        stations.chain(retries).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
+        let renewal = self.renewal.as_ref().and_then(|r| r.retry_at);
+        stations.chain(retries).chain(renewal).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
     }
 
     /// Ends: unkeys every transmitter and starts nothing more.
@@ -305,6 +326,9 @@ impl Switch {
 
     fn pump(&mut self, now: Now) {
         self.notice_clock(now);
+        if self.wake.is_some_and(|at| at <= now.at) {
+            self.follow_orders(now);
+        }
         self.dispatch(now);
         self.pump_air(now);
         let orders = self.gate.next_change(now).filter(|_| now.set);
@@ -321,6 +345,7 @@ impl Switch {
         self.offset_ms = offset;
         if now.set != self.clock_set {
             self.clock_set = now.set;
+            self.follow_orders(now);
             self.event(Event::ClockChanged { set: now.set });
             let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
             for name in names {
@@ -376,13 +401,15 @@ fn offset_ms(now: Now) -> i64 {
     now.wall.0.saturating_sub(i64::try_from(now.at.0 / 1_000_000).unwrap_or(i64::MAX))
 }
 
-fn station_config(plan: &Plan, bearer: &BearerPlan, epoch: u32, seed: u64) -> serial::Config {
+fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &Ids, seed: u64) -> serial::Config {
     let peer = |name: &PeerName| plan.peers.iter().find(|p| p.name == *name);
     let w = &bearer.waveform;
     serial::Config {
         name: plan.node.name.clone(),
         station: bearer.station,
-        epoch,
+        epoch: opened.epoch,
+        fresh: opened.fresh,
+        highest: ids.highest_transfer(),
         waveform: serial::Waveform {
             rate: w.rate,
             preamble: w.preamble,

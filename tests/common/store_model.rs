@@ -8,8 +8,8 @@ use aldis::mail::{
     Source, TransferId,
 };
 use aldis::queue::{
-    Batch, Change, CommitError, Condition, Engine, Health, Lease, MessageRecord, MessageState, Opened, RecipientRecord,
-    SeenKey, StoreCall, StoreResult, TrackEntry, TransferRecord,
+    Batch, Change, CommitError, Condition, Engine, Health, Ids, Lease, MessageRecord, MessageState, Opened,
+    RecipientRecord, SeenKey, StoreCall, StoreResult, TrackEntry, TransferRecord,
 };
 use aldis::time::Wall;
 use aldis_sim::rng::Stream;
@@ -56,6 +56,16 @@ impl Model {
                 });
                 StoreResult::Claimed(Ok(taken.collect()))
             }
+            StoreCall::Ended { now, limit, except } => {
+                let end = |m: &MessageRecord| match m.envelope.expires {
+                    Wall::NEVER => m.accepted,
+                    expires => expires,
+                };
+                let open = self.messages.values().filter(|m| m.state != MessageState::Done && !except.contains(&m.id));
+                let mut ended: Vec<_> = open.map(|m| (end(m), m.id)).filter(|(end, _)| end <= now).collect();
+                ended.sort_unstable();
+                StoreResult::Ended(Ok(ended.into_iter().map(|(_, id)| id).take(*limit).collect()))
+            }
             StoreCall::Load(id) => StoreResult::Loaded(Ok(self.messages.get(&id.0).cloned().map(Box::new))),
             StoreCall::Read(body, from, length) => {
                 let bytes = self.bodies.get(&body.0)?;
@@ -95,7 +105,7 @@ impl Model {
             Change::Setting(name, Some(value)) => drop(self.settings.insert(name, value)),
             Change::Setting(name, None) => drop(self.settings.remove(&name)),
             Change::Track(id, entry) => self.tracks.entry(id.0).or_default().push(entry),
-            Change::Purge { .. } => panic!("the model does not purge"),
+            Change::Epoch(_) | Change::Purge { .. } => panic!("the model neither purges nor gets another epoch"),
         }
     }
 
@@ -114,7 +124,9 @@ impl Model {
         let differs = |what: &str, same: bool| (!same).then(|| what.to_owned());
         let snapshot = engine.snapshot().expect("a snapshot");
         let links: BTreeMap<_, _> = opened.links.iter().cloned().collect();
-        let settings: BTreeMap<_, _> = opened.settings.iter().cloned().collect();
+        let mut settings: BTreeMap<_, _> = opened.settings.iter().cloned().collect();
+        // Written by the engine itself when it gave the store its epoch.
+        settings.remove(Ids::SETTING);
         let transfers: BTreeMap<_, _> = opened.transfers.iter().map(|t| (t.id.clone(), t.clone())).collect();
         let live: Vec<u64> = snapshot.list(usize::MAX, |_| true).expect("lists").iter().map(|m| m.id.0).collect();
         let mut expected: Vec<_> = self.messages.values().filter(|m| m.state != MessageState::Done).collect();

@@ -5,10 +5,13 @@
 use super::keys::{KeyRing, Seal, Trust};
 use crate::bearer::fec::Geometry;
 
-/// First byte of a frame of symbols, version 1.
-const SYNC_SYMBOLS: u8 = 0x9A;
-/// First byte of a control frame, version 1.
-const SYNC_CONTROL: u8 = 0x65;
+/// First byte of a frame of symbols, version 1, plus the key number.
+const SYNC_SYMBOLS: u8 = 0x98;
+/// First byte of a control frame, version 1, plus the key number.
+const SYNC_CONTROL: u8 = 0x64;
+/// The bits of a first byte that say what it is; the others are the key number.
+const SYNC_BITS: u8 = !KEY_BITS;
+const KEY_BITS: u8 = 3;
 /// Bytes of a symbol frame up to the first symbol.
 const SYMBOLS_HEADER: usize = 10;
 const DESCRIPTOR: usize = 6;
@@ -35,9 +38,9 @@ const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_IBM_SDLC);
 /// Who speaks to whom, under which key. `to == from` means all stations.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Address {
-    /// Sending station, 0..=7.
+    /// Sending station, 0..=15.
     pub from: u8,
-    /// Receiving station, 0..=7.
+    /// Receiving station, 0..=15.
     pub to: u8,
     /// Key number, 0..=3.
     pub key: u8,
@@ -133,7 +136,7 @@ impl Frame {
         let mut out = Vec::with_capacity(300);
         match self {
             Self::Symbols { address, chunks } => {
-                out.extend([SYNC_SYMBOLS, address.byte()]);
+                out.extend(address.emit(SYNC_SYMBOLS));
                 for (i, chunk) in chunks.iter().enumerate() {
                     out.extend(chunk.descriptor(i + 1 < chunks.len()));
                     if i == 0 {
@@ -147,7 +150,8 @@ impl Frame {
                 let mut body = Vec::new();
                 items.iter().for_each(|item| item.emit(&mut body));
                 body.truncate(255);
-                out.extend([SYNC_CONTROL, address.byte(), body.len() as u8]);
+                out.extend(address.emit(SYNC_CONTROL));
+                out.push(body.len() as u8);
                 out.extend(epoch.to_be_bytes());
                 out.extend(counter.to_be_bytes());
                 out.extend(CRC16.checksum(&out).to_be_bytes());
@@ -167,10 +171,10 @@ impl Frame {
 
     /// Reads the frame at the start of `bytes`.
     pub fn parse(bytes: &[u8], ring: &KeyRing) -> Parsed {
-        match bytes.first() {
+        match bytes.first().map(|sync| sync & SYNC_BITS) {
             None => Parsed::Short,
-            Some(&SYNC_SYMBOLS) => parse_symbols(bytes, ring),
-            Some(&SYNC_CONTROL) => parse_control(bytes, ring),
+            Some(SYNC_SYMBOLS) => parse_symbols(bytes, ring),
+            Some(SYNC_CONTROL) => parse_control(bytes, ring),
             Some(_) => Parsed::Nothing,
         }
     }
@@ -192,12 +196,13 @@ pub enum Parsed {
 }
 
 impl Address {
-    fn byte(self) -> u8 {
-        (self.from & 7) << 5 | (self.to & 7) << 2 | (self.key & 3)
+    /// The first two bytes of a frame.
+    fn emit(self, sync: u8) -> [u8; 2] {
+        [sync | (self.key & KEY_BITS), self.from << 4 | (self.to & 0xF)]
     }
 
-    fn of(byte: u8) -> Self {
-        Self { from: byte >> 5, to: byte >> 2 & 7, key: byte & 3 }
+    fn of(sync: u8, stations: u8) -> Self {
+        Self { from: stations >> 4, to: stations & 0xF, key: sync & KEY_BITS }
     }
 }
 
@@ -347,7 +352,7 @@ fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
     if CRC16.checksum(&header[..8]).to_be_bytes() != header[8..] {
         return Parsed::Nothing;
     }
-    let address = Address::of(header[1]);
+    let address = Address::of(header[0], header[1]);
     let Some((mut chunk, mut n, mut more)) = Chunk::describe(&header[2..8]) else { return Parsed::Nothing };
     let trust = ring.trust(address);
     if trust == Trust::Foreign {
@@ -388,7 +393,7 @@ fn parse_control(bytes: &[u8], ring: &KeyRing) -> Parsed {
     if CRC16.checksum(&header[..11]).to_be_bytes() != header[11..] {
         return Parsed::Nothing;
     }
-    let address = Address::of(header[1]);
+    let address = Address::of(header[0], header[1]);
     if ring.trust(address) == Trust::Foreign {
         return Parsed::Foreign(address);
     }
@@ -535,6 +540,23 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_stations_and_four_keys_have_addresses_of_their_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (from, to) in (0..16).flat_map(|from| (0..16).map(move |to| (from, to))) {
+            for key in 0..4 {
+                let address = Address { from, to, key };
+                let keys = [LinkKey { id: key, secret: [7; 32] }];
+                let mut ring = KeyRing::new(to);
+                ring.add(&PeerName::from("to"), &PeerName::from("from"), from, Protection::Mac, &keys);
+                let frame = Frame::Control { address, epoch: 7, counter: 1, items: Vec::new() };
+                let bytes = frame.emit(&Seal::keyed(&[7; 32], &PeerName::from("from")));
+                assert_eq!(Frame::parse(&bytes, &ring), Parsed::Whole(frame, CONTROL_OVERHEAD));
+                assert!(seen.insert([bytes[0], bytes[1]]));
+            }
+        }
+    }
+
+    #[test]
     fn the_other_direction_and_other_keys_do_not_fit() {
         let (_, frame) = vectors().remove(0);
         for seal in [Seal::checksum(), Seal::keyed(&[8; 32], &"alfa".into()), Seal::keyed(&[7; 32], &"bravo".into())] {
@@ -602,12 +624,12 @@ mod tests {
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), sync in 0usize..3) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
-                *first = [SYNC_SYMBOLS, SYNC_CONTROL, 0][sync];
+                *first = [SYNC_SYMBOLS | 1, SYNC_CONTROL | 1, 0][sync];
             }
             // With a right header CRC, so that the walk goes deep.
             let covered = if sync == 0 { 8 } else { 11 };
             if bytes.len() > covered + 2 {
-                bytes[1] = 0x05;
+                bytes[1] = 0x01;
                 let crc = CRC16.checksum(&bytes[..covered]).to_be_bytes();
                 bytes[covered..covered + 2].copy_from_slice(&crc);
             }

@@ -107,7 +107,7 @@ impl KeyRing {
         } else {
             BTreeMap::from([(0, Seal::checksum())])
         };
-        self.peers.insert(station & 7, Pair { send, hear });
+        self.peers.insert(station & 0xF, Pair { send, hear });
     }
 
     /// Key number and seal for sending to `station`.

@@ -1,4 +1,4 @@
-//! Messages over a half-duplex serial HF modem, between up to eight stations that take turns.
+//! Messages over a half-duplex serial HF modem, between up to sixteen stations that take turns.
 //!
 //! [`Station`] is the whole link of one modem; the switch owns it. It cuts frozen payloads into symbols, keys when it is its turn,
 //! hands the modem never more than two interleaver blocks, answers every transmission it hears with one report, and learns from
@@ -42,7 +42,7 @@ pub struct Waveform {
 pub struct PeerConfig {
     /// Its node name.
     pub name: PeerName,
-    /// Its station number, 0..=7.
+    /// Its station number, 0..=15.
     pub station: u8,
     /// How frames are protected.
     pub protection: Protection,
@@ -55,10 +55,14 @@ pub struct PeerConfig {
 pub struct Config {
     /// Own node name.
     pub name: PeerName,
-    /// Own station number, 0..=7.
+    /// Own station number, 0..=15.
     pub station: u8,
     /// Own store epoch, never 0.
     pub epoch: u32,
+    /// The epoch was made just now: nobody else, no copy of this store, has ever spoken under it.
+    pub fresh: bool,
+    /// Highest transfer counter this store has given out in that epoch.
+    pub highest: u32,
     /// The waveform.
     pub waveform: Waveform,
     /// Neighbours.

@@ -45,6 +45,8 @@ pub struct Outgoing {
     pub owed: Vec<i64>,
     /// Symbols left that no report has spoken of: ask before sending more.
     pub unsure: bool,
+    /// Not a symbol of it has ever left: a far side that has heard of it speaks of another one under the same id.
+    pub unsent: bool,
     /// Whole there but not judged: leave it alone until then.
     pub not_before: Option<Instant>,
     /// When it was last served, for taking turns inside a precedence.
@@ -68,6 +70,7 @@ impl Outgoing {
         }
         Self {
             unsure: record.reserved > 0,
+            unsent: record.reserved == 0,
             rows: vec![record.reserved; blocks],
             owed: vec![0; blocks],
             lack,
@@ -169,6 +172,7 @@ impl Outgoing {
         if taken.is_empty() {
             return None;
         }
+        self.unsent = false;
         Some(Chunk { short: self.short(), geometry: self.geometry, first: first as u16, symbols: taken })
     }
 

@@ -133,6 +133,9 @@ pub struct Peer {
     pub cancels: BTreeMap<u16, u8>,
     /// Transmissions in a row in which headers named it and not one seal fitted.
     pub unsealed_turns: u32,
+    /// It has said, since the start, that it knows no more of this node's past than the own store; before that, nothing new goes to
+    /// it without a question.
+    pub agrees: bool,
 }
 
 impl Peer {
@@ -151,6 +154,7 @@ impl Peer {
             not_before: None,
             cancels: BTreeMap::new(),
             unsealed_turns: 0,
+            agrees: false,
         }
     }
 

@@ -46,6 +46,9 @@ const ANSWERS: usize = 64;
 const UNSEALED_TURNS: u32 = 3;
 /// Such frames that make a transmission count.
 const UNSEALED_FRAMES: usize = 2;
+/// Unanswered turns after a start until mail is sent without the peer's word on what it knows of this node's past: more than a bad
+/// channel loses in a row, because only silence may lead there.
+const ASKED_IN_VAIN: u32 = 4;
 /// Reason number of a transfer larger than this station keeps.
 pub const REFUSED_TOO_LARGE: u8 = 250;
 
@@ -86,7 +89,8 @@ pub struct Station {
     counter_limit: u32,
     counter_reserving: bool,
     highest: u32,
-    epoch_used: bool,
+    /// The epoch turned out to be used: nothing leaves until there is another.
+    suspended: bool,
     turn: u64,
     ticket: u64,
     pending: BTreeMap<u64, Pending>,
@@ -217,7 +221,8 @@ impl Station {
         let mut peers = BTreeMap::new();
         for p in &config.peers {
             ring.add(&config.name, &p.name, p.station, p.protection, &p.keys);
-            peers.insert(p.station, Peer::new(p.name.clone(), PeerRecord::default()));
+            let peer = Peer { agrees: config.fresh, ..Peer::new(p.name.clone(), PeerRecord::default()) };
+            peers.insert(p.station, peer);
         }
         let mut station = Self {
             air: Air::new(config.waveform.clone()),
@@ -250,8 +255,8 @@ impl Station {
             counter: 0,
             counter_limit: 0,
             counter_reserving: false,
-            highest: 0,
-            epoch_used: false,
+            highest: config.highest,
+            suspended: false,
             turn: 0,
             ticket: 0,
             pending: BTreeMap::new(),
@@ -366,11 +371,12 @@ impl Station {
         let record = self.left_over.remove(&transfer.id).unwrap_or_default();
         let id = transfer.id.clone();
         let payload = transfer.payload.clone();
-        let outgoing = Outgoing::new(transfer, station, geometry, record);
-        if let Some(peer) = self.peers.get_mut(&station)
-            && !self.awaited.contains(&station)
-        {
-            peer.not_before = None;
+        let mut outgoing = Outgoing::new(transfer, station, geometry, record);
+        if let Some(peer) = self.peers.get_mut(&station) {
+            outgoing.unsure |= !peer.agrees && peer.attempts < ASKED_IN_VAIN;
+            if !self.awaited.contains(&station) {
+                peer.not_before = None;
+            }
         }
         let idle = self.outgoing.is_empty() && self.await_until.is_none() && self.hearing.is_none();
         self.outgoing.insert(id.clone(), outgoing);
@@ -514,8 +520,32 @@ impl Station {
         }
     }
 
+    /// The store's epoch is in doubt: nothing leaves before [`Station::renew`].
+    pub fn suspend(&mut self, now: Instant) {
+        self.suspended = true;
+        self.aborted(now);
+    }
+
+    /// Goes on under another epoch, which is durable. What was carried under the old one is forgotten: it comes again, frozen anew.
+    pub fn renew(&mut self, now: Instant, epoch: u32) {
+        (self.config.epoch, self.highest, self.suspended) = (epoch, 0, false);
+        self.queued.clear();
+        let left_over = std::mem::take(&mut self.left_over).into_keys();
+        let old = std::mem::take(&mut self.outgoing).into_keys().chain(left_over);
+        let puts = old.map(|id| (outgoing_key(&id), None)).collect();
+        self.forget(puts);
+        for p in self.peers.values_mut() {
+            (p.agrees, p.sent_frames) = (true, 0);
+            p.cancels.clear();
+        }
+        self.hold_for(now, self.rank_delay());
+    }
+
     /// What this station would put on the air now, if it may.
     pub fn want(&mut self, now: Instant) -> Option<Want> {
+        if self.suspended {
+            return None;
+        }
         let w = self.config.waveform.clone();
         if let Phase::Keyed(tx) = &self.phase {
             if tx.ended || now < feed_due(tx, &w) {
@@ -816,8 +846,14 @@ impl Station {
             let chance = self.draw();
             let Some(p) = self.peers.get_mut(&station) else { continue };
             p.attempts += 1;
+            let in_vain = p.attempts == ASKED_IN_VAIN && !p.agrees;
+            if in_vain {
+                // Mail for one who keeps radio silence must not wait for its word.
+                self.outgoing.values_mut().filter(|t| t.station == station && t.unsent).for_each(|t| t.unsure = false);
+            }
+            let tries = if in_vain { 1 } else { p.attempts };
             let slot = self.config.waveform.turnaround + Duration::from_secs(2);
-            p.not_before = Some(now + back_off(p.attempts, self.config.station > station, slot, chance));
+            p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
             if p.attempts == 8 {
                 self.events.push_back(Event::Alarm(format!("{} does not answer", p.name)));
             }
@@ -1109,10 +1145,12 @@ impl Station {
         })
     }
 
-    /// While keyed, symbols of everything incomplete may fly: also of what was just asked about.
+    /// While keyed, symbols of everything incomplete may fly: also of what was just asked about, unless the question is whether its
+    /// number is free.
     fn speaking(&self, t: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&t.station) else { return false };
-        self.blocked.is_none_or(|b| t.transfer.precedence > b)
+        !(t.unsent && t.unsure)
+            && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
             && (peer.owed || ready(peer.not_before, now))
             && t.missing() > 0
@@ -1417,19 +1455,26 @@ impl Station {
     }
 
     /// A report is committed before it steers anything (A3).
-    fn take_report(&mut self, now: Instant, station: u8, epoch: u32, sequence: u32, report: Report) {
+    fn take_report(&mut self, now: Instant, station: u8, epoch: u32, sequence: u32, mut report: Report) {
         let Some(peer) = self.peers.get_mut(&station) else { return };
         if report.epoch == self.config.epoch {
             peer.record.knows = report.epoch;
+            let unsent =
+                |short: u16| self.outgoing.values().any(|t| t.station == station && t.unsent && t.short() == short);
+            let known = |(short, standing): &(u16, Standing)| *standing != Standing::Unknown && unsent(*short);
             let ahead = report.transfer_seen > self.highest || report.control_seen > self.counter_limit;
-            if ahead && !self.epoch_used {
-                self.epoch_used = true;
-                self.events.push_back(Event::Alarm(format!(
-                    "{} knows more of this node's past than its own store: the store is an old copy",
-                    peer.name
-                )));
-                self.events.push_back(Event::EpochUsed);
+            if ahead || report.standings.iter().any(known) {
+                // It speaks of what this store has lost. Nothing it says of these ids is about what they stand for here.
+                if !std::mem::replace(&mut self.suspended, true) {
+                    self.events.push_back(Event::EpochUsed { peer: peer.name.clone() });
+                }
+                return;
             }
+            peer.agrees = true;
+        } else if report.epoch != 0 && report.epoch & 0xF == self.config.epoch & 0xF {
+            // Its short ids stood for transfers of a former epoch.
+            report.standings.clear();
+            report.more = true;
         }
         if peer.sent_frames > 0 {
             peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard));
@@ -1502,9 +1547,9 @@ impl Station {
                 Some(Standing::Unknown | Standing::Lacks(_)) => t.forget_reports(),
                 None if !report.more => {
                     // Not spoken of. What lacks nothing by the last word still waits for its verdict, which may have been lost with
-                    // the far process: it is asked for again, or it would wait for ever.
-                    t.unsure = t.missing() == 0;
-                    if t.unsure {
+                    // the far process: it is asked for again, or it would wait for ever. Whether a new number is free is still open.
+                    t.unsure = t.missing() == 0 || t.unsent && t.unsure;
+                    if t.missing() == 0 {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
                     }
                 }
@@ -1741,8 +1786,7 @@ impl Station {
         t.reserving = true;
         t.asked_rows = rows;
         let record = OutgoingRecord { reserved: rows, ..t.record.clone() };
-        let highest = [self.config.epoch.to_be_bytes(), self.highest.to_be_bytes()].concat();
-        let puts = vec![(outgoing_key(id), encode(&record)), (b"h".to_vec(), Some(highest))];
+        let puts = vec![(outgoing_key(id), encode(&record))];
         let ticket = self.ticket(Pending::Rows(id.clone(), rows));
         self.events.push_back(Event::Persist { ticket, puts });
     }
@@ -1794,11 +1838,6 @@ impl Station {
             b'c' => {
                 self.counter_limit = u32::from_be_bytes(value.try_into().ok()?);
                 self.counter = self.counter_limit;
-            }
-            b'h' => {
-                if value.get(..4)? == self.config.epoch.to_be_bytes() {
-                    self.highest = u32::from_be_bytes(value.get(4..8)?.try_into().ok()?);
-                }
             }
             b'p' => {
                 if let Some(p) = self.peers.get_mut(rest.first()?) {
