@@ -419,7 +419,7 @@ fn killed_nodes_lose_nothing_and_deliver_nothing_twice() {
             let moment = [Moment::Dot, Moment::Mail, Moment::Dot, Moment::Content][dice.below(4) as usize];
             senders[victims[0]].await_moment(moment);
             // From the dot to its answer is one commit: a few milliseconds.
-            pause(Duration::from_micros(dice.below(if moment == Moment::Dot { 8_000 } else { 30_000 })));
+            pause(Duration::from_micros(dice.below(if moment == Moment::Dot { 5_000 } else { 30_000 })));
         }
         for v in victims {
             nodes[*v].kill();

@@ -22,12 +22,14 @@ pub struct Grammar {
     pub utf8: bool,
     /// DELIVERBY is announced, with this least number of seconds for mode R.
     pub deliver_by: Option<u32>,
+    /// LMTP: sessions open with LHLO and nothing else (RFC 2033 4.1).
+    pub lmtp: bool,
 }
 
 /// One command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// EHLO with the client's name.
+    /// EHLO, or LHLO where LMTP is spoken, with the client's name.
     Ehlo(String),
     /// HELO with the client's name.
     Helo(String),
@@ -126,6 +128,8 @@ pub fn parse(line: &[u8], grammar: Grammar) -> Result<Command, Reply> {
         return Err(Reply::new(501, Status(5, 5, 2), "UTF-8 is not allowed here"));
     }
     match verb.as_str() {
+        "LHLO" if grammar.lmtp => hello(rest).map(Command::Ehlo),
+        "EHLO" | "HELO" if grammar.lmtp => Err(Reply::new(500, Status(5, 5, 1), "this is LMTP, say LHLO")),
         "EHLO" => hello(rest).map(Command::Ehlo),
         "HELO" => hello(rest).map(Command::Helo),
         "MAIL" => mail(rest, grammar).map(|m| Command::Mail(Box::new(m))),
@@ -525,7 +529,7 @@ pub fn xtext_encode(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0) };
+    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0), lmtp: false };
 
     fn code(line: &str) -> (u16, String) {
         match parse(line.as_bytes(), ALL) {
@@ -648,7 +652,7 @@ mod tests {
 
     #[test]
     fn by_below_the_announced_minimum_is_refused() {
-        let grammar = Grammar { utf8: false, deliver_by: Some(60) };
+        let grammar = Grammar { deliver_by: Some(60), ..ALL };
         let reply = parse(b"MAIL FROM:<a@x.example> BY=59;R", grammar).expect_err("too soon");
         assert_eq!((reply.code, reply.status()), (555, Status(5, 5, 4)));
         assert!(parse(b"MAIL FROM:<a@x.example> BY=59;N", grammar).is_ok());
