@@ -341,6 +341,60 @@ fn postfix_delivers_over_lmtp_and_hears_of_each_recipient() {
     }
 }
 
+#[test]
+fn c4_mail_that_asks_for_protection_takes_only_a_protected_bearer() {
+    if !have(&["python3"]) {
+        return;
+    }
+    let tls = root().join("firmware-cfg/profiles/tls");
+    let trust = "trust = [\"127.0.0.0/8\"]";
+    let keys = format!(
+        "tls = {{ certificate = \"{}\", key = \"{}\" }}\n{trust}",
+        tls.join("torture.crt").display(),
+        tls.join("torture.key").display()
+    );
+    for protected in [true, false] {
+        let mut lab = Lab::new();
+        lab.link("hf1", &["shore", "ship"], |_| {});
+        let end = |peer, station| [End { link: "hf1", peer, station, key: KEY }];
+        let routes = [("ship.example", "local"), ("lan.example", "smtp:127.0.0.1:9"), ("*", "peer:shore")];
+        let marked = format!("emcon = \"open\"\nprotected = {protected}");
+        let ship = lab.profile("ship", &routes, &end("shore", 1), "");
+        let ship = ship.replace(trust, &keys).replace("emcon = \"open\"", &marked);
+        let routes =
+            [("shore.example", "local"), ("office.example", "smtp:127.0.0.1:9"), ("ship.example", "peer:ship")];
+        let shore = lab.profile("shore", &routes, &end("ship", 0), "");
+        lab.start("ship", &ship);
+        lab.start("shore", &shore);
+
+        let (script, file) = (root().join("tests/peers/submit.py").display().to_string(), odd_file(&lab));
+        let address = lab.address("ship").to_string();
+        let submit = |to: &str, option: &str| {
+            let words = [&*script, &address, "ops@ship.example", to, &file, "BODY=8BITMIME", "RET=FULL", option];
+            let output = run(60, "python3", &words);
+            assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let to = "watch@shore.example,clerk@lan.example,clerk@office.example";
+        let refused = submit(to, "REQUIRETLS");
+        // Towards an SMTP server nothing is protected: no certificate is checked.
+        assert!(refused.contains("clerk@lan.example 550 5.7.30"), "{refused}");
+        assert_eq!(refused.matches(" 550 5.7.30 ").count(), if protected { 1 } else { 3 }, "{refused}");
+        if protected {
+            lab.arrival("shore", "watch", "odd.1@ship.example");
+            // The far node keeps the promise too; its report comes back, and brings no content.
+            let mail = lab.arrival("ship", "ops", "delivery-status");
+            let text = report(&mail, "failed", "5.7.30", "clerk@office.example");
+            assert!(text.contains("odd.1@ship.example") && !text.contains("trailing blanks"), "{text}");
+        } else {
+            assert_eq!(submit("watch@shore.example", "SMTPUTF8"), "");
+            lab.arrival("shore", "watch", "odd.1@ship.example");
+        }
+        lab.settle();
+        assert_eq!(lab.mailbox("shore", "watch").len(), 1);
+    }
+}
+
 /// Three nodes, each joined to both others.
 fn triangle(routes: [&[(&str, &str)]; 3]) -> Lab {
     let mut lab = Lab::new();

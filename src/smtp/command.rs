@@ -24,6 +24,8 @@ pub struct Grammar {
     pub deliver_by: Option<u32>,
     /// LMTP: sessions open with LHLO and nothing else (RFC 2033 4.1).
     pub lmtp: bool,
+    /// REQUIRETLS is announced: TLS is on.
+    pub require_tls: bool,
 }
 
 /// One command.
@@ -80,6 +82,8 @@ pub struct Mail {
     pub body: BodyKind,
     /// SMTPUTF8
     pub smtputf8: bool,
+    /// REQUIRETLS
+    pub require_tls: bool,
     /// RET
     pub ret: Option<Ret>,
     /// ENVID, xtext as given.
@@ -235,6 +239,8 @@ fn mail_parameter(out: &mut Mail, keyword: &str, value: Option<&str>, grammar: G
         }
         "SMTPUTF8" if value.is_none() => out.smtputf8 = true,
         "SMTPUTF8" => return Err(bad("SMTPUTF8")),
+        "REQUIRETLS" if grammar.require_tls && value.is_none() => out.require_tls = true,
+        "REQUIRETLS" if grammar.require_tls => return Err(bad("REQUIRETLS")),
         "RET" => {
             let value = value.unwrap_or_default();
             out.ret = Some(if value.eq_ignore_ascii_case("FULL") {
@@ -529,7 +535,7 @@ pub fn xtext_encode(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0), lmtp: false };
+    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0), lmtp: false, require_tls: true };
 
     fn code(line: &str) -> (u16, String) {
         match parse(line.as_bytes(), ALL) {

@@ -86,6 +86,8 @@ pub enum Question {
         mt_priority: Option<MtPriority>,
         /// SIZE as declared.
         size: Option<u64>,
+        /// The transaction must go nowhere unprotected; never so for mail from nobody (RFC 8689 5).
+        require_tls: bool,
     },
     /// Take custody of this message? [`Answer::Queued`], [`Answer::Ok`] or [`Answer::Refuse`]. A positive answer is a promise:
     /// it is given after the store's commit.
@@ -480,6 +482,7 @@ impl Session {
             utf8: self.transaction.as_ref().is_some_and(|t| t.mail.smtputf8),
             deliver_by: self.policy.deliver_by,
             lmtp: self.is_lmtp(),
+            require_tls: self.tls.is_some(),
         };
         match command::parse(line, grammar) {
             Ok(command) => self.obey(now, command),
@@ -542,6 +545,9 @@ impl Session {
             Some(0) => out.push("DELIVERBY".to_owned()),
             Some(least) => out.push(format!("DELIVERBY {least}")),
             None => {}
+        }
+        if self.tls.is_some() {
+            out.push("REQUIRETLS".to_owned());
         }
         if self.policy.starttls && self.tls.is_none() {
             out.push("STARTTLS".to_owned());
@@ -722,6 +728,7 @@ impl Session {
             accepted,
             mt_priority: transfer.mail.mt_priority,
             size: transfer.mail.size,
+            require_tls: transfer.mail.require_tls && transfer.mail.from.is_some(),
         };
         self.ask(now, question, About::Rcpt(rcpt));
     }
@@ -889,6 +896,7 @@ impl Session {
                 mt_priority: mail.mt_priority,
                 body: mail.body,
                 smtputf8: mail.smtputf8,
+                require_tls: mail.require_tls,
                 deliver_by: None,
                 expires: Wall::NEVER,
             },
@@ -1151,12 +1159,19 @@ mod tests {
     }
 
     #[test]
-    fn c4_mail_that_asks_for_protection_is_refused_because_none_is_offered() {
-        let mut w = World::new(|_| {});
-        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> REQUIRETLS\r\n");
+    fn requiretls_is_offered_inside_tls_alone() {
+        let mut w = World::new(|p| p.starttls = true);
+        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> REQUIRETLS\r\nSTARTTLS\r\n");
         let got = w.replies();
         assert!(!got[1].contains("REQUIRETLS"), "{got:?}");
         assert!(got[2].starts_with("555 5.5.4"), "{got:?}");
+        w.session.handle_tls_started(w.at, TlsFacts::default());
+        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> REQUIRETLS=yes\r\nMAIL FROM:<a@src> REQUIRETLS\r\n");
+        w.say("RCPT TO:<b@dest>\r\nDATA\r\nx\r\n.\r\nMAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\nx\r\n.\r\n");
+        let got = w.replies();
+        assert!(got[0].contains("\n250-REQUIRETLS") || got[0].contains("\n250 REQUIRETLS"), "{got:?}");
+        assert_eq!(codes(&got)[1..], [501, 250, 250, 354, 250, 250, 250, 354, 250]);
+        assert_eq!(w.taken.iter().map(|t| t.envelope.require_tls).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
