@@ -233,6 +233,7 @@ impl Lab {
             mt_priority: Some(precedence.mt_priority()),
             body: BodyKind::EightBitMime,
             smtputf8: false,
+            require_tls: false,
             deliver_by: None,
             expires: Wall::NEVER,
         };

@@ -92,6 +92,8 @@ pub enum ListenerKind {
     Relay,
     /// Mail client to MTA (RFC 6409).
     Submission,
+    /// LMTP (RFC 2033).
+    Lmtp,
 }
 
 /// TLS on a listener.

@@ -137,7 +137,7 @@ pub static LISTENER: Section = Section {
     many: true,
     keys: &[
         must("name", NAME),
-        must("kind", "relay, submission"),
+        must("kind", "relay, submission, lmtp"),
         must("address", "an IP address and port: 127.0.0.1:2525, [::1]:2525"),
         from("tls", "a table { certificate, key, implicit }", "no TLS"),
         from("auth", YES_NO, "true for submission"),

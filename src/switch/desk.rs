@@ -18,7 +18,7 @@ use super::{Minimize, Output, Pending, RequestId, StoreState, Switch};
 
 /// What this build can do, for scripts that must know.
 pub const FEATURES: &[&str] =
-    &["smtp", "lmtp-client", "maildir", "dsn", "mt-priority", "hf-serial", "mac", "aead", "zstd-dictionary"];
+    &["smtp", "lmtp", "lmtp-client", "maildir", "dsn", "mt-priority", "hf-serial", "mac", "aead", "zstd-dictionary"];
 
 /// Setting that holds a bearer's MINIMIZE.
 pub(super) fn minimize_key(bearer: &BearerId) -> String {

@@ -14,6 +14,7 @@ use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, StoreRe
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
+use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult};
 
@@ -79,6 +80,12 @@ impl Switch {
         };
         let Some(record) = self.active.record(job.message) else { return };
         let envelope = limited(record, &job);
+        if !self.may_take(&job.hop, &envelope) {
+            // Accepted under a profile that protected this way.
+            let (status, why) = UNPROTECTED;
+            let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };
+            return self.job_result(now, &job, vec![failed; job.recipients.len()], AirNote::default(), None);
+        }
         match &job.hop {
             Hop::Local => {
                 let mailboxes = envelope
@@ -191,6 +198,10 @@ impl Switch {
         let Some(transfer) = self.transfers.get(&id).cloned() else { return };
         if self.renewal.is_some() || id.epoch != self.epoch {
             return;
+        }
+        let exposed = self.active.record(transfer.message).is_some_and(|r| !self.may_take(&transfer.hop, &r.envelope));
+        if exposed {
+            return self.withdraw(now, &transfer, UNPROTECTED.1);
         }
         match payload {
             Ok(payload) => {

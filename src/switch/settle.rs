@@ -241,7 +241,7 @@ impl Switch {
     }
 
     pub(super) fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<accept::Accepted> {
-        let decisions = self.decisions(&submission.envelope.recipients, None);
+        let decisions = self.decisions(&submission.envelope, None);
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
         accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions).ok()
     }

@@ -171,6 +171,11 @@ impl Lab {
         self.nodes[name].listeners.first().expect("a listener").1
     }
 
+    /// Where a listener of a node takes mail.
+    pub fn listener(&self, name: &str, listener: &str) -> SocketAddr {
+        self.nodes[name].listeners.iter().find(|(l, _)| l == listener).expect("a listener of this name").1
+    }
+
     /// A node's control socket.
     pub fn socket(&self, name: &str) -> PathBuf {
         self.path(&format!("{name}.sock"))

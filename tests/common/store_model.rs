@@ -349,6 +349,7 @@ pub fn message(
             mt_priority: None,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            require_tls: false,
             deliver_by: None,
             expires: at.plus(std::time::Duration::from_secs(5 * 86_400)),
         },
