@@ -19,7 +19,7 @@ pub struct Progress {
     wanted: bool,
 }
 
-#[allow(clippy::disallowed_methods, reason = "the bar tells people how real time passes; nothing of the run sees it")]
+#[expect(clippy::disallowed_methods, reason = "the bar tells people how real time passes; nothing of the run sees it")]
 fn real_time() -> RealInstant {
     RealInstant::now()
 }
@@ -37,7 +37,10 @@ impl Progress {
         }
         let now = real_time();
         let last = self.drawn.unwrap_or(self.begun);
-        if now - last < if self.drawn.is_some() { STEP } else { PATIENCE } {
+        let wait = if self.drawn.is_some() { STEP } else { PATIENCE };
+        // The last word is said in any case, because nothing more comes while everything settles.
+        let last_word = at >= end && self.drawn.is_some();
+        if now - last < wait && !last_word {
             return;
         }
         self.drawn = Some(now);

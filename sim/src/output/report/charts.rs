@@ -10,7 +10,7 @@ use crate::ether::StationId;
 use crate::output::chronicle::Chronicle;
 use crate::output::summary::latencies;
 
-const WIDE: Frame = Frame { width: 640.0, height: 280.0, left: 58.0, right: 14.0, top: 14.0, bottom: 28.0 };
+const WIDE: Frame = Frame { width: 640.0, height: 280.0, left: 58.0, right: 26.0, top: 14.0, bottom: 28.0 };
 const SMALL: Frame = Frame { width: 430.0, height: 190.0, left: 44.0, right: 44.0, top: 12.0, bottom: 26.0 };
 /// Bins of time, points of a curve, and paths drawn at most.
 const BINS: u64 = 96;
@@ -79,12 +79,12 @@ pub(super) fn throughput(chronicle: &Chronicle) -> String {
         }
         let _ = write!(line, "{}{left:.1} {:.1}H{right:.1}", if i == 0 { "M" } else { "L" }, WIDE.y(air[i] / top));
     }
-    let _ = write!(svg, "<g class=\"mail\">{bars}</g><path class=\"curve air\" d=\"{line}\"/></svg>");
+    let _ = write!(svg, "<g class=\"mail\">{bars}</g><path class=\"curve fed\" d=\"{line}\"/></svg>");
     let bin = short_span(bin.as_secs_f64());
     figure(
         "Throughput",
         &format!("bit/s, mean of {bin}"),
-        &[("mail", "mail delivered"), ("air line", "bytes on the air, all stations")],
+        &[("mail", "mail delivered"), ("fed line", "bytes on the air, all stations")],
         &svg,
     )
 }

@@ -1,7 +1,7 @@
 //! Who radiated when: one lane per station, key-downs coloured by what they carried, orders of silence behind them.
 //!
 //! Every horizontal measure is a share of the width, so the picture can be stretched (the page's zoom does) while its words keep
-//! their shape. Of long runs, neighbouring key-downs of one colour are drawn as one until the picture is small enough.
+//! their shape. In long runs the key-downs of one colour in one cell of time are drawn as one, until the picture is small enough.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,10 +23,12 @@ const WORDS: (u32, u32) = (42, 8);
 const MISHAP: u32 = 22;
 /// Most bars, marks of violations and rows of mishaps drawn.
 const BARS: usize = 4000;
+/// Into how many cells of time a long run is cut at first.
+const CELLS: u64 = 1000;
 const VIOLATIONS: usize = 300;
 const MISHAPS: usize = 16;
 
-/// One bar: neighbouring key-downs of one colour.
+/// One bar: a key-down, or those of one colour that begin in one cell of time.
 #[derive(Clone, Debug, PartialEq)]
 struct Bar {
     from: Instant,
@@ -34,6 +36,14 @@ struct Bar {
     count: usize,
     air: Duration,
     title: String,
+}
+
+impl Bar {
+    /// An attribute that makes a bar of several key-downs the paler the less of it they radiate.
+    fn paleness(&self) -> String {
+        let share = self.air.as_secs_f64() / self.until.since(self.from).as_secs_f64().max(1e-9);
+        if self.count > 1 { format!(" opacity=\"{:.2}\"", 0.25 + 0.75 * share.min(1.0)) } else { String::new() }
+    }
 }
 
 /// Where a bar lies and what colours it: station, upper or lower part, class.
@@ -71,8 +81,9 @@ pub(super) fn draw(chronicle: &Chronicle) -> String {
         for bar in bars {
             let _ = write!(
                 svg,
-                "<rect {} y=\"{y}\" height=\"{tall}\"><title>{}</title></rect>",
+                "<rect {} y=\"{y}\" height=\"{tall}\"{}><title>{}</title></rect>",
                 across(bar.from, bar.until, end),
+                bar.paleness(),
                 esc(&bar.title)
             );
         }
@@ -81,7 +92,7 @@ pub(super) fn draw(chronicle: &Chronicle) -> String {
     violations(chronicle, end, &mut svg);
     let mut names = format!("<div class=\"names\" aria-hidden=\"true\"><div style=\"height:{AXIS}px\"></div>");
     for station in &chronicle.stations {
-        let _ = write!(names, "<div class=\"name\" style=\"height:{LANE}px\">{}</div>", esc(&station.name));
+        let _ = write!(names, "<div class=\"name\" style=\"line-height:{LANE}px\">{}</div>", esc(&station.name));
     }
     for (i, (name, what, spans)) in rows.iter().enumerate() {
         let y = lanes + MISHAP * i as u32 + 5;
@@ -95,16 +106,19 @@ pub(super) fn draw(chronicle: &Chronicle) -> String {
         }
         if let Some(&(from, _)) = spans.first() {
             let (x, anchor) = beside(from, end);
-            let _ = write!(svg, "<text class=\"note\" x=\"{x}\" y=\"{}\"{anchor}>{}</text>", y + 10, esc(what));
+            let _ = write!(svg, "<text class=\"note on\" x=\"{x}\" y=\"{}\"{anchor}>{}</text>", y + 10, esc(what));
         }
-        let _ = write!(names, "<div class=\"name small\" style=\"height:{MISHAP}px\">{}</div>", esc(name));
+        let _ = write!(names, "<div class=\"name small\" style=\"line-height:{MISHAP}px\">{}</div>", esc(name));
     }
     svg.push_str("</svg>");
     names.push_str("</div>");
     let mut note = String::new();
     if merged > Duration::ZERO {
-        let gap = short_span(merged.as_secs_f64());
-        note = format!("<p class=\"note\">Key-downs of one colour less than {gap} apart are drawn as one.</p>");
+        let cell = short_span(merged.as_secs_f64());
+        note = format!(
+            "<p class=\"note\">Key-downs of one colour that begin in the same {cell} are drawn as one, the paler the less of \
+             the time they radiate.</p>"
+        );
     }
     format!("<div class=\"lanes\">{names}<div class=\"scroll\" id=\"time\" tabindex=\"0\">{svg}</div></div>{note}")
 }
@@ -144,7 +158,7 @@ fn axis(chronicle: &Chronicle, end: Instant, height: u32, svg: &mut String) {
                 "<g class=\"{class}\"><line class=\"grid{}\" x1=\"{x}\" x2=\"{x}\" y1=\"24\" y2=\"{height}\"/>\
                  <text class=\"tick\" x=\"{x}\" y=\"18\" dx=\"3\">{}</text></g>",
                 if midnight { " midnight" } else { "" },
-                if midnight { wall.dtg() } else { zulu(wall) }
+                if midnight || known.len() == 1 { wall.dtg() } else { zulu(wall) }
             );
         }
     }
@@ -225,7 +239,7 @@ fn violations(chronicle: &Chronicle, end: Instant, svg: &mut String) {
     svg.push_str("</g>");
 }
 
-/// Bars by colour, and the gap up to which neighbours were drawn as one.
+/// Bars by colour, and the cell in which they were drawn as one; none when each key-down has its own.
 fn bars(chronicle: &Chronicle) -> (BTreeMap<Colour, Vec<Bar>>, Duration) {
     let mut single: BTreeMap<Colour, Vec<Bar>> = BTreeMap::new();
     for key_down in &chronicle.key_downs {
@@ -241,20 +255,21 @@ fn bars(chronicle: &Chronicle) -> (BTreeMap<Colour, Vec<Bar>>, Duration) {
             single.entry((key_down.sent.station, mail, class)).or_default().push(bar.clone());
         }
     }
-    let mut gap = Duration::ZERO;
+    let mut cell = Duration::ZERO;
     let mut bars = single.clone();
     while bars.values().map(Vec::len).sum::<usize>() > BARS {
-        gap = (gap * 2).max(Duration::from_secs(2));
-        bars = single.iter().map(|(colour, bars)| (*colour, merge(chronicle, bars, gap))).collect();
+        cell = if cell.is_zero() { time_step(chronicle.end.since(Instant::ZERO), CELLS) } else { cell * 2 };
+        bars = single.iter().map(|(colour, bars)| (*colour, merge(chronicle, bars, cell))).collect();
     }
-    (bars, gap)
+    (bars, cell)
 }
 
-fn merge(chronicle: &Chronicle, bars: &[Bar], gap: Duration) -> Vec<Bar> {
+fn merge(chronicle: &Chronicle, bars: &[Bar], cell: Duration) -> Vec<Bar> {
+    let place = |bar: &Bar| u128::from(bar.from.0) / cell.as_nanos().max(1);
     let mut merged: Vec<Bar> = Vec::new();
     for bar in bars {
         match merged.last_mut() {
-            Some(last) if bar.from.since(last.until) <= gap => {
+            Some(last) if place(last) == place(bar) => {
                 last.until = last.until.max(bar.until);
                 last.count += 1;
                 last.air += bar.air;

@@ -34,7 +34,7 @@ pub fn page(chronicle: &Chronicle) -> String {
     head(chronicle, &mut out);
     verdict(chronicle, &mut out);
     tiles(chronicle, &mut out);
-    out.push_str("<section><h2>On the air</h2>");
+    out.push_str("<section class=\"air\"><h2>On the air</h2>");
     out.push_str(&lane_key(chronicle));
     out.push_str(&gantt::draw(chronicle));
     out.push_str("</section><section class=\"pair\">");
@@ -121,19 +121,14 @@ fn tiles(chronicle: &Chronicle, out: &mut String) {
 }
 
 fn lane_key(chronicle: &Chronicle) -> String {
-    let mut words: Vec<(&str, &str)> =
-        Precedence::DESCENDING.iter().map(|level| (level_class(*level), level.name())).collect();
+    let mut words: Vec<(&str, &str)> = vec![("of", "Mail")];
+    words.extend(Precedence::DESCENDING.iter().map(|level| (level_class(*level), level.name())));
+    words.extend([("of", "Words"), ("report", "report"), ("poll", "poll"), ("hello", "hello")]);
+    words.extend([("nothing", "cut off before a whole frame"), ("of", "Away"), ("silent", "silent")]);
     words.extend([
-        ("report", "report"),
-        ("poll", "poll"),
-        ("hello", "hello"),
-        ("nothing", "cut off before a whole frame"),
-    ]);
-    words.extend([
-        ("silent", "silent"),
-        ("restricted", "restricted or ack-only"),
+        ("restricted", "restricted, ack-only or window"),
         ("down", "process down"),
-        ("mishap", "path or modem gone"),
+        ("mishap", "path or modem"),
     ]);
     if !chronicle.violations.is_empty() {
         words.push(("violation", "radiated against an order"));
@@ -145,11 +140,15 @@ fn lane_key(chronicle: &Chronicle) -> String {
     )
 }
 
-/// What colours mean: class and words.
+/// What colours mean: class and words; the class `of` makes a heading of its words.
 fn key(entries: &[(&str, &str)]) -> String {
     let mut out = String::from("<ul class=\"key\">");
     for (class, words) in entries {
-        let _ = write!(out, "<li><i class=\"chip {class}\"></i>{}</li>", esc(words));
+        let words = esc(words);
+        let _ = match *class {
+            "of" => write!(out, "<li class=\"of\">{words}</li>"),
+            _ => write!(out, "<li><i class=\"chip {class}\"></i>{words}</li>"),
+        };
     }
     out + "</ul>"
 }
@@ -241,6 +240,37 @@ mod tests {
         chronicle.report.messages.clear();
         chronicle.end = Instant::ZERO;
         check_markup(&page(&chronicle));
+    }
+
+    #[test]
+    fn zz_dump() {
+        let mut c = by_hand(900);
+        for (i, r) in c.receptions.iter_mut().enumerate() {
+            r.snr_db = Some(14.0 + 9.0 * libm::sin(i as f64 / 70.0) + (i * 7919 % 13) as f64 / 3.0);
+        }
+        for k in &mut c.key_downs {
+            let rate = [1200, 2400, 600, 2400][(k.sent.on.0 / 2_500_000_000_000 % 4) as usize];
+            k.sent.waveform = *Waveform::find(rate, "S").expect("known");
+        }
+        let (from, until) = (Instant::from_millis(4_000_000), Instant::from_millis(4_004_000));
+        c.violations.push(Violation { station: B, from, until, text: "shore radiates".into() });
+        c.violations.push(Violation {
+            station: A,
+            from: Instant::from_millis(80_000),
+            until: Instant::from_millis(90_000),
+            text: "ship radiates".into(),
+        });
+        c.report.problems = vec![
+            "ship<1> & co radiates from 80 s to 90 s under Silent of 60 s (B2)".into(),
+            "shore keyed routine at 4000 s under ack-only".into(),
+        ];
+        c.stations[1].orders = vec![
+            (Instant::ZERO, State::Open),
+            (Instant::from_millis(3_900_000), State::AckOnly),
+            (Instant::from_millis(5_900_000), State::Open),
+        ];
+        std::fs::write("/tmp/hand.html", page(&c)).expect("written");
+        std::fs::write("/tmp/hand_big.html", page(&by_hand(20_000))).expect("written");
     }
 
     /// Two stations for six minutes, or as long as it takes; every ten seconds one of them radiates for two.
