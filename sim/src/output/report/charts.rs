@@ -89,42 +89,39 @@ pub(super) fn throughput(chronicle: &Chronicle) -> String {
     )
 }
 
-/// Mail handed in and delivered, added up: what lies between is waiting.
+/// Bytes of mail that were accepted and not yet delivered.
 pub(super) fn backlog(chronicle: &Chronicle) -> String {
-    let messages = &chronicle.report.messages;
-    let events = |at: &dyn Fn(usize) -> Option<f64>| {
-        let mut events: Vec<(f64, u64)> =
-            (0..messages.len()).filter_map(|i| Some((at(i)?, messages[i].size_bytes as u64))).collect();
-        events.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut sum = 0;
-        for (_, size) in &mut events {
-            sum += *size;
-            *size = sum;
-        }
-        events
-    };
-    let handed_in = events(&|i| Some(messages[i].submitted_s));
-    let delivered = events(&|i| messages[i].delivered_s);
     let end = chronicle.end.since(Instant::ZERO).as_secs_f64().max(1e-9);
-    let mut svg = WIDE.open("Mail handed in and mail delivered, in kilobytes, added up over time");
-    let top = handed_in.last().map_or(1.0, |(_, sum)| *sum as f64);
+    let mut steps: Vec<(f64, i64)> = Vec::new();
+    for m in chronicle.report.messages.iter().filter(|m| m.accepted_s.is_some() || m.delivered_s.is_some()) {
+        let size = i64::try_from(m.size_bytes).unwrap_or(i64::MAX);
+        steps.push((m.submitted_s, size));
+        steps.extend(m.delivered_s.map(|at| (at, -size)));
+    }
+    steps.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    // The most that waited in each bin: a short peak is seen however long the run.
+    let mut most = vec![0; POINTS];
+    let (mut waiting, mut reached) = (0, 0);
+    for (at, change) in steps {
+        let bin = ((at / end * POINTS as f64) as usize).min(POINTS - 1);
+        most[reached..=bin].iter_mut().for_each(|m| *m = waiting.max(*m));
+        waiting += change;
+        most[bin] = waiting.max(most[bin]);
+        reached = bin;
+    }
+    most[reached + 1..].fill(waiting);
+    let mut svg = WIDE.open("Bytes of mail accepted and not yet delivered over time");
+    let top = most.iter().copied().max().unwrap_or(0).max(1) as f64;
     let (unit, name) = if top >= 20_000.0 { (1000.0, "kB") } else { (1.0, "B") };
     let top = figures(&WIDE, top / unit, |v| grouped(v as u64), &mut svg) * unit;
     svg.push_str(&time_axis(chronicle, &WIDE, 8));
-    for (class, events) in [("handed", &handed_in), ("delivered", &delivered)] {
-        let mut path = format!("M{:.1} {:.1}", WIDE.x(0.0), WIDE.y(0.0));
-        for (at, sum) in thinned(events) {
-            let _ = write!(path, "H{:.1}V{:.1}", WIDE.x((at / end).min(1.0)), WIDE.y(sum as f64 / top));
-        }
-        let _ = write!(svg, "<path class=\"curve {class}\" d=\"{path}H{:.1}\"/>", WIDE.x(1.0));
+    let mut path = format!("M{:.1} {:.1}", WIDE.x(0.0), WIDE.y(0.0));
+    for (i, waiting) in most.iter().enumerate() {
+        let right = WIDE.x((i + 1) as f64 / POINTS as f64);
+        let _ = write!(path, "V{:.1}H{right:.1}", WIDE.y(*waiting as f64 / top));
     }
-    svg.push_str("</svg>");
-    figure(
-        "Mail waiting",
-        &format!("{name}, added up"),
-        &[("handed line", "handed in"), ("delivered line", "in the far mailbox")],
-        &svg,
-    )
+    let _ = write!(svg, "<path class=\"area waiting\" d=\"{path}V{:.1}Z\"/></svg>", WIDE.y(0.0));
+    figure("Mail waiting", name, &[("waiting", "accepted and not yet in the far mailbox")], &svg)
 }
 
 /// Share of each level's mail delivered within a time.

@@ -242,37 +242,6 @@ mod tests {
         check_markup(&page(&chronicle));
     }
 
-    #[test]
-    fn zz_dump() {
-        let mut c = by_hand(900);
-        for (i, r) in c.receptions.iter_mut().enumerate() {
-            r.snr_db = Some(14.0 + 9.0 * libm::sin(i as f64 / 70.0) + (i * 7919 % 13) as f64 / 3.0);
-        }
-        for k in &mut c.key_downs {
-            let rate = [1200, 2400, 600, 2400][(k.sent.on.0 / 2_500_000_000_000 % 4) as usize];
-            k.sent.waveform = *Waveform::find(rate, "S").expect("known");
-        }
-        let (from, until) = (Instant::from_millis(4_000_000), Instant::from_millis(4_004_000));
-        c.violations.push(Violation { station: B, from, until, text: "shore radiates".into() });
-        c.violations.push(Violation {
-            station: A,
-            from: Instant::from_millis(80_000),
-            until: Instant::from_millis(90_000),
-            text: "ship radiates".into(),
-        });
-        c.report.problems = vec![
-            "ship<1> & co radiates from 80 s to 90 s under Silent of 60 s (B2)".into(),
-            "shore keyed routine at 4000 s under ack-only".into(),
-        ];
-        c.stations[1].orders = vec![
-            (Instant::ZERO, State::Open),
-            (Instant::from_millis(3_900_000), State::AckOnly),
-            (Instant::from_millis(5_900_000), State::Open),
-        ];
-        std::fs::write("/tmp/hand.html", page(&c)).expect("written");
-        std::fs::write("/tmp/hand_big.html", page(&by_hand(20_000))).expect("written");
-    }
-
     /// Two stations for six minutes, or as long as it takes; every ten seconds one of them radiates for two.
     fn by_hand(count: u64) -> Chronicle {
         let waveform = *Waveform::find(2400, "S").expect("known");

@@ -171,9 +171,11 @@ pub(super) fn messages(chronicle: &Chronicle) -> String {
             level.map_or_else(|| esc(&m.precedence), chip),
             grouped(m.size_bytes as u64),
             grouped(m.payload_bytes),
-            match m.delivery_s {
-                Some(s) => seconds(Some(s)),
-                None => "<b class=\"bad\">not delivered</b>".to_owned(),
+            match (m.delivery_s, m.accepted_s) {
+                (Some(s), _) => seconds(Some(s)),
+                (None, Some(_)) => "<b class=\"bad\">not delivered</b>".to_owned(),
+                // Nobody was there to take it, so nothing was promised.
+                (None, None) => "not accepted".to_owned(),
             },
             seconds(m.confirmed_s.map(|at| at - m.submitted_s)),
             grouped(m.bytes_on_air),
