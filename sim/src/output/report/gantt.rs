@@ -38,6 +38,13 @@ struct Bar {
     title: String,
 }
 
+/// A row of what was away, and when.
+struct Row {
+    name: String,
+    what: &'static str,
+    spans: Vec<(Instant, Instant)>,
+}
+
 impl Bar {
     /// An attribute that makes a bar of several key-downs the paler the less of it they radiate.
     fn paleness(&self) -> String {
@@ -94,7 +101,7 @@ pub(super) fn draw(chronicle: &Chronicle) -> String {
     for station in &chronicle.stations {
         let _ = write!(names, "<div class=\"name\" style=\"line-height:{LANE}px\">{}</div>", esc(&station.name));
     }
-    for (i, (name, what, spans)) in rows.iter().enumerate() {
+    for (i, Row { name, what, spans }) in rows.iter().enumerate() {
         let y = lanes + MISHAP * i as u32 + 5;
         for &(from, until) in spans {
             let _ = write!(
@@ -313,30 +320,30 @@ fn title(chronicle: &Chronicle, key_down: &KeyDown, until: Instant) -> String {
     )
 }
 
-/// Rows of what was away: name, words, spans.
-fn mishaps(chronicle: &Chronicle) -> Vec<(String, String, Vec<(Instant, Instant)>)> {
+fn mishaps(chronicle: &Chronicle) -> Vec<Row> {
     let mut rows: BTreeMap<What, Vec<(Instant, Instant)>> = BTreeMap::new();
     for m in &chronicle.mishaps {
         rows.entry(m.what).or_default().push((m.from, m.until));
     }
     let left_out = rows.len().saturating_sub(MISHAPS);
-    let row = |(what, spans)| match what {
-        What::Path(from, to) => {
-            (format!("{} \u{2192} {}", chronicle.name(from), chronicle.name(to)), "path gone".to_owned(), spans)
-        }
-        What::Modem(station, failure) => {
-            let word = match failure {
-                Failure::CarrierStuckOn => "carrier detect stuck on",
-                Failure::CarrierStuckOff => "carrier detect stuck off",
-                Failure::KeyStuck => "key stuck",
-                Failure::Deaf => "deaf",
-            };
-            (chronicle.name(station).to_owned(), word.to_owned(), spans)
-        }
+    let row = |(what, spans)| {
+        let (name, word) = match what {
+            What::Path(from, to) => (format!("{} \u{2192} {}", chronicle.name(from), chronicle.name(to)), "path gone"),
+            What::Modem(station, failure) => {
+                let word = match failure {
+                    Failure::CarrierStuckOn => "carrier detect stuck on",
+                    Failure::CarrierStuckOff => "carrier detect stuck off",
+                    Failure::KeyStuck => "key stuck",
+                    Failure::Deaf => "deaf",
+                };
+                (chronicle.name(station).to_owned(), word)
+            }
+        };
+        Row { name, what: word, spans }
     };
     let mut out: Vec<_> = rows.into_iter().take(MISHAPS).map(row).collect();
     if left_out > 0 {
-        out.push((format!("and {left_out} more"), String::new(), Vec::new()));
+        out.push(Row { name: format!("and {left_out} more"), what: "", spans: Vec::new() });
     }
     out
 }

@@ -249,7 +249,7 @@ mod tests {
         let end = second((count * 10).max(360));
         let key_down = |n: u64| KeyDown {
             sent: Transmission {
-                station: if n % 2 == 0 { A } else { B },
+                station: if n.is_multiple_of(2) { A } else { B },
                 number: n / 2,
                 waveform,
                 on: second(n * 10),
@@ -263,8 +263,8 @@ mod tests {
             precedence: Some(Precedence::Flash),
         };
         let reception = |n: u64| Reception {
-            from: if n % 2 == 0 { A } else { B },
-            to: if n % 2 == 0 { B } else { A },
+            from: if n.is_multiple_of(2) { A } else { B },
+            to: if n.is_multiple_of(2) { B } else { A },
             number: n / 2,
             block: 0,
             at: second(n * 10 + 2),
@@ -346,7 +346,7 @@ mod tests {
                     _ => check_text(part),
                 }
             }
-            assert!(attributes.matches('"').count() % 2 == 0, "<{tag}>");
+            assert!(attributes.matches('"').count().is_multiple_of(2), "<{tag}>");
             match name {
                 "style" | "script" => {
                     let close = format!("</{name}>");
