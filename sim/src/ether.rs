@@ -17,6 +17,7 @@ use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::channel::{Loss, Passage, Preamble, Span};
+use crate::journal::{Journal, Outcome};
 use crate::modem::{Failure, ModemConfig, ModemOutput, StationStats, Transmitter};
 use crate::rng::Stream;
 use crate::waveform::Waveform;
@@ -117,6 +118,7 @@ pub struct Ether {
     sequence: u64,
     outputs: VecDeque<(StationId, ModemOutput)>,
     antenna_log: Vec<AntennaEdge>,
+    journal: Option<Journal>,
 }
 
 #[derive(Debug)]
@@ -246,6 +248,7 @@ impl Ether {
             sequence: 0,
             outputs: VecDeque::new(),
             antenna_log: Vec::new(),
+            journal: None,
         };
         for id in ether.ids() {
             ether.plan_noise(id, 0);
@@ -417,6 +420,16 @@ impl Ether {
     /// Every edge of every antenna so far, in order: where silence is proved (link-rules B2).
     pub fn antenna_log(&self) -> &[AntennaEdge] {
         &self.antenna_log
+    }
+
+    /// Keeps a journal from now on.
+    pub fn keep_journal(&mut self) {
+        self.journal.get_or_insert_default();
+    }
+
+    /// The journal, when it is kept.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// Whether a station radiates.
@@ -659,6 +672,9 @@ impl Ether {
         station.lock = None;
         station.detects = false;
         let limit = station.config.max_key_down;
+        if let Some(journal) = &mut self.journal {
+            journal.begins(now, id, number, waveform);
+        }
         self.show_carrier(id);
         self.edge(id, true);
         self.say(id, ModemOutput::Keyed { at: now });
@@ -681,6 +697,9 @@ impl Ether {
             let block = content.end_block();
             station.stats.carried += block.bytes.len() as u64 - block.fill;
             station.stats.fill += block.fill;
+            if let Some(journal) = &mut self.journal {
+                journal.carries(self.now, id, &block.bytes);
+            }
             let (sent, waveform) = (content.begun - 1, content.waveform);
             let from = since + waveform.block_start(sent);
             let sent = Arc::new(Sent { number: sent, first: block.first, from, bytes: block.bytes });
@@ -725,6 +744,9 @@ impl Ether {
         station.key = Key::Up;
         station.keying += 1;
         station.quiet_since = Some(now);
+        if let Some(journal) = &mut self.journal {
+            journal.ends(now, id, whole);
+        }
         self.edge(id, false);
         self.show_clear_to_send(id);
         self.say(id, ModemOutput::Unkeyed);
@@ -859,19 +881,30 @@ impl Ether {
         let lock = station.lock.as_mut().filter(|l| l.from == from && l.number == number && l.entered <= begun);
         let Some(lock) = lock else {
             link.stats.missed += length;
+            if let Some(journal) = &mut self.journal {
+                let deaf = matches!(station.key, Key::Down { .. }) || station.failures.contains(&Failure::Deaf);
+                let outcome = if deaf { Outcome::Deaf } else { Outcome::Missed };
+                journal.arrives(self.now, (from, id, number), outcome, None);
+            }
             return;
         };
         let span = Span { number: sent.number, first: sent.first, from: begun, until: now };
-        let arrived = if lock.spoilt || lock.hit {
-            lock.passage.ruin(&span, &sent.bytes)
-        } else {
-            lock.passage.pass(&span, &sent.bytes)
-        };
+        let ruined = lock.spoilt || lock.hit;
+        let arrived =
+            if ruined { lock.passage.ruin(&span, &sent.bytes) } else { lock.passage.pass(&span, &sent.bytes) };
         lock.failed = arrived.failed;
         let floor = lock.level_db - CAPTURE_DB;
         lock.hit = station.present.iter().any(|(&other, c)| other != from && c.level_db > floor);
         link.stats.good += arrived.good;
         link.stats.damaged += length - arrived.good;
+        if let Some(journal) = &mut self.journal {
+            let outcome = match arrived.good == length {
+                true => Outcome::Good,
+                false if ruined => Outcome::Collided,
+                false => Outcome::Damaged,
+            };
+            journal.arrives(self.now, (from, id, number), outcome, Some((&arrived.bytes, arrived.snr_db)));
+        }
         if arrived.bytes.is_empty() {
             return;
         }

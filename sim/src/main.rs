@@ -1,9 +1,12 @@
 //! The `aldis-sim` program.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aldis_sim::link_bench::{self, Cell};
+use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::trace::Trace;
 use aldis_sim::{check, demo, run};
@@ -29,7 +32,7 @@ enum Command {
         once: bool,
         /// Keep profiles, stores and mailboxes here [default: a temporary directory]
         #[arg(long, value_name = "DIRECTORY")]
-        dir: Option<std::path::PathBuf>,
+        dir: Option<PathBuf>,
         /// One JSON document per event
         #[arg(long)]
         json: bool,
@@ -40,7 +43,7 @@ enum Command {
     /// Runs a scenario with whole nodes in virtual time; exit 1 when an invariant was broken
     Run {
         /// The scenario, TOML
-        scenario: std::path::PathBuf,
+        scenario: PathBuf,
         /// Everything random follows from it
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -49,7 +52,13 @@ enum Command {
         json: bool,
         /// Write every line of the trace here
         #[arg(long, value_name = "FILE")]
-        trace: Option<std::path::PathBuf>,
+        trace: Option<PathBuf>,
+        /// Write what was on the air here, as pcapng for Wireshark
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
+        /// Write a page with pictures of the run here
+        #[arg(long, value_name = "FILE.html")]
+        report: Option<PathBuf>,
     },
     /// Measures the product on simulated links
     Bench {
@@ -89,31 +98,61 @@ enum Bench {
     },
 }
 
-fn run_scenario(path: &std::path::Path, seed: u64, json: bool, trace: Option<&std::path::Path>) -> ExitCode {
-    let complain = |why: String| {
-        eprintln!("aldis-sim: {}: {why}", path.display());
-        ExitCode::from(2)
-    };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => return complain(error.to_string()),
-    };
-    let scenario = match Scenario::parse_in(&text, path.parent().unwrap_or(std::path::Path::new("."))) {
-        Ok(scenario) => scenario,
-        Err(problems) => return complain(problems.join("\n")),
-    };
-    let trace = match trace.map(std::fs::File::create) {
-        None => Trace::hashed(),
-        Some(Ok(file)) => Trace::written(Box::new(std::io::BufWriter::new(file))),
-        Some(Err(error)) => return complain(format!("the trace cannot be written: {error}")),
-    };
-    let report = run::run(&scenario, seed, trace);
-    let text = match json {
+/// What `run` writes and how.
+struct Outputs {
+    json: bool,
+    trace: Option<PathBuf>,
+    pcap: Option<PathBuf>,
+    report: Option<PathBuf>,
+}
+
+fn wrong(path: &Path, why: impl std::fmt::Display) -> String {
+    format!("{}: {why}", path.display())
+}
+
+fn create(path: &Option<PathBuf>) -> Result<Option<(&Path, File)>, String> {
+    let Some(path) = path else { return Ok(None) };
+    File::create(path).map(|file| Some((path.as_path(), file))).map_err(|e| wrong(path, e))
+}
+
+fn run_scenario(path: &Path, seed: u64, outputs: &Outputs) -> ExitCode {
+    match run_and_write(path, seed, outputs) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("aldis-sim: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True when no invariant was broken.
+fn run_and_write(path: &Path, seed: u64, outputs: &Outputs) -> Result<bool, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(path, e))?;
+    let beside = path.parent().unwrap_or(Path::new("."));
+    let scenario = Scenario::parse_in(&text, beside).map_err(|problems| wrong(path, problems.join("\n")))?;
+    // Before the run: nobody wants to learn after an hour that a file cannot be written.
+    let (trace, pcap, page) = (create(&outputs.trace)?, create(&outputs.pcap)?, create(&outputs.report)?);
+    let trace = trace.map_or_else(Trace::hashed, |(_, file)| Trace::written(Box::new(BufWriter::new(file))));
+    let watched = pcap.is_some() || page.is_some();
+    let mut bar = Progress::on_terminal();
+    let (report, lab) = run::run_watched(&scenario, seed, trace, watched, &mut |at, end| bar.show(at, end));
+    bar.finish();
+    if watched {
+        let chronicle = Chronicle::of(&scenario, &report, &lab);
+        if let Some((path, file)) = pcap {
+            output::pcapng::write(&chronicle, &mut BufWriter::new(file)).map_err(|e| wrong(path, e))?;
+        }
+        if let Some((path, mut file)) = page {
+            file.write_all(output::report::page(&chronicle).as_bytes()).map_err(|e| wrong(path, e))?;
+        }
+    }
+    let text = match outputs.json {
         true => serde_json::to_string(&report).expect("a report is plain data"),
         false => report.text(),
     };
     let _ = writeln!(std::io::stdout(), "{text}");
-    ExitCode::from(u8::from(!report.problems.is_empty()))
+    Ok(report.problems.is_empty())
 }
 
 fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitCode {
@@ -156,7 +195,9 @@ fn main() -> ExitCode {
             let limit = std::time::Duration::from_secs(seconds);
             demo::run(&demo::Options { speed, once, directory: dir, json, limit })
         }
-        Command::Run { scenario, seed, json, trace } => run_scenario(&scenario, seed, json, trace.as_deref()),
+        Command::Run { scenario, seed, json, trace, pcap, report } => {
+            run_scenario(&scenario, seed, &Outputs { json, trace, pcap, report })
+        }
         Command::Bench { what: Bench::Link { json, cell, seeds, first, jobs } } => {
             let seeds: Vec<u64> = (first..first.saturating_add(seeds.max(1))).collect();
             bench_link(json, cell, &seeds, jobs)
