@@ -141,7 +141,7 @@ fn wander(quick: bool) -> Vec<Finding> {
 /// V19: at one mean ratio a longer interleaver loses less, and takes longer over a short message.
 fn interleavers(quick: bool) -> Vec<Finding> {
     let frames = if quick { 3_000 } else { 20_000 };
-    let sky = Sky { fading: Some(Fading { delay: Duration::from_millis(2), doppler_hz: 1.0 }), ..Sky::steady(24.0) };
+    let sky = Sky { fading: Some(Fading { delay: Duration::from_millis(2), doppler_hz: 1.0 }), ..Sky::steady(35.0) };
     let loss = Loss::Sky { sky: Arc::new(sky), wreck: Wreck::default() };
     let lengths = ["US", "VS", "S", "M", "L", "VL"];
     let measured = lengths.map(|interleaver| {
@@ -165,7 +165,7 @@ fn interleavers(quick: bool) -> Vec<Finding> {
         Finding::none(
             "V19",
             format!(
-                "longer interleavers that lose more frames at 9600 bit/s, 24 dB, 2 ms / 1 Hz ({})",
+                "longer interleavers that lose more frames at 9600 bit/s, 35 dB, 2 ms / 1 Hz ({})",
                 shares.join(", ")
             ),
             out_of_order(|w| w[1].0 > w[0].0),
