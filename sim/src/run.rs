@@ -7,6 +7,7 @@ use aldis::emcon::State;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
+use crate::channel::Loss;
 use crate::ether::StationId;
 use crate::lab::{Lab, Setup};
 use crate::modem::Failure;
@@ -169,6 +170,10 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
                 Failure::Restarting => "modem",
             });
         }
+    }
+    // A path that fades away leaves a peer silent for a while.
+    if scenario.links.values().any(|l| matches!(l.loss, Loss::Sky { .. } | Loss::Script { .. })) {
+        provoked.push("does not answer");
     }
     if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {
         provoked.push("key-down");
