@@ -7,7 +7,8 @@ use aldis::emcon::State;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
-use crate::ether::StationId;
+use crate::channel::Loss;
+use crate::ether::{LinkConfig, StationId};
 use crate::lab::{Lab, Setup};
 use crate::modem::Failure;
 use crate::packet::{self, SatcomLine};
@@ -202,9 +203,10 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
             });
         }
     }
-    // Who was silenced, cut off or killed answers nobody, and the others say so.
+    // Who was silenced, cut off, killed, or faded away answers nobody, and the others say so.
     let absent = |what: &What| matches!(what, What::Emcon { .. } | What::Path { .. } | What::Process { .. });
-    if scenario.events.iter().any(|e| absent(&e.what)) {
+    let fades = |link: &LinkConfig| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. });
+    if scenario.events.iter().any(|e| absent(&e.what)) || scenario.links.values().any(fades) {
         provoked.push("does not answer");
     }
     if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {

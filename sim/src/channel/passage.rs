@@ -141,7 +141,9 @@ impl Passage {
         let found = match (&self.loss, &mut self.path) {
             (Loss::Script { script, .. }, _) => script.over(from, until, &self.anchor),
             (_, Some(path)) => {
-                path.effective_db(from, until, &self.anchor).map(|db| (Some(db), self.anchor.block_failure(db)))
+                let lost_db = if path.fades() { self.anchor.fading_loss_db } else { 0.0 };
+                let effective = path.effective_db(from, until, &self.anchor);
+                effective.map(|db| (Some(db), self.anchor.block_failure(db - lost_db)))
             }
             _ => return Medium::Clear,
         };
@@ -376,7 +378,7 @@ mod tests {
     fn a_block_of_a_fading_path_carries_its_ratio_and_fails_by_it() {
         let sky = Sky {
             fading: Some(Fading { delay: std::time::Duration::from_millis(2), doppler_hz: 1.0 }),
-            ..Sky::steady(12.0)
+            ..Sky::steady(18.1)
         };
         let out =
             pass(&mut passage(4, 0, Loss::Sky { sky: Arc::new(sky), wreck: Wreck::default() }), &vec![0; 360_000], 180);
@@ -385,7 +387,7 @@ mod tests {
             assert!(of.len() > 50, "{}", of.len());
             of.iter().sum::<f64>() / of.len() as f64
         };
-        assert!(mean(true) < 6.5 && mean(false) > 9.0, "{} {}", mean(true), mean(false));
+        assert!(mean(true) < 12.1 && mean(false) > 14.6, "{} {}", mean(true), mean(false));
     }
 
     #[test]

@@ -68,6 +68,9 @@ impl Script {
             (Some("snr"), Some(db), _) if (-60.0..=150.0).contains(&db) => State::Snr(db),
             (Some("loss"), Some(p), _) if (0.0..=1.0).contains(&p) => State::Loss(p),
             (Some("dead"), _, None) => State::Dead,
+            (Some("repeat"), _, None) if time < Duration::from_secs(1) => {
+                return Err("a script lasts 1s at least before it repeats".to_owned());
+            }
             (Some("repeat"), _, None) => {
                 self.repeat = Some(time);
                 return Ok(());
@@ -165,6 +168,7 @@ mod tests {
             (vec!["soon dead"], "begins with a time"),
             (vec!["0s dead", "9s repeat", "10s dead"], "nothing follows"),
             (vec!["0s snr 5 9"], "more than one"),
+            (vec!["0s dead", "0.1s repeat"], "1s at least"),
             (vec![], "0s"),
         ] {
             let why = Script::parse(lines.clone()).expect_err("wrong");

@@ -146,6 +146,11 @@ impl Path {
         }
     }
 
+    /// Whether it has moving taps.
+    pub fn fades(&self) -> bool {
+        self.taps.is_some()
+    }
+
     /// The ratio at an instant in dB, the taps left out; `None` inside a gate.
     pub fn level_db(&mut self, at: Instant) -> Option<f64> {
         let seconds = seconds(at);

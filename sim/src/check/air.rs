@@ -141,7 +141,9 @@ fn floor_and_balance(quick: bool) -> Vec<Finding> {
     for (i, &w) in TABLE.iter().enumerate() {
         for round in 0..if quick { 3 } else { 20 } {
             let mut draw = Stream::keyed(18, "floor", &[i as u64, round]);
-            let most = w.bytes((127.5 / w.block().as_secs_f64()) as u64 - 1).min(16_000);
+            // What one transmission holds: the floor would count a second preamble beyond.
+            let room = 127.5 - w.preamble().as_secs_f64();
+            let most = w.bytes((room / w.block().as_secs_f64()) as u64 - 1).min(16_000);
             let bytes = vec![0x3C; 1 + draw.below(most) as usize];
             let mut modem = ModemConfig::new(w);
             modem.buffer_bytes = 12_000;

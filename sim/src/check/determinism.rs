@@ -16,7 +16,7 @@ use crate::waveform::{Family, Waveform};
 /// The hash of [`busy_sky`] with seed 1 on every machine. A change that is meant to alter what happens on the air alters this too:
 /// run `aldis-sim check --quick`, see that the figure moved for that reason alone, and put in what its V16 line prints. A machine
 /// that prints another hash for the same source does its arithmetic differently, and none of its results can be compared.
-const GOLDEN: &str = "0f21aeb71a28d60426b1bf5bf776247cc10ff0f7ed1390bb9892e9c8676ed8b9";
+const GOLDEN: &str = "79817dd67d75724659baa97a63fd1bd0c5f8eaa28f97e658e287b458b4e29341";
 
 /// V16: one seed is one run, here and elsewhere, and a silent newcomer shifts nothing.
 pub(super) fn cases() -> Vec<Finding> {
