@@ -16,9 +16,9 @@ use std::time::Duration;
 use aldis::config;
 use aldis::node::Node;
 use aldis::node::clock::Clock as NodeClock;
+use aldis_sim::bridge::{self, Clock, PortPaths};
 use aldis_sim::ether::{Ether, EtherConfig, LinkConfig};
 use aldis_sim::modem::ModemConfig;
-use aldis_sim::pty::{self, Clock, PortPaths};
 use aldis_sim::waveform::Waveform;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -102,7 +102,7 @@ impl Lab {
         let ports: Vec<PortPaths> = ends.iter().map(|end| self.port(link, end)).collect();
         let links: Vec<PathBuf> = ports.iter().map(|p| p.tty_link.clone()).collect();
         let (stop, stopped) = oneshot::channel::<()>();
-        self.runtime().spawn(pty::serve(ether, Clock::start(SPEED), ports, async {
+        self.runtime().spawn(bridge::serve(ether, Clock::start(SPEED), ports, async {
             let _ = stopped.await;
         }));
         self.modems.push(stop);
