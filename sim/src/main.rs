@@ -3,10 +3,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use aldis_sim::codec2::audio;
+use aldis_sim::codec2::modem::Mode;
+use aldis_sim::codec2::sweep;
 use aldis_sim::link_bench::{self, Cell};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::trace::Trace;
-use aldis_sim::{check, demo, run};
+use aldis_sim::{bridge, check, demo, run};
 use clap::{Parser, Subcommand};
 
 /// The laboratory of Aldis: simulated modems, channels, and a demonstration with two whole nodes
@@ -51,6 +54,28 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         trace: Option<std::path::PathBuf>,
     },
+    /// Puts the modems of a scenario on terminals or TCP ports, in real time, until Ctrl-C or the scenario's end
+    Bridge {
+        /// The scenario, TOML
+        scenario: std::path::PathBuf,
+        /// Terminals and sockets appear here [default: a temporary directory]
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<std::path::PathBuf>,
+        /// How fast time runs, e.g. 20x
+        #[arg(long, default_value = "1x", value_parser = parse_speed)]
+        speed: f64,
+        /// Everything random follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON document per event
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures a modem nobody here wrote: FreeDV's, out of libcodec2
+    Codec2 {
+        #[command(subcommand)]
+        what: Codec2,
+    },
     /// Measures the product on simulated links
     Bench {
         #[command(subcommand)]
@@ -65,6 +90,61 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A path that fades in some way, or not at all; by a name of its own, or clap would take it for an option that may be missing.
+type Path = Option<audio::Spread>;
+
+#[derive(Subcommand)]
+enum Codec2 {
+    /// Packets lost by signal-to-noise ratio, sample by sample, beside what the block model foretells
+    Sweep {
+        /// datac0, datac1 or datac3
+        #[arg(long, value_parser = |name: &str| Mode::parse(name).ok_or("known: datac0, datac1, datac3"))]
+        mode: Mode,
+        /// awgn, or a fading path: mpg, mpp, mpd
+        #[arg(long, default_value = "mpp", value_parser = audio::path)]
+        channel: Path,
+        /// Packets at each ratio
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        frames: u64,
+        /// Everything random follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Draw the curves here
+        #[arg(long, value_name = "FILE")]
+        svg: Option<std::path::PathBuf>,
+    },
+}
+
+fn codec2_sweep(options: &sweep::Options, json: bool, svg: Option<&std::path::Path>) -> ExitCode {
+    let report = sweep::run(options, |point| {
+        if !json {
+            let _ = writeln!(std::io::stdout(), "{}", point.text());
+        }
+    });
+    let report = match report {
+        Ok(report) => report,
+        Err(why) => {
+            eprintln!("aldis-sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let text = match json {
+        true => serde_json::to_string(&report).expect("a report is plain data"),
+        false => report.text(),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    if let Some(path) = svg
+        && let Err(error) = std::fs::write(path, report.svg())
+    {
+        eprintln!("aldis-sim: {}: {error}", path.display());
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
 }
 
 #[derive(Subcommand)]
@@ -102,6 +182,9 @@ fn run_scenario(path: &std::path::Path, seed: u64, json: bool, trace: Option<&st
         Ok(scenario) => scenario,
         Err(problems) => return complain(problems.join("\n")),
     };
+    if scenario.codec2.is_some() {
+        return complain("a real modem needs real time: `aldis-sim bridge` plays this scenario".to_owned());
+    }
     let trace = match trace.map(std::fs::File::create) {
         None => Trace::hashed(),
         Some(Ok(file)) => Trace::written(Box::new(std::io::BufWriter::new(file))),
@@ -155,6 +238,13 @@ fn main() -> ExitCode {
             let seconds = limit.unwrap_or_else(|| ((600.0 / speed) as u64).max(60));
             let limit = std::time::Duration::from_secs(seconds);
             demo::run(&demo::Options { speed, once, directory: dir, json, limit })
+        }
+        Command::Bridge { scenario, dir, speed, seed, json } => {
+            bridge::command::run(&bridge::command::Options { scenario, directory: dir, speed, seed, json })
+        }
+        Command::Codec2 { what: Codec2::Sweep { mode, channel, frames, seed, json, svg } } => {
+            let options = sweep::Options { frames, seed, ..sweep::Options::new(mode, channel) };
+            codec2_sweep(&options, json, svg.as_deref())
         }
         Command::Run { scenario, seed, json, trace } => run_scenario(&scenario, seed, json, trace.as_deref()),
         Command::Bench { what: Bench::Link { json, cell, seeds, first, jobs } } => {

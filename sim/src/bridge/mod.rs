@@ -152,7 +152,8 @@ pub struct Bridge<F> {
     places: Vec<Place>,
     /// What is still to befall it, last first.
     script: Vec<Event>,
-    said: mpsc::Sender<(StationId, Word)>,
+    /// Keeps `heard` open when there is no port.
+    _said: mpsc::Sender<(StationId, Word)>,
     heard: mpsc::Receiver<(StationId, Word)>,
     /// The ports' readers and writers: they end with the bridge.
     _tasks: JoinSet<io::Result<()>>,
@@ -169,7 +170,7 @@ impl<F: Frequency> Bridge<F> {
             desks.push(desk);
             places.push(place);
         }
-        Ok(Self { air, clock, desks, places, script: Vec::new(), said, heard, _tasks: tasks })
+        Ok(Self { air, clock, desks, places, script: Vec::new(), _said: said, heard, _tasks: tasks })
     }
 
     /// Where the modems are, in the order of their stations.
@@ -202,7 +203,7 @@ impl<F: Frequency> Bridge<F> {
                 biased;
                 () = &mut shutdown => break,
                 word = self.heard.recv() => {
-                    // `said` lives as long as this loop.
+                    // A sender of ours lives as long as this loop.
                     if let Some((id, word)) = word && let Some(desk) = self.desks.get_mut(usize::from(id.0)) {
                         desk.take(&mut self.air, self.clock.now(), word);
                     }

@@ -7,9 +7,13 @@
 use aldis::time::Duration;
 
 use super::library::Handle;
+use crate::waveform::{SYMBOL_RATE, Waveform};
 
 /// Samples a second of every mode and of the audio channel.
 pub const SAMPLE_RATE: u64 = 8000;
+
+/// How often in a row a receiver may take no samples: more is an endless loop in the library.
+const MOST_LOOKS_BACK: u32 = 1000;
 
 /// A FreeDV raw-data mode of libcodec2 1.0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -72,6 +76,18 @@ impl Mode {
         }
     }
 
+    /// The mode in the figures of the simulated waveforms: a burst is a block, and the silence before the first is the preamble.
+    pub fn waveform(self) -> Waveform {
+        let bits = super::air::frame_bytes(self) as u64 * 8;
+        let burst = self.burst_samples() as u64;
+        Waveform {
+            rate: u32::try_from((bits * SAMPLE_RATE).div_ceil(burst)).unwrap_or(u32::MAX),
+            interleaver: self.name(),
+            preamble_symbols: super::air::LEAD as u64 * SYMBOL_RATE / SAMPLE_RATE,
+            block_symbols: burst * SYMBOL_RATE / SAMPLE_RATE,
+        }
+    }
+
     /// Carriers of its OFDM signal, 62.5 Hz apart.
     pub fn carriers(self) -> u32 {
         match self {
@@ -124,10 +140,12 @@ impl Modem {
     pub fn listen(&mut self, samples: impl IntoIterator<Item = i16>) -> Vec<Vec<u8>> {
         self.heard.extend(samples);
         let mut frames = Vec::new();
-        let mut at = 0;
+        let (mut at, mut looks_back) = (0, 0);
         loop {
+            // It takes none when it goes back over what it holds, having found a postamble whose preamble it missed.
             let n = self.handle.wanted();
-            if n == 0 || at + n > self.heard.len() {
+            looks_back = if n == 0 { looks_back + 1 } else { 0 };
+            if at + n > self.heard.len() || looks_back > MOST_LOOKS_BACK {
                 break;
             }
             frames.extend(self.handle.receive(&mut self.heard[at..at + n]));

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::bridge::TcpAddresses;
+use crate::codec2::air::Setup;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig};
 use aldis::emcon::State;
@@ -33,6 +35,10 @@ pub struct Scenario {
     pub traffic: Vec<Message>,
     /// What befalls the net, in order of time.
     pub events: Vec<Event>,
+    /// Real modems in place of the simulated ones: only a bridge can play that.
+    pub codec2: Option<Setup>,
+    /// Stations whose modem a bridge puts on TCP; the others get terminals.
+    pub tcp: BTreeMap<StationId, TcpAddresses>,
 }
 
 /// One message to be sent.

@@ -8,7 +8,11 @@ use aldis::time::{Duration, Instant, Wall};
 use aldis::units::{Bps, Bytes, parse_duration};
 
 use super::{Event, Message, Scenario, What, raw};
+use crate::bridge::TcpAddresses;
 use crate::channel::{Damage, Loss};
+use crate::codec2::air::Setup;
+use crate::codec2::audio;
+use crate::codec2::modem::Mode;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig, Noise};
 use crate::waveform::Waveform;
@@ -26,7 +30,11 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn scenario(&mut self, raw: raw::Scenario) -> Scenario {
-        let waveform = self.waveform("waveform", &raw.waveform);
+        let codec2 = self.codec2(&raw);
+        let waveform = match &codec2 {
+            Some(setup) => setup.mode.waveform(),
+            None => self.waveform("waveform", &raw.waveform),
+        };
         let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
         let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
         let duration = self.duration("duration", &raw.duration);
@@ -74,8 +82,56 @@ impl Reader {
         traffic.sort_by_key(|m| m.at);
         let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e)).collect();
         events.sort_by_key(|e| e.at);
+        let tcp = raw.port.iter().filter_map(|port| self.port(port)).collect();
         let stations = self.names.clone();
-        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events }
+        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events, codec2, tcp }
+    }
+
+    /// The real modem, where `[modem]` asks for it; with it go the tables that mean nothing then.
+    fn codec2(&mut self, raw: &raw::Scenario) -> Option<Setup> {
+        match (raw.modem.kind.as_deref().unwrap_or("simulated"), &raw.codec2) {
+            ("simulated", None) => return None,
+            ("simulated", Some(_)) => return self.problem(None, "codec2", "goes with kind = \"codec2\" in [modem]"),
+            ("codec2", Some(_)) => {}
+            ("codec2", None) => return self.problem(None, "modem", "kind = \"codec2\" needs a [codec2] table"),
+            _ => return self.problem(None, "modem", "kind is simulated or codec2"),
+        }
+        let table = raw.codec2.as_ref()?;
+        let own_waveform = raw.waveform != raw::Waveform::default() || raw.station.iter().any(|s| s.waveform.is_some());
+        if own_waveform || raw.channel != raw::Channel::default() || raw.link.iter().any(|l| l.channel.is_some()) {
+            self.problem((), "codec2", "mode, path and snr_db stand in place of every waveform and channel");
+        }
+        if raw.event.iter().any(|e| e.failure.is_some()) {
+            self.problem((), "codec2", "these modems do not break: a failure needs the simulated modem");
+        }
+        let mode = match Mode::parse(&table.mode) {
+            Some(mode @ (Mode::Datac1 | Mode::Datac3)) => mode,
+            _ => self.problem(Mode::Datac1, "codec2", "mode is datac1 or datac3"),
+        };
+        let spread = match audio::path(table.path.as_deref().unwrap_or("awgn")) {
+            Ok(spread) => spread,
+            Err(why) => self.problem(None, "codec2", &why),
+        };
+        if !(-30.0..=60.0).contains(&table.snr_db) {
+            self.problem((), "codec2", "snr_db is -30 to 60");
+        }
+        Some(Setup { mode, spread, snr_db: table.snr_db })
+    }
+
+    fn port(&mut self, raw: &raw::Port) -> Option<(StationId, TcpAddresses)> {
+        let place = format!("port {}", raw.station);
+        let station = self.station(&place, &raw.station);
+        match (raw.kind.as_str(), &raw.data, &raw.control) {
+            ("pty", None, None) => None,
+            ("tcp", Some(data), Some(control)) => {
+                let mut address = |text: &str| {
+                    let wrong = format!("{text:?} is no address such as 127.0.0.1:7301");
+                    text.parse().ok().or_else(|| self.problem(None, &place, &wrong))
+                };
+                Some((station, TcpAddresses { data: address(data)?, control: address(control)? }))
+            }
+            _ => self.problem(None, &place, "kind is pty, or tcp with data and control"),
+        }
     }
 
     fn waveform(&mut self, place: &str, raw: &raw::Waveform) -> Waveform {
