@@ -104,7 +104,8 @@ fn mail_crosses_between_two_shipped_nodes_that_were_told_what_the_bridge_prints(
         let place = directory.path().join(name);
         std::fs::create_dir(&place).expect("a directory");
         let file = place.join("profile.toml");
-        std::fs::write(&file, profile(name, other, number, port["bearer"].as_str().expect("a stanza"))).expect("a profile");
+        std::fs::write(&file, profile(name, other, number, port["bearer"].as_str().expect("a stanza")))
+            .expect("a profile");
         nodes.push((Running::start(&file, &place, &[]), place));
     }
     let sent = message("bridge.1", "Across the bridge.");
@@ -119,7 +120,10 @@ fn mail_crosses_between_two_shipped_nodes_that_were_told_what_the_bridge_prints(
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
     let rest: Vec<Value> = std::iter::from_fn(|| bridge.event()).collect();
     let happened = |event: &str, station: &str| rest.iter().any(|e| e["event"] == event && e["station"] == station);
-    assert!(happened("antenna-on", "ship") && happened("received", "shore") && happened("received", "ship"), "{rest:#?}");
+    assert!(
+        happened("antenna-on", "ship") && happened("received", "shore") && happened("received", "ship"),
+        "{rest:#?}"
+    );
     assert_eq!(rest.last().expect("events")["event"], "end");
     assert!(bridge.child.wait().expect("it ends").success());
     assert_eq!(files(&directory.path().join("ports")).len(), 0, "terminals and sockets are gone");

@@ -35,7 +35,10 @@ fn mail_crosses_a_real_waveform_on_a_fading_path_octet_for_octet() {
     }
     // Long enough for several bursts once it is compressed.
     let words: String = (0..220u32).map(|i| format!("{:04x} ", i.wrapping_mul(2_654_435_761) >> 15)).collect();
-    let sent = message("codec2.1", &words.as_bytes().chunks(60).map(|c| String::from_utf8_lossy(c)).collect::<Vec<_>>().join("\r\n"));
+    let sent = message(
+        "codec2.1",
+        &words.as_bytes().chunks(60).map(|c| String::from_utf8_lossy(c)).collect::<Vec<_>>().join("\r\n"),
+    );
     send(lab.address("ship"), "<ops@ship.example>", &[("watch@shore.example", "")], &sent);
     let mail = lab.arrival("shore", "watch", "codec2.1@ship.example");
     assert_unharmed(&sent, &mail, false);

@@ -46,7 +46,10 @@ fn a_few_packets_are_lost_below_the_knee_and_none_above_on_either_path() {
 }
 
 /// Runs an air until nothing is due; everything said, with the time.
-fn run(air: &mut Air, mut act: impl FnMut(&mut Air, Instant, StationId, &ModemOutput)) -> Vec<(Instant, StationId, ModemOutput)> {
+fn run(
+    air: &mut Air,
+    mut act: impl FnMut(&mut Air, Instant, StationId, &ModemOutput),
+) -> Vec<(Instant, StationId, ModemOutput)> {
     let mut said = Vec::new();
     while let Some(at) = air.next_timeout() {
         air.handle_timeout(at);

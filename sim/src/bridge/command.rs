@@ -52,7 +52,8 @@ pub fn run(options: &Options) -> ExitCode {
 async fn play(options: &Options) -> Result<(), String> {
     let text = std::fs::read_to_string(&options.scenario).map_err(|e| e.to_string())?;
     let scenario = Scenario::parse(&text).map_err(|problems| problems.join("\n"))?;
-    let plain = |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let plain =
+        |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if let Some(name) = scenario.stations.iter().find(|name| !plain(name)) {
         return Err(format!("station {name:?}: its files are named after it, so letters, digits, - and _ only"));
     }
@@ -128,7 +129,8 @@ impl Stage<'_> {
             Port::Terminal(at) => ("pty", at.tty_link.display().to_string(), at.socket.display().to_string()),
             Port::Tcp(at) => ("tcp", at.data.to_string(), at.control.to_string()),
         };
-        let mut fields = vec![("station", station), ("kind", kind.into()), ("data", data.into()), ("lines", lines.into())];
+        let mut fields =
+            vec![("station", station), ("kind", kind.into()), ("data", data.into()), ("lines", lines.into())];
         match stanza {
             Some(stanza) if self.json => {
                 fields.push(("bearer", stanza.into()));

@@ -38,16 +38,29 @@ pub(super) fn cases(quick: bool) -> Vec<Finding> {
         }
     }
     vec![
-        Finding::new("V17", "greatest difference of real from virtual delivery, as a share of what is allowed", 0.0, best.0, 1.0)
-            .by("max |t_real - t_virtual| / max(0.02 t_virtual, 0.5 s), air time", n as u64),
-        Finding::none("V17", "bytes that differ between real and virtual time", best.1)
-            .by("same seed, same transmissions: the same bytes, the same errors", due.iter().map(|d| d.1.len() as u64).sum()),
+        Finding::new(
+            "V17",
+            "greatest difference of real from virtual delivery, as a share of what is allowed",
+            0.0,
+            best.0,
+            1.0,
+        )
+        .by("max |t_real - t_virtual| / max(0.02 t_virtual, 0.5 s), air time", n as u64),
+        Finding::none("V17", "bytes that differ between real and virtual time", best.1).by(
+            "same seed, same transmissions: the same bytes, the same errors",
+            due.iter().map(|d| d.1.len() as u64).sum(),
+        ),
     ]
 }
 
 fn frequency() -> Ether {
     let loss = Loss::Cells { bytes: 24, p: 0.1, damage: Damage::Garbage };
-    Ether::new(EtherConfig::net(17, 2, &ModemConfig::new(waveform(2400, "L")), LinkConfig { loss, ..LinkConfig::default() }))
+    Ether::new(EtherConfig::net(
+        17,
+        2,
+        &ModemConfig::new(waveform(2400, "L")),
+        LinkConfig { loss, ..LinkConfig::default() },
+    ))
 }
 
 fn payload(length: usize) -> Vec<u8> {
@@ -115,7 +128,10 @@ fn by_the_clock(turns: &[Turn], speed: f64) -> std::io::Result<[Arrivals; 2]> {
         let terminal = open(&port.tty_link)?;
         let writer = terminal.try_clone()?;
         let lines = UnixStream::connect(&port.socket)?;
-        hosts.push((thread::spawn(move || listen(terminal, clock)), thread::spawn(move || talk(&own, writer, &lines, clock))));
+        hosts.push((
+            thread::spawn(move || listen(terminal, clock)),
+            thread::spawn(move || talk(&own, writer, &lines, clock)),
+        ));
     }
     runtime.block_on(bridge.run(tokio::time::sleep_until(clock.real(end)), |_, _| {}));
     // The terminals are gone with the bridge: readers come to an end.

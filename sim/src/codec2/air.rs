@@ -100,8 +100,15 @@ pub struct Tally {
 enum Key {
     Up,
     /// Nothing radiates before this instant. `ended`: the line has dropped again with bytes in the buffer.
-    Requested { from: Instant, ended: bool },
-    Down { since: Instant, ended: bool, cut: Option<Instant> },
+    Requested {
+        from: Instant,
+        ended: bool,
+    },
+    Down {
+        since: Instant,
+        ended: bool,
+        cut: Option<Instant>,
+    },
 }
 
 #[derive(Debug)]

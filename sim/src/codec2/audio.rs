@@ -146,7 +146,8 @@ impl AudioPath {
         for (i, h) in heard.iter_mut().enumerate().take(samples.len()) {
             let window = &self.sent[i..=i + 2 * HALF];
             // The filter has every second tap zero, and is odd.
-            let im = (0..HALF).step_by(2).map(|k| self.hilbert[k] * (window[HALF - 1 - k] - window[HALF + 1 + k])).sum();
+            let im =
+                (0..HALF).step_by(2).map(|k| self.hilbert[k] * (window[HALF - 1 - k] - window[HALF + 1 + k])).sum();
             self.analytic.push(Complex { re: window[HALF], im });
             let number = self.at / STEP;
             if self.gains.0 != number {
@@ -269,7 +270,8 @@ mod tests {
     fn the_filter_shifts_a_tone_by_a_quarter() {
         // One path alone with gain j turns a cosine into a sine of the same power, within the band modems use.
         for hz in [400.0, 1500.0, 2700.0] {
-            let mut path = AudioPath::new(Some(Fading::new(1, &[], Spread { name: "still", doppler: 0.0, delay: 0.0 })), 0);
+            let mut path =
+                AudioPath::new(Some(Fading::new(1, &[], Spread { name: "still", doppler: 0.0, delay: 0.0 })), 0);
             let sent = tone(hz, 4000);
             let mut heard = vec![0.0; 4000];
             path.carry(&sent, &mut heard);

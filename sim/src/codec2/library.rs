@@ -13,9 +13,6 @@ use libloading::Library;
 /// Names the library goes by; the interface used here is the same in all of them.
 const NAMES: [&str; 3] = ["libcodec2.so.1.0", "libcodec2.so.1.1", "libcodec2.so.1.2"];
 
-/// `FREEDV_SYNC_UNSYNC` of freedv_api.h.
-const UNSYNC: c_int = 0;
-
 type Raw = *mut c_void;
 
 /// The functions used, as long as the process lives: the library is never unloaded.
@@ -23,7 +20,6 @@ struct Functions {
     open: unsafe extern "C" fn(c_int) -> Raw,
     close: unsafe extern "C" fn(Raw),
     set_frames_per_burst: unsafe extern "C" fn(Raw, c_int),
-    set_sync: unsafe extern "C" fn(Raw, c_int),
     bits_per_frame: unsafe extern "C" fn(Raw) -> c_int,
     frame_samples: unsafe extern "C" fn(Raw) -> c_int,
     preamble_samples: unsafe extern "C" fn(Raw) -> c_int,
@@ -51,8 +47,7 @@ pub fn available() -> Result<(), String> {
 fn load() -> Result<Functions, String> {
     // SAFETY: loading runs the library's initialisers; libcodec2 has none with effects.
     let found = NAMES.iter().find_map(|name| unsafe { Library::new(name) }.ok());
-    let library =
-        found.ok_or_else(|| "libcodec2 is not installed: it is Debian's package libcodec2-1.0".to_owned())?;
+    let library = found.ok_or_else(|| "libcodec2 is not installed: it is Debian's package libcodec2-1.0".to_owned())?;
     macro_rules! function {
         ($name:literal) => {
             // SAFETY: the signature is that of freedv_api.h in libcodec2 1.0 to 1.2.
@@ -63,7 +58,6 @@ fn load() -> Result<Functions, String> {
         open: function!(b"freedv_open\0"),
         close: function!(b"freedv_close\0"),
         set_frames_per_burst: function!(b"freedv_set_frames_per_burst\0"),
-        set_sync: function!(b"freedv_set_sync\0"),
         bits_per_frame: function!(b"freedv_get_bits_per_modem_frame\0"),
         frame_samples: function!(b"freedv_get_n_tx_modem_samples\0"),
         preamble_samples: function!(b"freedv_get_n_tx_preamble_modem_samples\0"),
@@ -152,19 +146,12 @@ impl Handle {
         assert_eq!(samples.len(), self.wanted(), "the receiver says how many samples it takes");
         let mut bytes = vec![0; self.frame_bytes];
         // SAFETY: `raw` is live; the library reads `wanted` samples and writes at most one frame.
-        let got =
-            unsafe { (self.functions.receive)(self.raw.as_ptr(), bytes.as_mut_ptr(), samples.as_mut_ptr()) };
+        let got = unsafe { (self.functions.receive)(self.raw.as_ptr(), bytes.as_mut_ptr(), samples.as_mut_ptr()) };
         if usize::try_from(got).ok() != Some(self.frame_bytes) {
             return None;
         }
         let checksum = bytes.split_off(self.frame_bytes - 2);
         (self.crc(&bytes).to_be_bytes() == checksum[..]).then_some(bytes)
-    }
-
-    /// Makes the receiver forget what it is synchronised to.
-    pub(super) fn forget(&mut self) {
-        // SAFETY: `raw` is live.
-        unsafe { (self.functions.set_sync)(self.raw.as_ptr(), UNSYNC) }
     }
 
     fn crc(&self, bytes: &[u8]) -> u16 {

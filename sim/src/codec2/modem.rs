@@ -12,8 +12,8 @@ use crate::waveform::{SYMBOL_RATE, Waveform};
 /// Samples a second of every mode and of the audio channel.
 pub const SAMPLE_RATE: u64 = 8000;
 
-/// How often in a row a receiver may take no samples: more is an endless loop in the library.
-const MOST_LOOKS_BACK: u32 = 1000;
+/// How often in a row a receiver may take no samples; a frame takes 38 at most.
+const MOST_LOOKS_BACK: u32 = 100;
 
 /// A FreeDV raw-data mode of libcodec2 1.0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -155,10 +155,13 @@ impl Modem {
         frames
     }
 
-    /// Forgets what it is synchronised to and what it has heard: the receiver was switched off.
+    /// Forgets what it is synchronised to and what it has heard: the receiver was switched off and on again.
     pub fn forget(&mut self) {
         self.heard.clear();
-        self.handle.forget();
+        // The library's own way back to its search state gets stuck when the receiver was going back over what it holds.
+        if let Ok(fresh) = Handle::open(self.mode.number()) {
+            self.handle = fresh;
+        }
     }
 }
 

@@ -95,15 +95,15 @@ pub(super) fn svg(report: &Report) -> String {
     let steps = || (0..=200).map(|i| axes.from + (axes.to - axes.from) * f64::from(i) / 200.0);
     let fitted = steps().map(|db| (db, report.anchor.loss(db))).filter(|(_, loss)| *loss >= FLOOR);
     text += &axes.line(fitted, &format!("stroke=\"{STILL}\""));
-    let curve = |of: fn(&Point) -> f64| report.fading.iter().map(move |p| (p.snr_db, of(p))).filter(|(_, l)| *l >= FLOOR);
+    let curve =
+        |of: fn(&Point) -> f64| report.fading.iter().map(move |p| (p.snr_db, of(p))).filter(|(_, l)| *l >= FLOOR);
     text += &axes.line(curve(|p| p.foretold), &format!("stroke=\"{FADING}\""));
-    text += &axes.line(curve(|p| p.by_carriers.unwrap_or(0.0)), &format!("stroke=\"{FADING}\" stroke-dasharray=\"6 4\""));
+    text +=
+        &axes.line(curve(|p| p.by_carriers.unwrap_or(0.0)), &format!("stroke=\"{FADING}\" stroke-dasharray=\"6 4\""));
     text += &axes.measured(&report.still, STILL);
     text += &axes.measured(&report.fading, FADING);
     let path = report.spread.map(|(hz, s)| format!("{} ms, {hz} Hz", s * 1000.0)).unwrap_or_default();
-    let mut legend = vec![
-        (STILL, "", "no fading: measured, and the fitted curve".to_owned()),
-    ];
+    let mut legend = vec![(STILL, "", "no fading: measured, and the fitted curve".to_owned())];
     if !report.fading.is_empty() {
         legend.push((FADING, "", format!("{path}: measured, and the block model")));
         legend.push((FADING, "stroke-dasharray=\"6 4\"", "block model, each carrier by itself".to_owned()));

@@ -44,20 +44,14 @@ impl Options {
     /// The measurement whose figures are in `docs/codec2.md`.
     pub fn new(mode: Mode, spread: Option<Spread>) -> Self {
         let range = |from: f64, step: f64, n: i32| (0..n).map(|i| from + step * f64::from(i)).collect();
-        // Around the knee of each mode.
-        let still = match mode {
-            Mode::Datac0 => -4.0,
-            Mode::Datac1 => 0.5,
-            Mode::Datac3 => -6.0,
+        // Around the knee of each mode: on the path that does not fade it is half a dB wide.
+        let (still, step, fading) = match mode {
+            Mode::Datac0 => (-4.0, 0.5, -3.0),
+            Mode::Datac1 => (-0.5, 0.25, 0.0),
+            Mode::Datac3 => (-4.0, 0.5, -3.0),
         };
-        Self {
-            mode,
-            spread,
-            frames: 300,
-            seed: 1,
-            still_db: range(still, 0.5, 10),
-            fading_db: if spread.is_some() { range(still, 1.0, 13) } else { Vec::new() },
-        }
+        let fading_db = if spread.is_some() { range(fading, 1.0, 12) } else { Vec::new() };
+        Self { mode, spread, frames: 300, seed: 1, still_db: range(still, step, 9), fading_db }
     }
 }
 
@@ -129,9 +123,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(&Point)) -> Result<Report
             fading.push(point);
         }
     }
-    let tenth = |of: fn(&Point) -> f64| {
-        crossing(&fading.iter().map(|p| (p.snr_db, of(p))).collect::<Vec<_>>(), LEVEL)
-    };
+    let tenth = |of: fn(&Point) -> f64| crossing(&fading.iter().map(|p| (p.snr_db, of(p))).collect::<Vec<_>>(), LEVEL);
     Ok(Report {
         schema: "aldis-sim.codec2-sweep/1",
         mode: options.mode.name(),
@@ -212,8 +204,10 @@ impl Report {
     /// What a reader wants to know, after the points.
     pub fn text(&self) -> String {
         let Anchor { mid_db, width_db } = self.anchor;
-        let mut text =
-            format!("{} without fading: half lost at {mid_db:.2} dB, a factor of e in the odds per {width_db:.2} dB", self.mode);
+        let mut text = format!(
+            "{} without fading: half lost at {mid_db:.2} dB, a factor of e in the odds per {width_db:.2} dB",
+            self.mode
+        );
         if let (Some(path), [measured, sum, carriers]) = (self.path, self.tenth_db) {
             let show = |db: Option<f64>| db.map_or("not among these ratios".to_owned(), |db| format!("{db:.2} dB"));
             let _ = write!(
