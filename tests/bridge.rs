@@ -8,6 +8,7 @@ mod process;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use lab::{KEY, assert_unharmed, files};
@@ -28,7 +29,7 @@ fn bridge_program() -> Option<PathBuf> {
 /// `aldis-sim bridge` as a process.
 struct Bridge {
     child: Child,
-    out: BufReader<std::process::ChildStdout>,
+    events: Receiver<Value>,
 }
 
 impl Bridge {
@@ -46,14 +47,24 @@ impl Bridge {
             .spawn()
             .expect("the program starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, out }
+        let (tell, events) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                let _ = tell.send(serde_json::from_str(&line).expect("JSON"));
+            }
+        });
+        Self { child, events }
     }
 
-    /// The next event; nothing when the bridge has ended.
-    fn event(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        self.out.read_line(&mut line).expect("standard output");
-        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("JSON"))
+    /// The next event; nothing when the bridge has ended, or nothing happens for a minute.
+    fn event(&self) -> Option<Value> {
+        self.events.recv_timeout(Duration::from_secs(60)).ok()
+    }
+
+    /// Waits for an event at a station.
+    fn wait_for(&self, event: &str, station: &str) {
+        let found = std::iter::from_fn(|| self.event()).any(|e| e["event"] == event && e["station"] == station);
+        assert!(found, "no {event} at {station}");
     }
 }
 
@@ -113,18 +124,18 @@ fn mail_crosses_between_two_shipped_nodes_that_were_told_what_the_bridge_prints(
     let new = nodes[1].1.join("state/maildir/watch/new");
     let mail = wait_for("the mail", Duration::from_secs(60), || files(&new).pop());
     assert_unharmed(&sent, &mail, false);
+    for (event, station) in
+        [("antenna-on", "ship"), ("received", "shore"), ("antenna-on", "shore"), ("received", "ship")]
+    {
+        bridge.wait_for(event, station);
+    }
     for (node, _) in nodes {
         node.stop();
     }
     let pid = bridge.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
-    let rest: Vec<Value> = std::iter::from_fn(|| bridge.event()).collect();
-    let happened = |event: &str, station: &str| rest.iter().any(|e| e["event"] == event && e["station"] == station);
-    assert!(
-        happened("antenna-on", "ship") && happened("received", "shore") && happened("received", "ship"),
-        "{rest:#?}"
-    );
-    assert_eq!(rest.last().expect("events")["event"], "end");
+    let last = std::iter::from_fn(|| bridge.event()).last();
+    assert_eq!(last.expect("events")["event"], "end");
     assert!(bridge.child.wait().expect("it ends").success());
     assert_eq!(files(&directory.path().join("ports")).len(), 0, "terminals and sockets are gone");
 }

@@ -25,6 +25,7 @@ struct Functions {
     preamble_samples: unsafe extern "C" fn(Raw) -> c_int,
     postamble_samples: unsafe extern "C" fn(Raw) -> c_int,
     wanted: unsafe extern "C" fn(Raw) -> c_int,
+    sync: unsafe extern "C" fn(Raw) -> c_int,
     preamble: unsafe extern "C" fn(Raw, *mut i16) -> c_int,
     frame: unsafe extern "C" fn(Raw, *mut i16, *mut u8),
     postamble: unsafe extern "C" fn(Raw, *mut i16) -> c_int,
@@ -63,6 +64,7 @@ fn load() -> Result<Functions, String> {
         preamble_samples: function!(b"freedv_get_n_tx_preamble_modem_samples\0"),
         postamble_samples: function!(b"freedv_get_n_tx_postamble_modem_samples\0"),
         wanted: function!(b"freedv_nin\0"),
+        sync: function!(b"freedv_get_sync\0"),
         preamble: function!(b"freedv_rawdatapreambletx\0"),
         frame: function!(b"freedv_rawdatatx\0"),
         postamble: function!(b"freedv_rawdatapostambletx\0"),
@@ -135,6 +137,12 @@ impl Handle {
     pub(super) fn wanted(&self) -> usize {
         // SAFETY: `raw` is live.
         usize::try_from(unsafe { (self.functions.wanted)(self.raw.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Whether it is synchronised to a frame.
+    pub(super) fn synchronised(&self) -> bool {
+        // SAFETY: `raw` is live.
+        unsafe { (self.functions.sync)(self.raw.as_ptr()) != 0 }
     }
 
     /// Takes exactly [`Handle::wanted`] samples; gives the payload of a frame that ended in them and whose checksum held.

@@ -7,6 +7,7 @@
 use aldis::time::Duration;
 
 use super::library::Handle;
+use crate::rng::Stream;
 use crate::waveform::{SYMBOL_RATE, Waveform};
 
 /// Samples a second of every mode and of the audio channel.
@@ -156,11 +157,19 @@ impl Modem {
     }
 
     /// Forgets what it is synchronised to and what it has heard: the receiver was switched off and on again.
+    ///
+    /// The library's own way back gets stuck when the receiver is going back over what it holds, and a new one takes a fifth of a
+    /// second to make; so the receiver hears faint noise until it has given up by itself.
     pub fn forget(&mut self) {
         self.heard.clear();
-        // The library's own way back to its search state gets stuck when the receiver was going back over what it holds.
-        if let Ok(fresh) = Handle::open(self.mode.number()) {
-            self.handle = fresh;
+        let mut noise = Stream::new(0, "codec2 forget", 0);
+        for _ in 0..2 * MOST_LOOKS_BACK {
+            let n = self.handle.wanted();
+            if n > 0 && !self.handle.synchronised() {
+                return;
+            }
+            let mut samples: Vec<i16> = (0..n).map(|_| noise.below(201) as i16 - 100).collect();
+            let _ = self.handle.receive(&mut samples);
         }
     }
 }
