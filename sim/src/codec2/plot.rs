@@ -13,6 +13,9 @@ const BOTTOM: f64 = 54.0;
 /// Lowest loss drawn.
 const FLOOR: f64 = 0.003;
 
+/// How the finer forms of the block model are drawn.
+const DASHES: [&str; 2] = ["7 4", "2 3"];
+
 const STILL: &str = "#1b6ca8";
 const FADING: &str = "#b5482a";
 
@@ -95,25 +98,31 @@ pub(super) fn svg(report: &Report) -> String {
     let steps = || (0..=200).map(|i| axes.from + (axes.to - axes.from) * f64::from(i) / 200.0);
     let fitted = steps().map(|db| (db, report.anchor.loss(db))).filter(|(_, loss)| *loss >= FLOOR);
     text += &axes.line(fitted, &format!("stroke=\"{STILL}\""));
-    let curve =
-        |of: fn(&Point) -> f64| report.fading.iter().map(move |p| (p.snr_db, of(p))).filter(|(_, l)| *l >= FLOOR);
-    text += &axes.line(curve(|p| p.foretold), &format!("stroke=\"{FADING}\""));
-    text +=
-        &axes.line(curve(|p| p.by_carriers.unwrap_or(0.0)), &format!("stroke=\"{FADING}\" stroke-dasharray=\"6 4\""));
+    let curve = |of: &dyn Fn(&Point) -> Option<f64>| {
+        let points: Vec<(f64, f64)> = report.fading.iter().filter_map(|p| Some((p.snr_db, of(p)?))).collect();
+        points.into_iter().filter(|(_, loss)| *loss >= FLOOR)
+    };
+    text += &axes.line(curve(&|p| Some(p.foretold)), &format!("stroke=\"{FADING}\""));
+    for (i, dash) in DASHES.iter().enumerate() {
+        let finer = curve(&|p| p.finer.map(|finer| finer[i]));
+        text += &axes.line(finer, &format!("stroke=\"{FADING}\" stroke-dasharray=\"{dash}\""));
+    }
     text += &axes.measured(&report.still, STILL);
     text += &axes.measured(&report.fading, FADING);
     let path = report.spread.map(|(hz, s)| format!("{} ms, {hz} Hz", s * 1000.0)).unwrap_or_default();
     let mut legend = vec![(STILL, "", "no fading: measured, and the fitted curve".to_owned())];
     if !report.fading.is_empty() {
         legend.push((FADING, "", format!("{path}: measured, and the block model")));
-        legend.push((FADING, "stroke-dasharray=\"6 4\"", "block model, each carrier by itself".to_owned()));
+        for (dash, words) in DASHES.iter().zip(["each carrier by itself", "and what QPSK can hold"]) {
+            legend.push((FADING, *dash, words.to_owned()));
+        }
     }
     for (i, (colour, dash, words)) in legend.iter().enumerate() {
         let y = TOP + 16.0 + 20.0 * i as f64;
         let x = right - 300.0;
         let _ = writeln!(
             text,
-            "<path d=\"M{x} {y}h28\" stroke=\"{colour}\" stroke-width=\"1.8\" {dash}/><text x=\"{}\" y=\"{}\">{words}</text>",
+            "<path d=\"M{x} {y}h28\" stroke=\"{colour}\" stroke-width=\"1.8\" stroke-dasharray=\"{dash}\"/><text x=\"{}\" y=\"{}\">{words}</text>",
             x + 36.0,
             y + 4.0
         );

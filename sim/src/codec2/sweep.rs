@@ -70,8 +70,8 @@ pub struct Point {
     pub between: (f64, f64),
     /// What the fitted curve (no fading) or the block model (fading, powers summed) says.
     pub foretold: f64,
-    /// The same with each carrier seen by itself; only where the path fades.
-    pub by_carriers: Option<f64>,
+    /// The same with each carrier seen by itself, then with what QPSK holds; only where the path fades.
+    pub finer: Option<[f64; 2]>,
 }
 
 /// What a sweep found.
@@ -91,9 +91,9 @@ pub struct Report {
     pub still: Vec<Point>,
     /// Fading.
     pub fading: Vec<Point>,
-    /// Ratio at which one packet in ten is lost on the fading path: measured, foretold, foretold by carriers. Absent where the
-    /// ratios asked for do not enclose it.
-    pub tenth_db: [Option<f64>; 3],
+    /// Ratio at which one packet in ten is lost on the fading path: measured, then foretold by each [`View`]. Absent where the ratios
+    /// asked for do not enclose it.
+    pub tenth_db: [Option<f64>; 4],
     /// Packets that came out with a good checksum and were not what was sent.
     pub wrong: u64,
 }
@@ -116,21 +116,24 @@ pub fn run(options: &Options, mut progress: impl FnMut(&Point)) -> Result<Report
         let fades: Vec<Fading> = (0..options.frames).map(|i| Fading::new(options.seed, &[i], spread)).collect();
         for &db in &options.fading_db {
             let mut point = Point::new(db, options.frames, bench.lost(db, options.frames, &fades)?);
-            let [sum, carriers] = [View::Sum, View::Carriers]
-                .map(|view| predict::loss(anchor, view, options.mode, &fades, LEAD as u64, db));
-            (point.foretold, point.by_carriers) = (sum, Some(carriers));
+            let [sum, carriers, alphabet] =
+                View::ALL.map(|view| predict::loss(anchor, view, options.mode, &fades, LEAD as u64, db));
+            (point.foretold, point.finer) = (sum, Some([carriers, alphabet]));
             progress(&point);
             fading.push(point);
         }
     }
-    let tenth = |of: fn(&Point) -> f64| crossing(&fading.iter().map(|p| (p.snr_db, of(p))).collect::<Vec<_>>(), LEVEL);
+    let tenth =
+        |of: &dyn Fn(&Point) -> f64| crossing(&fading.iter().map(|p| (p.snr_db, of(p))).collect::<Vec<_>>(), LEVEL);
+    let finer = |i: usize| tenth(&|p| p.finer.map_or(1.0, |finer| finer[i]));
+    let tenth_db = [tenth(&|p| p.loss), tenth(&|p| p.foretold), finer(0), finer(1)];
     Ok(Report {
         schema: "aldis-sim.codec2-sweep/1",
         mode: options.mode.name(),
         path: options.spread.map(|s| s.name),
         spread: options.spread.map(|s| (s.doppler, s.delay)),
         anchor,
-        tenth_db: [tenth(|p| p.loss), tenth(|p| p.foretold), tenth(|p| p.by_carriers.unwrap_or(1.0))],
+        tenth_db,
         still,
         fading,
         wrong: bench.wrong,
@@ -184,7 +187,7 @@ impl Point {
         let middle = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
         let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
         let between = ((middle - half).max(0.0), (middle + half).min(1.0));
-        Self { snr_db, sent, lost, loss: p, between, foretold: 0.0, by_carriers: None }
+        Self { snr_db, sent, lost, loss: p, between, foretold: 0.0, finer: None }
     }
 
     /// The point as a line of a table.
@@ -193,8 +196,8 @@ impl Point {
             "{:>6.1} dB  lost {:>4} of {}  {:.3} ({:.3} to {:.3})  model {:.3}",
             self.snr_db, self.lost, self.sent, self.loss, self.between.0, self.between.1, self.foretold
         );
-        if let Some(carriers) = self.by_carriers {
-            let _ = write!(line, "  by carriers {carriers:.3}");
+        if let Some([carriers, alphabet]) = self.finer {
+            let _ = write!(line, "  by carriers {carriers:.3}  of QPSK {alphabet:.3}");
         }
         line
     }
@@ -208,14 +211,12 @@ impl Report {
             "{} without fading: half lost at {mid_db:.2} dB, a factor of e in the odds per {width_db:.2} dB",
             self.mode
         );
-        if let (Some(path), [measured, sum, carriers]) = (self.path, self.tenth_db) {
+        if let Some(path) = self.path {
             let show = |db: Option<f64>| db.map_or("not among these ratios".to_owned(), |db| format!("{db:.2} dB"));
+            let [measured, sum, carriers, alphabet] = self.tenth_db.map(show);
             let _ = write!(
                 text,
-                "\none in ten lost on {path}: measured {}, block model {}, by carriers {}",
-                show(measured),
-                show(sum),
-                show(carriers)
+                "\none in ten lost on {path}: measured {measured}, block model {sum}, by carriers {carriers}, of QPSK {alphabet}"
             );
         }
         let _ = write!(text, "\nwrong packets with a good checksum: {}", self.wrong);
