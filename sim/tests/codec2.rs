@@ -31,14 +31,14 @@ fn a_few_packets_are_lost_below_the_knee_and_none_above_on_either_path() {
     for (mode, below, above, fading) in [(Mode::Datac1, -2.0, 4.0, 14.0), (Mode::Datac3, -6.0, 2.0, 12.0)] {
         let spread = audio::path("mpp").expect("known");
         let options = sweep::Options {
-            frames: 4,
+            frames: 3,
             still_db: vec![below, above],
             fading_db: vec![below, fading],
             ..sweep::Options::new(mode, spread)
         };
         let report = sweep::run(&options, |_| {}).expect("the library is here");
         let lost: Vec<u64> = report.still.iter().chain(&report.fading).map(|p| p.lost).collect();
-        assert_eq!(lost[..3], [4, 0, 4], "{report:?}");
+        assert_eq!(lost[..3], [3, 0, 3], "{report:?}");
         assert!(lost[3] <= 1, "{report:?}");
         assert_eq!(report.wrong, 0);
         assert!(report.svg().starts_with("<svg") && report.svg().trim_end().ends_with("</svg>"));

@@ -133,7 +133,10 @@ fn by_the_clock(turns: &[Turn], speed: f64) -> std::io::Result<[Arrivals; 2]> {
             thread::spawn(move || talk(&own, writer, &lines, clock)),
         ));
     }
-    runtime.block_on(bridge.run(tokio::time::sleep_until(clock.real(end)), |_, _| {}));
+    runtime.block_on(async {
+        let over = tokio::time::sleep_until(clock.real(end));
+        bridge.run(over, |_, _| {}).await
+    });
     // The terminals are gone with the bridge: readers come to an end.
     drop(runtime);
     let arrivals = hosts.into_iter().map(|(listener, talker)| {
