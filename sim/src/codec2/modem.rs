@@ -21,7 +21,7 @@ const MOST_LOOKS_BACK: u32 = 100;
 pub enum Mode {
     /// 14 bytes in a frame, QPSK, half-rate LDPC code, 9 carriers.
     Datac0,
-    /// 126 bytes in a frame, QPSK, one-third-rate LDPC code, 9 carriers.
+    /// 126 bytes in a frame, QPSK, half-rate LDPC code, 9 carriers.
     Datac3,
     /// 510 bytes in a frame, QPSK, half-rate LDPC code, 27 carriers.
     Datac1,
