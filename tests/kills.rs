@@ -21,9 +21,9 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aldis_sim::bridge::{self, Clock, PortPaths};
 use aldis_sim::ether::{Ether, EtherConfig, LinkConfig, StationId};
 use aldis_sim::modem::{ModemConfig, StationStats};
-use aldis_sim::pty::{self, Clock, PortPaths};
 use aldis_sim::rng::Stream;
 use aldis_sim::waveform::Waveform;
 use client::{Client, Moment, Told};
@@ -84,7 +84,7 @@ impl Air {
             let stopped = async {
                 let _ = stopped.await;
             };
-            runtime.block_on(pty::serve(ether, Clock::start(1.0), ports, stopped)).expect("the modems work")
+            runtime.block_on(bridge::serve(ether, Clock::start(1.0), ports, stopped)).expect("the modems work")
         });
         while !links.iter().all(|l| l.exists()) {
             pause(Duration::from_millis(10));

@@ -2,7 +2,7 @@
 //!
 //! Sans-IO and clockless like every core of the product: the driver calls in with the time, drains [`Ether::poll`], and comes
 //! back at [`Ether::next_timeout`]. The virtual-time [`World`](crate::world::World) and the real-time
-//! [`pty`](crate::pty) bridge drive the same code. It promises:
+//! [`bridge`](crate::bridge) drive the same code. It promises:
 //!
 //! - the first preamble symbol leaves at max(request + key delay, end of the last carrier + turnaround), every later instant
 //!   follows from whole symbols, and a transmission of `b` bytes lasts exactly [`Waveform::airtime`]`(b)`;

@@ -5,11 +5,14 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aldis_sim::codec2::audio;
+use aldis_sim::codec2::modem::Mode;
+use aldis_sim::codec2::sweep;
 use aldis_sim::link_bench::{self, Cell};
 use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::trace::Trace;
-use aldis_sim::{check, demo, run};
+use aldis_sim::{bridge, check, demo, run};
 use clap::{Parser, Subcommand};
 
 /// The laboratory of Aldis: simulated modems, channels, and a demonstration with two whole nodes
@@ -60,6 +63,28 @@ enum Command {
         #[arg(long, value_name = "FILE.html")]
         report: Option<PathBuf>,
     },
+    /// Puts the modems of a scenario on terminals or TCP ports, in real time, until Ctrl-C or the scenario's end
+    Bridge {
+        /// The scenario, TOML
+        scenario: std::path::PathBuf,
+        /// Terminals and sockets appear here [default: a temporary directory]
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<std::path::PathBuf>,
+        /// How fast time runs, e.g. 20x
+        #[arg(long, default_value = "1x", value_parser = parse_speed)]
+        speed: f64,
+        /// Everything random follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON document per event
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures a modem nobody here wrote: FreeDV's, out of libcodec2
+    Codec2 {
+        #[command(subcommand)]
+        what: Codec2,
+    },
     /// Measures the product on simulated links
     Bench {
         #[command(subcommand)]
@@ -74,6 +99,61 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A path that fades in some way, or not at all; by a name of its own, or clap would take it for an option that may be missing.
+type FadingPath = Option<audio::Spread>;
+
+#[derive(Subcommand)]
+enum Codec2 {
+    /// Packets lost by signal-to-noise ratio, sample by sample, beside what the block model foretells
+    Sweep {
+        /// datac0, datac1 or datac3
+        #[arg(long, value_parser = |name: &str| Mode::parse(name).ok_or("known: datac0, datac1, datac3"))]
+        mode: Mode,
+        /// awgn, or a fading path: mpg, mpp, mpd
+        #[arg(long, default_value = "mpp", value_parser = audio::path)]
+        channel: FadingPath,
+        /// Packets at each ratio
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        frames: u64,
+        /// Everything random follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Draw the curves here
+        #[arg(long, value_name = "FILE")]
+        svg: Option<std::path::PathBuf>,
+    },
+}
+
+fn codec2_sweep(options: &sweep::Options, json: bool, svg: Option<&std::path::Path>) -> ExitCode {
+    let report = sweep::run(options, |point| {
+        if !json {
+            let _ = writeln!(std::io::stdout(), "{}", point.text());
+        }
+    });
+    let report = match report {
+        Ok(report) => report,
+        Err(why) => {
+            eprintln!("aldis-sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let text = match json {
+        true => serde_json::to_string(&report).expect("a report is plain data"),
+        false => report.text(),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    if let Some(path) = svg
+        && let Err(error) = std::fs::write(path, report.svg())
+    {
+        eprintln!("aldis-sim: {}: {error}", path.display());
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
 }
 
 #[derive(Subcommand)]
@@ -131,6 +211,9 @@ fn run_and_write(path: &Path, seed: u64, outputs: &Outputs) -> Result<bool, Stri
     let text = std::fs::read_to_string(path).map_err(|e| wrong(path, e))?;
     let beside = path.parent().unwrap_or(Path::new("."));
     let scenario = Scenario::parse_in(&text, beside).map_err(|problems| wrong(path, problems.join("\n")))?;
+    if scenario.codec2.is_some() {
+        return Err(wrong(path, "a real modem needs real time: `aldis-sim bridge` plays this scenario"));
+    }
     // Before the run: nobody wants to learn after an hour that a file cannot be written.
     let (trace, pcap, page) = (create(&outputs.trace)?, create(&outputs.pcap)?, create(&outputs.report)?);
     let trace = trace.map_or_else(Trace::hashed, |(_, file)| Trace::written(Box::new(BufWriter::new(file))));
@@ -197,6 +280,13 @@ fn main() -> ExitCode {
         }
         Command::Run { scenario, seed, json, trace, pcap, report } => {
             run_scenario(&scenario, seed, &Outputs { json, trace, pcap, report })
+        }
+        Command::Bridge { scenario, dir, speed, seed, json } => {
+            bridge::command::run(&bridge::command::Options { scenario, directory: dir, speed, seed, json })
+        }
+        Command::Codec2 { what: Codec2::Sweep { mode, channel, frames, seed, json, svg } } => {
+            let options = sweep::Options { frames, seed, ..sweep::Options::new(mode, channel) };
+            codec2_sweep(&options, json, svg.as_deref())
         }
         Command::Bench { what: Bench::Link { json, cell, seeds, first, jobs } } => {
             let seeds: Vec<u64> = (first..first.saturating_add(seeds.max(1))).collect();

@@ -32,6 +32,8 @@ pub enum Family {
     Stanag4415,
     /// STANAG 5069 = MIL-STD-188-110D Appendix D: 3 to 48 kHz.
     Wideband,
+    /// FreeDV's data modes, played by their own modem alone.
+    FreeDv,
 }
 
 impl Family {

@@ -155,7 +155,8 @@ fn reach(family: Family, rate: u32) -> (f64, f64) {
         Family::Stanag4415 => (10.0, 50.0),
         Family::Mil110a | Family::Wideband if rate <= 300 => (6.0, 10.0),
         Family::Mil110a | Family::Wideband | Family::Stanag4285 => (6.0, 5.0),
-        Family::Stanag4539 => (6.0, 4.0),
+        // FreeDV's own modem decides for itself: it has no row above, and nothing here is asked about it.
+        Family::Stanag4539 | Family::FreeDv => (6.0, 4.0),
     }
 }
 
@@ -167,7 +168,7 @@ fn sync_db(waveform: &Waveform) -> f64 {
         Family::Mil110a => -7.0,
         Family::Stanag4415 if long => -13.0,
         Family::Stanag4415 => -10.0,
-        Family::Stanag4539 => -2.0,
+        Family::Stanag4539 | Family::FreeDv => -2.0,
         Family::Stanag4285 => -3.0,
         Family::Wideband => -6.0,
     }

@@ -13,6 +13,7 @@ mod coding;
 mod determinism;
 mod fading;
 mod packet;
+mod realtime;
 mod transmission;
 
 /// One thing measured.
@@ -85,6 +86,7 @@ pub fn run(quick: bool) -> Report {
         determinism::cases(),
         fading::cases(quick),
         packet::cases(),
+        realtime::cases(quick),
     ]
     .concat();
     findings.sort_by_key(|f| f.case[1..].parse::<u32>().unwrap_or(u32::MAX));

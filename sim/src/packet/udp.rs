@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use super::config::{Destination, Group, NodeId};
 use super::net::{Delivered, PacketNet};
-use crate::pty::Clock;
+use crate::bridge::Clock;
 use crate::scenario::Satcom;
 
 /// Datagrams waiting for the bearer; what comes beyond waits in the kernel, which drops what it cannot hold.

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::bridge::TcpAddresses;
+use crate::codec2::air::Setup;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig};
 use aldis::emcon::State;
@@ -40,6 +42,10 @@ pub struct Scenario {
     pub events: Vec<Event>,
     /// Packet bearers, with their own members and traffic.
     pub satcoms: Vec<Satcom>,
+    /// Real modems in place of the simulated ones: only a bridge can play that.
+    pub codec2: Option<Setup>,
+    /// Stations whose modem a bridge puts on TCP; the others get terminals.
+    pub tcp: BTreeMap<StationId, TcpAddresses>,
 }
 
 /// One message to be sent.
@@ -303,6 +309,72 @@ mod tests {
         let why = Scenario::parse_in(&outside, folder.path()).expect_err("wrong").join("\n");
         assert!(why.contains("beside the scenario"), "{why}");
     }
+
+    #[test]
+    fn ports_and_a_real_modem_are_read() {
+        let s = Scenario::parse(REAL).expect("reads");
+        let setup = s.codec2.expect("a real modem");
+        assert_eq!((setup.mode.name(), setup.spread.map(|p| p.name), setup.snr_db), ("datac3", Some("mpp"), 6.0));
+        assert_eq!((s.modems[0].waveform.rate, s.modems[0].waveform.interleaver), (291, "datac3"));
+        // 3.41 s.
+        assert_eq!(s.modems[0].waveform.block(), Duration::from_millis(3410));
+        assert_eq!(s.tcp.len(), 1);
+        assert_eq!(s.tcp[&StationId(1)].control.to_string(), "127.0.0.1:7302");
+    }
+
+    #[test]
+    fn what_means_nothing_to_a_real_modem_is_a_problem() {
+        for (old, new, part) in [
+            ("kind = \"codec2\"", "kind = \"simulated\"", "goes with kind"),
+            ("kind = \"codec2\"", "kind = \"wet string\"", "simulated or codec2"),
+            (
+                "[[station]]\nname = \"ship\"",
+                "[channel]\nlevel_db = 3\n[[station]]\nname = \"ship\"",
+                "in place of every",
+            ),
+            (
+                "[[station]]\nname = \"ship\"",
+                "[waveform]\nrate = \"75bps\"\ninterleaver = \"S\"\n[[station]]\nname = \"ship\"",
+                "in place of every",
+            ),
+            ("\"datac3\"", "\"datac0\"", "datac1 or datac3"),
+            ("\"mpp\"", "\"poor\"", "known: awgn, mpg, mpp, mpd"),
+            ("6.0", "600.0", "-30 to 60"),
+            ("kind = \"tcp\"", "kind = \"pty\"", "kind is pty, or tcp"),
+            ("127.0.0.1:7302", "shore:7302", "no address"),
+            ("station = \"shore\"", "station = \"sure\"", "no station sure"),
+        ] {
+            assert!(REAL.contains(old), "{old}");
+            let problems = Scenario::parse(&REAL.replacen(old, new, 1)).expect_err(new);
+            assert!(problems.iter().any(|p| p.contains(part)), "{new}: {problems:?}");
+        }
+        let failure = format!("{REAL}\n[[event]]\nat = \"1s\"\nfailure = \"deaf\"\nstation = \"ship\"\n");
+        assert!(Scenario::parse(&failure).expect_err("deaf").iter().any(|p| p.contains("do not break")));
+    }
+
+    const REAL: &str = r#"name = "real"
+duration = "1h"
+
+[modem]
+kind = "codec2"
+
+[codec2]
+mode = "datac3"
+path = "mpp"
+snr_db = 6.0
+
+[[station]]
+name = "ship"
+
+[[station]]
+name = "shore"
+
+[[port]]
+station = "shore"
+kind = "tcp"
+data = "127.0.0.1:7301"
+control = "127.0.0.1:7302"
+"#;
 
     #[test]
     fn every_shipped_scenario_is_sound() {

@@ -14,6 +14,7 @@ pub(super) struct Scenario {
     pub(super) waveform: Waveform,
     #[serde(default)]
     pub(super) modem: Modem,
+    pub(super) codec2: Option<Codec2>,
     #[serde(default)]
     pub(super) channel: Channel,
     #[serde(default)]
@@ -32,6 +33,25 @@ pub(super) struct Scenario {
     pub(super) datagrams: Vec<Datagrams>,
     #[serde(default)]
     pub(super) contact: Vec<Contact>,
+    #[serde(default)]
+    pub(super) port: Vec<Port>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Codec2 {
+    pub(super) mode: String,
+    pub(super) path: Option<String>,
+    pub(super) snr_db: f64,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Port {
+    pub(super) station: String,
+    pub(super) kind: String,
+    pub(super) data: Option<String>,
+    pub(super) control: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +68,7 @@ pub(super) struct Waveform {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Modem {
+    pub(super) kind: Option<String>,
     pub(super) key_delay: Option<String>,
     pub(super) turnaround: Option<String>,
     pub(super) detection_delay: Option<String>,

@@ -9,6 +9,10 @@ use aldis::time::{Duration, Instant, Wall};
 use aldis::units::{Bytes, parse_duration};
 
 use super::{Event, Message, Scenario, What, raw};
+use crate::bridge::TcpAddresses;
+use crate::codec2::air::Setup;
+use crate::codec2::audio;
+use crate::codec2::modem::Mode;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig};
 use crate::world::START;
@@ -45,7 +49,12 @@ impl Reader {
         self.clock = u32::try_from((start.0 / 1000).rem_euclid(86_400)).unwrap_or(0);
         // Packet bearers alone need no radio.
         let radios = !raw.station.is_empty() || raw.satcom.is_empty();
-        let waveform = if radios { self.waveform("waveform", &raw.waveform) } else { crate::waveform::TABLE[0] };
+        let codec2 = self.codec2(&raw);
+        let waveform = match &codec2 {
+            Some(setup) => setup.mode.waveform(),
+            None if radios => self.waveform("waveform", &raw.waveform),
+            None => crate::waveform::TABLE[0],
+        };
         let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
         let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
         let duration = self.duration("duration", &raw.duration);
@@ -90,8 +99,56 @@ impl Reader {
         events.extend(self.contact_events(&raw.contact, &links, duration));
         events.sort_by_key(|e| e.at);
         let satcoms = self.satcoms(&raw, duration);
+        let tcp = raw.port.iter().filter_map(|port| self.port(port)).collect();
         let stations = self.names.clone();
-        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events, satcoms }
+        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events, satcoms, codec2, tcp }
+    }
+
+    /// The real modem, where `[modem]` asks for it; with it go the tables that mean nothing then.
+    fn codec2(&mut self, raw: &raw::Scenario) -> Option<Setup> {
+        match (raw.modem.kind.as_deref().unwrap_or("simulated"), &raw.codec2) {
+            ("simulated", None) => return None,
+            ("simulated", Some(_)) => return self.problem(None, "codec2", "goes with kind = \"codec2\" in [modem]"),
+            ("codec2", Some(_)) => {}
+            ("codec2", None) => return self.problem(None, "modem", "kind = \"codec2\" needs a [codec2] table"),
+            _ => return self.problem(None, "modem", "kind is simulated or codec2"),
+        }
+        let table = raw.codec2.as_ref()?;
+        let own_waveform = raw.waveform != raw::Waveform::default() || raw.station.iter().any(|s| s.waveform.is_some());
+        if own_waveform || raw.channel != raw::Channel::default() || raw.link.iter().any(|l| l.channel.is_some()) {
+            self.problem((), "codec2", "mode, path and snr_db stand in place of every waveform and channel");
+        }
+        if raw.event.iter().any(|e| e.failure.is_some()) {
+            self.problem((), "codec2", "these modems do not break: a failure needs the simulated modem");
+        }
+        let mode = match Mode::parse(&table.mode) {
+            Some(mode @ (Mode::Datac1 | Mode::Datac3)) => mode,
+            _ => self.problem(Mode::Datac1, "codec2", "mode is datac1 or datac3"),
+        };
+        let spread = match audio::path(table.path.as_deref().unwrap_or("awgn")) {
+            Ok(spread) => spread,
+            Err(why) => self.problem(None, "codec2", &why),
+        };
+        if !(-30.0..=60.0).contains(&table.snr_db) {
+            self.problem((), "codec2", "snr_db is -30 to 60");
+        }
+        Some(Setup { mode, spread, snr_db: table.snr_db })
+    }
+
+    fn port(&mut self, raw: &raw::Port) -> Option<(StationId, TcpAddresses)> {
+        let place = format!("port {}", raw.station);
+        let station = self.station(&place, &raw.station);
+        match (raw.kind.as_str(), &raw.data, &raw.control) {
+            ("pty", None, None) => None,
+            ("tcp", Some(data), Some(control)) => {
+                let mut address = |text: &str| {
+                    let wrong = format!("{text:?} is no address such as 127.0.0.1:7301");
+                    text.parse().ok().or_else(|| self.problem(None, &place, &wrong))
+                };
+                Some((station, TcpAddresses { data: address(data)?, control: address(control)? }))
+            }
+            _ => self.problem(None, &place, "kind is pty, or tcp with data and control"),
+        }
     }
 
     fn traffic(&mut self, raw: &raw::Traffic, duration: Duration) -> Vec<Message> {
