@@ -24,8 +24,7 @@ pub enum View {
     Sum,
     /// Each carrier of the signal by itself, where the paths add or cancel.
     Carriers,
-    /// The same, and a symbol of QPSK holds two bits at most, however strong the moment: capacity of the alphabet, not of the channel. The
-    /// modem's own losses count as noise, so that at its knee a symbol holds the one bit its half-rate code puts there.
+    /// The same, and a symbol of QPSK holds two bits at most, however strong the moment: capacity of the alphabet, not of the channel.
     Alphabet,
 }
 
@@ -36,22 +35,22 @@ impl View {
 
 /// Mean loss over `fades` of packets that last `samples` from instant `start`, at `snr_db`.
 pub fn loss(anchor: Anchor, view: View, mode: Mode, fades: &[Fading], start: u64, snr_db: f64) -> f64 {
-    let one = |fade: &Fading| anchor.loss(effective_db(anchor, view, mode, fade, start, snr_db));
+    let one = |fade: &Fading| anchor.loss(effective_db(view, mode, fade, start, snr_db));
     fades.iter().map(one).sum::<f64>() / fades.len().max(1) as f64
 }
 
 /// The effective ratio of one packet, dB.
-pub fn effective_db(anchor: Anchor, view: View, mode: Mode, fade: &Fading, start: u64, snr_db: f64) -> f64 {
+pub fn effective_db(view: View, mode: Mode, fade: &Fading, start: u64, snr_db: f64) -> f64 {
     let snr = libm::pow(10.0, snr_db / 10.0);
     let step = SAMPLE_RATE / LOOKS;
     let looks = (mode.burst_samples() as u64 / step).max(1);
-    let losses_db = anchor.mid_db - qpsk().db(1.0);
-    let in_alphabet = snr * libm::pow(10.0, -losses_db / 10.0);
+    // On the carriers the signal has less than 3 kHz of noise.
+    let on_carriers = snr * 3000.0 / (SPACING * f64::from(mode.carriers()));
     let (mut sum, mut n) = (0.0, 0.0);
     let mut add = |power: f64| {
         sum += match view {
             View::Sum | View::Carriers => libm::log2(1.0 + snr * power),
-            View::Alphabet => qpsk().bits(in_alphabet * power),
+            View::Alphabet => qpsk().bits(on_carriers * power),
         };
         n += 1.0;
     };
@@ -73,7 +72,7 @@ pub fn effective_db(anchor: Anchor, view: View, mode: Mode, fade: &Fading, start
     }
     match view {
         View::Sum | View::Carriers => 10.0 * libm::log10((libm::exp2(sum / n) - 1.0).max(1e-9)),
-        View::Alphabet => qpsk().db(sum / n) + losses_db,
+        View::Alphabet => qpsk().db(sum / n) + 10.0 * libm::log10(snr / on_carriers),
     }
 }
 
@@ -130,15 +129,14 @@ mod tests {
 
     #[test]
     fn a_path_that_does_not_move_has_its_own_ratio() {
-        let anchor = Anchor { mid_db: 0.5, width_db: 0.1 };
         let still = Spread { name: "still", doppler: 0.0, delay: 0.0 };
         let fade = Fading::new(1, &[3], still);
         let [a, b] = fade.gains(0);
         let power = Complex { re: a.re + b.re, im: a.im + b.im }.power();
         let due = 7.0 + 10.0 * libm::log10(power);
-        let got = effective_db(anchor, View::Carriers, Mode::Datac1, &fade, 0, 7.0);
+        let got = effective_db(View::Carriers, Mode::Datac1, &fade, 0, 7.0);
         assert!((got - due).abs() < 1e-6, "{got} {due}");
-        let got = effective_db(anchor, View::Alphabet, Mode::Datac1, &fade, 0, -2.0 - due + 7.0);
+        let got = effective_db(View::Alphabet, Mode::Datac1, &fade, 0, -2.0 - due + 7.0);
         assert!((got + 2.0).abs() < 0.02, "{got}");
     }
 

@@ -193,7 +193,7 @@ impl Point {
     /// The point as a line of a table.
     pub fn text(&self) -> String {
         let mut line = format!(
-            "{:>6.1} dB  lost {:>4} of {}  {:.3} ({:.3} to {:.3})  model {:.3}",
+            "{:>6.2} dB  lost {:>4} of {}  {:.3} ({:.3} to {:.3})  model {:.3}",
             self.snr_db, self.lost, self.sent, self.loss, self.between.0, self.between.1, self.foretold
         );
         if let Some([carriers, alphabet]) = self.finer {
