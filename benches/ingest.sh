@@ -2,7 +2,7 @@
 # How many messages a second are taken and durable: Aldis (profile `bench`) and Postfix (a private one that holds everything),
 # driven by Postfix's own smtp-source over loopback, in turns within one run. Prints every figure and the medians.
 #
-#   benches/ingest.sh [COUNT] [SIZE] [ROUNDS]       defaults 2000, 10240, 3
+#   benches/ingest.sh [COUNT] [SIZE] [ROUNDS]       defaults 2000, 10240, 3; ALDIS_BIN names another program than a fresh release build
 #
 # Needs root (Postfix's master does) and Debian's postfix. Only ratios within one run mean anything on a shared machine.
 set -eu
@@ -10,7 +10,11 @@ cd "$(dirname "$0")/.."
 count=${1:-2000}
 size=${2:-10240}
 rounds=${3:-3}
-cargo build --release --locked --quiet --bin aldis >&2
+program=${ALDIS_BIN:-}
+if [ -z "$program" ]; then
+    cargo build --release --locked --quiet --bin aldis >&2
+    program=${CARGO_TARGET_DIR:-target}/release/aldis
+fi
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/aldis-ingest.XXXXXX")
 chmod 755 "$work"
 aldis=""
@@ -22,7 +26,7 @@ stop() {
 }
 trap stop EXIT
 
-"${CARGO_TARGET_DIR:-target}/release/aldis" run --profile firmware-cfg/profiles/bench.toml --set "node.state_dir=$work/aldis" \
+"$program" run --profile firmware-cfg/profiles/bench.toml --set "node.state_dir=$work/aldis" \
     --set "node.socket=$work/aldis.sock" --set listener.relay.address=127.0.0.1:0 >"$work/ready" 2>"$work/log" &
 aldis=$!
 for _ in $(seq 100); do

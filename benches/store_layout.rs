@@ -161,6 +161,7 @@ fn record(id: u64) -> MessageRecord {
             mt_priority: None,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            require_tls: false,
             deliver_by: None,
             expires: Wall(1 << 40),
         },

@@ -127,6 +127,7 @@ impl Sample {
                 mt_priority: (chance.below(2) == 0).then(|| precedence.mt_priority()),
                 body: if body.is_ascii() { BodyKind::SevenBit } else { BodyKind::EightBitMime },
                 smtputf8: false,
+                require_tls: false,
                 deliver_by: None,
                 expires: at.plus(Duration::from_secs(5 * 86_400)),
             },

@@ -1,7 +1,9 @@
 //! Two real nodes over simulated modems, killed again and again without warning while mail is handed to both.
 //!
 //! A ledger outside the nodes holds every message whose 250 was read. At the end each of them lies in the far Maildir exactly once,
-//! byte for byte, and nothing lies there that was never submitted. `ALDIS_KILLS=200` runs it long, `ALDIS_SEED` picks the dice.
+//! byte for byte, and nothing lies there that was never submitted. A third of the kills is aimed inside a submission, between MAIL and
+//! the answer to the final dot: what was cut before the dot must not arrive, what was cut after it may, once. `ALDIS_KILLS=200` runs
+//! it long, `ALDIS_SEED` picks the dice.
 
 #[path = "common/kill_client.rs"]
 mod client;
@@ -15,15 +17,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aldis_sim::bridge::{self, Clock, PortPaths};
 use aldis_sim::ether::{Ether, EtherConfig, LinkConfig, StationId};
 use aldis_sim::modem::{ModemConfig, StationStats};
-use aldis_sim::pty::{self, Clock, PortPaths};
 use aldis_sim::rng::Stream;
 use aldis_sim::waveform::Waveform;
-use client::{Client, Told};
+use client::{Client, Moment, Told};
 use process::{Running, pause, start, tail};
 
 /// The quickest waveform, so that real time is enough.
@@ -81,7 +84,7 @@ impl Air {
             let stopped = async {
                 let _ = stopped.await;
             };
-            runtime.block_on(pty::serve(ether, Clock::start(1.0), ports, stopped)).expect("the modems work")
+            runtime.block_on(bridge::serve(ether, Clock::start(1.0), ports, stopped)).expect("the modems work")
         });
         while !links.iter().all(|l| l.exists()) {
             pause(Duration::from_millis(10));
@@ -209,21 +212,45 @@ struct Ledger {
     offered: BTreeMap<String, Vec<u8>>,
     /// Those whose 250 was read.
     promised: BTreeSet<String>,
+    /// Those whose final dot was sent and whose answer was never read.
+    unknown: BTreeSet<String>,
+    /// Submissions cut between MAIL and the final dot.
+    cut: u64,
     refused: u64,
-    unknown: u64,
     bytes: u64,
+}
+
+/// The killer wants to strike inside the next submission.
+struct Aim {
+    at: Moment,
+    /// Told when it is there.
+    reached: mpsc::Sender<()>,
+    /// Where the client waits for the blow; after the dot it goes on at once and may still read its answer.
+    wait: Duration,
 }
 
 /// Hands mail to one node until told to stop.
 struct Sender {
     ledger: Arc<Mutex<Ledger>>,
     address: Arc<Mutex<Option<SocketAddr>>>,
+    aim: Arc<Mutex<Option<Aim>>>,
     thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Sender {
+    /// Waits until the client stands at `at` in a submission, whatever is undelivered.
+    fn await_moment(&self, at: Moment) {
+        let (reached, told) = mpsc::channel();
+        let wait = Duration::from_millis(if at == Moment::Dot { 0 } else { 40 });
+        *lock(&self.aim) = Some(Aim { at, reached, wait });
+        told.recv_timeout(process::PATIENCE).expect("the client submits");
+    }
 }
 
 fn sender(name: &'static str, far_mail: PathBuf, seed: u64, stop: Arc<AtomicBool>) -> Sender {
     let (ledger, address) = (Arc::new(Mutex::new(Ledger::default())), Arc::new(Mutex::new(None)));
-    let (book, place) = (ledger.clone(), address.clone());
+    let aim = Arc::new(Mutex::new(None::<Aim>));
+    let (book, place, wanted) = (ledger.clone(), address.clone(), aim.clone());
     let far = if name == "ship" { "shore" } else { "ship" };
     let thread = std::thread::spawn(move || {
         let mut dice = Stream::new(seed, name, 0);
@@ -231,7 +258,7 @@ fn sender(name: &'static str, far_mail: PathBuf, seed: u64, stop: Arc<AtomicBool
         let mut client: Option<Client> = None;
         while !stop.load(Ordering::Relaxed) {
             let waiting = lock(&book).promised.len().saturating_sub(files(&far_mail).len());
-            let Some(to) = (*lock(&place)).filter(|_| waiting < UNDELIVERED) else {
+            let Some(to) = (*lock(&place)).filter(|_| waiting < UNDELIVERED || lock(&wanted).is_some()) else {
                 client = None;
                 pause(Duration::from_millis(50));
                 continue;
@@ -252,7 +279,15 @@ fn sender(name: &'static str, far_mail: PathBuf, seed: u64, stop: Arc<AtomicBool
                 book.offered.insert(token.clone(), message.clone());
             }
             let (from, to) = (format!("oow@{name}.example"), format!("watch@{far}.example"));
-            let told = open.submit(&from, &to, priority, &message);
+            let mut began = false;
+            let told = open.submit_telling(&from, &to, priority, &message, |moment| {
+                began |= moment == Moment::Mail;
+                let aim = lock(&wanted).take_if(|a| a.at == moment);
+                if let Some(Aim { reached, wait, .. }) = aim {
+                    let _ = reached.send(());
+                    pause(wait);
+                }
+            });
             let mut book = lock(&book);
             match told {
                 Told::Promised => {
@@ -260,11 +295,14 @@ fn sender(name: &'static str, far_mail: PathBuf, seed: u64, stop: Arc<AtomicBool
                 }
                 Told::Refused(_) | Told::NotSent => {
                     book.offered.remove(&token);
-                    book.refused += 1;
+                    match told {
+                        Told::NotSent if began => book.cut += 1,
+                        _ => book.refused += 1,
+                    }
                     client = None;
                 }
                 Told::Unknown => {
-                    book.unknown += 1;
+                    book.unknown.insert(token);
                     client = None;
                 }
             }
@@ -273,7 +311,7 @@ fn sender(name: &'static str, far_mail: PathBuf, seed: u64, stop: Arc<AtomicBool
             pause(Duration::from_millis(if dice.chance(0.6) { dice.below(30) } else { dice.below(900) }));
         }
     });
-    Sender { ledger, address, thread: Some(thread) }
+    Sender { ledger, address, aim, thread: Some(thread) }
 }
 
 /// A message with its token, dots at line starts, eight-bit text, and a body that compresses well or not at all.
@@ -313,15 +351,24 @@ fn files(root: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The token of every message delivered under a Maildir root.
+fn delivered(root: &Path) -> impl Iterator<Item = String> {
+    files(root).into_iter().map(|file| token(&std::fs::read(&file).expect("readable")))
+}
+
+fn token(message: &[u8]) -> String {
+    let text = String::from_utf8_lossy(message);
+    text.lines().find_map(|l| l.strip_prefix("Subject: ")).unwrap_or("no subject").trim_end().to_owned()
+}
+
 /// What lies in the far Maildir against the ledger: (promised and not there, everything that is wrong).
 fn compare(book: &Ledger, root: &Path) -> (usize, Vec<String>) {
     let mut wrong = Vec::new();
     let mut found: BTreeMap<&str, u32> = BTreeMap::new();
     for file in files(root) {
         let bytes = std::fs::read(&file).expect("readable");
-        let text = String::from_utf8_lossy(&bytes);
-        let token = text.lines().find_map(|l| l.strip_prefix("Subject: ")).unwrap_or("no subject").to_owned();
-        let Some((token, message)) = book.offered.get_key_value(token.trim_end()) else {
+        let token = token(&bytes);
+        let Some((token, message)) = book.offered.get_key_value(&token) else {
             wrong.push(format!("{} holds {token:?}, which nobody submitted", file.display()));
             continue;
         };
@@ -356,7 +403,7 @@ fn killed_nodes_lose_nothing_and_deliver_nothing_twice() {
     }
 
     let mut dice = Stream::new(seed, "kills", 0);
-    let mut done = 0;
+    let (mut done, mut aimed) = (0, 0);
     while done < kills {
         // Soon after a start, or after a while of work.
         let calm = if dice.chance(0.3) { dice.below(400) } else { 400 + dice.below(4200) };
@@ -366,6 +413,14 @@ fn killed_nodes_lose_nothing_and_deliver_nothing_twice() {
             5..=8 => &[1],
             _ => &[0, 1],
         };
+        // Every third time from the first on, so that a short run has some.
+        if done / 3 >= aimed {
+            aimed += 1;
+            let moment = [Moment::Dot, Moment::Mail, Moment::Dot, Moment::Content][dice.below(4) as usize];
+            senders[victims[0]].await_moment(moment);
+            // From the dot to its answer is one commit: a few milliseconds.
+            pause(Duration::from_micros(dice.below(if moment == Moment::Dot { 5_000 } else { 30_000 })));
+        }
         for v in victims {
             nodes[*v].kill();
             *lock(&senders[*v].address) = None;
@@ -404,24 +459,32 @@ fn killed_nodes_lose_nothing_and_deliver_nothing_twice() {
     }
     let stats = air.close();
     let mut wrong = Vec::new();
+    let (mut inside, mut unanswered) = (0, 0);
     for ((sender, far), stats) in senders.iter().zip(["shore", "ship"]).zip(stats) {
         let book = lock(&sender.ledger);
         wrong.extend(compare(&book, &mail(far)).1);
+        let arrived = delivered(&mail(far)).filter(|token| book.unknown.contains(token)).count();
         println!(
-            "to {far}: {} promised, {} without an answer, {} refused or cut off; {} bytes submitted, {} fed to the modem",
+            "to {far}: {} promised; {} cut before the dot, {} after it ({arrived} of them arrived, once), {} refused; \
+             {} bytes submitted, {} fed to the modem",
             book.promised.len(),
-            book.unknown,
+            book.cut,
+            book.unknown.len(),
             book.refused,
             book.bytes,
             stats.fed
         );
         assert!(!book.promised.is_empty(), "no mail was handed over");
+        unanswered += book.unknown.len() as u64;
+        inside += book.cut + book.unknown.len() as u64;
     }
     println!(
-        "{done} kills in {:.0} s, {protection}; everything delivered after {:.0} s",
+        "{done} kills in {:.0} s, {protection}; {aimed} aimed inside a submission, {inside} hit one; everything delivered after {:.0} s",
         killed.as_secs_f64(),
         all.as_secs_f64()
     );
+    assert!(inside > 0 || kills < 12, "no kill hit a submission");
+    assert!(unanswered > 0 || kills < 60, "no kill fell between the final dot and its answer");
     assert_eq!(wrong, Vec::<String>::new(), "logs and mail: {}", temporary.keep().display());
 }
 

@@ -5,6 +5,7 @@ mod lab;
 #[path = "common/process.rs"]
 mod process;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -76,6 +77,16 @@ fn mail_from_swaks_lands_octet_for_octet() {
     assert_unharmed(&sent, mail.as_bytes(), false);
 }
 
+/// Whether this user may start a Postfix: its master wants root.
+fn postfix_may_run() -> bool {
+    let root = run(10, "id", &["-u"]).stdout.trim_ascii() == b"0";
+    if !root {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "Postfix's master needs root");
+        println!("skip: Postfix's master needs root");
+    }
+    root
+}
+
 /// A Postfix that stops with the test.
 struct Postfix<'d>(&'d Path);
 
@@ -105,10 +116,7 @@ fn postfix_relays_into_the_ship_and_takes_from_the_shore_octet_for_octet() {
     if !have(&["postfix", "postconf", "python3"]) {
         return;
     }
-    let output = run(10, "id", &["-u"]);
-    if output.stdout.trim_ascii() != b"0" {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "Postfix's master needs root");
-        println!("skip: Postfix's master needs root");
+    if !postfix_may_run() {
         return;
     }
     let (near_port, far_port) = (free_port(), free_port());
@@ -267,6 +275,124 @@ fn lmtp_delivers_each_recipient_by_itself() {
     assert_eq!(all.matches("Action: failed").count(), 2, "{all}");
     assert!(all.contains("5.1.1") && all.contains("5.2.2"), "{all}");
     assert_eq!(files(&directory).len(), 1, "each recipient once");
+}
+
+/// A node without a radio that takes LMTP for the mailboxes of two users.
+fn lmtp_node(lab: &mut Lab) -> SocketAddr {
+    let more = "[local]\nusers = [\"watch\", \"cook\", \"postmaster\"]\n\n\
+                [[listener]]\nname = \"lmtp\"\nkind = \"lmtp\"\naddress = \"127.0.0.1:0\"\n";
+    let profile = lab.profile("inn", &[("inn.example", "local")], &[], more);
+    lab.start("inn", &profile);
+    lab.listener("inn", "lmtp")
+}
+
+/// Asserts that watch and cook have the odd message, once, as it was sent, and that it came by LMTP.
+fn assert_lmtp_arrival(lab: &Lab, lf_only: bool) {
+    for user in ["watch", "cook"] {
+        let mail = lab.arrival("inn", user, "odd.1@ship.example");
+        assert_unharmed(ODD.as_bytes(), &mail, lf_only);
+        assert!(contains(split(&mail).0, "by mail.inn.example with LMTP id"), "{}", String::from_utf8_lossy(&mail));
+    }
+    lab.settle();
+    assert_eq!((lab.mailbox("inn", "watch").len(), lab.mailbox("inn", "cook").len()), (1, 1));
+}
+
+#[test]
+fn an_lmtp_listener_answers_smtplib_for_each_recipient_from_one_commit() {
+    if !have(&["python3"]) {
+        return;
+    }
+    let mut lab = Lab::new();
+    let address = lmtp_node(&mut lab).to_string();
+    let (script, file) = (root().join("tests/peers/lmtp_client.py").display().to_string(), odd_file(&lab));
+    let words =
+        [&*script, &address, "ops@ship.example", &file, "watch@inn.example", "nobody@inn.example", "cook@inn.example"];
+    let output = run(60, "python3", &words);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text, "mail 250\nrcpt watch@inn.example cook@inn.example\ndata 250 250\nnoop 250\n");
+    assert_eq!(lab.count("inn", "message-accepted"), 1, "one message for both recipients");
+    assert_lmtp_arrival(&lab, false);
+}
+
+#[test]
+fn postfix_delivers_over_lmtp_and_hears_of_each_recipient() {
+    if !have(&["postfix", "postconf", "python3"]) || !postfix_may_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    run(10, "chmod", &["755", &directory.path().display().to_string()]);
+    let mut lab = Lab::new();
+    let (port, hop) = (free_port(), lmtp_node(&mut lab).port().to_string());
+    let near = directory.path().join("near");
+    let _postfix = Postfix::start(&near, port, &["lmtp", &hop]);
+    let (script, file) = (root().join("tests/peers/submit.py").display().to_string(), odd_file(&lab));
+    let target = format!("127.0.0.1:{port}");
+    let to = "watch@inn.example,nobody@inn.example,cook@inn.example";
+    let output = run(60, "python3", &[&*script, &target, "ops@ship.example", to, &file, "BODY=8BITMIME"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_lmtp_arrival(&lab, true);
+    let log = || std::fs::read_to_string(near.join("log")).unwrap_or_default();
+    let told = |to: &str, word: &str| {
+        log().lines().any(|l| l.contains("postfix/lmtp") && l.contains(to) && l.contains(word)).then_some(())
+    };
+    for (to, word) in [("watch@", "status=sent (250"), ("cook@", "status=sent (250"), ("nobody@", "status=bounced")] {
+        wait_for(to, Duration::from_secs(30), || told(to, word));
+    }
+}
+
+#[test]
+fn c4_mail_that_asks_for_protection_takes_only_a_protected_bearer() {
+    if !have(&["python3"]) {
+        return;
+    }
+    let tls = root().join("firmware-cfg/profiles/tls");
+    let trust = "trust = [\"127.0.0.0/8\"]";
+    let keys = format!(
+        "tls = {{ certificate = \"{}\", key = \"{}\" }}\n{trust}",
+        tls.join("torture.crt").display(),
+        tls.join("torture.key").display()
+    );
+    for protected in [true, false] {
+        let mut lab = Lab::new();
+        lab.link("hf1", &["shore", "ship"], |_| {});
+        let end = |peer, station| [End { link: "hf1", peer, station, key: KEY }];
+        let routes = [("ship.example", "local"), ("lan.example", "smtp:127.0.0.1:9"), ("*", "peer:shore")];
+        let marked = format!("emcon = \"open\"\nprotected = {protected}");
+        let ship = lab.profile("ship", &routes, &end("shore", 1), "");
+        let ship = ship.replace(trust, &keys).replace("emcon = \"open\"", &marked);
+        let routes =
+            [("shore.example", "local"), ("office.example", "smtp:127.0.0.1:9"), ("ship.example", "peer:ship")];
+        let shore = lab.profile("shore", &routes, &end("ship", 0), "");
+        lab.start("ship", &ship);
+        lab.start("shore", &shore);
+
+        let (script, file) = (root().join("tests/peers/submit.py").display().to_string(), odd_file(&lab));
+        let address = lab.address("ship").to_string();
+        let submit = |to: &str, option: &str| {
+            let words = [&*script, &address, "ops@ship.example", to, &file, "BODY=8BITMIME", "RET=FULL", option];
+            let output = run(60, "python3", &words);
+            assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let to = "watch@shore.example,clerk@lan.example,clerk@office.example";
+        let refused = submit(to, "REQUIRETLS");
+        // Towards an SMTP server nothing is protected: no certificate is checked.
+        assert!(refused.contains("clerk@lan.example 550 5.7.30"), "{refused}");
+        assert_eq!(refused.matches(" 550 5.7.30 ").count(), if protected { 1 } else { 3 }, "{refused}");
+        if protected {
+            lab.arrival("shore", "watch", "odd.1@ship.example");
+            // The far node keeps the promise too; its report comes back, and brings no content.
+            let mail = lab.arrival("ship", "ops", "delivery-status");
+            let text = report(&mail, "failed", "5.7.30", "clerk@office.example");
+            assert!(text.contains("odd.1@ship.example") && !text.contains("trailing blanks"), "{text}");
+        } else {
+            assert_eq!(submit("watch@shore.example", "SMTPUTF8"), "");
+            lab.arrival("shore", "watch", "odd.1@ship.example");
+        }
+        lab.settle();
+        assert_eq!(lab.mailbox("shore", "watch").len(), 1);
+    }
 }
 
 /// Three nodes, each joined to both others.

@@ -88,10 +88,10 @@ fn a_restored_copy_and_a_lost_store_get_another_epoch() {
     disk.restore(&backup);
     // Even when chance offers the very epoch the copy had.
     let (engine, opened) = open(&disk, SMALL);
-    assert_eq!((opened.epoch, opened.fresh, opened.next_message), (6, true, 4));
+    assert_eq!((opened.epoch, opened.fresh, opened.next_message), (4, true, 4));
     drop(engine);
     let (engine, opened) = open(&disk, SMALL);
-    assert_eq!((opened.epoch, opened.fresh), (6, false));
+    assert_eq!((opened.epoch, opened.fresh), (4, false));
     drop(engine);
     disk.remove(STORE_FILE).expect("removes");
     let (_, opened) = open(&disk, Options { fresh_epoch: 77, ..SMALL });
@@ -114,6 +114,38 @@ fn a_store_that_lost_count_of_its_numbers_gets_another_epoch() {
         let (_, opened) = open(&disk, Options { fresh_epoch: 7, ..SMALL });
         assert_eq!((opened.epoch, opened.fresh, opened.renewed), (9, false, None), "once");
     }
+}
+
+#[test]
+fn mail_whose_life_is_over_is_found_wherever_it_waits() {
+    let disk = SimDisk::new(1);
+    let (mut engine, _) = open(&disk, SMALL);
+    let until = |id, expires, state| {
+        let mut m = record(id);
+        (m.envelope.expires, m.state) = (Wall(expires), state);
+        put(m)
+    };
+    let all = vec![
+        until(1, 50, MessageState::Held),
+        until(2, 40, MessageState::Queued),
+        until(3, 30, MessageState::Done),
+        until(4, 60, MessageState::Held),
+        until(5, 90, MessageState::Held),
+    ];
+    commit(&mut engine, all).expect("commits");
+    let mut ended = |now, limit, except: &[u64]| {
+        let except = except.iter().map(|id| MessageId(*id)).collect();
+        match engine.execute(vec![StoreCall::Ended { now: Wall(now), limit, except }]).pop() {
+            Some(StoreResult::Ended(Ok(ids))) => ids.into_iter().map(|id| id.0).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ended(39, 9, &[]), [0_u64; 0]);
+    assert_eq!(ended(60, 9, &[]), [2, 1, 4]);
+    assert_eq!(ended(60, 1, &[2]), [1]);
+    commit(&mut engine, vec![until(1, 50, MessageState::Done), until(4, 99, MessageState::Held)]).expect("commits");
+    let left = engine.execute(vec![StoreCall::Ended { now: Wall(60), limit: 9, except: Vec::new() }]);
+    assert_eq!(left, [StoreResult::Ended(Ok(vec![MessageId(2)]))]);
 }
 
 #[test]

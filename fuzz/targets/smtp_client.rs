@@ -22,6 +22,7 @@ fuzz_target!(|data: &[u8]| {
         mt_priority: None,
         body: BodyKind::SevenBit,
         smtputf8: false,
+        require_tls: false,
         deliver_by: None,
         expires: Wall::NEVER,
     };

@@ -21,9 +21,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::bridge::{self, Clock, PortPaths};
 use crate::ether::{Ether, EtherConfig, LinkConfig};
 use crate::modem::ModemConfig;
-use crate::pty::{self, Clock, PortPaths};
 use crate::waveform::Waveform;
 
 /// What `aldis-sim demo` was asked.
@@ -79,7 +79,7 @@ async fn play(options: &Options) -> Result<bool, String> {
     let ports = ["ship", "shore"].map(|name| places.port(name)).to_vec();
     let (stop_modems, modems_stopped) = oneshot::channel::<()>();
     let pace = Clock::start(options.speed);
-    let modems = tokio::spawn(pty::serve(ether, pace, ports.clone(), async {
+    let modems = tokio::spawn(bridge::serve(ether, pace, ports.clone(), async {
         let _ = modems_stopped.await;
     }));
     for port in &ports {

@@ -2,7 +2,7 @@
 //!
 //! Sans-IO and clockless like every core of the product: the driver calls in with the time, drains [`Ether::poll`], and comes
 //! back at [`Ether::next_timeout`]. The virtual-time [`World`](crate::world::World) and the real-time
-//! [`pty`](crate::pty) bridge drive the same code. It promises:
+//! [`bridge`](crate::bridge) drive the same code. It promises:
 //!
 //! - the first preamble symbol leaves at max(request + key delay, end of the last carrier + turnaround), every later instant
 //!   follows from whole symbols, and a transmission of `b` bytes lasts exactly [`Waveform::airtime`]`(b)`;
@@ -16,13 +16,17 @@ use std::sync::Arc;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
-use crate::channel::{Loss, Passage};
+use crate::channel::{Loss, Passage, Preamble, Span};
+use crate::journal::{Journal, Outcome};
 use crate::modem::{Failure, ModemConfig, ModemOutput, StationStats, Transmitter};
 use crate::rng::Stream;
 use crate::waveform::Waveform;
 
 /// How much stronger a carrier must be to be received over another.
 pub const CAPTURE_DB: f64 = 10.0;
+
+/// Parts in which a block is clocked out.
+const PIECES: u32 = 8;
 
 /// A station on the frequency, by its place in [`EtherConfig::stations`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -35,15 +39,15 @@ impl fmt::Display for StationId {
 }
 
 /// A directed path between two stations.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct LinkConfig {
-    /// Level of the sender's carrier at the receiver, dB over anything.
+    /// Level of the sender's carrier at the receiver, dB over anything; over the path's signal-to-noise ratio, where it has one.
     pub level_db: f64,
     /// Propagation.
     pub delay: Duration,
     /// What the path does to bytes.
     pub loss: Loss,
-    /// Probability that a preamble is not recognised: nothing at all is received then.
+    /// Probability that a preamble is not recognised, whatever the path does to it: nothing at all is received then.
     pub preamble_miss: f64,
 }
 
@@ -68,7 +72,8 @@ impl EtherConfig {
     /// A net of `n` equal stations that all hear each other over equal links.
     pub fn net(seed: u64, n: u16, modem: &ModemConfig, link: LinkConfig) -> Self {
         let ids = || (0..n).map(StationId);
-        let links = ids().flat_map(|a| ids().filter(move |&b| a != b).map(move |b| ((a, b), link))).collect();
+        let links = ids().flat_map(|a| ids().filter(move |&b| a != b).map(move |b| (a, b)));
+        let links = links.map(|ends| (ends, link.clone())).collect();
         Self { seed, stations: vec![modem.clone(); usize::from(n)], links }
     }
 }
@@ -113,6 +118,7 @@ pub struct Ether {
     sequence: u64,
     outputs: VecDeque<(StationId, ModemOutput)>,
     antenna_log: Vec<AntennaEdge>,
+    journal: Option<Journal>,
 }
 
 #[derive(Debug)]
@@ -136,6 +142,8 @@ struct Station {
     /// Carrier detect as the modem finds it, and as the line shows it.
     detects: bool,
     shows: bool,
+    /// Clocked output goes on until then.
+    output_until: Instant,
     clear_to_send: bool,
     rts: bool,
     dtr: bool,
@@ -174,12 +182,26 @@ struct Lock {
     from: StationId,
     number: u64,
     level_db: f64,
+    /// Synchronised to what came from here on.
+    entered: Instant,
     preamble_end: Instant,
     /// The preamble was hit: all that follows is garbage.
     spoilt: bool,
     /// The block in progress was hit.
     hit: bool,
+    /// The block before was lost to noise.
+    failed: bool,
+    waveform: Waveform,
     passage: Passage,
+}
+
+/// One block on its way.
+#[derive(Debug)]
+struct Sent {
+    number: u64,
+    first: u64,
+    from: Instant,
+    bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -192,15 +214,19 @@ enum Happening {
     Cut { keying: u64 },
     /// The modem's own key-down limit.
     Limit { keying: u64 },
-    /// A preamble arrives.
-    Hear { from: StationId, number: u64, waveform: Waveform },
+    /// A preamble arrives, or a frame by which a transmission can be joined late.
+    Hear { from: StationId, number: u64, waveform: Waveform, attempt: u64 },
     /// Carrier detect rises.
     Detect { from: StationId, number: u64 },
     /// The end of a block arrives.
-    Block { from: StationId, number: u64, bytes: Arc<[u8]> },
+    Block { from: StationId, number: u64, sent: Arc<Sent> },
     /// The end of a carrier arrives, with or without its end-of-message pattern.
     Gone { from: StationId, number: u64, whole: bool },
-    /// Carrier detect falls after a carrier that ended without a pattern.
+    /// A modem clocks bytes out.
+    Output { bytes: Vec<u8> },
+    /// A modem that missed the end hands out noise.
+    Overhang { bytes: Vec<u8> },
+    /// Carrier detect falls later than the carrier: it ended without a pattern, or output goes on.
     Undetect,
     /// False synchronisation.
     Noise { index: u64 },
@@ -222,6 +248,7 @@ impl Ether {
             sequence: 0,
             outputs: VecDeque::new(),
             antenna_log: Vec::new(),
+            journal: None,
         };
         for id in ether.ids() {
             ether.plan_noise(id, 0);
@@ -329,10 +356,17 @@ impl Ether {
         } else {
             station.failures.remove(&failure);
         }
-        if failure == Failure::Deaf && broken {
+        if matches!(failure, Failure::Deaf | Failure::Restarting) && broken {
             station.lock = None;
             station.detects = false;
+            station.output_until = Instant::ZERO;
         }
+        if failure == Failure::Restarting {
+            self.restart_modem(id, broken);
+        } else if failure == Failure::Deaf && !broken {
+            self.notice(id);
+        }
+        let Some(station) = self.stations.get_mut(usize::from(id.0)) else { return };
         if let Key::Down { content, ended: true, aborting: false, .. } = &mut station.key
             && !station.failures.contains(&Failure::KeyStuck)
         {
@@ -386,6 +420,16 @@ impl Ether {
     /// Every edge of every antenna so far, in order: where silence is proved (link-rules B2).
     pub fn antenna_log(&self) -> &[AntennaEdge] {
         &self.antenna_log
+    }
+
+    /// Keeps a journal from now on.
+    pub fn keep_journal(&mut self) {
+        self.journal.get_or_insert_default();
+    }
+
+    /// The journal, when it is kept.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// Whether a station radiates.
@@ -445,7 +489,8 @@ impl Ether {
             if s.offered != s.good + s.damaged + s.missed {
                 return Err(format!("link {from} to {to}: {s:?} does not add up"));
             }
-            let quiet = !self.radiates(from) && link.config.delay.is_zero();
+            let in_air = |h: &Happening| matches!(h, Happening::Block { from: sender, .. } if *sender == from);
+            let quiet = !self.radiates(from) && !self.agenda.values().any(in_air);
             let out = sent.carried + sent.fill;
             if s.offered > out || (quiet && s.offered != out) {
                 return Err(format!("link {from} to {to}: {out} bytes sent, {} came past", s.offered));
@@ -481,6 +526,7 @@ impl Ether {
     }
 
     fn happen(&mut self, id: StationId, happening: Happening) {
+        let at = self.now;
         match happening {
             Happening::Start { keying } => self.start(id, keying),
             Happening::Boundary { keying } => self.boundary(id, keying),
@@ -490,13 +536,24 @@ impl Ether {
                 }
             }
             Happening::Limit { keying } => self.limit(id, keying),
-            Happening::Hear { from, number, waveform } => self.hear(id, from, number, waveform),
+            Happening::Hear { from, number, waveform, attempt } => self.hear(id, from, number, waveform, attempt),
             Happening::Detect { from, number } => self.detect(id, from, number),
-            Happening::Block { from, number, bytes } => self.block(id, from, number, &bytes),
+            Happening::Block { from, number, sent } => self.block(id, from, number, &sent),
             Happening::Gone { from, number, whole } => self.gone(id, from, number, whole),
+            Happening::Output { bytes } => {
+                if self.station(id).is_some_and(|s| at <= s.output_until) {
+                    self.say(id, ModemOutput::Received(bytes));
+                }
+            }
+            Happening::Overhang { bytes } => {
+                if self.station(id).is_some_and(|s| s.hears() && s.lock.is_none()) {
+                    self.say(id, ModemOutput::Received(bytes));
+                }
+            }
             Happening::Undetect => {
                 if let Some(station) = self.stations.get_mut(usize::from(id.0))
                     && station.lock.is_none()
+                    && (!station.config.energy_detect || station.present.is_empty())
                 {
                     station.detects = false;
                     self.show_carrier(id);
@@ -511,7 +568,7 @@ impl Ether {
     fn request(&mut self, id: StationId) {
         let now = self.now;
         let Some(station) = self.stations.get_mut(usize::from(id.0)) else { return };
-        if !matches!(station.key, Key::Up) {
+        if !matches!(station.key, Key::Up) || station.failures.contains(&Failure::Restarting) {
             return;
         }
         station.stats.over_carrier += u64::from(station.detects);
@@ -544,6 +601,31 @@ impl Ether {
         station.key = Key::Up;
         station.keying += 1;
         self.say(id, ModemOutput::Unkeyed);
+    }
+
+    /// A modem goes down with all it holds, or is back.
+    fn restart_modem(&mut self, id: StationId, down: bool) {
+        let Some(station) = self.stations.get_mut(usize::from(id.0)) else { return };
+        if !down {
+            // Back with the line held up: one more thing an interlock is for.
+            station.armed = !(station.rts && station.config.interlock);
+            let again = station.rts && station.armed;
+            self.say(id, ModemOutput::Ready);
+            self.notice(id);
+            if again {
+                self.request(id);
+            }
+            return;
+        }
+        if let Key::Requested { content, .. } | Key::Down { content, aborting: false, .. } = &station.key {
+            station.stats.discarded += content.queued();
+        }
+        let requested = matches!(station.key, Key::Requested { .. });
+        self.say(id, ModemOutput::Fault("the modem restarts".to_owned()));
+        if requested {
+            self.withdraw(id);
+        }
+        self.off(id, false);
     }
 
     /// A request that waited for a carrier goes on.
@@ -590,6 +672,9 @@ impl Ether {
         station.lock = None;
         station.detects = false;
         let limit = station.config.max_key_down;
+        if let Some(journal) = &mut self.journal {
+            journal.begins(now, id, number, waveform);
+        }
         self.show_carrier(id);
         self.edge(id, true);
         self.say(id, ModemOutput::Keyed { at: now });
@@ -598,7 +683,7 @@ impl Ether {
         if let Some(limit) = limit {
             self.plan(now + limit, id, Happening::Limit { keying });
         }
-        self.spread(id, |from| Happening::Hear { from, number, waveform });
+        self.spread(id, Duration::ZERO, |from| Happening::Hear { from, number, waveform, attempt: 0 });
     }
 
     fn boundary(&mut self, id: StationId, keying: u64) {
@@ -612,13 +697,18 @@ impl Ether {
             let block = content.end_block();
             station.stats.carried += block.bytes.len() as u64 - block.fill;
             station.stats.fill += block.fill;
-            let bytes: Arc<[u8]> = block.bytes.into();
+            if let Some(journal) = &mut self.journal {
+                journal.carries(self.now, id, &block.bytes);
+            }
+            let (sent, waveform) = (content.begun - 1, content.waveform);
+            let from = since + waveform.block_start(sent);
+            let sent = Arc::new(Sent { number: sent, first: block.first, from, bytes: block.bytes });
             let over = content.length == Some(content.begun);
             if !over {
                 content.begin_block();
             }
             let next = since + content.waveform.block_start(content.begun);
-            self.spread(id, |from| Happening::Block { from, number, bytes: bytes.clone() });
+            self.spread(id, waveform.delay(), |from| Happening::Block { from, number, sent: sent.clone() });
             if over {
                 self.off(id, true);
             } else {
@@ -654,10 +744,14 @@ impl Ether {
         station.key = Key::Up;
         station.keying += 1;
         station.quiet_since = Some(now);
+        if let Some(journal) = &mut self.journal {
+            journal.ends(now, id, whole);
+        }
         self.edge(id, false);
         self.show_clear_to_send(id);
         self.say(id, ModemOutput::Unkeyed);
-        self.spread(id, |from| Happening::Gone { from, number, whole });
+        self.spread(id, Duration::ZERO, |from| Happening::Gone { from, number, whole });
+        self.notice(id);
     }
 
     fn edge(&mut self, station: StationId, on: bool) {
@@ -682,12 +776,12 @@ impl Ether {
         }
     }
 
-    /// Sends something of `from` along every path.
-    fn spread(&mut self, from: StationId, happening: impl Fn(StationId) -> Happening) {
+    /// Sends something of `from` along every path, to arrive that much later than the wave.
+    fn spread(&mut self, from: StationId, later: Duration, happening: impl Fn(StationId) -> Happening) {
         let paths: Vec<_> = self
             .links
             .range((from, StationId(0))..=(from, StationId(u16::MAX)))
-            .map(|(&(_, to), link)| (to, self.now + link.config.delay))
+            .map(|(&(_, to), link)| (to, self.now + link.config.delay + later))
             .collect();
         for (to, at) in paths {
             self.plan(at, to, happening(from));
@@ -696,71 +790,133 @@ impl Ether {
 
     // Receiving.
 
-    fn hear(&mut self, id: StationId, from: StationId, number: u64, waveform: Waveform) {
+    fn hear(&mut self, id: StationId, from: StationId, number: u64, waveform: Waveform, attempt: u64) {
+        if waveform.late_entry() {
+            // As long as it lasts, every frame is another chance.
+            let goes_on =
+                self.station(from).is_some_and(|s| matches!(s.key, Key::Down { number: n, .. } if n == number));
+            if attempt > 0 && !goes_on {
+                return;
+            }
+            let next = Happening::Hear { from, number, waveform, attempt: attempt + 1 };
+            self.plan(self.now + waveform.preamble(), id, next);
+        }
         let (now, seed) = (self.now, self.seed);
-        let Some(&Link { config: link, up: true, .. }) = self.links.get(&(from, id)) else { return };
+        let Some(Link { config: link, up: true, .. }) = self.links.get(&(from, id)) else { return };
         let Some(station) = self.stations.get_mut(usize::from(id.0)) else { return };
-        let level_db = link.level_db;
-        let rival = station.present.values().map(|c| c.level_db).fold(f64::NEG_INFINITY, f64::max);
-        station.present.insert(from, Carrier { number, level_db });
-        if matches!(station.key, Key::Down { .. }) || station.failures.contains(&Failure::Deaf) {
+        if attempt > 0 && (station.lock.is_some() || !station.hears()) {
             return;
         }
-        if let Some(lock) = &mut station.lock {
-            if lock.level_db >= level_db + CAPTURE_DB {
-                return;
-            }
-            lock.hit = true;
-            lock.spoilt |= now < lock.preamble_end;
-            if level_db < lock.level_db + CAPTURE_DB {
-                return;
-            }
-        } else if rival >= level_db + CAPTURE_DB {
-            return;
-        }
-        let name = [u64::from(from.0), u64::from(id.0), number];
-        if Stream::keyed(seed, "preamble", &name).chance(link.preamble_miss) {
-            return;
-        }
-        let spoilt = rival > level_db - CAPTURE_DB;
-        station.lock = Some(Lock {
-            from,
-            number,
-            level_db,
-            preamble_end: now + waveform.preamble(),
-            spoilt,
-            hit: false,
-            passage: Passage::new(seed, from.0, id.0, number, link.loss),
-        });
+        let mut passage = Passage::new(seed, from.0, id.0, number, link.loss.clone(), &waveform);
+        let Some(Preamble { snr_db, miss }) = passage.preamble(now, now + waveform.preamble()) else { return };
+        let level_db = link.level_db + snr_db.unwrap_or(0.0);
+        let miss = 1.0 - (1.0 - link.preamble_miss) * (1.0 - miss);
+        let others = station.present.iter().filter(|(other, _)| **other != from);
+        let rival = others.map(|(_, c)| c.level_db).fold(f64::NEG_INFINITY, f64::max);
+        let known = station.present.insert(from, Carrier { number, level_db }).is_some_and(|c| c.number == number);
+        let energy = station.config.energy_detect && !known;
         let detected = now + station.config.detection_delay.min(waveform.preamble());
-        self.plan(detected, id, Happening::Detect { from, number });
+        if station.hears() && self.locks(id, from, level_db, rival, attempt) {
+            let name = [u64::from(from.0), u64::from(id.0), number, attempt];
+            // The first draw keeps the name it has always had.
+            let name = if attempt == 0 { &name[..3] } else { &name[..] };
+            if !Stream::keyed(seed, "preamble", name).chance(miss) {
+                let preamble_end = now + waveform.preamble();
+                let spoilt = rival > level_db - CAPTURE_DB;
+                let (entered, hit, failed) = (now, false, false);
+                let lock =
+                    Lock { from, number, level_db, entered, preamble_end, spoilt, hit, failed, waveform, passage };
+                self.stations[usize::from(id.0)].lock = Some(lock);
+                self.plan(detected, id, Happening::Detect { from, number });
+            }
+        }
+        if energy {
+            self.plan(detected, id, Happening::Detect { from, number });
+        }
+    }
+
+    /// Whether a carrier that begins here is strong enough to synchronise to; hits what it meets.
+    fn locks(&mut self, id: StationId, from: StationId, level_db: f64, rival: f64, attempt: u64) -> bool {
+        let now = self.now;
+        let Some(lock) = self.stations.get_mut(usize::from(id.0)).and_then(|s| s.lock.as_mut()) else {
+            // In the middle of a transmission nothing is joined that another carrier disturbs.
+            return rival < level_db + CAPTURE_DB && (attempt == 0 || rival <= level_db - CAPTURE_DB);
+        };
+        debug_assert!(lock.from != from, "a carrier ends before the next of its sender begins");
+        if lock.level_db >= level_db + CAPTURE_DB {
+            return false;
+        }
+        lock.hit = true;
+        lock.spoilt |= now < lock.preamble_end;
+        level_db >= lock.level_db + CAPTURE_DB
+    }
+
+    /// A modem that detects energy looks again at what is in the air.
+    fn notice(&mut self, id: StationId) {
+        let Some(station) = self.station(id).filter(|s| s.config.energy_detect) else { return };
+        let at = self.now + station.config.detection_delay;
+        let present: Vec<(StationId, u64)> = station.present.iter().map(|(&from, c)| (from, c.number)).collect();
+        for (from, number) in present {
+            self.plan(at, id, Happening::Detect { from, number });
+        }
     }
 
     fn detect(&mut self, id: StationId, from: StationId, number: u64) {
         let Some(station) = self.stations.get_mut(usize::from(id.0)) else { return };
-        if station.lock.as_ref().is_some_and(|l| l.from == from && l.number == number) {
+        let locked = station.lock.as_ref().is_some_and(|l| l.from == from && l.number == number);
+        let energy = station.config.energy_detect && station.present.get(&from).is_some_and(|c| c.number == number);
+        if locked || (energy && station.hears()) {
             station.detects = true;
             self.show_carrier(id);
         }
     }
 
-    fn block(&mut self, id: StationId, from: StationId, number: u64, bytes: &[u8]) {
+    fn block(&mut self, id: StationId, from: StationId, number: u64, sent: &Sent) {
+        let now = self.now;
         let Some(link) = self.links.get_mut(&(from, id)) else { return };
-        let length = bytes.len() as u64;
+        let length = sent.bytes.len() as u64;
         link.stats.offered += length;
+        let begun = sent.from + link.config.delay;
         let Some(station) = self.stations.get_mut(usize::from(id.0)) else { return };
-        let lock = station.lock.as_mut().filter(|l| l.from == from && l.number == number);
+        let lock = station.lock.as_mut().filter(|l| l.from == from && l.number == number && l.entered <= begun);
         let Some(lock) = lock else {
             link.stats.missed += length;
+            if let Some(journal) = &mut self.journal {
+                let deaf = matches!(station.key, Key::Down { .. }) || station.failures.contains(&Failure::Deaf);
+                let outcome = if deaf { Outcome::Deaf } else { Outcome::Missed };
+                journal.arrives(self.now, (from, id, number), outcome, None);
+            }
             return;
         };
-        let arrived = if lock.spoilt || lock.hit { lock.passage.ruin(bytes) } else { lock.passage.pass(bytes) };
+        let span = Span { number: sent.number, first: sent.first, from: begun, until: now };
+        let ruined = lock.spoilt || lock.hit;
+        let arrived =
+            if ruined { lock.passage.ruin(&span, &sent.bytes) } else { lock.passage.pass(&span, &sent.bytes) };
+        lock.failed = arrived.failed;
         let floor = lock.level_db - CAPTURE_DB;
         lock.hit = station.present.iter().any(|(&other, c)| other != from && c.level_db > floor);
         link.stats.good += arrived.good;
         link.stats.damaged += length - arrived.good;
-        if !arrived.bytes.is_empty() {
+        if let Some(journal) = &mut self.journal {
+            let outcome = match arrived.good == length {
+                true => Outcome::Good,
+                false if ruined => Outcome::Collided,
+                false => Outcome::Damaged,
+            };
+            journal.arrives(self.now, (from, id, number), outcome, Some((&arrived.bytes, arrived.snr_db)));
+        }
+        if arrived.bytes.is_empty() {
+            return;
+        }
+        if !station.config.clocked_output {
             self.say(id, ModemOutput::Received(arrived.bytes));
+            return;
+        }
+        let block = lock.waveform.block();
+        station.output_until = now + block;
+        let piece = arrived.bytes.len().div_ceil(PIECES as usize);
+        for (i, bytes) in (1..).zip(arrived.bytes.chunks(piece)) {
+            self.plan(now + block * i / PIECES, id, Happening::Output { bytes: bytes.to_vec() });
         }
     }
 
@@ -771,22 +927,34 @@ impl Ether {
             return;
         }
         station.present.remove(&from);
-        if station.lock.as_ref().is_none_or(|l| l.from != from || l.number != number) {
+        let locked = station.lock.as_ref().is_some_and(|l| l.from == from && l.number == number);
+        let energy = station.config.energy_detect && station.detects && station.present.is_empty();
+        if !locked && !energy {
             return;
         }
-        station.lock = None;
         station.quiet_since = Some(now);
         let delay = station.config.detection_delay;
+        let lock = if locked { station.lock.take() } else { None };
         if !station.detects {
             return;
         }
-        if whole {
+        // Without an end-of-message pattern the modem finds out as late as it found the preamble.
+        let (mut sees_end, mut overhang) = (whole && !station.config.energy_detect, None);
+        if let Some(lock) = lock.filter(|l| whole && l.failed) {
+            sees_end = false;
+            let most = u128::from(lock.waveform.rate) * delay.as_millis() / 8000;
+            overhang = Some(lock.passage.overhang(u64::try_from(most).unwrap_or(1)));
+        }
+        if sees_end && station.output_until <= now {
             station.detects = false;
             self.show_carrier(id);
-        } else {
-            // No end-of-message pattern: the modem finds out as late as it found the preamble.
-            self.plan(now + delay, id, Happening::Undetect);
+            return;
         }
+        let fall = station.output_until.max(if sees_end { now } else { now + delay });
+        if let Some(bytes) = overhang {
+            self.plan(fall, id, Happening::Overhang { bytes });
+        }
+        self.plan(fall, id, Happening::Undetect);
     }
 
     fn show_carrier(&mut self, id: StationId) {
@@ -833,6 +1001,7 @@ impl Station {
             lock: None,
             detects: false,
             shows: false,
+            output_until: Instant::ZERO,
             clear_to_send: false,
             rts: false,
             dtr: false,
@@ -847,6 +1016,12 @@ impl Station {
         self.quiet_since.map_or(Instant::ZERO, |end| end + self.config.turnaround)
     }
 
+    /// Whether the receiver works and nothing drowns it.
+    fn hears(&self) -> bool {
+        let broken = [Failure::Deaf, Failure::Restarting].iter().any(|f| self.failures.contains(f));
+        !broken && !matches!(self.key, Key::Down { .. })
+    }
+
     /// Whether the modem keeps its own key up because it receives.
     fn holds_off(&self) -> bool {
         self.config.waits_for_carrier && self.detects && !self.failures.contains(&Failure::CarrierStuckOff)
@@ -858,6 +1033,7 @@ mod tests {
     use super::*;
     use crate::channel::Damage;
     use crate::modem::Noise;
+    use crate::waveform::Family;
 
     const A: StationId = StationId(0);
     const B: StationId = StationId(1);
@@ -1040,7 +1216,12 @@ mod tests {
         let loss = Loss::Cells { bytes: 100, p: 0.3, damage: Damage::Garbage };
         let pattern = |stations, chunk: usize| {
             let modem = ModemConfig::new(waveform(2400, "L"));
-            let mut lab = Lab::of(EtherConfig::net(7, stations, &modem, LinkConfig { loss, ..LinkConfig::default() }));
+            let mut lab = Lab::of(EtherConfig::net(
+                7,
+                stations,
+                &modem,
+                LinkConfig { loss: loss.clone(), ..LinkConfig::default() },
+            ));
             lab.ether.key(Instant::ZERO, A);
             lab.run_until(Instant::from_millis(100));
             for piece in vec![0xAA; 8000].chunks(chunk) {
@@ -1211,6 +1392,169 @@ mod tests {
         lab.run_until(end + Duration::from_secs(60));
         let bursts = lab.received(B).count();
         assert!((450..=750).contains(&bursts), "{bursts} bursts in 60 s at ten a second");
+    }
+
+    #[test]
+    fn a_convolutional_interleaver_delays_every_byte_by_its_length_and_flushes_once() {
+        let w = Waveform::choose(Family::Stanag4285, 3, 2400, "L").expect("known");
+        let mut lab = Lab::new(2, w);
+        lab.send(A, &[9; 100]);
+        lab.run();
+        // 32 bytes a frame of 106.7 ms.
+        let ends = |n: u64| lab.keyed_at + w.block_start(n) + w.delay();
+        let blocks: Vec<(Instant, usize)> = lab.received(B).map(|(at, b)| (at, b.len())).collect();
+        assert_eq!(blocks, vec![(ends(1), 32), (ends(2), 32), (ends(3), 32), (ends(4), 4)]);
+        assert_eq!(lab.on_air(A)[0].1, lab.keyed_at + w.block_start(4 + 96));
+        lab.ether.balance().expect("every byte accounted for");
+    }
+
+    #[test]
+    fn a_waveform_without_preamble_is_joined_in_the_middle() {
+        let w = Waveform::choose(Family::Stanag4285, 3, 2400, "S").expect("known");
+        let mut lab = Lab::new(2, w);
+        lab.ether.set_failure(Instant::ZERO, B, Failure::Deaf, true);
+        let sent: Vec<u8> = (0..3200u32).map(|i| (i / 32) as u8).collect();
+        lab.send(A, &sent);
+        let mended = lab.keyed_at + Duration::from_millis(5_000);
+        lab.run_until(mended);
+        lab.ether.set_failure(mended, B, Failure::Deaf, false);
+        lab.run();
+        // A frame begins at 5013 ms, with 46 data frames before it; it is the first received.
+        assert!(lab.heard(B) == sent[46 * 32..], "{}", lab.heard(B).len());
+        lab.ether.balance().expect("every byte accounted for");
+        // A preamble that is deaf to is deaf for good.
+        let mut lab = Lab::new(2, waveform(2400, "S"));
+        lab.ether.set_failure(Instant::ZERO, B, Failure::Deaf, true);
+        lab.send(A, &sent);
+        lab.run_until(mended);
+        lab.ether.set_failure(mended, B, Failure::Deaf, false);
+        lab.run();
+        assert!(lab.heard(B).is_empty());
+    }
+
+    #[test]
+    fn detection_by_energy_sees_carriers_whose_preamble_was_missed() {
+        for energy in [false, true] {
+            let modem = ModemConfig { energy_detect: energy, ..ModemConfig::new(waveform(2400, "S")) };
+            let link = LinkConfig { preamble_miss: 1.0, ..LinkConfig::default() };
+            let mut lab = Lab::of(EtherConfig::net(1, 2, &modem, link));
+            lab.send(A, &[1; 500]);
+            lab.run();
+            let (from, until) = lab.on_air(A)[0];
+            let late = |at| if energy { vec![at + Duration::from_millis(200)] } else { vec![] };
+            assert_eq!(lab.times(B, &ModemOutput::Carrier(true)), late(from));
+            assert_eq!(lab.times(B, &ModemOutput::Carrier(false)), late(until));
+            assert!(lab.heard(B).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_carrier_that_outlasts_the_own_transmission_is_noticed_by_its_energy() {
+        let modem =
+            ModemConfig { energy_detect: true, waits_for_carrier: false, ..ModemConfig::new(waveform(2400, "S")) };
+        let mut lab = Lab::of(EtherConfig::net(1, 2, &modem, LinkConfig::default()));
+        lab.ether.key(Instant::ZERO, A);
+        lab.ether.feed(Instant::ZERO, A, &[1; 3000]);
+        lab.ether.unkey(Instant::ZERO, A);
+        lab.send(B, &[2; 10]);
+        lab.run();
+        let own_end = lab.on_air(B)[0].1;
+        assert!(lab.on_air(A)[0].1 > own_end + Duration::from_secs(5));
+        assert_eq!(lab.times(B, &ModemOutput::Carrier(true)), vec![own_end + Duration::from_millis(200)]);
+        assert!(lab.heard(B).is_empty());
+    }
+
+    #[test]
+    fn clocked_output_takes_a_block_longer_and_carrier_detect_waits_for_it() {
+        let w = waveform(2400, "S");
+        let modem = ModemConfig { clocked_output: true, ..ModemConfig::new(w) };
+        let mut lab = Lab::of(EtherConfig::net(1, 2, &modem, LinkConfig::default()));
+        let sent: Vec<u8> = (0..=149).collect();
+        lab.send(A, &sent);
+        lab.run();
+        // Preamble and one block; its bytes follow over the next 600 ms.
+        let end = lab.keyed_at + w.block_start(1);
+        let times: Vec<Duration> = lab.received(B).map(|(at, _)| at.since(end)).collect();
+        assert_eq!(times, (1..=8).map(|i| Duration::from_millis(75 * i)).collect::<Vec<_>>());
+        assert_eq!(lab.heard(B), sent);
+        assert_eq!(lab.times(B, &ModemOutput::Carrier(false)), vec![end + w.block()]);
+    }
+
+    #[test]
+    fn a_modem_that_restarts_drops_everything_and_is_back_when_mended() {
+        let mut lab = Lab::new(2, waveform(2400, "S"));
+        lab.send(A, &[1; 1000]);
+        let at = |ms| Instant::from_millis(ms);
+        lab.run_until(at(2000));
+        lab.ether.set_failure(at(2000), A, Failure::Restarting, true);
+        lab.ether.key(at(3000), A);
+        lab.ether.feed(at(3000), A, &[1; 10]);
+        lab.run_until(at(10_000));
+        assert_eq!(lab.on_air(A), vec![(at(100), at(2000))]);
+        assert_eq!((lab.heard(B), lab.ether.stats(A).discarded, lab.ether.stats(A).unkeyed), (vec![1; 360], 640, 10));
+        lab.ether.set_failure(at(10_000), A, Failure::Restarting, false);
+        lab.run_until(at(20_000));
+        // The line was up all the time: the interlock holds it until it has been low.
+        assert_eq!(lab.on_air(A).len(), 1);
+        assert_eq!(lab.times(A, &ModemOutput::Ready), vec![at(10_000)]);
+        lab.ether.unkey(at(20_000), A);
+        lab.send(A, &[2; 10]);
+        lab.run();
+        assert_eq!(lab.heard(B)[360..], [2; 10]);
+        // A receiver that restarts loses what it was receiving.
+        lab.send(A, &[3; 1000]);
+        let middle = lab.keyed_at + Duration::from_millis(2000);
+        lab.run_until(middle);
+        lab.ether.set_failure(middle, B, Failure::Restarting, true);
+        assert!(!lab.ether.carrier(B));
+        lab.run();
+        lab.ether.set_failure(lab.now, B, Failure::Restarting, false);
+        assert_eq!(lab.heard(B)[370..], [3; 360]);
+        lab.ether.balance().expect("every byte accounted for");
+    }
+
+    #[test]
+    fn an_end_lost_in_noise_is_noticed_late_and_leaves_a_tail_of_garbage() {
+        let script = crate::channel::Script::parse(["0 snr 20", "1 loss 1"]).expect("sound");
+        let loss = Loss::Script { script: Arc::new(script), wreck: crate::channel::Wreck::default() };
+        let mut lab = Lab::of(net_of_two(loss));
+        lab.send(A, &[1; 500]);
+        lab.run();
+        let end = lab.on_air(A)[0].1;
+        assert_eq!(lab.times(B, &ModemOutput::Carrier(false)), vec![end + Duration::from_millis(200)]);
+        let tail: Vec<(Instant, usize)> = lab.received(B).map(|(at, b)| (at, b.len())).skip(3).collect();
+        assert!(matches!(tail[..], [(at, 1..=61)] if at == end + Duration::from_millis(200)), "{tail:?}");
+        lab.ether.balance().expect("every byte accounted for");
+    }
+
+    #[test]
+    fn a_dead_path_carries_nothing_and_a_strong_one_decides_collisions_by_its_ratio() {
+        let script = |line| Loss::Script {
+            script: Arc::new(crate::channel::Script::parse([line]).expect("sound")),
+            wreck: crate::channel::Wreck::default(),
+        };
+        let mut lab = Lab::of(net_of_two(script("0 dead")));
+        lab.send(A, &[1; 500]);
+        lab.run();
+        assert_eq!((lab.times(B, &ModemOutput::Carrier(true)).len(), lab.ether.link_stats(A, B).missed), (0, 500));
+        let mut config = EtherConfig::net(1, 3, &ModemConfig::new(waveform(2400, "S")), LinkConfig::default());
+        config.links.retain(|ends, _| ends.1 == B);
+        for (sender, line) in [(A, "0 snr 15"), (C, "0 snr 26")] {
+            config.links.insert((sender, B), LinkConfig { loss: script(line), ..LinkConfig::default() });
+        }
+        let mut lab = Lab::of(config);
+        for id in [A, C] {
+            lab.ether.key(Instant::ZERO, id);
+            lab.ether.feed(Instant::ZERO, id, &[id.0 as u8 + 1; 500]);
+            lab.ether.unkey(Instant::ZERO, id);
+        }
+        lab.run();
+        assert_eq!(lab.heard(B), vec![3; 500]);
+    }
+
+    fn net_of_two(loss: Loss) -> EtherConfig {
+        let modem = ModemConfig::new(waveform(2400, "S"));
+        EtherConfig::net(1, 2, &modem, LinkConfig { loss, ..LinkConfig::default() })
     }
 
     fn waveform(rate: u32, interleaver: &str) -> Waveform {

@@ -45,6 +45,8 @@ pub struct Setup {
     pub protection: &'static str,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
+    /// More lines for the table of every bearer.
+    pub bearer: &'static str,
     /// Longest transmission; `None` keeps the profile's defaults.
     pub max_transmission: Option<Duration>,
 }
@@ -61,6 +63,7 @@ impl Setup {
             clock_set: true,
             protection: "mac",
             emcon: "open",
+            bearer: "",
             max_transmission: None,
         }
     }
@@ -111,6 +114,19 @@ struct Standing {
     state: State,
 }
 
+/// A carrier that an order of silence forbade.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Whose.
+    pub station: StationId,
+    /// From when on it was forbidden.
+    pub from: Instant,
+    /// When it went.
+    pub until: Instant,
+    /// In words.
+    pub text: String,
+}
+
 /// An order that was given.
 #[derive(Clone, Debug)]
 struct Order {
@@ -141,6 +157,7 @@ pub struct Lab {
     starts: Vec<(Instant, StationId)>,
     cuts: u64,
     problems: Vec<String>,
+    forbidden: Vec<Violation>,
     /// Errors that a test provokes: parts of their text.
     pub provoked: Vec<&'static str>,
     /// How long a node whose power failed by a planned fault stays away.
@@ -182,6 +199,7 @@ impl Lab {
             starts: Vec::new(),
             cuts: 0,
             problems: Vec::new(),
+            forbidden: Vec::new(),
             provoked: Vec::new(),
             reboot_after: Duration::from_secs(20),
         };
@@ -230,6 +248,7 @@ impl Lab {
             mt_priority: Some(precedence.mt_priority()),
             body: BodyKind::EightBitMime,
             smtputf8: false,
+            require_tls: false,
             deliver_by: None,
             expires: Wall::NEVER,
         };
@@ -409,7 +428,7 @@ impl Lab {
         let mut problems = self.problems.clone();
         self.check_ledger(&mut problems);
         self.check_outcomes(&mut problems);
-        self.check_antennas(&mut problems);
+        problems.extend(self.violations().into_iter().map(|v| v.text));
         for (name, node) in self.names.iter().zip(self.world.hosts()) {
             problems.extend(node.log().damaged.iter().map(|text| format!("{name}: store: {text}")));
         }
@@ -441,7 +460,7 @@ impl Lab {
     pub fn check_silence(&mut self) -> Vec<String> {
         self.digest();
         let mut problems = self.problems.clone();
-        self.check_antennas(&mut problems);
+        problems.extend(self.violations().into_iter().map(|v| v.text));
         problems
     }
 
@@ -585,8 +604,8 @@ impl Lab {
                 };
                 if forbidden {
                     let name = &self.names[usize::from(id.0)];
-                    self.problems
-                        .push(format!("{name} keyed {precedence} for {messages:?} at {at:?} under {standing:?}"));
+                    let text = format!("{name} keyed {precedence} for {messages:?} at {at:?} under {standing:?}");
+                    self.forbidden.push(Violation { station: id, from: at, until: at, text });
                 }
             }
             _ => {}
@@ -657,7 +676,14 @@ impl Lab {
         }
     }
 
-    fn check_antennas(&self, problems: &mut Vec<String>) {
+    /// The orders in force at a station, each from its instant on.
+    pub fn standings(&self, id: StationId) -> impl Iterator<Item = (Instant, &State)> {
+        self.standing[usize::from(id.0)].iter().map(|s| (s.from, &s.state))
+    }
+
+    /// Every carrier that an order forbade (link-rules B2), as far as the nodes' words were read.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut found = self.forbidden.clone();
         let log = self.world.ether().antenna_log();
         for id in ids(self.names.len()) {
             let edges: Vec<&AntennaEdge> = log.iter().filter(|e| e.station == id).collect();
@@ -674,13 +700,10 @@ impl Lab {
                     State::Open | State::Restricted(_) | State::AckOnly => true,
                 };
                 if !allowed {
-                    problems.push(format!(
-                        "{} radiates from {:?} to {end:?} under {:?} of {:?} (B2)",
-                        self.name(id),
-                        edge.at,
-                        now.state,
-                        now.from
-                    ));
+                    let (name, state, since) = (self.name(id), &now.state, now.from);
+                    let text =
+                        format!("{name} radiates from {:?} to {end:?} under {state:?} of {since:?} (B2)", edge.at);
+                    found.push(Violation { station: id, from: edge.at, until: end, text });
                 }
             }
             let can_abort = self.world.ether().modem(id).is_some_and(|m| m.abort_delay.is_some());
@@ -690,16 +713,17 @@ impl Lab {
                 if let (Some(n), Some(bound)) = (radiating, bound) {
                     let off = edges.get(n + 1).map_or(self.at(), |e| e.at);
                     if off > order.at + bound {
-                        let late = off.since(order.at).as_secs_f64();
-                        problems.push(format!(
-                            "{}: ordered silent at {:?}, carrier off {late:.2} s later; {bound:?} was stated (B2)",
-                            self.name(id),
+                        let (name, late) = (self.name(id), off.since(order.at).as_secs_f64());
+                        let text = format!(
+                            "{name}: ordered silent at {:?}, carrier off {late:.2} s later; {bound:?} was stated (B2)",
                             order.at
-                        ));
+                        );
+                        found.push(Violation { station: id, from: order.at + bound, until: off, text });
                     }
                 }
             }
         }
+        found
     }
 
     fn name(&self, id: StationId) -> &str {
@@ -770,11 +794,12 @@ fn plan(setup: &Setup, index: usize, modem: &ModemConfig) -> Plan {
     let peers: Vec<_> = others().map(|(_, other)| format!("\"{other}\"")).collect();
     text.push_str(&format!(
         "[[bearer]]\nname = \"{BEARER}\"\ndevice = \"tty\"\nkeying = {{ socket = \"modem\" }}\nmodem = \"simulated\"\n\
-         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {index}\npeers = [{}]\nemcon = \"{}\"\n",
+         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {index}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
         waveform.rate,
         waveform.interleaver,
         peers.join(", "),
-        setup.emcon
+        setup.emcon,
+        setup.bearer
     ));
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()))
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));

@@ -277,7 +277,8 @@ impl Cell {
             p => Loss::Cells { bytes, p, damage: Damage::Garbage },
         };
         let ether = EtherConfig::net(seed, 2, &modem, LinkConfig { loss, ..LinkConfig::default() });
-        Lab::new(&Setup::new(seed, &["ship", "shore"], ether), Trace::hashed())
+        let most = Some(Duration::from_millis(127_500));
+        Lab::new(&Setup { max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) }, Trace::hashed())
     }
 }
 

@@ -1,12 +1,18 @@
 //! The `aldis-sim` program.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aldis_sim::codec2::audio;
+use aldis_sim::codec2::modem::Mode;
+use aldis_sim::codec2::sweep;
 use aldis_sim::link_bench::{self, Cell};
+use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::trace::Trace;
-use aldis_sim::{check, demo, run};
+use aldis_sim::{bridge, check, demo, run};
 use clap::{Parser, Subcommand};
 
 /// The laboratory of Aldis: simulated modems, channels, and a demonstration with two whole nodes
@@ -29,7 +35,7 @@ enum Command {
         once: bool,
         /// Keep profiles, stores and mailboxes here [default: a temporary directory]
         #[arg(long, value_name = "DIRECTORY")]
-        dir: Option<std::path::PathBuf>,
+        dir: Option<PathBuf>,
         /// One JSON document per event
         #[arg(long)]
         json: bool,
@@ -40,7 +46,7 @@ enum Command {
     /// Runs a scenario with whole nodes in virtual time; exit 1 when an invariant was broken
     Run {
         /// The scenario, TOML
-        scenario: std::path::PathBuf,
+        scenario: PathBuf,
         /// Everything random follows from it
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -49,7 +55,35 @@ enum Command {
         json: bool,
         /// Write every line of the trace here
         #[arg(long, value_name = "FILE")]
-        trace: Option<std::path::PathBuf>,
+        trace: Option<PathBuf>,
+        /// Write what was on the air here, as pcapng for Wireshark
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
+        /// Write a page with pictures of the run here
+        #[arg(long, value_name = "FILE.html")]
+        report: Option<PathBuf>,
+    },
+    /// Puts the modems of a scenario on terminals or TCP ports, in real time, until Ctrl-C or the scenario's end
+    Bridge {
+        /// The scenario, TOML
+        scenario: std::path::PathBuf,
+        /// Terminals and sockets appear here [default: a temporary directory]
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<std::path::PathBuf>,
+        /// How fast time runs, e.g. 20x
+        #[arg(long, default_value = "1x", value_parser = parse_speed)]
+        speed: f64,
+        /// Everything random follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON document per event
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures a modem nobody here wrote: FreeDV's, out of libcodec2
+    Codec2 {
+        #[command(subcommand)]
+        what: Codec2,
     },
     /// Measures the product on simulated links
     Bench {
@@ -65,6 +99,61 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A path that fades in some way, or not at all; by a name of its own, or clap would take it for an option that may be missing.
+type FadingPath = Option<audio::Spread>;
+
+#[derive(Subcommand)]
+enum Codec2 {
+    /// Packets lost by signal-to-noise ratio, sample by sample, beside what the block model foretells
+    Sweep {
+        /// datac0, datac1 or datac3
+        #[arg(long, value_parser = |name: &str| Mode::parse(name).ok_or("known: datac0, datac1, datac3"))]
+        mode: Mode,
+        /// awgn, or a fading path: mpg, mpp, mpd
+        #[arg(long, default_value = "mpp", value_parser = audio::path)]
+        channel: FadingPath,
+        /// Packets at each ratio
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        frames: u64,
+        /// Everything random follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Draw the curves here
+        #[arg(long, value_name = "FILE")]
+        svg: Option<std::path::PathBuf>,
+    },
+}
+
+fn codec2_sweep(options: &sweep::Options, json: bool, svg: Option<&std::path::Path>) -> ExitCode {
+    let report = sweep::run(options, |point| {
+        if !json {
+            let _ = writeln!(std::io::stdout(), "{}", point.text());
+        }
+    });
+    let report = match report {
+        Ok(report) => report,
+        Err(why) => {
+            eprintln!("aldis-sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let text = match json {
+        true => serde_json::to_string(&report).expect("a report is plain data"),
+        false => report.text(),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    if let Some(path) = svg
+        && let Err(error) = std::fs::write(path, report.svg())
+    {
+        eprintln!("aldis-sim: {}: {error}", path.display());
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
 }
 
 #[derive(Subcommand)]
@@ -89,31 +178,64 @@ enum Bench {
     },
 }
 
-fn run_scenario(path: &std::path::Path, seed: u64, json: bool, trace: Option<&std::path::Path>) -> ExitCode {
-    let complain = |why: String| {
-        eprintln!("aldis-sim: {}: {why}", path.display());
-        ExitCode::from(2)
-    };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => return complain(error.to_string()),
-    };
-    let scenario = match Scenario::parse(&text) {
-        Ok(scenario) => scenario,
-        Err(problems) => return complain(problems.join("\n")),
-    };
-    let trace = match trace.map(std::fs::File::create) {
-        None => Trace::hashed(),
-        Some(Ok(file)) => Trace::written(Box::new(std::io::BufWriter::new(file))),
-        Some(Err(error)) => return complain(format!("the trace cannot be written: {error}")),
-    };
-    let report = run::run(&scenario, seed, trace);
-    let text = match json {
+/// What `run` writes and how.
+struct Outputs {
+    json: bool,
+    trace: Option<PathBuf>,
+    pcap: Option<PathBuf>,
+    report: Option<PathBuf>,
+}
+
+fn wrong(path: &Path, why: impl std::fmt::Display) -> String {
+    format!("{}: {why}", path.display())
+}
+
+fn create(path: &Option<PathBuf>) -> Result<Option<(&Path, File)>, String> {
+    let Some(path) = path else { return Ok(None) };
+    File::create(path).map(|file| Some((path.as_path(), file))).map_err(|e| wrong(path, e))
+}
+
+fn run_scenario(path: &Path, seed: u64, outputs: &Outputs) -> ExitCode {
+    match run_and_write(path, seed, outputs) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("aldis-sim: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True when no invariant was broken.
+fn run_and_write(path: &Path, seed: u64, outputs: &Outputs) -> Result<bool, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(path, e))?;
+    let beside = path.parent().unwrap_or(Path::new("."));
+    let scenario = Scenario::parse_in(&text, beside).map_err(|problems| wrong(path, problems.join("\n")))?;
+    if scenario.codec2.is_some() {
+        return Err(wrong(path, "a real modem needs real time: `aldis-sim bridge` plays this scenario"));
+    }
+    // Before the run: nobody wants to learn after an hour that a file cannot be written.
+    let (trace, pcap, page) = (create(&outputs.trace)?, create(&outputs.pcap)?, create(&outputs.report)?);
+    let trace = trace.map_or_else(Trace::hashed, |(_, file)| Trace::written(Box::new(BufWriter::new(file))));
+    let watched = pcap.is_some() || page.is_some();
+    let mut bar = Progress::on_terminal();
+    let (report, lab) = run::run_watched(&scenario, seed, trace, watched, &mut |at, end| bar.show(at, end));
+    bar.finish();
+    if watched {
+        let chronicle = Chronicle::of(&scenario, &report, &lab);
+        if let Some((path, file)) = pcap {
+            output::pcapng::write(&chronicle, &mut BufWriter::new(file)).map_err(|e| wrong(path, e))?;
+        }
+        if let Some((path, mut file)) = page {
+            file.write_all(output::report::page(&chronicle).as_bytes()).map_err(|e| wrong(path, e))?;
+        }
+    }
+    let text = match outputs.json {
         true => serde_json::to_string(&report).expect("a report is plain data"),
         false => report.text(),
     };
     let _ = writeln!(std::io::stdout(), "{text}");
-    ExitCode::from(u8::from(!report.problems.is_empty()))
+    Ok(report.problems.is_empty())
 }
 
 fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitCode {
@@ -153,7 +275,16 @@ fn main() -> ExitCode {
             let limit = std::time::Duration::from_secs(seconds);
             demo::run(&demo::Options { speed, once, directory: dir, json, limit })
         }
-        Command::Run { scenario, seed, json, trace } => run_scenario(&scenario, seed, json, trace.as_deref()),
+        Command::Run { scenario, seed, json, trace, pcap, report } => {
+            run_scenario(&scenario, seed, &Outputs { json, trace, pcap, report })
+        }
+        Command::Bridge { scenario, dir, speed, seed, json } => {
+            bridge::command::run(&bridge::command::Options { scenario, directory: dir, speed, seed, json })
+        }
+        Command::Codec2 { what: Codec2::Sweep { mode, channel, frames, seed, json, svg } } => {
+            let options = sweep::Options { frames, seed, ..sweep::Options::new(mode, channel) };
+            codec2_sweep(&options, json, svg.as_deref())
+        }
         Command::Bench { what: Bench::Link { json, cell, seeds, seed, jobs } } => {
             let seeds: Vec<u64> = seed.map_or_else(|| (1..=seeds.max(1)).collect(), |seed| vec![seed]);
             bench_link(json, cell, &seeds, jobs)

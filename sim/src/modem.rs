@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use aldis::bearer::ModemEvent;
 use aldis::time::{Duration, Instant};
 
-use crate::waveform::{TAIL_BITS, Waveform};
+use crate::waveform::Waveform;
 
 /// What kind of modem stands at a station.
 #[derive(Clone, PartialEq, Debug)]
@@ -33,6 +33,10 @@ pub struct ModemConfig {
     pub interlock: bool,
     /// The modem's own limit of one key-down, when it has one.
     pub max_key_down: Option<Duration>,
+    /// True: carrier detect means any carrier in the band, missed preambles and all. False: it means synchronised.
+    pub energy_detect: bool,
+    /// True: bytes come out at the air rate, the last of a block one block after it. False: all at once at its end.
+    pub clocked_output: bool,
     /// Garbage between transmissions: mean time between bursts and their greatest length.
     pub noise: Option<Noise>,
 }
@@ -61,6 +65,8 @@ impl ModemConfig {
             waits_for_carrier: true,
             interlock: true,
             max_key_down: None,
+            energy_detect: false,
+            clocked_output: false,
             noise: None,
         }
     }
@@ -121,6 +127,8 @@ pub enum Failure {
     KeyStuck,
     /// It hears nothing.
     Deaf,
+    /// It is down, carrier and buffers gone, and back when mended.
+    Restarting,
 }
 
 /// Counters of one station.
@@ -168,6 +176,8 @@ pub(crate) struct Transmitter {
 /// What one block carried.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Block {
+    /// Bytes of the transmission before it.
+    pub(crate) first: u64,
     pub(crate) bytes: Vec<u8>,
     pub(crate) fill: u64,
 }
@@ -232,8 +242,8 @@ impl Transmitter {
     pub(crate) fn end_block(&mut self) -> Block {
         let end = self.waveform.bytes(self.begun).min(self.committed);
         let count = usize::try_from(end.saturating_sub(self.completed)).unwrap_or(usize::MAX).min(self.on_air.len());
+        let mut block = Block { first: self.completed, ..Block::default() };
         self.completed += count as u64;
-        let mut block = Block::default();
         for (byte, fill) in self.on_air.drain(..count) {
             block.bytes.push(byte);
             block.fill += u64::from(fill);
@@ -244,11 +254,11 @@ impl Transmitter {
     /// Bits of tail still to come after the last data bit, for tests of the arithmetic.
     #[cfg(test)]
     fn bits(&self) -> u64 {
-        self.committed * 8 + TAIL_BITS
+        self.committed * 8 + crate::waveform::TAIL_BITS
     }
 }
 
-const _: () = assert!(TAIL_BITS == 176, "MIL-STD-188-110A: 32 bits of end of message, 144 of flush");
+const _: () = assert!(crate::waveform::TAIL_BITS == 176, "MIL-STD-188-110A: 32 bits of end of message, 144 of flush");
 
 #[cfg(test)]
 mod tests {
@@ -285,6 +295,6 @@ mod tests {
         assert_eq!((block.bytes.len(), block.fill), (180, 80));
         assert_eq!(t.length, Some(2));
         t.begin_block();
-        assert_eq!(t.end_block(), Block { bytes: vec![8; 10], fill: 0 });
+        assert_eq!(t.end_block(), Block { first: 180, bytes: vec![8; 10], fill: 0 });
     }
 }

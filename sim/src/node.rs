@@ -333,7 +333,7 @@ fn forwarded(at: Instant, forward: Forward, log: &mut Log) -> WorkResult {
     let taken = |_| RecipientResult::Delivered { reply: "250 2.0.0 taken".into() };
     let results = envelope.recipients.iter().map(taken).collect();
     log.forwarded.push((at, to, envelope, body));
-    WorkResult::Forwarded(Report { results, dsn: true, tls: false, reached: true })
+    WorkResult::Forwarded(Report { results, dsn: true, tls: false, reached: true, answered: true })
 }
 
 impl Host for VirtualNode {

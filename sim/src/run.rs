@@ -7,14 +7,19 @@ use aldis::emcon::State;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
-use crate::ether::StationId;
+use crate::channel::Loss;
+use crate::ether::{LinkConfig, StationId};
 use crate::lab::{Lab, Setup};
 use crate::modem::Failure;
+use crate::packet::{self, SatcomLine};
 use crate::scenario::{Scenario, What};
 use crate::trace::Trace;
 
 /// How long mail may take once everything works again.
 const HEALING: Duration = Duration::from_secs(2 * 86_400);
+
+/// Between two looks at how far a run has come.
+const SLICE: Duration = Duration::from_secs(60);
 
 /// What a run came to.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -31,6 +36,8 @@ pub struct RunReport {
     pub messages: Vec<MessageLine>,
     /// Every station.
     pub stations: Vec<StationLine>,
+    /// Every packet bearer, by sender and receiver.
+    pub satcom: Vec<SatcomLine>,
     /// Broken invariants, in words.
     pub problems: Vec<String>,
     /// Hash of everything that happened.
@@ -83,37 +90,63 @@ pub struct StationLine {
 
 /// Runs a scenario.
 pub fn run(scenario: &Scenario, seed: u64, trace: Trace) -> RunReport {
+    run_watched(scenario, seed, trace, false, &mut |_, _| {}).0
+}
+
+/// Runs a scenario, with a journal of the air when `journal` says so, and gives the laboratory as it is in the end. `progress` is told
+/// the virtual time every now and then, and when the scenario will be over. Neither changes the run.
+pub fn run_watched(
+    scenario: &Scenario,
+    seed: u64,
+    mut trace: Trace,
+    journal: bool,
+    progress: &mut dyn FnMut(Instant, Instant),
+) -> (RunReport, Lab) {
+    let packets = packet::play(scenario, seed, &mut trace);
     let names: Vec<&str> = scenario.stations.iter().map(String::as_str).collect();
     let setup = Setup { start: scenario.start, ..Setup::new(seed, &names, scenario.ether(seed)) };
     let mut lab = Lab::new(&setup, trace);
     // What a scenario breaks is reported by the nodes, and rightly.
     lab.provoked = provoked(scenario);
-    play(&mut lab, scenario);
+    if journal {
+        lab.world_mut().disturb(|ether, _| ether.keep_journal());
+    }
+    play(&mut lab, scenario, progress);
     heal(&mut lab, scenario);
     let settled = lab.run_until_settled(lab.at() + HEALING);
     let mut problems = lab.check();
+    problems.extend(packets.problems);
     if !settled {
         problems.push(format!("not settled {} s after everything was mended", HEALING.as_secs()));
     }
     let trace_hash = lab.finish_trace();
-    RunReport {
+    let report = RunReport {
         schema: "aldis-sim.run/1",
         scenario: scenario.name.clone(),
         seed,
         virtual_s: seconds(lab.at()),
         messages: messages(&lab, scenario),
         stations: stations(&lab, scenario),
+        satcom: packets.lines,
         problems,
         trace_hash,
-    }
+    };
+    (report, lab)
 }
 
-fn play(lab: &mut Lab, scenario: &Scenario) {
+fn play(lab: &mut Lab, scenario: &Scenario, progress: &mut dyn FnMut(Instant, Instant)) {
+    let end = Instant::ZERO + scenario.duration;
+    let mut advance = |lab: &mut Lab, to: Instant| {
+        while lab.at() < to {
+            lab.run_until(to.min(lab.at() + SLICE));
+            progress(lab.at(), end);
+        }
+    };
     let (mut traffic, mut events) = (scenario.traffic.iter().peekable(), scenario.events.iter().peekable());
     loop {
         let next = traffic.peek().map(|m| m.at).into_iter().chain(events.peek().map(|e| e.at)).min();
         let Some(at) = next else { break };
-        lab.run_until(at);
+        advance(lab, at);
         while let Some(event) = events.next_if(|e| e.at == at) {
             befall(lab, &event.what);
         }
@@ -121,7 +154,7 @@ fn play(lab: &mut Lab, scenario: &Scenario) {
             lab.submit(message.from, message.to, message.size, message.precedence);
         }
     }
-    lab.run_until(Instant::ZERO + scenario.duration);
+    advance(lab, end);
 }
 
 fn befall(lab: &mut Lab, what: &What) {
@@ -166,8 +199,15 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
                 Failure::CarrierStuckOn | Failure::CarrierStuckOff => "carrier",
                 Failure::KeyStuck => "key",
                 Failure::Deaf => "deaf",
+                Failure::Restarting => "modem",
             });
         }
+    }
+    // Who was silenced, cut off, killed, or faded away answers nobody, and the others say so.
+    let absent = |what: &What| matches!(what, What::Emcon { .. } | What::Path { .. } | What::Process { .. });
+    let fades = |link: &LinkConfig| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. });
+    if scenario.events.iter().any(|e| absent(&e.what)) || scenario.links.values().any(fades) {
+        provoked.push("does not answer");
     }
     if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {
         provoked.push("key-down");
@@ -215,33 +255,7 @@ fn seconds(at: Instant) -> f64 {
 impl RunReport {
     /// The report as people read it; the last line is the hash.
     pub fn text(&self) -> String {
-        let time = |t: Option<f64>| t.map_or("-".into(), |t| format!("{t:.1}"));
-        let mut text = format!("{}, seed {}: {:.0} s of virtual time\n", self.scenario, self.seed, self.virtual_s);
-        for m in &self.messages {
-            text.push_str(&format!(
-                "message {} {} to {} {} {} B: submitted {:.1} delivered {} after {} s, {} B and {:.1} s on the air\n",
-                m.message,
-                m.from,
-                m.to,
-                m.precedence,
-                m.size_bytes,
-                m.submitted_s,
-                time(m.delivered_s),
-                time(m.delivery_s),
-                m.bytes_on_air,
-                m.air_s
-            ));
-        }
-        for s in &self.stations {
-            text.push_str(&format!(
-                "station {}: {} transmissions, {:.1} s and {} B on the air\n",
-                s.station, s.transmissions, s.air_s, s.bytes_on_air
-            ));
-        }
-        for problem in &self.problems {
-            text.push_str(&format!("BROKEN: {problem}\n"));
-        }
-        text + &format!("trace_hash {}", self.trace_hash)
+        crate::output::summary::text(self)
     }
 }
 
@@ -259,5 +273,7 @@ mod tests {
         let hash = |text: &str| text.rsplit_once("trace_hash").expect("last").1.to_owned();
         assert_ne!(hash(&one), hash(&other));
         assert!(one.contains("\"problems\":[]"), "{one}");
+        let watched = run_watched(&scenario, 1, Trace::hashed(), true, &mut |_, _| {}).0;
+        assert_eq!(serde_json::to_string(&watched).expect("plain data"), one, "a journal changes nothing");
     }
 }

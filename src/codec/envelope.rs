@@ -135,7 +135,8 @@ pub fn encode(air: &AirEnvelope) -> Result<Vec<u8>, EncodeError> {
             | u8::from(envelope.deliver_by.is_some()) << 3
             | u8::from(expiry.is_some()) << 4
             | u8::from(!hops.is_empty()) << 5
-            | u8::from(detailed) << 6,
+            | u8::from(detailed) << 6
+            | u8::from(envelope.require_tls) << 7,
     );
     if let Some(minutes) = expiry {
         varint::put(&mut out, varint::zigzag(minutes));
@@ -202,9 +203,6 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
         2 => Some(Ret::Headers),
         _ => return Err(DecodeError::Flags),
     };
-    if second & 0x80 != 0 {
-        return Err(DecodeError::Flags);
-    }
     let detailed = second & 1 << 6 != 0;
     let expires = if second & 1 << 4 != 0 { input.time(MINUTE_MS)? } else { Wall::NEVER };
     let mt_priority = match second >> 1 & 3 {
@@ -267,6 +265,7 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
         mt_priority,
         body,
         smtputf8: first & 1 << 5 != 0,
+        require_tls: second & 1 << 7 != 0,
         deliver_by,
         expires,
     };
@@ -533,6 +532,7 @@ mod tests {
                 mt_priority: None,
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                require_tls: false,
                 deliver_by: None,
                 expires: Wall::parse_rfc3339("2026-11-28T10:15:00Z").expect("valid"),
             },
@@ -555,6 +555,7 @@ mod tests {
         e.mt_priority = MtPriority::new(3);
         e.body = BodyKind::EightBitMime;
         e.smtputf8 = true;
+        e.require_tls = true;
         e.deliver_by = Some(DeliverBy {
             deadline: Wall::parse_rfc3339("2026-11-23T14:15:07Z").expect("valid"),
             mode: ByMode::Notify,
@@ -576,6 +577,9 @@ mod tests {
         let air = plain("ops@blueship.example", &["cdr@redbase.example"]);
         let bytes = encode(&air).expect("encodes");
         assert_eq!(bytes.len(), "ops@blueship.examplecdr@redbase.example".len() + 10);
+        let mut asks = air;
+        asks.envelope.require_tls = true;
+        assert_eq!(encode(&asks).expect("encodes").len(), bytes.len(), "REQUIRETLS costs nothing");
         let air = plain("ops@blueship.example", &["cdr@blueship.example"]);
         assert_eq!(encode(&air).expect("encodes").len(), "ops@blueship.examplecdr".len() + 11);
     }
@@ -692,7 +696,7 @@ mod tests {
             ret in prop_oneof![Just(None), Just(Some(Ret::Full)), Just(Some(Ret::Headers))],
             priority in proptest::option::of(-9i8..=9),
             body in prop_oneof![Just(BodyKind::SevenBit), Just(BodyKind::EightBitMime), Just(BodyKind::BinaryMime)],
-            smtputf8 in any::<bool>(),
+            (smtputf8, require_tls) in any::<(bool, bool)>(),
             by in proptest::option::of((instant(), any::<bool>(), any::<bool>())),
             expires in instant(),
             level in 0u8..6,
@@ -707,6 +711,7 @@ mod tests {
                     mt_priority: priority.and_then(MtPriority::new),
                     body,
                     smtputf8,
+                    require_tls,
                     deliver_by: by.map(|(deadline, notify, trace)| DeliverBy {
                         deadline: Wall(deadline),
                         mode: if notify { ByMode::Notify } else { ByMode::Return },

@@ -441,6 +441,7 @@ mod tests {
                 mt_priority: None,
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                require_tls: false,
                 deliver_by: None,
                 expires: Wall::from_seconds(1_800_000_000),
             },

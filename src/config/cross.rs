@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{BearerPlan, KeyingPlan, Limits, ListenerPlan, LocalPlan, NodePlan, PeerPlan, RetryPlan, UserPlan};
+use super::plan::{
+    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, RetryPlan, UserPlan,
+};
 use super::reader::{Reader, join};
 use crate::mail::{Hop, Precedence, Protection};
 use crate::route::{Pattern, Route, Table};
@@ -29,6 +31,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     listeners_have_their_own_addresses(reader, d);
     passwords_stay_inside_tls(reader, d);
     listeners_let_somebody_in(reader, d);
+    lmtp_keeps_to_itself(reader, d);
     routes_lead_somewhere(reader, d);
     postmaster_has_a_route(reader, d);
     retries_end(reader, d);
@@ -84,6 +87,22 @@ fn listeners_let_somebody_in(reader: &mut Reader, d: &Declared<'_>) {
                 &join(path, "trust"),
                 "everybody may relay anywhere through this listener",
                 "your own networks",
+            );
+        }
+    }
+}
+
+/// RFC 2033 5: port 25 is SMTP's. Over LMTP nobody authenticates: its peers are known by their network.
+fn lmtp_keeps_to_itself(reader: &mut Reader, d: &Declared<'_>) {
+    for (path, listener) in d.listeners.iter().filter(|(_, l)| l.kind == ListenerKind::Lmtp) {
+        if listener.address.port() == 25 {
+            reader.problem(&join(path, "address"), "LMTP must not be spoken on port 25", "another port, such as 24");
+        }
+        if listener.auth || listener.auth_required {
+            reader.problem(
+                &join(path, "auth"),
+                "AUTH is not offered over LMTP",
+                "trust, with the networks of its peers",
             );
         }
     }

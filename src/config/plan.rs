@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::emcon::State;
-use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
+use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::Table;
 use crate::time::Duration;
 use crate::units::Bps;
@@ -92,6 +92,8 @@ pub enum ListenerKind {
     Relay,
     /// Mail client to MTA (RFC 6409).
     Submission,
+    /// LMTP (RFC 2033).
+    Lmtp,
 }
 
 /// TLS on a listener.
@@ -294,18 +296,4 @@ pub struct Waveform {
     pub buffer_bytes: u32,
     /// Whether the modem can abort at once; decides the figure `emcon set` states (B2).
     pub can_abort: bool,
-}
-
-/// The shortest life of mail towards a peer over the air, which may be silent for days (link-rules A5).
-pub const PEER_LIFETIME: Duration = Duration::from_secs(5 * 86_400);
-
-impl Plan {
-    /// How long a message of this level lives towards this hop, unless the message itself says otherwise.
-    pub fn lifetime(&self, level: Precedence, hop: &Hop) -> Duration {
-        let expire = self.retry.get(&level).map_or(PEER_LIFETIME, |r| r.expire);
-        match hop {
-            Hop::Peer(_) => expire.max(PEER_LIFETIME),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold => expire,
-        }
-    }
 }

@@ -209,6 +209,7 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
             Some(match t {
                 "relay" => ListenerKind::Relay,
                 "submission" => ListenerKind::Submission,
+                "lmtp" => ListenerKind::Lmtp,
                 _ => return None,
             })
         }),

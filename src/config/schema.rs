@@ -59,6 +59,18 @@ const fn hidden(key: Key) -> Key {
     Key { secret: true, ..key }
 }
 
+/// One key for each level of precedence.
+const fn each_level(form: &'static str, how: &'static str) -> [Key; 6] {
+    [
+        from("override", form, how),
+        from("flash", form, how),
+        from("immediate", form, how),
+        from("priority", form, how),
+        from("routine", form, how),
+        from("deferred", form, how),
+    ]
+}
+
 const NAME: &str = "letters, digits, - and _, at most 32";
 const DURATION: &str = "a duration: 200ms, 90s, 15min, 6h, 5d";
 const LEVEL: &str = "deferred, routine, priority, immediate, flash, override";
@@ -125,7 +137,7 @@ pub static LISTENER: Section = Section {
     many: true,
     keys: &[
         must("name", NAME),
-        must("kind", "relay, submission"),
+        must("kind", "relay, submission, lmtp"),
         must("address", "an IP address and port: 127.0.0.1:2525, [::1]:2525"),
         from("tls", "a table { certificate, key, implicit }", "no TLS"),
         from("auth", YES_NO, "true for submission"),
@@ -178,18 +190,8 @@ pub static LOCAL: Section = Section {
 };
 
 /// `[retry]`: its keys are the levels.
-pub static RETRY: Section = Section {
-    name: "retry",
-    many: false,
-    keys: &[
-        from("override", "a [retry.override] table", "every default"),
-        from("flash", "a [retry.flash] table", "every default"),
-        from("immediate", "a [retry.immediate] table", "every default"),
-        from("priority", "a [retry.priority] table", "every default"),
-        from("routine", "a [retry.routine] table", "every default"),
-        from("deferred", "a [retry.deferred] table", "every default"),
-    ],
-};
+pub static RETRY: Section =
+    Section { name: "retry", many: false, keys: &each_level("a [retry.LEVEL] table", "every default") };
 
 /// `[retry.LEVEL]`; the defaults depend on the level.
 pub static RETRY_LEVEL: Section = Section {
@@ -261,14 +263,7 @@ pub static BEARER: Section = Section {
 pub static CARRY: Section = Section {
     name: "bearer.carry",
     many: false,
-    keys: &[
-        from("override", "a table of { payload, air }", "max_payload and max_air"),
-        from("flash", "a table of { payload, air }", "max_payload and max_air"),
-        from("immediate", "a table of { payload, air }", "max_payload and max_air"),
-        from("priority", "a table of { payload, air }", "max_payload and max_air"),
-        from("routine", "a table of { payload, air }", "max_payload and max_air"),
-        from("deferred", "a table of { payload, air }", "max_payload and max_air"),
-    ],
+    keys: &each_level("a table of { payload, air }", "max_payload and max_air"),
 };
 
 /// One level of `bearer.carry`

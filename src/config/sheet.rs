@@ -1,4 +1,4 @@
-//! Modem sheets: what a core must know of a modem, per rate and interleaver. Two are built in (hw/); a profile may name its own.
+//! Modem sheets: what a core must know of a modem, per rate and interleaver. Three are built in (hw/); a profile may name its own.
 //!
 //! Times are written in symbols, because that is what waveforms are made of: 287 symbols at 2400 a second is no whole number
 //! of milliseconds, and a block rounded down would hold one bit less than it does.
@@ -12,8 +12,9 @@ use crate::time::Duration;
 use crate::units::{Bps, Bytes, parse_duration};
 
 /// The built-in sheets: name and text.
-pub const BUILT_IN: [(&str, &str); 2] = [
+pub const BUILT_IN: [(&str, &str); 3] = [
     ("simulated", include_str!("../../hw/simulated.toml")),
+    ("freedv", include_str!("../../hw/freedv.toml")),
     ("v24-generic", include_str!("../../hw/v24-generic.toml")),
 ];
 
@@ -139,6 +140,9 @@ mod tests {
             let sheet = read(&mut reader, name, source).expect("sound");
             assert!(reader.problems.is_empty(), "{:?}", reader.problems);
             assert_eq!(sheet.name, name);
+            if name == "freedv" {
+                continue;
+            }
             assert_eq!(sheet.rates.len(), 11);
             let low = &sheet.rates[&Bps(2400)].interleavers;
             assert_eq!(low["L"], (Duration::from_millis(4800), Duration::from_millis(4800)));
@@ -158,6 +162,20 @@ mod tests {
         for (rate, facts) in sheet.rates.iter().filter(|(rate, _)| rate.0 >= 600) {
             let block_bits = facts.interleavers["L"].1.as_nanos() * u128::from(rate.0) / 1_000_000_000;
             assert!(u128::from(facts.frame_bytes) * 8 + u128::from(sheet.tail_bits) <= block_bits, "{rate}");
+        }
+    }
+
+    #[test]
+    fn a_burst_of_freedv_holds_its_frame_and_a_full_transmission_of_them_not_a_byte_more() {
+        let (name, source) = BUILT_IN[1];
+        let sheet = read(&mut Reader::default(), name, source).expect("sound");
+        for (rate, facts) in &sheet.rates {
+            let (_, block) = facts.interleavers.values().next().expect("one mode");
+            let bits = |blocks: u32| block.as_nanos() * u128::from(blocks) * u128::from(rate.0) / 1_000_000_000;
+            let most = (Duration::from_millis(127_500).as_nanos() / block.as_nanos()) as u32;
+            for blocks in 1..=most {
+                assert_eq!(bits(blocks) / 8, u128::from(facts.frame_bytes * blocks), "{rate}, {blocks} blocks");
+            }
         }
     }
 

@@ -155,14 +155,6 @@ fn a_small_profile_gets_safe_defaults() {
 }
 
 #[test]
-fn mail_to_a_peer_lives_five_days_at_least() {
-    let plan = disk(FULL).load(&[]).expect("sound").plan;
-    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Peer("shore".into())), Duration::from_secs(432_000));
-    assert_eq!(plan.lifetime(Precedence::Flash, &Hop::Local), Duration::from_secs(10_800));
-    assert_eq!(plan.lifetime(Precedence::Deferred, &Hop::Peer("shore".into())), Duration::from_secs(604_800));
-}
-
-#[test]
 fn every_problem_is_reported_at_once_where_it_stands() {
     let broken = FULL
         .replace("clock = \"trusted\"", "clock = \"sundial\"")
@@ -178,7 +170,7 @@ fn every_problem_is_reported_at_once_where_it_stands() {
         ("node.clock", "sundial", "kernel, trusted"),
         ("limits.recipients", "recipients = 5", "100"),
         ("limits.session_idle", "session_idle = 120", "90s"),
-        ("listener.relay.kind", "rely", "relay, submission"),
+        ("listener.relay.kind", "rely", "relay, submission, lmtp"),
         ("precedence.mhms", "mhms", "default, mmhs"),
         ("bearer.hf1.rate", "2401bps", "75bps, 150bps"),
         ("route.*.to", "peer:sea", "shore"),
@@ -194,6 +186,7 @@ fn every_problem_is_reported_at_once_where_it_stands() {
 fn tables_that_do_not_fit_together_are_told() {
     for (from, to, key, words) in [
         ("station = 2", "station = 1", "peer.shore.station", "also that of"),
+        ("station = 2", "station = 16", "peer.shore.station", "16"),
         ("peers = [\"shore\"]", "peers = []", "peer.shore", "on no bearer"),
         ("peers = [\"shore\"]", "peers = [\"sea\"]", "bearer.hf1.peers", "no [[peer]] named sea"),
         ("name = \"shore\"", "name = \"ship\"", "peer.ship.name", "own name"),
@@ -247,6 +240,20 @@ fn tables_that_do_not_fit_together_are_told() {
             "{to}: wanted {key} {words:?}, got {problems:#?}"
         );
         assert!(problems.iter().all(|p| p.line > 0), "{to}: {problems:#?}");
+    }
+}
+
+#[test]
+fn lmtp_keeps_off_port_25_and_offers_no_passwords() {
+    let listener = |port: u16, more: &str| {
+        disk(&format!("{SMALL}[[listener]]\nname = \"l\"\nkind = \"lmtp\"\naddress = \"127.0.0.1:{port}\"\n{more}"))
+            .load(&[])
+    };
+    let checked = listener(24, "trust = [\"127.0.0.0/8\"]\n").expect("sound");
+    assert_eq!(checked.plan.listeners.last().map(|l| l.kind), Some(ListenerKind::Lmtp));
+    for (port, more, key) in [(25, "", "listener.l.address"), (24, "auth = true\n", "listener.l.auth")] {
+        let problems = listener(port, more).expect_err(key);
+        assert_eq!((problems.len(), problems[0].key.as_str()), (1, key), "{problems:#?}");
     }
 }
 

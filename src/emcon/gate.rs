@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 use std::collections::BTreeMap;
 
 use super::permit::PERMIT_LIFE;
-use super::{AirPermit, EpochWatch, Order, State};
+use super::{AirPermit, EpochWatch, Order, State, Window};
 use crate::mail::{BearerId, Precedence};
 use crate::time::{Duration, Now, Wall};
 
@@ -98,6 +98,13 @@ impl Gate {
         }
     }
 
+    /// Puts an order in force that forbids nothing the present one allows: what is under way goes on.
+    pub fn relax(&mut self, bearer: &BearerId, order: Order) {
+        if let Some(b) = self.bearers.get_mut(bearer) {
+            b.order = Some(order);
+        }
+    }
+
     /// Voids every emission made so far; the order stays.
     pub fn void(&mut self, bearer: &BearerId) {
         if let Some(b) = self.bearers.get_mut(bearer) {
@@ -108,54 +115,56 @@ impl Gate {
     /// Whether something for `purpose` could be sent now, without counting a refusal: for planning and for what-if.
     pub fn allows(&self, now: Now, bearer: &BearerId, purpose: Purpose, airtime: Duration) -> Result<(), Silence> {
         let order = self.bearers.get(bearer).and_then(|b| b.order.as_ref()).ok_or(Silence::Unknown)?;
-        if let Some(until) = order.until {
-            if !now.set {
-                return Err(Silence::ClockUnset);
-            }
-            if now.wall >= until {
-                return Err(Silence::Ordered);
-            }
-            if now.wall.plus(airtime) > until {
-                return Err(Silence::WindowTooShort);
-            }
+        if !now.set {
+            return match order.standing(None).into_iter().all(|state| lets_through(state, purpose, None)) {
+                true => Ok(()),
+                false if lets_through(&order.state, purpose, None) => Err(Silence::ClockUnset),
+                false if matches!(order.state, State::Window(_)) => Err(Silence::ClockUnset),
+                false => Err(Silence::Ordered),
+            };
         }
-        match (&order.state, purpose) {
-            (State::Open, _) => Ok(()),
-            (State::Restricted(floor), Purpose::Traffic(p) | Purpose::Report(p)) if p >= *floor => Ok(()),
-            (State::AckOnly, Purpose::Report(_)) => Ok(()),
-            (State::Restricted(_) | State::AckOnly | State::Silent, _) => Err(Silence::Ordered),
-            (State::Window(_), _) if !now.set => Err(Silence::ClockUnset),
-            (State::Window(windows), _) => match windows.iter().find(|w| w.from <= now.wall && now.wall < w.until) {
-                Some(w) if now.wall.plus(airtime) <= w.until => Ok(()),
-                Some(_) => Err(Silence::WindowTooShort),
-                None => Err(Silence::Ordered),
-            },
+        let allowed =
+            |at: Wall| order.standing(Some(at)).into_iter().all(|state| lets_through(state, purpose, Some(at)));
+        if !allowed(now.wall) {
+            return Err(Silence::Ordered);
         }
+        // It must also be allowed when it ends, and whenever something changes on the way there.
+        let end = now.wall.plus(airtime);
+        let on_the_way = order.edges().into_iter().filter(|at| now.wall < *at && *at < end);
+        let last = Wall(end.0.saturating_sub(1)).max(now.wall);
+        if on_the_way.chain([last]).all(allowed) { Ok(()) } else { Err(Silence::WindowTooShort) }
     }
 
-    /// Whether a transmission now running must be broken off: its order has run out, its window has closed, or the clock
-    /// those depend on was lost.
+    /// The states that stand together on a bearer now; no order is silence.
+    pub fn standing(&self, now: Now, bearer: &BearerId) -> Vec<State> {
+        let at = now.set.then_some(now.wall);
+        self.order(bearer)
+            .map_or_else(|| vec![State::Silent], |order| order.standing(at).into_iter().cloned().collect())
+    }
+
+    /// The lowest precedence traffic may have on a bearer now, windows aside; `None` when there is no traffic at all.
+    pub fn lowest(&self, now: Now, bearer: &BearerId) -> Option<Precedence> {
+        let lowest = |state: State| match state {
+            State::Open | State::Window(_) => Some(Precedence::Deferred),
+            State::Restricted(floor) => Some(floor),
+            State::AckOnly | State::Silent => None,
+        };
+        self.standing(now, bearer).into_iter().map(lowest).try_fold(Precedence::Deferred, |a, b| Some(a.max(b?)))
+    }
+
+    /// Whether a transmission now running must be broken off whatever it is for: silence stands, a window has closed, or the clock
+    /// it depends on was lost.
     pub fn must_stop(&self, now: Now, bearer: &BearerId) -> bool {
-        let Some(order) = self.order(bearer) else { return true };
-        let timed = order.until.is_some() || matches!(order.state, State::Window(_));
-        let over = order.until.is_some_and(|until| now.wall >= until);
-        let outside = match &order.state {
-            State::Window(windows) => !windows.iter().any(|w| w.from <= now.wall && now.wall < w.until),
+        self.standing(now, bearer).iter().any(|state| match state {
+            State::Window(windows) => !now.set || !inside(windows, now.wall),
             State::Silent => true,
             State::Open | State::Restricted(_) | State::AckOnly => false,
-        };
-        over || outside || (timed && !now.set)
+        })
     }
 
     /// When an order or a window next begins or ends on any bearer.
     pub fn next_change(&self, now: Now) -> Option<Wall> {
-        let edges = self.bearers.values().filter_map(|b| b.order.as_ref()).flat_map(|order| {
-            let windows = match &order.state {
-                State::Window(windows) => windows.as_slice(),
-                State::Open | State::Restricted(_) | State::AckOnly | State::Silent => &[],
-            };
-            windows.iter().flat_map(|w| [w.from, w.until]).chain(order.until)
-        });
+        let edges = self.bearers.values().filter_map(|b| b.order.as_ref()).flat_map(Order::edges);
         edges.filter(|at| *at > now.wall).min()
     }
 
@@ -178,10 +187,23 @@ impl Gate {
     }
 }
 
+fn inside(windows: &[Window], at: Wall) -> bool {
+    windows.iter().any(|w| w.from <= at && at < w.until)
+}
+
+/// What one state lets through at some moment; `None` while the clock is not set.
+fn lets_through(state: &State, purpose: Purpose, at: Option<Wall>) -> bool {
+    match (state, purpose) {
+        (State::Open, _) | (State::AckOnly, Purpose::Report(_)) => true,
+        (State::Restricted(floor), Purpose::Traffic(p) | Purpose::Report(p)) => p >= *floor,
+        (State::Window(windows), _) => at.is_some_and(|at| inside(windows, at)),
+        (State::Restricted(_) | State::AckOnly | State::Silent, _) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::emcon::Window;
     use crate::time::Instant;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -192,7 +214,7 @@ mod tests {
 
     fn order(state: State, until: Option<i64>) -> Order {
         let until = until.map(Wall::from_seconds);
-        Order { state, since: Wall(0), until, reason: "test".into(), author: "uid 0".into() }
+        Order { state, since: Wall(0), from: None, until, base: None, reason: "test".into(), author: "uid 0".into() }
     }
 
     fn gate(order: Option<Order>) -> (Gate, BearerId) {
@@ -246,6 +268,22 @@ mod tests {
         let (g, hf) = gate(Some(order(State::Open, Some(100))));
         assert_eq!(g.allows(at(50), &hf, Purpose::Probe, SECOND), Ok(()));
         assert_eq!(g.allows(at(100), &hf, Purpose::Probe, SECOND), Err(Silence::Ordered));
+    }
+
+    #[test]
+    fn a_transmission_must_end_before_a_tightening_takes_effect() {
+        let from = Some(Wall::from_seconds(100));
+        let later = Order { from, ..order(State::Restricted(Precedence::Flash), None) };
+        let (g, hf) = gate(Some(later.following(Some(&order(State::Open, None)), Some(Wall(0))).expect("one")));
+        let ask = |now, level, seconds| g.allows(now, &hf, Purpose::Traffic(level), Duration::from_secs(seconds));
+        assert_eq!(ask(at(90), Precedence::Routine, 10), Ok(()));
+        assert_eq!(ask(at(91), Precedence::Routine, 10), Err(Silence::WindowTooShort));
+        assert_eq!(ask(at(91), Precedence::Flash, 10), Ok(()));
+        assert_eq!(ask(at(100), Precedence::Routine, 1), Err(Silence::Ordered));
+        assert_eq!(ask(Now { set: false, ..at(50) }, Precedence::Routine, 1), Err(Silence::Ordered));
+        assert_eq!(ask(Now { set: false, ..at(50) }, Precedence::Flash, 1), Ok(()));
+        assert_eq!((g.lowest(at(50), &hf), g.next_change(at(50))), (Some(Precedence::Deferred), from));
+        assert_eq!(g.lowest(at(100), &hf), Some(Precedence::Flash));
     }
 
     #[test]

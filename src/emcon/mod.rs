@@ -9,5 +9,5 @@ mod order;
 mod permit;
 
 pub use gate::{Gate, Purpose, Silence};
-pub use order::{Order, State, Window};
+pub use order::{Order, State, Window, tightens};
 pub use permit::{AirPermit, Emission, EpochWatch, Keying};

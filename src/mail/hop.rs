@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BearerId, PeerName};
+use super::PeerName;
 
 /// One next step for a recipient, as the route table chose it. Recomputed, never stored with the message.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -17,17 +17,4 @@ pub enum Hop {
     Peer(PeerName),
     /// Kept until an operator says otherwise.
     Hold,
-}
-
-/// What a bearer can do, as values the scheduler may weigh without knowing the bearer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Capabilities {
-    /// Which bearer.
-    pub bearer: BearerId,
-    /// Largest encoded payload it takes.
-    pub max_payload_bytes: u64,
-    /// Whether mail that asks for protection may go there (link-rules C4).
-    pub protected: bool,
-    /// Transfers it will hold at once.
-    pub max_transfers: usize,
 }

@@ -13,7 +13,7 @@ mod precedence;
 
 pub use address::{Mailbox, ReversePath};
 pub use envelope::{BodyKind, ByMode, DeliverBy, Envelope, Notify, Recipient, Ret, Source, Submission};
-pub use hop::{Capabilities, Hop};
+pub use hop::Hop;
 pub use ids::{BearerId, BodyRef, MessageId, PeerName, TransferId};
 pub use key::{LinkKey, Protection};
 pub use outcome::{Outcome, RecipientState, Status};

@@ -1,13 +1,17 @@
-//! Onward delivery: one task per job drives an `smtp::client::Session` over TCP, TLS or a Unix socket.
+//! Onward delivery: connections to next hops, each an `smtp::client::Session` over TCP, TLS or a Unix socket.
+//!
+//! A connection serves one message after the other as long as there are more for its hop, within bounds; then it says QUIT and waits
+//! for the 221. What it hands over is settled at the hop's answer, not at the end of the connection.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_rustls::TlsConnector;
 
 use super::clock::Clock;
@@ -16,22 +20,67 @@ use crate::config::Plan;
 use crate::mail::Status;
 use crate::smtp::client::{Config, Delivery, Dialect, Event, RecipientResult, Report, Session};
 use crate::switch::Forward;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 
 /// Longest wait for a connection and for a TLS handshake.
 const CONNECT: Duration = Duration::from_secs(30);
+/// Longest wait for a hop to take our bytes.
+const WRITE_PATIENCE: Duration = Duration::from_secs(180);
+/// Messages that one connection carries.
+const MESSAGES: u32 = 100;
+/// How long one connection takes further messages.
+const AGE: Duration = Duration::from_secs(300);
+/// How long a connection waits for its next message.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Makes connections to next hops, a bounded number at once.
 #[derive(Clone)]
-pub struct Forwarder {
+pub struct Forwarder(Arc<Shared>);
+
+struct Shared {
     hostname: String,
     clock: Clock,
     room: Arc<Semaphore>,
     tls: Arc<ClientConfig>,
+    lanes: Mutex<BTreeMap<Target, Lane>>,
 }
 
-enum Ended {
-    Done(Report),
+/// One next hop.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Target {
+    to: String,
+    lmtp: bool,
+}
+
+/// What waits for one next hop.
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Errand>,
+    /// Connections that wait for a message.
+    idle: usize,
+    wake: Arc<Notify>,
+}
+
+/// A message and who wants to know what became of it.
+struct Errand {
+    forward: Forward,
+    done: oneshot::Sender<Report>,
+}
+
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// An open connection.
+struct Line {
+    session: Session,
+    stream: Box<dyn Wire>,
+    since: Instant,
+    messages: u32,
+}
+
+/// How driving a line ended. A line that is not given back is closed.
+enum Drove {
+    Done(Report, Option<Line>),
     TlsFailed,
     Lost(String),
 }
@@ -39,120 +88,225 @@ enum Ended {
 impl Forwarder {
     /// The forwarder of one node.
     pub fn new(plan: &Plan, clock: Clock) -> Result<Self, String> {
-        Ok(Self {
+        Ok(Self(Arc::new(Shared {
             hostname: plan.node.hostname.clone(),
             clock,
             room: Arc::new(Semaphore::new(plan.limits.deliveries.max(1))),
             tls: tls::opportunistic_client()?,
-        })
+            lanes: Mutex::default(),
+        })))
     }
 
     /// Delivers one message; every recipient gets a result, whatever happens to the connection.
     pub async fn deliver(&self, forward: Forward) -> Report {
         let count = forward.envelope.recipients.len();
-        let Ok(_permit) = self.room.clone().acquire_owned().await else {
-            return nothing(count, "the node is stopping");
-        };
-        match self.attempt(&forward, true).await {
-            Ended::Done(report) => report,
-            // RFC 7435: opportunistic TLS that fails must not cost the mail.
-            Ended::TlsFailed => match self.attempt(&forward, false).await {
-                Ended::Done(report) => report,
-                Ended::TlsFailed => nothing(count, "the TLS handshake failed"),
-                Ended::Lost(why) => nothing(count, &why),
-            },
-            Ended::Lost(why) => nothing(count, &why),
+        let target = Target { to: forward.to.clone(), lmtp: forward.lmtp };
+        let (done, told) = oneshot::channel();
+        if self.0.enqueue(&target, Errand { forward, done }) {
+            let shared = self.0.clone();
+            tokio::spawn(async move { shared.carry(&target).await });
+        }
+        told.await.unwrap_or_else(|_| nothing(count, "the node is stopping"))
+    }
+}
+
+impl Shared {
+    /// True when a further connection is wanted for it.
+    fn enqueue(&self, target: &Target, errand: Errand) -> bool {
+        let mut lanes = self.lanes();
+        let lane = lanes.entry(target.clone()).or_default();
+        lane.waiting.push_back(errand);
+        let served = lane.idle >= lane.waiting.len();
+        if served {
+            lane.wake.notify_one();
+        }
+        !served
+    }
+
+    fn next(&self, target: &Target) -> Option<Errand> {
+        let mut lanes = self.lanes();
+        let lane = lanes.get_mut(target)?;
+        let errand = lane.waiting.pop_front();
+        if errand.is_none() && lane.idle == 0 {
+            lanes.remove(target);
+        }
+        errand
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Target, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes connections to one hop while anything waits for it.
+    async fn carry(&self, target: &Target) {
+        let Ok(_permit) = self.room.clone().acquire_owned().await else { return };
+        while let Some(errand) = self.next(target) {
+            self.converse(target, errand).await;
         }
     }
 
-    async fn attempt(&self, forward: &Forward, starttls: bool) -> Ended {
-        if forward.lmtp && forward.to.starts_with('/') {
-            return match tokio::time::timeout(CONNECT, UnixStream::connect(Path::new(&forward.to))).await {
-                Ok(Ok(stream)) => self.plain(forward, stream, false).await,
-                Ok(Err(e)) => Ended::Lost(format!("cannot connect to {}: {e}", forward.to)),
-                Err(_) => Ended::Lost(format!("no connection to {} in time", forward.to)),
+    /// One connection from its first message to its end; a kept connection that has gone stale is replaced by another.
+    async fn converse(&self, target: &Target, mut errand: Errand) {
+        let mut line = None;
+        loop {
+            let kept = line.is_some();
+            let drove = match line.take() {
+                Some(line) => self.deliver(line, &errand.forward).await,
+                None => self.deliver_on_new(&errand.forward).await,
             };
-        }
-        match tokio::time::timeout(CONNECT, TcpStream::connect(&forward.to)).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
-                self.plain(forward, stream, starttls && !forward.lmtp).await
+            let count = errand.forward.envelope.recipients.len();
+            let (report, open) = match drove {
+                Drove::Done(report, None) if kept && !report.answered => continue,
+                Drove::Done(report, open) => (report, open),
+                Drove::TlsFailed => (nothing(count, "the TLS handshake failed"), None),
+                Drove::Lost(why) => (nothing(count, &why), None),
+            };
+            let _ = errand.done.send(report);
+            let Some(mut open) = open else { return };
+            let worn = open.messages >= MESSAGES || self.clock.at() >= open.since + AGE;
+            match if worn { None } else { self.linger(target, &mut open).await } {
+                Some(next) => errand = next,
+                None => return self.leave(open).await,
             }
-            Ok(Err(e)) => Ended::Lost(format!("cannot connect to {}: {e}", forward.to)),
-            Err(_) => Ended::Lost(format!("no connection to {} in time", forward.to)),
+            line = Some(open);
         }
     }
 
-    async fn plain<S: AsyncRead + AsyncWrite + Unpin>(&self, forward: &Forward, stream: S, starttls: bool) -> Ended {
+    /// Waits a moment for the next message to the same hop, unless others wait for the room this connection takes.
+    async fn linger(&self, target: &Target, line: &mut Line) -> Option<Errand> {
+        let wake = {
+            let mut lanes = self.lanes();
+            if let Some(errand) = lanes.get_mut(target).and_then(|lane| lane.waiting.pop_front()) {
+                return Some(errand);
+            }
+            if self.room.available_permits() == 0 && lanes.values().any(|lane| !lane.waiting.is_empty()) {
+                return None;
+            }
+            let lane = lanes.entry(target.clone()).or_default();
+            lane.idle += 1;
+            lane.wake.clone()
+        };
+        let mut buffer = [0; 1024];
+        tokio::select! {
+            () = wake.notified() => {}
+            () = tokio::time::sleep(LINGER) => {}
+            // Most likely a farewell.
+            read = line.stream.read(&mut buffer) => match read {
+                Ok(0) | Err(_) => line.session.handle_eof(self.clock.at()),
+                Ok(n) => line.session.handle_bytes(self.clock.at(), &buffer[..n]),
+            },
+        }
+        let mut lanes = self.lanes();
+        let lane = lanes.entry(target.clone()).or_default();
+        lane.idle = lane.idle.saturating_sub(1);
+        lane.waiting.pop_front()
+    }
+
+    /// QUIT, and the wait for the 221, which the session bounds.
+    async fn leave(&self, mut line: Line) {
+        line.session.quit(self.clock.at());
+        let _ = self.drive(line, "").await;
+    }
+
+    async fn deliver_on_new(&self, forward: &Forward) -> Drove {
+        let mut starttls = true;
+        loop {
+            let line = match self.connect(forward, starttls).await {
+                Ok(line) => line,
+                Err(why) => return Drove::Lost(why),
+            };
+            match self.deliver(line, forward).await {
+                // RFC 7435: opportunistic TLS that fails must not cost the mail.
+                Drove::TlsFailed if starttls => starttls = false,
+                drove => return drove,
+            }
+        }
+    }
+
+    async fn connect(&self, forward: &Forward, starttls: bool) -> Result<Line, String> {
+        let to = &forward.to;
+        let connecting = async {
+            let stream: Box<dyn Wire> = if forward.lmtp && to.starts_with('/') {
+                Box::new(UnixStream::connect(Path::new(to)).await?)
+            } else {
+                let stream = TcpStream::connect(to).await?;
+                let _ = stream.set_nodelay(true);
+                Box::new(stream)
+            };
+            Ok::<_, std::io::Error>(stream)
+        };
+        let stream = match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(e)) => return Err(format!("cannot connect to {to}: {e}")),
+            Err(_) => return Err(format!("no connection to {to} in time")),
+        };
         let dialect = if forward.lmtp { Dialect::Lmtp } else { Dialect::Smtp };
-        let config = Config { starttls, ..Config::new(self.hostname.clone(), dialect) };
-        let mut session = Session::new(self.clock.at(), Arc::new(config));
+        let config = Config::new(self.hostname.clone(), dialect);
+        let config = Config { starttls: starttls && config.starttls, ..config };
+        let now = self.clock.at();
+        Ok(Line { session: Session::new(now, Arc::new(config)), stream, since: now, messages: 0 })
+    }
+
+    async fn deliver(&self, mut line: Line, forward: &Forward) -> Drove {
         let by_seconds = forward.envelope.deliver_by.map(|by| (by.deadline.0 - self.clock.now().wall.0) / 1000);
         let delivery = Delivery { envelope: forward.envelope.clone(), body: forward.body.clone(), by_seconds };
-        session.deliver(self.clock.at(), delivery);
-        let stream = match self.talk(&mut session, stream).await {
-            Talked::Ended(ended) => return ended,
-            Talked::StartTls(stream) => stream,
-        };
+        line.session.deliver(self.clock.at(), delivery);
+        line.messages += 1;
         let host = forward.to.rsplit_once(':').map_or(forward.to.as_str(), |(host, _)| host).trim_matches(['[', ']']);
-        let Ok(name) = ServerName::try_from(host.to_owned()) else { return Ended::TlsFailed };
-        let handshake = TlsConnector::from(self.tls.clone()).connect(name, stream);
-        let Ok(Ok(stream)) = tokio::time::timeout(CONNECT, handshake).await else { return Ended::TlsFailed };
-        session.handle_tls_started(self.clock.at());
-        match self.talk(&mut session, stream).await {
-            Talked::Ended(ended) => ended,
-            Talked::StartTls(_) => Ended::TlsFailed,
-        }
+        self.drive(line, host).await
     }
 
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, session: &mut Session, mut stream: S) -> Talked<S> {
+    /// Moves bytes until the session has settled its message or ends.
+    async fn drive(&self, mut line: Line, host: &str) -> Drove {
         let mut buffer = vec![0; 8 * 1024];
         let mut report = None;
         loop {
-            while let Some(bytes) = session.poll_transmit() {
-                let patience = Duration::from_secs(180);
-                match tokio::time::timeout(patience, stream.write_all(&bytes)).await {
+            while let Some(bytes) = line.session.poll_transmit() {
+                match tokio::time::timeout(WRITE_PATIENCE, line.stream.write_all(&bytes)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) => session.handle_eof(self.clock.at()),
+                    Ok(Err(_)) | Err(_) => line.session.handle_eof(self.clock.at()),
                 }
             }
-            let _ = stream.flush().await;
-            let mut close = false;
-            while let Some(event) = session.poll_event() {
+            let _ = line.stream.flush().await;
+            let (mut close, mut handshake) = (false, false);
+            while let Some(event) = line.session.poll_event() {
                 match event {
-                    Event::StartTls => return Talked::StartTls(stream),
-                    Event::Done(done) => {
-                        report = Some(done);
-                        session.quit(self.clock.at());
-                    }
+                    Event::StartTls => handshake = true,
+                    Event::Done(done) => report = Some(done),
                     Event::Close => close = true,
                 }
             }
             if close {
-                let _ = stream.shutdown().await;
-                return Talked::Ended(match report {
-                    Some(report) => Ended::Done(report),
-                    None => Ended::Lost("the connection ended before the delivery did".into()),
-                });
+                let _ = line.stream.shutdown().await;
+                return match report {
+                    Some(report) => Drove::Done(report, None),
+                    None => Drove::Lost("the connection ended before the delivery did".into()),
+                };
             }
-            let deadline = session.next_timeout().map_or(Duration::from_secs(600), |at| self.clock.real_until(at));
+            if let Some(report) = report {
+                return Drove::Done(report, Some(line));
+            }
+            if handshake {
+                let Ok(name) = ServerName::try_from(host.to_owned()) else { return Drove::TlsFailed };
+                let connecting = TlsConnector::from(self.tls.clone()).connect(name, line.stream);
+                let Ok(Ok(stream)) = tokio::time::timeout(CONNECT, connecting).await else { return Drove::TlsFailed };
+                line.stream = Box::new(stream);
+                line.session.handle_tls_started(self.clock.at());
+                continue;
+            }
+            let deadline = line.session.next_timeout().map_or(Duration::from_secs(600), |at| self.clock.real_until(at));
             tokio::select! {
-                read = stream.read(&mut buffer) => match read {
-                    Ok(0) | Err(_) => session.handle_eof(self.clock.at()),
-                    Ok(n) => session.handle_bytes(self.clock.at(), &buffer[..n]),
+                read = line.stream.read(&mut buffer) => match read {
+                    Ok(0) | Err(_) => line.session.handle_eof(self.clock.at()),
+                    Ok(n) => line.session.handle_bytes(self.clock.at(), &buffer[..n]),
                 },
-                () = tokio::time::sleep(deadline) => session.handle_timeout(self.clock.at()),
+                () = tokio::time::sleep(deadline) => line.session.handle_timeout(self.clock.at()),
             }
         }
     }
 }
 
-enum Talked<S> {
-    Ended(Ended),
-    StartTls(S),
-}
-
 fn nothing(recipients: usize, why: &str) -> Report {
     let result = RecipientResult::Temporary { status: Status(4, 4, 1), text: why.to_owned() };
-    Report { results: vec![result; recipients], dsn: false, tls: false, reached: false }
+    Report { results: vec![result; recipients], dsn: false, tls: false, reached: false, answered: false }
 }

@@ -138,6 +138,7 @@ impl Door {
             kind: match listener.kind {
                 ListenerKind::Submission => Kind::Submission,
                 ListenerKind::Relay => Kind::Relay,
+                ListenerKind::Lmtp => Kind::Lmtp,
             },
             starttls: config.is_some() && !implicit,
             auth: listener.auth,

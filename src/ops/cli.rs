@@ -240,10 +240,10 @@ pub enum EmconCommand {
         /// Why
         #[arg(long)]
         reason: String,
-        /// From when (RFC 3339); needed by window
+        /// From when (RFC 3339); before that the present order stands. While the clock is not set, what this order forbids is forbidden at once
         #[arg(long, value_parser = time)]
         from: Option<Wall>,
-        /// Until when (RFC 3339); then the bearer falls silent
+        /// Until when (RFC 3339); then what was allowed before returns as far as this order allows it too. A window, which needs both times, ends in silence
         #[arg(long, value_parser = time)]
         until: Option<Wall>,
         #[command(flatten)]

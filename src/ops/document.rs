@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Effective, Problem};
 use crate::emcon::Order;
+use crate::time::Wall;
 
 macro_rules! schema {
     ($($type:ident = $name:literal),* $(,)?) => {
@@ -143,25 +144,53 @@ pub struct EmconState {
     pub reason: String,
     /// Who gave it.
     pub author: String,
+    /// The order that takes effect later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<EmconNext>,
+}
+
+/// An order of silence to come.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EmconNext {
+    /// `open`, `silent`, `restricted:LEVEL`, `ack-only`.
+    pub state: String,
+    /// From when.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Until when, where it ends by itself.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Who gave it.
+    pub author: String,
 }
 
 impl EmconState {
     /// The order as it is shown; no order is silence.
-    pub fn of(order: Option<&Order>) -> Self {
-        match order {
-            Some(order) => Self {
+    pub fn of(order: Option<&Order>, at: Option<Wall>) -> Self {
+        match order.map(|order| order.shown(at)) {
+            Some((order, next)) => Self {
                 state: order.state.to_string(),
-                since: order.since.rfc3339(),
-                until: order.until.map(|t| t.rfc3339()),
+                since: order.from.unwrap_or(order.since).rfc3339(),
+                until: order.until.filter(|until| at.is_none_or(|at| *until > at)).map(Wall::rfc3339),
                 reason: order.reason.clone(),
                 author: order.author.clone(),
+                next: next.map(|order| EmconNext {
+                    state: order.state.to_string(),
+                    from: order.from.map(Wall::rfc3339),
+                    until: order.until.map(Wall::rfc3339),
+                    reason: order.reason.clone(),
+                    author: order.author.clone(),
+                }),
             },
             None => Self {
                 state: "silent".into(),
-                since: crate::time::Wall::default().rfc3339(),
+                since: Wall::default().rfc3339(),
                 until: None,
                 reason: "no readable order".into(),
                 author: "store".into(),
+                next: None,
             },
         }
     }

@@ -173,7 +173,11 @@ fn minimize(m: Minimize) -> String {
 }
 
 fn order(state: &EmconState) -> String {
-    state.state.to_uppercase()
+    let now = state.state.to_uppercase();
+    match &state.next {
+        Some(next) => format!("{now}, {} from {}", next.state, next.from.as_deref().unwrap_or("now")),
+        None => now,
+    }
 }
 
 fn path(sender: &str) -> String {

@@ -83,10 +83,10 @@ pub enum Request {
         state: EmconWord,
         /// Why.
         reason: String,
-        /// From when; `None` is now.
+        /// From when; before that the present order stands. `None` is now.
         #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
         from: Option<Wall>,
-        /// Until when; `None` is until the next order.
+        /// Until when; then only what both this order and the one before allow. `None` is until the next order.
         #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
         until: Option<Wall>,
     },

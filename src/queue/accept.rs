@@ -527,6 +527,7 @@ mod tests {
             mt_priority: None,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            require_tls: false,
             deliver_by: None,
             expires: Wall::NEVER,
         }

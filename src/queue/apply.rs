@@ -51,6 +51,7 @@ pub(super) struct Writer<'t> {
     pub(super) message: Table<'t, u64, Bytes>,
     due: Table<'t, (u8, i64, u64), Bytes>,
     live: Table<'t, (u8, i64, u64), u8>,
+    end: Lazy<'t, (i64, u64), ()>,
     past: Lazy<'t, (i64, u64), Bytes>,
     name: Lazy<'t, Bytes, ()>,
     track: Lazy<'t, (u64, u32), Bytes>,
@@ -74,6 +75,7 @@ impl<'t> Writer<'t> {
             message: transaction.open_table(table::MESSAGE)?,
             due: transaction.open_table(table::DUE)?,
             live: transaction.open_table(table::LIVE)?,
+            end: Lazy::new(transaction, table::END),
             past: Lazy::new(transaction, table::PAST),
             name: Lazy::new(transaction, table::NAME),
             track: Lazy::new(transaction, table::TRACK),
@@ -93,6 +95,7 @@ impl<'t> Writer<'t> {
 
     /// Makes every table, so that readers find them.
     pub(super) fn make_tables(&mut self) -> Result<(), Trouble> {
+        self.end.open()?;
         self.past.open()?;
         self.name.open()?;
         self.track.open()?;
@@ -220,6 +223,31 @@ impl<'t> Writer<'t> {
         Ok(taken)
     }
 
+    /// Messages whose life is over; see `StoreCall::Ended`.
+    pub(super) fn ended(&mut self, now: Wall, limit: usize, except: &[MessageId]) -> Result<Vec<MessageId>, Trouble> {
+        let except: BTreeSet<u64> = except.iter().map(|id| id.0).collect();
+        let mut found = Vec::new();
+        for entry in self.end.open()?.range(..=(now.0, u64::MAX))? {
+            let id = entry?.0.value().1;
+            if !except.contains(&id) {
+                found.push(MessageId(id));
+            }
+            if found.len() >= limit {
+                break;
+            }
+        }
+        // One that cannot be read would be found for ever.
+        let mut readable = Vec::with_capacity(found.len());
+        for id in found {
+            let row = self.message.get(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
+            match table::decode::<MessageRecord>(&row) {
+                Ok(_) => readable.push(id),
+                Err(_) => self.set_aside(id)?,
+            }
+        }
+        Ok(readable)
+    }
+
     fn next_due(
         &self,
         from: (u8, i64, u64),
@@ -264,6 +292,7 @@ impl<'t> Writer<'t> {
             }
             key.2 != id.0
         })?;
+        self.end.open()?.retain(|key, _| key.1 != id.0)?;
         self.past.open()?.retain(|key, _| key.1 != id.0)?;
         if let Some(rank) = rank {
             self.count(rank, -1);
@@ -378,6 +407,14 @@ impl<'t> Writer<'t> {
             if let Some(key) = new.live {
                 self.live.insert(key, new.state)?;
                 self.count(5u8.saturating_sub(key.0), 1);
+            }
+        }
+        if old.end != new.end {
+            if let Some(key) = old.end {
+                self.end.open()?.remove(key)?;
+            }
+            if let Some(key) = new.end {
+                self.end.open()?.insert(key, ())?;
             }
         }
         if old.past != new.past {
@@ -516,7 +553,16 @@ impl<'t> Writer<'t> {
 }
 
 fn nothing() -> Derived {
-    Derived { due: None, lease: Vec::new(), live: None, state: 3, past: None, names: Vec::new(), bodies: Vec::new() }
+    Derived {
+        due: None,
+        lease: Vec::new(),
+        live: None,
+        end: None,
+        state: 3,
+        past: None,
+        names: Vec::new(),
+        bodies: Vec::new(),
+    }
 }
 
 /// The arguments of a claim.

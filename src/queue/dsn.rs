@@ -115,6 +115,8 @@ pub struct Report {
     pub body: BodyKind,
     /// Whether the subject was sent with SMTPUTF8: then the report may be too.
     pub smtputf8: bool,
+    /// Whether the subject asked for protection: the report asks too, and returns no content (RFC 8689 5).
+    pub require_tls: bool,
     /// Level of service of the subject, and so of the report.
     pub precedence: Precedence,
     /// Number the subject carries, and so the report.
@@ -161,6 +163,7 @@ impl Report {
             ret: envelope.ret,
             body: envelope.body,
             smtputf8: envelope.smtputf8,
+            require_tls: envelope.require_tls,
             precedence: record.precedence,
             mt_priority: envelope.mt_priority,
             deliver_by: envelope.deliver_by,
@@ -175,7 +178,8 @@ impl Report {
     pub fn returns(&self, reporter: &Reporter) -> Returned {
         let failure = self.lines.iter().any(|l| l.action == Action::Failed);
         let text = self.body != BodyKind::BinaryMime;
-        if self.ret == Some(Ret::Full) && failure && text && self.size_bytes <= reporter.full_bytes {
+        if self.ret == Some(Ret::Full) && failure && text && !self.require_tls && self.size_bytes <= reporter.full_bytes
+        {
             Returned::Full
         } else {
             Returned::Headers
@@ -238,6 +242,7 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
             mt_priority: report.mt_priority,
             body,
             smtputf8: global,
+            require_tls: report.require_tls,
             deliver_by: None,
             expires: Wall::NEVER,
         },
@@ -545,6 +550,10 @@ mod tests {
         let mut binary = report(Some(Ret::Full));
         binary.body = BodyKind::BinaryMime;
         assert!(!full(&binary));
+        let mut protected = report(Some(Ret::Full));
+        protected.require_tls = true;
+        assert!(!full(&protected), "content that asked for protection does not come back");
+        assert!(build(NOW, &reporter(), &protected, b"Subject: x\r\n\r\nb\r\n").envelope.require_tls);
     }
 
     #[test]
@@ -644,6 +653,7 @@ mod tests {
             ret,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            require_tls: false,
             precedence: Precedence::Flash,
             mt_priority: MtPriority::new(3),
             deliver_by: Some(DeliverBy { deadline: at("2026-11-23T14:15:00Z"), mode: ByMode::Return, trace: false }),

@@ -254,7 +254,9 @@ impl Engine {
             results.extend(group.iter().map(|call| answer(call, CommitError::Failed(why.clone()))));
         } else if let [call] = group {
             results.push(match call {
-                StoreCall::Commit(_) | StoreCall::Claim { .. } => answer(call, CommitError::Full),
+                StoreCall::Commit(_) | StoreCall::Claim { .. } | StoreCall::Ended { .. } => {
+                    answer(call, CommitError::Full)
+                }
                 StoreCall::Load(_) | StoreCall::Read(..) => answer(call, CommitError::Failed("no room".into())),
             });
         } else {
@@ -296,6 +298,7 @@ impl Engine {
                     let claim = Claim { owner, now: *now, until: *until, classes, limit: *limit, except };
                     StoreResult::Claimed(Ok(writer.claim(&claim)?))
                 }
+                StoreCall::Ended { now, limit, except } => StoreResult::Ended(Ok(writer.ended(*now, *limit, except)?)),
                 StoreCall::Load(id) => StoreResult::Loaded(snapshot::load(&writer.message, *id)),
                 StoreCall::Read(body, from, length) => {
                     StoreResult::Read(snapshot::read(&writer.body, &writer.chunk, *body, *from, *length))
@@ -543,6 +546,7 @@ fn answer(call: &StoreCall, error: CommitError) -> StoreResult {
     match call {
         StoreCall::Commit(_) => StoreResult::Committed(Err(error)),
         StoreCall::Claim { .. } => StoreResult::Claimed(Err(error)),
+        StoreCall::Ended { .. } => StoreResult::Ended(Err(error)),
         StoreCall::Load(_) => StoreResult::Loaded(Err(error)),
         StoreCall::Read(..) => StoreResult::Read(Err(error)),
     }

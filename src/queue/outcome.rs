@@ -936,6 +936,7 @@ mod tests {
                 mt_priority: None,
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                require_tls: false,
                 deliver_by: None,
                 expires: T0.plus(5 * 24 * HOUR),
             },

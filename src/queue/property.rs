@@ -345,6 +345,7 @@ impl World {
             mt_priority: (self.roll(3) > 0).then(|| MtPriority::new(self.roll(19) as i8 - 9).expect("in range")),
             body: BodyKind::SevenBit,
             smtputf8: false,
+            require_tls: false,
             deliver_by,
             expires: Wall::NEVER,
         }

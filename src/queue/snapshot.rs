@@ -154,6 +154,7 @@ impl Snapshot {
             StoreCall::Read(body, from, length) => StoreResult::Read(self.read(*body, *from, *length)),
             StoreCall::Commit(_) => StoreResult::Committed(Err(read_only())),
             StoreCall::Claim { .. } => StoreResult::Claimed(Err(read_only())),
+            StoreCall::Ended { .. } => StoreResult::Ended(Err(read_only())),
         }
     }
 }

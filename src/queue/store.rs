@@ -121,6 +121,16 @@ pub enum StoreCall {
         /// Messages the owner already works on.
         except: Vec<MessageId>,
     },
+    /// Messages whose life ended at or before `now`, those that ended first, also held ones and those that wait for a later try.
+    /// One accepted while the clock was not set counts from its acceptance, so that it gets an end at all.
+    Ended {
+        /// Now, by a clock that is set (A7).
+        now: Wall,
+        /// How many at most.
+        limit: usize,
+        /// Messages the caller watches itself.
+        except: Vec<MessageId>,
+    },
     /// One message.
     Load(MessageId),
     /// A body, whole or a part (`from`, `length`).
@@ -134,6 +144,8 @@ pub enum StoreResult {
     Committed(Result<(), CommitError>),
     /// Of `Claim`.
     Claimed(Result<Vec<MessageRecord>, CommitError>),
+    /// Of `Ended`.
+    Ended(Result<Vec<MessageId>, CommitError>),
     /// Of `Load`. A corrupt record is an error value, not an abort.
     Loaded(Result<Option<Box<MessageRecord>>, CommitError>),
     /// Of `Read`; checked against the digest stored with the body.

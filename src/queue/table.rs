@@ -33,6 +33,8 @@ pub(super) const MESSAGE: TableDefinition<u64, Bytes> = TableDefinition::new("me
 pub(super) const DUE: TableDefinition<(u8, i64, u64), Bytes> = TableDefinition::new("due");
 /// (urgency, accepted, id) -> state. Every message that is not done.
 pub(super) const LIVE: TableDefinition<(u8, i64, u64), u8> = TableDefinition::new("live");
+/// (end of its life, id) -> (). Every message that is not done.
+pub(super) const END: TableDefinition<(i64, u64), ()> = TableDefinition::new("end");
 /// (when it ended, id) -> names of a dropped message. What purging looks at.
 pub(super) const PAST: TableDefinition<(i64, u64), Bytes> = TableDefinition::new("past");
 /// Name, NUL, id -> (). Message-IDs and ENVIDs.
@@ -193,6 +195,7 @@ pub(super) struct Derived {
     pub(super) due: Option<(u8, i64, u64)>,
     pub(super) lease: Vec<u8>,
     pub(super) live: Option<(u8, i64, u64)>,
+    pub(super) end: Option<(i64, u64)>,
     pub(super) state: u8,
     pub(super) past: Option<(i64, u64)>,
     pub(super) names: Vec<Vec<u8>>,
@@ -210,11 +213,15 @@ impl Derived {
         let mut bodies: Vec<BodyRef> = record.recipients.iter().map(|r| r.body).collect();
         bodies.sort_unstable();
         bodies.dedup();
+        // One that was accepted without a clock has no end yet: it is looked at as soon as there is a clock to give it one.
+        let dated = record.envelope.expires != Wall::NEVER;
+        let end = if dated { record.envelope.expires } else { record.accepted };
         let names = [&record.message_id, &record.envelope.envid];
         Self {
             due: record.due().map(|at| (rank, at.0, id)),
             lease: lease_row(record.lease.as_ref()),
             live: (!done).then_some((rank, record.accepted.0, id)),
+            end: (!done).then_some((end.0, id)),
             state: state_byte(record.state),
             past: done.then(|| (ended.max().unwrap_or(record.accepted).0, id)),
             names: names.into_iter().flatten().map(|name| name_key(name, id)).collect(),

@@ -133,6 +133,9 @@ pub struct Report {
     /// The hop got as far as hearing about this message. While false another host of the same destination may be tried,
     /// whatever the results say.
     pub reached: bool,
+    /// The hop answered something about this message, and not only that it closes. While false a connection kept from an earlier
+    /// message has just gone stale: nothing but commands was sent, and another connection may be tried at once.
+    pub answered: bool,
 }
 
 /// What a session tells its driver.
@@ -256,6 +259,7 @@ struct Job {
     content: Arc<[u8]>,
     mail: Option<String>,
     reached: bool,
+    answered: bool,
     sending: Option<Stuffer>,
 }
 
@@ -298,6 +302,7 @@ impl Session {
             plan: VecDeque::new(),
             mail: None,
             reached: false,
+            answered: false,
             sending: None,
         });
         match self.state {
@@ -410,6 +415,9 @@ impl Session {
             self.closing(expected, &reply);
             return;
         }
+        if let Some(job) = &mut self.job {
+            job.answered = true;
+        }
         match expected {
             Expect::Greeting if reply.code == 220 => self.hello(now),
             Expect::Ehlo if reply.code == 250 => {
@@ -468,7 +476,7 @@ impl Session {
                 job.mail = Some(fitted.mail);
             }
             Err((status, text)) => {
-                job.reached = true;
+                (job.reached, job.answered) = (true, true);
                 return self.settle(status, &text, true);
             }
         }
@@ -477,7 +485,7 @@ impl Session {
         }
         let open: Vec<usize> = job.results.iter().enumerate().filter(|(_, r)| r.is_none()).map(|(i, _)| i).collect();
         if open.is_empty() {
-            job.reached = true;
+            (job.reached, job.answered) = (true, true);
             return self.finish();
         }
         job.plan.extend(dirty.then_some(Step::Rset));
@@ -663,6 +671,7 @@ impl Session {
             dsn: self.offered.dsn,
             tls: self.tls,
             reached: job.reached,
+            answered: job.answered,
         }));
     }
 
@@ -930,6 +939,47 @@ mod tests {
         h.gets("", "QUIT\r\n");
         h.gets("221 bye\r\n", "");
         assert!(h.closed);
+    }
+
+    #[test]
+    fn a_kept_connection_that_went_stale_is_told_from_a_hop_that_answered() {
+        for (closing, answered) in [
+            (vec![], false),
+            (vec!["421 4.4.2 idle too long\r\n"], false),
+            (vec!["250 ok\r\n"], true),
+            (vec!["250 ok\r\n", "421 4.3.2 closing\r\n"], true),
+            (vec!["451 4.3.0 not now\r\n"], true),
+        ] {
+            // Closed while it was used, or before that.
+            for before in [false, true] {
+                if before && answered {
+                    continue;
+                }
+                let mut h = Hop::new(Dialect::Smtp);
+                h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+                for line in ["220 hop\r\n", "250 hop\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "250 kept\r\n"] {
+                    h.session.handle_bytes(h.at, line.as_bytes());
+                    h.drain();
+                }
+                assert!(h.done().answered);
+                if !before {
+                    h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+                    h.gets("", "MAIL FROM:<a@src>\r\n");
+                }
+                for line in &closing {
+                    h.session.handle_bytes(h.at, line.as_bytes());
+                    h.drain();
+                }
+                h.session.handle_eof(h.at);
+                if before {
+                    h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+                }
+                assert!(!String::from_utf8_lossy(&h.drain()).contains("DATA"));
+                let report = h.done();
+                assert_eq!(report.answered, answered, "{closing:?}");
+                assert!(matches!(report.results[0], RecipientResult::Temporary { .. }));
+            }
+        }
     }
 
     #[test]
@@ -1235,6 +1285,7 @@ mod tests {
                 mt_priority: None,
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                require_tls: false,
                 deliver_by: None,
                 expires: Wall::NEVER,
             },

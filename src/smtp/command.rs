@@ -22,12 +22,16 @@ pub struct Grammar {
     pub utf8: bool,
     /// DELIVERBY is announced, with this least number of seconds for mode R.
     pub deliver_by: Option<u32>,
+    /// LMTP: sessions open with LHLO and nothing else (RFC 2033 4.1).
+    pub lmtp: bool,
+    /// REQUIRETLS is announced: TLS is on.
+    pub require_tls: bool,
 }
 
 /// One command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// EHLO with the client's name.
+    /// EHLO, or LHLO where LMTP is spoken, with the client's name.
     Ehlo(String),
     /// HELO with the client's name.
     Helo(String),
@@ -78,6 +82,8 @@ pub struct Mail {
     pub body: BodyKind,
     /// SMTPUTF8
     pub smtputf8: bool,
+    /// REQUIRETLS
+    pub require_tls: bool,
     /// RET
     pub ret: Option<Ret>,
     /// ENVID, xtext as given.
@@ -126,6 +132,8 @@ pub fn parse(line: &[u8], grammar: Grammar) -> Result<Command, Reply> {
         return Err(Reply::new(501, Status(5, 5, 2), "UTF-8 is not allowed here"));
     }
     match verb.as_str() {
+        "LHLO" if grammar.lmtp => hello(rest).map(Command::Ehlo),
+        "EHLO" | "HELO" if grammar.lmtp => Err(Reply::new(500, Status(5, 5, 1), "this is LMTP, say LHLO")),
         "EHLO" => hello(rest).map(Command::Ehlo),
         "HELO" => hello(rest).map(Command::Helo),
         "MAIL" => mail(rest, grammar).map(|m| Command::Mail(Box::new(m))),
@@ -231,6 +239,8 @@ fn mail_parameter(out: &mut Mail, keyword: &str, value: Option<&str>, grammar: G
         }
         "SMTPUTF8" if value.is_none() => out.smtputf8 = true,
         "SMTPUTF8" => return Err(bad("SMTPUTF8")),
+        "REQUIRETLS" if grammar.require_tls && value.is_none() => out.require_tls = true,
+        "REQUIRETLS" if grammar.require_tls => return Err(bad("REQUIRETLS")),
         "RET" => {
             let value = value.unwrap_or_default();
             out.ret = Some(if value.eq_ignore_ascii_case("FULL") {
@@ -525,7 +535,7 @@ pub fn xtext_encode(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0) };
+    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0), lmtp: false, require_tls: true };
 
     fn code(line: &str) -> (u16, String) {
         match parse(line.as_bytes(), ALL) {
@@ -648,7 +658,7 @@ mod tests {
 
     #[test]
     fn by_below_the_announced_minimum_is_refused() {
-        let grammar = Grammar { utf8: false, deliver_by: Some(60) };
+        let grammar = Grammar { deliver_by: Some(60), ..ALL };
         let reply = parse(b"MAIL FROM:<a@x.example> BY=59;R", grammar).expect_err("too soon");
         assert_eq!((reply.code, reply.status()), (555, Status(5, 5, 4)));
         assert!(parse(b"MAIL FROM:<a@x.example> BY=59;N", grammar).is_ok());

@@ -16,6 +16,8 @@ pub enum Kind {
     Relay,
     /// Mail client to MTA (RFC 6409): MAIL needs AUTH unless the peer's network is trusted.
     Submission,
+    /// LMTP (RFC 2033): an answer for each recipient after the content.
+    Lmtp,
 }
 
 /// Static rules of one listener. Built once, shared by its sessions.

@@ -1,4 +1,4 @@
-//! The server side of one SMTP connection.
+//! The server side of one SMTP or LMTP connection.
 //!
 //! A listener's connection task makes a [`Session`], feeds it bytes and deadlines, writes what `poll_transmit` yields and answers
 //! its questions. The session decides nothing but syntax, order and the static [`Policy`]; whether a password fits, a sender may
@@ -8,7 +8,7 @@
 //! One question is open at a time; what a pipelining client sends meanwhile is held, so replies keep their order. While
 //! [`Session::wants_input`] is false the driver should stop reading.
 //!
-//! RFC 5321 4 (order), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6710 (MT-PRIORITY).
+//! RFC 5321 4 (order), 2033 (LMTP), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6710 (MT-PRIORITY).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -86,6 +86,8 @@ pub enum Question {
         mt_priority: Option<MtPriority>,
         /// SIZE as declared.
         size: Option<u64>,
+        /// The transaction must go nowhere unprotected; never so for mail from nobody (RFC 8689 5).
+        require_tls: bool,
     },
     /// Take custody of this message? [`Answer::Queued`], [`Answer::Ok`] or [`Answer::Refuse`]. A positive answer is a promise:
     /// it is given after the store's commit.
@@ -219,8 +221,8 @@ enum About {
         lowered: bool,
     },
     Rcpt(Box<Rcpt>),
-    /// Holds the memory claim until custody is settled.
-    End(Claim),
+    /// Holds the memory claim until custody is settled; this many recipients want to know.
+    End(Claim, usize),
 }
 
 impl Session {
@@ -246,7 +248,8 @@ impl Session {
             total_at: now + policy.total,
             policy,
         };
-        let greeting = format!("{} ESMTP", session.policy.hostname);
+        let protocol = if session.is_lmtp() { "LMTP" } else { "ESMTP" };
+        let greeting = format!("{} {protocol}", session.policy.hostname);
         session.reply(&Reply::bare(220, greeting));
         session
     }
@@ -304,7 +307,7 @@ impl Session {
             About::Auth => self.answer_auth(now, answer),
             About::Mail { mail, lowered } => self.answer_mail(now, *mail, lowered, answer),
             About::Rcpt(rcpt) => self.answer_rcpt(*rcpt, answer),
-            About::End(claim) => {
+            About::End(claim, recipients) => {
                 drop(claim);
                 let reply = match answer {
                     Answer::Queued(reply) | Answer::Refuse(reply) => reply,
@@ -312,7 +315,7 @@ impl Session {
                         Reply::new(250, Status(2, 0, 0), "message accepted")
                     }
                 };
-                self.reply(&reply);
+                self.conclude(recipients, &reply);
             }
         }
         self.advance(now);
@@ -478,6 +481,8 @@ impl Session {
         let grammar = Grammar {
             utf8: self.transaction.as_ref().is_some_and(|t| t.mail.smtputf8),
             deliver_by: self.policy.deliver_by,
+            lmtp: self.is_lmtp(),
+            require_tls: self.tls.is_some(),
         };
         match command::parse(line, grammar) {
             Ok(command) => self.obey(now, command),
@@ -513,7 +518,8 @@ impl Session {
             Command::Vrfy => self.reply(&Reply::new(252, Status(2, 5, 2), "send some mail, I will try")),
             Command::Expn => self.reply(&Reply::new(502, Status(5, 5, 1), "no lists are shown")),
             Command::Help => {
-                let text = "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH";
+                let hello = if self.is_lmtp() { "LHLO" } else { "EHLO HELO" };
+                let text = format!("{hello} MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH");
                 self.reply(&Reply::new(214, Status(2, 0, 0), text));
             }
         }
@@ -539,6 +545,9 @@ impl Session {
             Some(0) => out.push("DELIVERBY".to_owned()),
             Some(least) => out.push(format!("DELIVERBY {least}")),
             None => {}
+        }
+        if self.tls.is_some() {
+            out.push("REQUIRETLS".to_owned());
         }
         if self.policy.starttls && self.tls.is_none() {
             out.push("STARTTLS".to_owned());
@@ -646,7 +655,8 @@ impl Session {
 
     fn mail(&mut self, now: Instant, mut mail: Box<Mail>) {
         if self.hello.is_none() {
-            return self.error(&Reply::new(503, Status(5, 5, 1), "EHLO first"));
+            let text = if self.is_lmtp() { "LHLO first" } else { "EHLO first" };
+            return self.error(&Reply::new(503, Status(5, 5, 1), text));
         }
         if self.transaction.is_some() {
             return self.error(&Reply::new(503, Status(5, 5, 1), "a transaction is open"));
@@ -718,6 +728,7 @@ impl Session {
             accepted,
             mt_priority: transfer.mail.mt_priority,
             size: transfer.mail.size,
+            require_tls: transfer.mail.require_tls && transfer.mail.from.is_some(),
         };
         self.ask(now, question, About::Rcpt(rcpt));
     }
@@ -744,7 +755,9 @@ impl Session {
             return self.error(&Reply::new(503, Status(5, 5, 1), "DATA cannot follow BDAT"));
         }
         if transfer.recipients.is_empty() {
-            return self.error(&Reply::new(554, Status(5, 5, 1), "no valid recipients"));
+            // RFC 2033 4.2 names the code.
+            let code = if self.is_lmtp() { 503 } else { 554 };
+            return self.error(&Reply::new(code, Status(5, 5, 1), "no valid recipients"));
         }
         if self.policy.budget.free() == 0 {
             return self.reply(&Reply::new(452, Status(4, 3, 1), "no room now"));
@@ -817,7 +830,10 @@ impl Session {
         }
         let State::Chunk { chunk, refused } = core::mem::replace(&mut self.state, State::Command) else { return false };
         if let Some(reply) = refused {
-            self.chunk_failed(&reply);
+            match chunk.last && self.is_lmtp() {
+                true => self.last_chunk_refused(&reply),
+                false => self.chunk_failed(&reply),
+            }
             return true;
         }
         let Some(transfer) = &mut self.transaction else { return true };
@@ -843,12 +859,22 @@ impl Session {
         if self.transaction.is_none() { self.error(reply) } else { self.reply(reply) }
     }
 
+    /// LMTP: the last chunk ends the transaction whatever came before, with one answer per recipient, so with none when there is
+    /// no recipient (RFC 2033 4.3).
+    fn last_chunk_refused(&mut self, reply: &Reply) {
+        match self.transaction.take().map_or(0, |t| t.recipients.len()) {
+            0 => self.count_error(),
+            recipients => self.conclude(recipients, reply),
+        }
+    }
+
     /// The content is whole: the last static checks, then the question of custody.
     fn end(&mut self, now: Instant, store: Store, by_dot: bool) {
         let Some(transfer) = self.transaction.take() else { return };
+        let wanting = transfer.recipients.len();
         let (flaws, bytes, claim) = store.finish();
         if let Some(reply) = flaw_reply(flaws) {
-            self.reply(&reply);
+            self.conclude(wanting, &reply);
             // Whoever sends bare CR or LF inside DATA may be smuggling: what else it sent is not worth reading.
             if by_dot && (flaws.bare_cr || flaws.bare_lf) {
                 self.close();
@@ -857,7 +883,7 @@ impl Session {
         }
         let received_count = match self.inspect(&transfer, &bytes) {
             Ok(count) => count,
-            Err(reply) => return self.reply(&reply),
+            Err(reply) => return self.conclude(wanting, &reply),
         };
         let facts = self.facts(transfer.mail.smtputf8);
         let Transfer { mail, at, recipients, .. } = transfer;
@@ -870,6 +896,7 @@ impl Session {
                 mt_priority: mail.mt_priority,
                 body: mail.body,
                 smtputf8: mail.smtputf8,
+                require_tls: mail.require_tls,
                 deliver_by: None,
                 expires: Wall::NEVER,
             },
@@ -879,7 +906,7 @@ impl Session {
             trusted: self.trusted || self.user.is_some(),
             received_count,
         };
-        self.ask(now, Question::End(Box::new(transaction)), About::End(claim));
+        self.ask(now, Question::End(Box::new(transaction)), About::End(claim, wanting));
     }
 
     /// Checks of a whole message: size for its priority, loops, 8-bit header. The number of Received fields, if all is well.
@@ -909,6 +936,7 @@ impl Session {
             ehlo: hello.map(|h| h.name.clone()).unwrap_or_default(),
             address: self.peer.address,
             protocol: Protocol {
+                lmtp: self.is_lmtp(),
                 extended: hello.is_some_and(|h| h.extended),
                 utf8,
                 tls: self.tls.is_some(),
@@ -938,13 +966,34 @@ impl Session {
         }
     }
 
+    /// Answers for a whole message: once, or over LMTP once for each of its recipients. One decision stands behind all of them.
+    fn conclude(&mut self, recipients: usize, reply: &Reply) {
+        let times = if self.is_lmtp() { recipients } else { 1 };
+        for _ in 0..times {
+            self.reply(reply);
+            if self.is_closed() {
+                return;
+            }
+        }
+    }
+
+    fn is_lmtp(&self) -> bool {
+        self.policy.kind == Kind::Lmtp
+    }
+
     /// Answers a protocol error; too many of them end the session.
     fn error(&mut self, reply: &Reply) {
+        self.count_error();
+        if !self.is_closed() {
+            self.reply(reply);
+        }
+    }
+
+    fn count_error(&mut self) {
         self.errors += 1;
         if self.errors > self.policy.errors {
-            return self.farewell(Reply::new(421, Status(4, 7, 0), "too many errors"));
+            self.farewell(Reply::new(421, Status(4, 7, 0), "too many errors"));
         }
-        self.reply(reply);
     }
 
     /// A deadline passed. Inside a handshake nothing can be said in clear.
@@ -1110,12 +1159,92 @@ mod tests {
     }
 
     #[test]
-    fn c4_mail_that_asks_for_protection_is_refused_because_none_is_offered() {
-        let mut w = World::new(|_| {});
-        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> REQUIRETLS\r\n");
+    fn requiretls_is_offered_inside_tls_alone() {
+        let mut w = World::new(|p| p.starttls = true);
+        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> REQUIRETLS\r\nSTARTTLS\r\n");
         let got = w.replies();
         assert!(!got[1].contains("REQUIRETLS"), "{got:?}");
         assert!(got[2].starts_with("555 5.5.4"), "{got:?}");
+        w.session.handle_tls_started(w.at, TlsFacts::default());
+        w.say("EHLO probe.example\r\nMAIL FROM:<a@src> REQUIRETLS=yes\r\nMAIL FROM:<a@src> REQUIRETLS\r\n");
+        w.say("RCPT TO:<b@dest>\r\nDATA\r\nx\r\n.\r\nMAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nDATA\r\nx\r\n.\r\n");
+        let got = w.replies();
+        assert!(got[0].contains("\n250-REQUIRETLS") || got[0].contains("\n250 REQUIRETLS"), "{got:?}");
+        assert_eq!(codes(&got)[1..], [501, 250, 250, 354, 250, 250, 250, 354, 250]);
+        assert_eq!(w.taken.iter().map(|t| t.envelope.require_tls).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn vectors_of_lmtp() {
+        let mail = "MAIL FROM:<a@src>";
+        let two = format!("{mail}\r\nRCPT TO:<b@dest>\r\nRCPT TO:<no@elsewhere>\r\nRCPT TO:<c@dest>");
+        for (lines, want) in [
+            // One answer for each recipient that was accepted, in their order, from one commit.
+            (
+                format!("{two}\r\nDATA\r\nSubject: x\r\n\r\nb\r\n.\r\nNOOP"),
+                vec!["250", "250", "550", "250", "354", "250 2.0.0 queued", "250 2.0.0 queued", "250 2.0.0 ok"],
+            ),
+            (
+                format!("{two}\r\nBDAT 3 LAST\r\nx\r\nNOOP"),
+                vec!["250", "250", "550", "250", "250", "250", "250 2.0.0 ok"],
+            ),
+            (
+                format!("{two}\r\nBDAT 1\r\nxBDAT 2 LAST\r\n\r\nNOOP"),
+                vec!["250", "250", "550", "250", "250 2.0.0 chunk", "250", "250", "250 2.0.0 ok"],
+            ),
+            // A refusal of the content too.
+            (format!("{two}\r\nDATA\r\n\0\r\n.\r\nNOOP"), vec!["250", "250", "550", "250", "354", "550", "550", "250"]),
+            (format!("{two}\r\nBDAT 1 LAST\r\n\0NOOP"), vec!["250", "250", "550", "250", "550", "550", "250"]),
+            // A chunk before the last is refused once; the last one for each recipient, and the transaction is over.
+            (
+                format!("{two}\r\nBDAT 1\r\n\0BDAT 1 LAST\r\nx{mail}"),
+                vec!["250", "250", "550", "250", "550", "503", "503", "250 2.1.0"],
+            ),
+            // Without a recipient DATA is 503, and the last BDAT has no answer at all.
+            (format!("{mail}\r\nRCPT TO:<no@elsewhere>\r\nDATA"), vec!["250", "550", "503"]),
+            (
+                format!("{mail}\r\nRCPT TO:<no@elsewhere>\r\nBDAT 4 LAST\r\nwxyzNOOP"),
+                vec!["250", "550", "250 2.0.0 ok"],
+            ),
+            (
+                format!("{mail}\r\nRCPT TO:<no@elsewhere>\r\nBDAT 4\r\nwxyzNOOP"),
+                vec!["250", "550", "554", "250 2.0.0 ok"],
+            ),
+            ("EHLO x.example\r\nHELO x.example".into(), vec!["500 5.5.1", "500 5.5.1"]),
+        ] {
+            let mut w = World::new(|p| p.kind = Kind::Lmtp);
+            w.say(&format!("{mail}\r\nLHLO probe.example\r\n"));
+            let opening = w.replies();
+            assert!(opening[0].ends_with("LMTP") && opening[1].starts_with("503 5.5.1"), "{opening:?}");
+            for keyword in ["PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "CHUNKING", "SIZE "] {
+                assert!(opening[2].contains(keyword), "{opening:?}");
+            }
+            assert!(!opening[2].contains("AUTH"), "{opening:?}");
+            w.say(&format!("{lines}\r\n"));
+            let got = w.replies();
+            assert_eq!(got.len(), want.len(), "{lines:?} -> {got:?}");
+            for (got, want) in got.iter().zip(&want) {
+                assert!(got.starts_with(want), "{lines:?}: {got:?}, wanted {want}");
+            }
+            assert_eq!(w.budget.used(), 0);
+            assert!(w.taken.iter().all(|t| t.envelope.recipients.len() == 2 && t.facts.protocol.keyword() == "LMTP"));
+        }
+        let mut w = World::open();
+        w.say("LHLO x.example\r\n");
+        assert!(w.replies()[0].starts_with("502"), "LMTP is not spoken on a relay listener");
+    }
+
+    #[test]
+    fn lmtp_answers_that_come_too_late_or_say_no_are_given_for_each_recipient() {
+        let text = "LHLO x.example\r\nMAIL FROM:<a@src>\r\nRCPT TO:<b@dest>\r\nRCPT TO:<c@dest>\r\nDATA\r\nx\r\n.\r\n";
+        let mut w = World::new(|p| p.kind = Kind::Lmtp);
+        w.refuse = Some(Reply::new(452, Status(4, 3, 1), "no room"));
+        w.say(text);
+        assert_eq!(codes(&w.replies())[6..], [452, 452]);
+        w.refuse = Some(Reply::new(421, Status(4, 3, 2), "stopping"));
+        w.say(text);
+        assert_eq!(codes(&w.replies())[4..], [354, 421], "421 ends the session");
+        assert!(w.closed);
     }
 
     #[test]
@@ -1591,6 +1720,8 @@ mod tests {
         slow: bool,
         closed: bool,
         tls_wanted: bool,
+        /// What every whole message is told instead of "queued".
+        refuse: Option<Reply>,
     }
 
     impl World {
@@ -1617,6 +1748,7 @@ mod tests {
                 slow: false,
                 closed: false,
                 tls_wanted: false,
+                refuse: None,
             };
             world.pump();
             world
@@ -1682,6 +1814,7 @@ mod tests {
                     "dest" | "" => Answer::Ok,
                     _ => Answer::Refuse(Reply::new(550, Status(5, 7, 1), "not here")),
                 },
+                Question::End(_) if self.refuse.is_some() => self.refuse.clone().map_or(Answer::Ok, Answer::Refuse),
                 Question::End(transaction) => {
                     self.taken.push(*transaction);
                     Answer::Queued(Reply::new(250, Status(2, 0, 0), "queued"))

@@ -24,9 +24,11 @@ pub struct TraceFacts {
     pub tls: Option<TlsFacts>,
 }
 
-/// The parts of the protocol keyword (RFC 3848, 6531 4.3).
+/// The parts of the protocol keyword (RFC 3848, 6531 4.3). Nobody authenticates over LMTP here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Protocol {
+    /// LMTP rather than SMTP.
+    pub lmtp: bool,
     /// EHLO rather than HELO.
     pub extended: bool,
     /// SMTPUTF8 was given.
@@ -38,8 +40,16 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// `ESMTPSA`, `UTF8SMTPS`, …
+    /// `ESMTPSA`, `UTF8SMTPS`, `LMTPS`, …
     pub const fn keyword(self) -> &'static str {
+        if self.lmtp {
+            return match (self.utf8, self.tls) {
+                (false, false) => "LMTP",
+                (false, true) => "LMTPS",
+                (true, false) => "UTF8LMTP",
+                (true, true) => "UTF8LMTPS",
+            };
+        }
         match (self.utf8, self.extended, self.tls, self.auth) {
             (true, _, false, false) => "UTF8SMTP",
             (true, _, true, false) => "UTF8SMTPS",
@@ -156,7 +166,7 @@ mod tests {
         TraceFacts {
             ehlo: "client.example".into(),
             address: Some("2001:db8::1".parse().expect("address")),
-            protocol: Protocol { extended: true, utf8: false, tls: true, auth: true },
+            protocol: Protocol { lmtp: false, extended: true, utf8: false, tls: true, auth: true },
             user: Some("op1".into()),
             tls: None,
         }
@@ -181,11 +191,13 @@ mod tests {
 
     #[test]
     fn protocol_keywords_follow_the_registry() {
-        let p = |utf8, extended, tls, auth| Protocol { extended, utf8, tls, auth }.keyword();
+        let p = |utf8, extended, tls, auth| Protocol { lmtp: false, extended, utf8, tls, auth }.keyword();
         assert_eq!(p(false, false, false, false), "SMTP");
         assert_eq!(p(false, true, false, false), "ESMTP");
         assert_eq!(p(true, true, true, true), "UTF8SMTPSA");
         assert_eq!(p(true, true, true, false), "UTF8SMTPS");
+        let l = |utf8, tls| Protocol { lmtp: true, extended: true, utf8, tls, auth: false }.keyword();
+        assert_eq!([l(false, false), l(false, true), l(true, false)], ["LMTP", "LMTPS", "UTF8LMTP"]);
     }
 
     #[test]

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use crate::bearer::serial::Station;
 use crate::bearer::{self, ModemAction, ModemEvent, Verdict};
 use crate::config::plan::BearerPlan;
-use crate::emcon::{Gate, Order, Purpose, State};
+use crate::emcon::{Gate, Order, Purpose, State, tightens};
 use crate::mail::{BearerId, PeerName, Precedence, TransferId};
 use crate::ops::Event;
 use crate::queue::{Batch, Change, CommitError, StoreCall};
-use crate::time::{Duration, Instant, Now};
+use crate::time::{Duration, Instant, Now, Wall};
 
-use super::dispatch::carried_above;
 use super::{Output, Pending, RequestId, Switch, Work};
 
 /// One bearer with its core and its account.
@@ -20,6 +19,8 @@ pub(super) struct Bearer {
     pub(super) plan: BearerPlan,
     pub(super) station: Station,
     pub(super) account: Account,
+    /// The states that stood together when they were last looked at.
+    pub(super) standing: Vec<State>,
     /// The transmitter is keyed, as far as the core knows.
     pub(super) keyed_at: Option<Instant>,
     /// Last refusal told as an event, so that one silence is one line and not thousands.
@@ -170,33 +171,30 @@ impl Switch {
         }
     }
 
-    /// An operator's order, or the end of one. Tighten: gate, abort, persist, report. Loosen: persist, then gate.
+    /// An operator's order. Tighten: gate, abort, persist, report. Loosen: persist, then gate.
     pub(super) fn order(&mut self, now: Now, name: &BearerId, order: Order, reply: Option<RequestId>) {
-        let old = self.gate.order(name).map(|o| o.state.clone());
-        let loosens = loosens(old.as_ref(), &order.state);
-        if !loosens {
-            self.put_in_force(name, order.clone());
+        let after: Vec<State> = order.standing(civil(now)).into_iter().cloned().collect();
+        let tightened = tightens(&self.gate.standing(now, name), &after);
+        let mut carrier_off = Duration::ZERO;
+        if tightened {
+            // Until it is durable, nothing radiates that either of the two forbids.
+            let both = order.clone().with(self.gate.order(name));
+            self.gate.set(name, Some(both));
+            self.stand(now, name);
             self.silence(now, name);
-        } else if incomparable(old.as_ref(), &order.state) {
-            // Neither wider nor narrower: nothing radiates between the two.
-            let interim = Order { state: State::Silent, ..order.clone() };
-            self.put_in_force(name, interim);
-            self.silence(now, name);
+            carrier_off = self.carrier_off_after(name);
         }
-        let carrier_off = if loosens { Duration::ZERO } else { self.carrier_off_after(name) };
         let value = serde_json::to_vec(&order).ok();
         let batch = Batch { conditions: Vec::new(), changes: vec![Change::Setting(order_key(name), value)] };
-        let pending = Pending::Order { bearer: name.clone(), order, loosens, reply, carrier_off };
+        let pending = Pending::Order { bearer: name.clone(), order, tightened, reply, carrier_off };
         self.work(Work::Store(StoreCall::Commit(batch)), pending);
     }
 
-    /// The gate and the station learn an order together.
-    fn put_in_force(&mut self, name: &BearerId, order: Order) {
-        let lowest = carried_above(Some(&order.state));
-        self.gate.set(name, Some(order));
-        if let Some(bearer) = self.bearers.get_mut(name) {
-            bearer.station.carry_from(lowest);
-        }
+    /// The station learns what the gate has in force. What stood before.
+    fn stand(&mut self, now: Now, name: &BearerId) -> Vec<State> {
+        let Some(bearer) = self.bearers.get_mut(name) else { return Vec::new() };
+        bearer.station.carry_from(self.gate.lowest(now, name));
+        std::mem::replace(&mut bearer.standing, self.gate.standing(now, name))
     }
 
     /// The order is durable, or could not be made so: then the tighter of the two stays.
@@ -205,23 +203,34 @@ impl Switch {
         now: Now,
         name: &BearerId,
         order: Order,
-        loosens: bool,
+        tightened: bool,
         stored: Result<(), CommitError>,
     ) -> Result<(), String> {
-        stored.map_err(|e| match loosens {
-            true => format!("{name} keeps its present state: {e}"),
-            false => format!("{name} is {} now, but this could not be made durable: {e}", order.state),
+        stored.map_err(|e| match tightened {
+            false => format!("{name} keeps its present order: {e}"),
+            true => format!("{name} is {} now, but this could not be made durable: {e}", order.state),
         })?;
-        if loosens {
-            self.put_in_force(name, order.clone());
-            if let Some(bearer) = self.bearers.get_mut(name) {
-                bearer.silence_told = false;
-                bearer.station.resume_air(now.at);
-            }
-        }
+        self.gate.relax(name, order.clone());
+        self.follow(now, name);
         let Order { state, reason, author, .. } = order;
         self.event(Event::SilenceOrdered { bearer: name.clone(), state: state.to_string(), reason, author });
         Ok(())
+    }
+
+    /// Brings the bearer into line with what stands now; true when that forbids or allows something it did not before.
+    fn follow(&mut self, now: Now, name: &BearerId) -> bool {
+        let before = self.stand(now, name);
+        let standing = self.gate.standing(now, name);
+        let (tightened, loosened) = (tightens(&before, &standing), tightens(&standing, &before));
+        if tightened {
+            self.gate.void(name);
+            self.silence(now, name);
+        }
+        if let Some(bearer) = self.bearers.get_mut(name).filter(|_| loosened) {
+            bearer.silence_told = false;
+            bearer.station.resume_air(now.at);
+        }
+        tightened || loosened
     }
 
     /// The orders in force, as they would be stored. Where a tightening order could not be, this says more than the store.
@@ -257,10 +266,15 @@ impl Switch {
         held + tail + w.block
     }
 
-    /// Begins and ends what orders say about time: what runs when an order or a window ends is aborted, and a window that opens is used.
-    pub(super) fn expire_orders(&mut self, now: Now) {
+    /// Begins and ends what orders say about time: what runs when it is no longer allowed is aborted, and a window that opens is used.
+    pub(super) fn follow_orders(&mut self, now: Now) {
         let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
         for name in names {
+            let changed = self.follow(now, &name);
+            if let Some(order) = self.gate.order(&name).filter(|_| changed) {
+                let Order { state, reason, author, .. } = order.shown(civil(now)).0.clone();
+                self.event(Event::SilenceOrdered { bearer: name.clone(), state: state.to_string(), reason, author });
+            }
             let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some());
             if running && self.gate.must_stop(now, &name) {
                 self.silence(now, &name);
@@ -312,37 +326,15 @@ pub(super) fn first_order(gate: &mut Gate, plan: &BearerPlan, stored: Option<&[u
         return None;
     }
     let (state, since) = (plan.emcon.clone(), now.wall);
-    let order = Order { state, since, until: None, reason: "first start".into(), author: "profile".into() };
+    let (reason, author) = ("first start".into(), "profile".into());
+    let order = Order { state, since, from: None, until: None, base: None, reason, author };
     gate.add(plan.id.clone(), Some(order.clone()));
     Some(order)
 }
 
-fn rank(state: &State) -> u8 {
-    match state {
-        State::Silent => 0,
-        State::AckOnly => 1,
-        State::Window(_) => 2,
-        State::Restricted(_) => 3,
-        State::Open => 4,
-    }
-}
-
-fn loosens(old: Option<&State>, new: &State) -> bool {
-    match (old, new) {
-        (_, State::Silent) | (Some(State::Open), _) => false,
-        (None, _) | (Some(State::Silent), _) => true,
-        (Some(State::Restricted(a)), State::Restricted(b)) => b < a,
-        (Some(a), b) => rank(b) > rank(a) || incomparable(Some(a), b),
-    }
-}
-
-fn incomparable(old: Option<&State>, new: &State) -> bool {
-    match (old, new) {
-        (Some(State::Window(a)), State::Window(b)) => a != b,
-        (Some(State::Window(_)), b) | (Some(b), State::Window(_)) => !matches!(b, State::Open | State::Silent),
-        (Some(State::AckOnly), State::Restricted(_)) | (Some(State::Restricted(_)), State::AckOnly) => true,
-        _ => false,
-    }
+/// Civil time, while it is known.
+pub(super) fn civil(now: Now) -> Option<Wall> {
+    now.set.then_some(now.wall)
 }
 
 const fn purpose_name(purpose: Purpose) -> &'static str {

@@ -12,12 +12,13 @@ use crate::ops::{BearerChoice, Event, Request, Response, document};
 use crate::queue::{Batch, Change, CommitError};
 use crate::time::{Duration, Now, Wall};
 
+use super::air::civil;
 use super::settle::{Action, Step};
 use super::{Minimize, Output, Pending, RequestId, StoreState, Switch};
 
 /// What this build can do, for scripts that must know.
 pub const FEATURES: &[&str] =
-    &["smtp", "lmtp-client", "maildir", "dsn", "mt-priority", "hf-serial", "mac", "aead", "zstd-dictionary"];
+    &["smtp", "lmtp", "lmtp-client", "maildir", "dsn", "mt-priority", "hf-serial", "mac", "aead", "zstd-dictionary"];
 
 /// Setting that holds a bearer's MINIMIZE.
 pub(super) fn minimize_key(bearer: &BearerId) -> String {
@@ -47,21 +48,18 @@ impl Switch {
             }
             Request::QueueCancel { id: message, .. } => return self.operate(now, id, message, Action::Cancel, author),
             Request::EmconShow { bearer } => match self.chosen(&bearer) {
-                Ok(bearers) => self.emcon(&bearers, &BTreeMap::new()),
+                Ok(bearers) => self.emcon(now, &bearers, &BTreeMap::new()),
                 Err(why) => Response::refused(why),
             },
             Request::EmconSet { bearer, state, reason, from, until } => {
                 let ordered = self.chosen(&bearer).and_then(|b| Ok((b, state.state(from, until)?)));
                 match ordered {
                     Ok((bearers, state)) => {
-                        // A window carries its own times; any other state holds from now on.
-                        let until = if matches!(state, State::Window(_)) { None } else { until };
-                        if from.is_some() && !matches!(state, State::Window(_)) {
-                            Response::refused("--from goes with `window`; other states begin when they are ordered")
-                        } else {
-                            let order = Order { state, since: now.wall, until, reason, author };
-                            return self.order_all(now, id, bearers, &order);
-                        }
+                        // A window carries its own times.
+                        let (from, until) =
+                            if matches!(state, State::Window(_)) { (None, None) } else { (from, until) };
+                        let order = Order { state, since: now.wall, from, until, base: None, reason, author };
+                        return self.order_all(now, id, bearers, &order);
                     }
                     Err(why) => Response::refused(why),
                 }
@@ -109,7 +107,7 @@ impl Switch {
         let bearers = self.bearers.iter().map(|(name, b)| BearerStatus {
             name: name.to_string(),
             peer: b.plan.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-            emcon: EmconState::of(self.gate.order(name)),
+            emcon: EmconState::of(self.gate.order(name), civil(now)),
             air_s: b.account.air.as_secs_f64(),
             bytes_sent: b.account.bytes,
             suppressed: self.gate.suppressed(name),
@@ -130,10 +128,10 @@ impl Switch {
         })
     }
 
-    fn emcon(&self, bearers: &[BearerId], carrier_off: &BTreeMap<BearerId, Duration>) -> Response {
+    fn emcon(&self, now: Now, bearers: &[BearerId], carrier_off: &BTreeMap<BearerId, Duration>) -> Response {
         let shown = |name: &BearerId| EmconBearer {
             name: name.to_string(),
-            emcon: EmconState::of(self.gate.order(name)),
+            emcon: EmconState::of(self.gate.order(name), civil(now)),
             carrier_off_s: carrier_off.get(name).copied().unwrap_or_else(|| self.carrier_off_after(name)).as_secs_f64(),
             suppressed: self.gate.suppressed(name),
         };
@@ -149,10 +147,13 @@ impl Switch {
         };
         self.open_orders.insert(id, open);
         if bearers.is_empty() {
-            self.answer_order(id);
+            self.answer_order(now, id);
         }
         for bearer in bearers {
-            self.order(now, &bearer, order.clone(), Some(id));
+            match order.clone().following(self.gate.order(&bearer), civil(now)) {
+                Ok(order) => self.order(now, &bearer, order, Some(id)),
+                Err(why) => self.order_done(now, id, &bearer, Duration::ZERO, Some(format!("{bearer}: {why}"))),
+            }
         }
     }
 
@@ -163,27 +164,38 @@ impl Switch {
         now: Now,
         bearer: &BearerId,
         order: Order,
-        loosens: bool,
+        tightened: bool,
         reply: Option<RequestId>,
         carrier_off: Duration,
         stored: Result<(), CommitError>,
     ) {
-        let settled = self.order_stored(now, bearer, order, loosens, stored);
-        let Some(id) = reply else { return };
-        if let Some(open) = self.open_orders.get_mut(&id) {
-            open.waiting = open.waiting.saturating_sub(1);
-            open.carrier_off.insert(bearer.clone(), carrier_off);
-            open.problems.extend(settled.err());
-            if open.waiting == 0 {
-                self.answer_order(id);
-            }
+        let settled = self.order_stored(now, bearer, order, tightened, stored);
+        if let Some(id) = reply {
+            self.order_done(now, id, bearer, carrier_off, settled.err());
         }
     }
 
-    fn answer_order(&mut self, id: RequestId) {
+    fn order_done(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        bearer: &BearerId,
+        carrier_off: Duration,
+        problem: Option<String>,
+    ) {
+        let Some(open) = self.open_orders.get_mut(&id) else { return };
+        open.waiting = open.waiting.saturating_sub(1);
+        open.carrier_off.insert(bearer.clone(), carrier_off);
+        open.problems.extend(problem);
+        if open.waiting == 0 {
+            self.answer_order(now, id);
+        }
+    }
+
+    fn answer_order(&mut self, now: Now, id: RequestId) {
         let Some(open) = self.open_orders.remove(&id) else { return };
         let response = match open.problems.is_empty() {
-            true => self.emcon(&open.bearers, &open.carrier_off),
+            true => self.emcon(now, &open.bearers, &open.carrier_off),
             false => Response::refused(open.problems.join("; ")),
         };
         self.outputs.push_back(Output::Reply { id, response });

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::emcon::{Purpose, State};
-use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Precedence, Source, Status, TransferId};
+use crate::emcon::Purpose;
+use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -14,7 +14,8 @@ use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, StoreRe
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
-use super::settle::{AirNote, Step};
+use super::intake::UNPROTECTED;
+use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult};
 
 /// Live transfers per peer of one precedence or above.
@@ -49,7 +50,7 @@ impl Switch {
                 Hop::Peer(peer) => {
                     let (name, bearer) = bearers.iter().find(|(_, b)| b.plan.peers.contains(peer))?;
                     let floor = minimize.get(name).filter(|m| m.applies(now)).map_or(Precedence::Deferred, |m| m.least);
-                    let lowest = floor.max(carried_above(gate.order(name).map(|o| &o.state))?);
+                    let lowest = floor.max(gate.lowest(now, name)?);
                     gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
                     let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients_of(&bearer.plan));
                     Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
@@ -79,6 +80,12 @@ impl Switch {
         };
         let Some(record) = self.active.record(job.message) else { return };
         let envelope = limited(record, &job);
+        if !self.may_take(&job.hop, &envelope) {
+            // Accepted under a profile that protected this way.
+            let (status, why) = UNPROTECTED;
+            let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };
+            return self.job_result(now, &job, vec![failed; job.recipients.len()], AirNote::default(), None);
+        }
         match &job.hop {
             Hop::Local => {
                 let mailboxes = envelope
@@ -152,9 +159,10 @@ impl Switch {
         };
         let plan = self.bearers.get(&bearer).map(|b| &b.plan);
         let carried = plan.map_or(Ok(()), |p| p.carries(job.precedence, payload.len() as u64));
-        if let Err(diagnostic) = carried {
+        // An operator who let it go had the bound in sight.
+        if let (Err(diagnostic), false) = (carried, self.beyond.contains(&job.message)) {
             let excess = match plan.is_some_and(|p| p.hold_excess) {
-                true => Event::Held { why: diagnostic },
+                true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
                 false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
             };
             return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
@@ -190,6 +198,10 @@ impl Switch {
         let Some(transfer) = self.transfers.get(&id).cloned() else { return };
         if self.renewal.is_some() || id.epoch != self.epoch {
             return;
+        }
+        let exposed = self.active.record(transfer.message).is_some_and(|r| !self.may_take(&transfer.hop, &r.envelope));
+        if exposed {
+            return self.withdraw(now, &transfer, UNPROTECTED.1);
         }
         match payload {
             Ok(payload) => {
@@ -341,6 +353,30 @@ impl Switch {
         }
     }
 
+    /// Asks the store whose life is over among what is not in memory: held mail, and what is due later or had no room.
+    pub(super) fn look_for_ended(&mut self, now: Now) {
+        if self.ending || !now.set {
+            return;
+        }
+        self.ending = true;
+        let call = StoreCall::Ended { now: now.wall, limit: CLAIM, except: self.active.ids() };
+        self.work(Work::Store(call), Pending::Ended);
+    }
+
+    fn ended(&mut self, now: Now, ended: Result<Vec<MessageId>, CommitError>) {
+        self.ending = false;
+        match ended {
+            Ok(ended) => {
+                for message in ended {
+                    if !self.steps.contains_key(&message) {
+                        self.step(now, message, Step::Wake);
+                    }
+                }
+            }
+            Err(error) => self.commit_failed(&error),
+        }
+    }
+
     /// Lifetimes, delay reports and, rarely, the purge.
     pub(super) fn sweep(&mut self, now: Now) {
         while let Some(message) = self.active.poll_wake(now) {
@@ -384,6 +420,10 @@ impl Switch {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
                 _ => self.claiming = false,
             },
+            Pending::Ended => match result {
+                WorkResult::Store(StoreResult::Ended(ended)) => self.ended(now, ended),
+                _ => self.ending = false,
+            },
             Pending::Body { job } => self.body_read(now, job, read(result)),
             Pending::Encoded { job, id, peer, bearer } => {
                 let payload = match result {
@@ -420,9 +460,9 @@ impl Switch {
                     bearer.station.job_done(now.at, ticket, done);
                 }
             }
-            Pending::Order { bearer, order, loosens, reply, carrier_off } => {
+            Pending::Order { bearer, order, tightened, reply, carrier_off } => {
                 let stored = committed(result);
-                self.order_settled(now, &bearer, order, loosens, reply, carrier_off, stored);
+                self.order_settled(now, &bearer, order, tightened, reply, carrier_off, stored);
             }
             Pending::Renewal => self.renewal_stored(now, committed(result)),
             Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
@@ -439,15 +479,6 @@ impl Switch {
 fn limited(record: &MessageRecord, job: &Job) -> Envelope {
     let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
     Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
-}
-
-/// The lowest precedence traffic may have in this state; `None` when there is no traffic at all.
-pub(super) fn carried_above(state: Option<&State>) -> Option<Precedence> {
-    match state? {
-        State::Open | State::Window(_) => Some(Precedence::Deferred),
-        State::Restricted(floor) => Some(*floor),
-        State::AckOnly | State::Silent => None,
-    }
 }
 
 fn recipients_of(bearer: &BearerPlan) -> usize {

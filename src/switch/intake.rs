@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::bearer::Verdict;
 use crate::config::plan::ListenerKind;
 use crate::mail::{
-    BearerId, DeliverBy, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission,
-    TransferId,
+    BearerId, DeliverBy, Envelope, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status,
+    Submission, TransferId,
 };
 use crate::ops::Event;
 use crate::queue::accept::{self, Accepted, Authority, Decision};
@@ -18,6 +18,10 @@ use crate::time::{Now, Wall};
 
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
+/// What mail that asks for protection is told where there is none (RFC 8689 4.2.1).
+pub(super) const UNPROTECTED: (Status, &str) =
+    (Status(5, 7, 30), "REQUIRETLS cannot be kept: the way to this recipient is not protected");
+
 /// Reason numbers in reports to the sending station.
 const REFUSED_UNDECODABLE: u8 = 1;
 const REFUSED_LOOP: u8 = 2;
@@ -28,10 +32,12 @@ impl Switch {
             // Passwords are checked where the connection is; one that gets here is nobody's.
             Question::Auth { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed")),
             Question::Mail { .. } => self.refuse_when_unhealthy().map_or(Answer::Ok, Answer::Refuse),
-            Question::Rcpt { rcpt, user, trusted, mt_priority, size, .. } => {
+            Question::Rcpt { rcpt, user, trusted, mt_priority, size, require_tls, .. } => {
                 let may_relay = trusted || user.is_some();
                 let level = mt_priority.map_or(self.plan.precedence.default, |p| p.precedence());
-                self.recipient(now, &rcpt.to, may_relay, level, size).map_or(Answer::Ok, Answer::Refuse)
+                let refused = self.recipient(now, &rcpt.to, may_relay, level, size);
+                let refused = refused.or_else(|| self.exposed(&rcpt.to).filter(|_| require_tls));
+                refused.map_or(Answer::Ok, Answer::Refuse)
             }
             Question::End(transaction) => {
                 self.transaction(now, session, ask, listener, *transaction);
@@ -95,6 +101,29 @@ impl Switch {
         Some(Reply::new(552, Status(5, 3, 4), format!("too big for the link to {peer}: {excess}")))
     }
 
+    /// C4: why mail that asks for protection cannot go to this recipient, if it cannot.
+    fn exposed(&self, to: &Mailbox) -> Option<Reply> {
+        let hop = self.plan.routes.hop(&self.resolve(to))?;
+        (!self.protects(hop)).then(|| Reply::new(550, UNPROTECTED.0, UNPROTECTED.1))
+    }
+
+    /// Whether mail may go this way, as far as the protection it asks for is concerned (C4). Reports come from nobody, and no
+    /// missing protection may cost one (RFC 8689 5).
+    pub(super) fn may_take(&self, hop: &Hop, envelope: &Envelope) -> bool {
+        !envelope.require_tls || envelope.from.is_none() || self.protects(hop)
+    }
+
+    /// Where mail stays on this machine or goes over a bearer that is marked protected. Towards SMTP servers TLS is opportunistic:
+    /// no certificate is checked, so none of them will do.
+    fn protects(&self, hop: &Hop) -> bool {
+        match hop {
+            Hop::Local | Hop::Hold => true,
+            Hop::Lmtp(path) => path.starts_with('/'),
+            Hop::Smtp(_) => false,
+            Hop::Peer(peer) => self.bearer_to(peer).and_then(|b| self.bearers.get(b)).is_some_and(|b| b.plan.protected),
+        }
+    }
+
     fn is_local_user(&self, to: &Mailbox) -> bool {
         let users = &self.plan.local.users;
         users.is_empty() || users.iter().any(|u| u.eq_ignore_ascii_case(to.local()))
@@ -128,7 +157,7 @@ impl Switch {
         let body: Arc<[u8]> = trace::prepend(&received, &completed).into();
         let ceiling = self.ceiling(listener, facts.user.as_deref(), trusted);
         let source = Source::Smtp { listener: listener.to_owned(), address: facts.address, user: facts.user };
-        let decisions = self.decisions(&envelope.recipients, None);
+        let decisions = self.decisions(&envelope, None);
         let subject = body.clone();
         let submission = Submission { envelope, precedence: Precedence::Routine, source, body };
         let authority = Authority { trusted, ceiling };
@@ -218,7 +247,7 @@ impl Switch {
     }
 
     /// What becomes of each recipient: where its address leads. `from` is the neighbour it must not go back to (A8).
-    pub(super) fn decisions(&self, recipients: &[Recipient], from: Option<&PeerName>) -> Vec<Decision> {
+    pub(super) fn decisions(&self, envelope: &Envelope, from: Option<&PeerName>) -> Vec<Decision> {
         let fail = |status, text: String| Decision::Fail { status, text };
         let decide = |recipient: &Recipient| {
             let to = self.resolve(&recipient.address);
@@ -228,12 +257,13 @@ impl Switch {
                 Some(Hop::Peer(peer)) if Some(peer) == from => {
                     fail(Status(5, 4, 6), format!("routing loop: {peer} sent it, and the route leads back there"))
                 }
+                Some(hop) if !self.may_take(hop, envelope) => fail(UNPROTECTED.0, UNPROTECTED.1.into()),
                 Some(Hop::Local) if !self.is_local_user(&to) => fail(Status(5, 1, 1), "no such mailbox here".into()),
                 Some(Hop::Peer(_)) => Decision::Due { over_air: true },
                 Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_)) => Decision::Due { over_air: false },
             }
         };
-        recipients.iter().map(decide).collect()
+        envelope.recipients.iter().map(decide).collect()
     }
 
     /// A bare postmaster is this node's.
@@ -297,7 +327,7 @@ impl Switch {
         let number = self.ids.upcoming();
         let received = air_trace(&from, &self.plan.node.hostname, number, bearer, now.wall);
         let body: Arc<[u8]> = trace::prepend(&received, &body).into();
-        let decisions = self.decisions(&air.envelope.recipients, Some(&from));
+        let decisions = self.decisions(&air.envelope, Some(&from));
         let source = Source::Bearer { peer: from, transfer: id, hops: air.hops };
         let subject = body.clone();
         let submission = Submission { envelope: air.envelope, precedence: air.precedence, source, body };

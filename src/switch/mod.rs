@@ -56,6 +56,8 @@ pub struct Switch {
     chance: u64,
     active: Active,
     transfers: BTreeMap<TransferId, TransferRecord>,
+    /// Messages an operator let go beyond what their bearer carries, until they are done or held again. Stored as settings.
+    beyond: BTreeSet<MessageId>,
     /// Transfers of which something may have left the antenna: those keyed since the start, and all of before it.
     keyed_transfers: BTreeSet<TransferId>,
     steps: BTreeMap<MessageId, settle::Steps>,
@@ -63,6 +65,8 @@ pub struct Switch {
     counters: Counters,
     /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
     claiming: bool,
+    /// Set while the store is asked whose life is over.
+    ending: bool,
     next_claim: Instant,
     next_sweep: Instant,
     next_purge: Instant,
@@ -107,6 +111,8 @@ enum Pending {
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
     Claim { limit: usize },
+    /// Messages whose life is over are being looked for.
+    Ended,
     /// A body is being read for a job.
     Body { job: Job },
     /// A body is being read for a report about `record`'s change.
@@ -126,7 +132,7 @@ enum Pending {
     /// Symbols are being spread or gathered.
     LinkJob { bearer: BearerId, ticket: u64 },
     /// An EMCON order is being made durable.
-    Order { bearer: BearerId, order: Order, loosens: bool, reply: Option<RequestId>, carrier_off: Duration },
+    Order { bearer: BearerId, order: Order, tightened: bool, reply: Option<RequestId>, carrier_off: Duration },
     /// Another epoch is being made durable.
     Renewal,
     /// MINIMIZE is being made durable.
@@ -170,11 +176,12 @@ impl Switch {
             let restored = stored_links.remove(&bearer.id).unwrap_or_default();
             let config = station_config(&plan, bearer, &opened, &ids, seed.wrapping_add(index as u64));
             let mut station = Station::new(now.at, config, restored);
-            station.carry_from(dispatch::carried_above(gate.order(&bearer.id).map(|o| &o.state)));
+            station.carry_from(gate.lowest(now, &bearer.id));
             let entry = Bearer {
                 plan: bearer.clone(),
                 station,
                 account: air::Account::default(),
+                standing: gate.standing(now, &bearer.id),
                 keyed_at: None,
                 silence_told: false,
             };
@@ -213,11 +220,13 @@ impl Switch {
             chance: seed,
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
+            beyond: opened.settings.iter().filter_map(|(name, _)| settle::beyond_id(name)).collect(),
             keyed_transfers: restored,
             steps: BTreeMap::new(),
             open_orders: BTreeMap::new(),
             counters: Counters::default(),
             claiming: false,
+            ending: false,
             next_claim: now.at,
             next_sweep: now.at,
             next_purge: now.at + PURGE_EVERY,
@@ -275,7 +284,7 @@ impl Switch {
                 bearer.station.handle_timeout(now.at);
             }
         }
-        self.expire_orders(now);
+        self.follow_orders(now);
         self.retry_steps(now);
         self.retry_renewal(now);
         if self.next_sweep <= now.at {
@@ -284,6 +293,7 @@ impl Switch {
         }
         if self.next_claim <= now.at {
             self.claim(now);
+            self.look_for_ended(now);
         }
         self.pump(now);
     }
@@ -316,6 +326,9 @@ impl Switch {
 
     fn pump(&mut self, now: Now) {
         self.notice_clock(now);
+        if self.wake.is_some_and(|at| at <= now.at) {
+            self.follow_orders(now);
+        }
         self.dispatch(now);
         self.pump_air(now);
         let orders = self.gate.next_change(now).filter(|_| now.set);
@@ -332,6 +345,7 @@ impl Switch {
         self.offset_ms = offset;
         if now.set != self.clock_set {
             self.clock_set = now.set;
+            self.follow_orders(now);
             self.event(Event::ClockChanged { set: now.set });
             let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
             for name in names {

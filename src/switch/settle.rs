@@ -12,7 +12,9 @@ use crate::ops;
 use crate::queue::accept::Authority;
 use crate::queue::dsn::{self, Returned};
 use crate::queue::outcome::{self, Applied, Context, Event};
-use crate::queue::{Batch, Change, CommitError, Ids, MessageRecord, MessageState, StoreCall, TransferRecord, accept};
+use crate::queue::{
+    Batch, Change, CommitError, Ids, MessageRecord, MessageState, StoreCall, TrackEntry, TransferRecord, accept,
+};
 use crate::time::{Duration, Instant, Now};
 
 use super::{Output, Pending, RequestId, StoreState, Switch, Work, renewal};
@@ -123,7 +125,10 @@ impl Switch {
     fn run_step(&mut self, now: Now, record: &MessageRecord) {
         let Some(step) = self.steps.get(&record.id).and_then(|s| s.queue.front()).cloned() else { return };
         match self.next_record(now, record, &step) {
-            Ok(Some((applied, extra))) => {
+            Ok(Some((applied, mut extra))) => {
+                if applied.record.state != MessageState::Queued && self.beyond.contains(&record.id) {
+                    extra.push(Change::Setting(beyond_key(record.id), None));
+                }
                 let settled = Box::new(Settled { applied, step, extra });
                 match &settled.applied.report {
                     Some(report) => {
@@ -205,7 +210,7 @@ impl Switch {
             }
             Step::Operator { action, .. } => match action {
                 Action::Hold(why) => outcome::hold(now, &self.policy, record, why).map(|a| (a, Vec::new())),
-                Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, Vec::new())),
+                Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, let_go(now, record))),
                 Action::Expedite(level) => {
                     let level = level.unwrap_or(record.precedence);
                     outcome::expedite(now, &self.policy, record, level).map(|a| (a, Vec::new()))
@@ -236,7 +241,7 @@ impl Switch {
     }
 
     pub(super) fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<accept::Accepted> {
-        let decisions = self.decisions(&submission.envelope.recipients, None);
+        let decisions = self.decisions(&submission.envelope, None);
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
         accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions).ok()
     }
@@ -262,8 +267,14 @@ impl Switch {
         self.store = StoreState::Healthy;
         let Settled { applied, step, extra } = *settled;
         for change in &extra {
-            if let Change::DropTransfer(id) = change {
-                self.forget_transfer(now, id);
+            match change {
+                Change::DropTransfer(id) => self.forget_transfer(now, id),
+                Change::Setting(name, value) => match (beyond_id(name), value) {
+                    (Some(id), Some(_)) => _ = self.beyond.insert(id),
+                    (Some(id), None) => _ = self.beyond.remove(&id),
+                    (None, _) => {}
+                },
+                _ => {}
             }
         }
         self.tell(&applied, &step);
@@ -472,6 +483,38 @@ impl Switch {
 
 /// Enough of a body to hold its header.
 const REPORT_HEADER_BYTES: u64 = 64 * 1024;
+
+/// What the reason of a hold begins with when the message is beyond what its bearer carries.
+pub(super) const BEYOND: &str = "beyond what the bearer carries: ";
+
+/// Name of the setting that lets a message go beyond what its bearer carries.
+fn beyond_key(message: MessageId) -> String {
+    format!("beyond/{message}")
+}
+
+/// The message such a setting is about.
+pub(super) fn beyond_id(setting: &str) -> Option<MessageId> {
+    setting.strip_prefix("beyond/").and_then(MessageId::parse)
+}
+
+/// What an operator's release of a held message brings with it: where a bearer's bound held it, the bound no longer applies to it.
+fn let_go(now: Now, record: &MessageRecord) -> Vec<Change> {
+    let why = record.recipients.iter().find_map(|r| match &r.state {
+        RecipientState::Held { why } => why.strip_prefix(BEYOND),
+        RecipientState::Due { .. } | RecipientState::OnAir { .. } | RecipientState::Final { .. } => None,
+    });
+    let Some(why) = why else { return Vec::new() };
+    let line = TrackEntry {
+        at: now.wall,
+        event: "unbounded".into(),
+        recipient: None,
+        bearer: None,
+        bytes_on_air: 0,
+        air_s: 0.0,
+        detail: Some(format!("sent all the same, by an operator's decision: {why}")),
+    };
+    vec![Change::Setting(beyond_key(record.id), Some(Vec::new())), Change::Track(record.id, line)]
+}
 
 fn drop_transfers(live: &[&TransferRecord]) -> Vec<Change> {
     live.iter().flat_map(|t| [Change::DropTransfer(t.id.clone()), Change::DropBody(t.payload)]).collect()

@@ -17,6 +17,17 @@ pub enum Told {
     Unknown,
 }
 
+/// A place inside a submission, told as it is passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// MAIL is sent.
+    Mail,
+    /// Half of the content is sent.
+    Content,
+    /// The final dot is sent; its answer is not read yet.
+    Dot,
+}
+
 /// How long one answer may take before the node counts as hung.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,13 +51,29 @@ impl Client {
 
     /// Submits one message. A node that answers nothing at all for long is a failure of the test, not a broken connection.
     pub fn submit(&mut self, from: &str, to: &str, priority: i8, message: &[u8]) -> Told {
+        self.submit_telling(from, to, priority, message, |_| ())
+    }
+
+    /// The same; `passed` hears of each moment and may hold the submission up there.
+    pub fn submit_telling(
+        &mut self,
+        from: &str,
+        to: &str,
+        priority: i8,
+        message: &[u8],
+        mut passed: impl FnMut(Moment),
+    ) -> Told {
         let steps = [
             (format!("MAIL FROM:<{from}> BODY=8BITMIME MT-PRIORITY={priority}\r\n"), '2'),
             (format!("RCPT TO:<{to}> NOTIFY=NEVER\r\n"), '2'),
             ("DATA\r\n".to_owned(), '3'),
         ];
         for (line, wanted) in steps {
-            match self.expect(&line, wanted) {
+            let sent = self.stream.write_all(line.as_bytes());
+            if line.starts_with("MAIL") {
+                passed(Moment::Mail);
+            }
+            match sent.and_then(|()| self.answer()) {
                 Ok(answer) if answer.starts_with(wanted) => {}
                 Ok(answer) => return Told::Refused(answer),
                 Err(error) => return broken(&error, Told::NotSent),
@@ -59,10 +86,15 @@ impl Client {
             }
             data.extend(line);
         }
-        if let Err(error) = self.stream.write_all(&data) {
+        let (first, second) = data.split_at(data.len() / 2);
+        let first = self.stream.write_all(first);
+        passed(Moment::Content);
+        if let Err(error) = first.and_then(|()| self.stream.write_all(second)) {
             return broken(&error, Told::NotSent);
         }
-        match self.stream.write_all(b".\r\n").and_then(|()| self.answer()) {
+        let dot = self.stream.write_all(b".\r\n");
+        passed(Moment::Dot);
+        match dot.and_then(|()| self.answer()) {
             Ok(answer) if answer.starts_with("250") => Told::Promised,
             Ok(answer) => Told::Refused(answer),
             Err(error) => broken(&error, Told::Unknown),

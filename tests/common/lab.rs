@@ -16,9 +16,9 @@ use std::time::Duration;
 use aldis::config;
 use aldis::node::Node;
 use aldis::node::clock::Clock as NodeClock;
+use aldis_sim::bridge::{self, Clock, Frequency, PortPaths};
 use aldis_sim::ether::{Ether, EtherConfig, LinkConfig};
 use aldis_sim::modem::ModemConfig;
-use aldis_sim::pty::{self, Clock, PortPaths};
 use aldis_sim::waveform::Waveform;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -48,6 +48,7 @@ pub struct End<'l> {
 pub struct Lab {
     nodes: BTreeMap<String, Node>,
     clock: NodeClock,
+    speed: f64,
     modems: Vec<oneshot::Sender<()>>,
     told: Vec<(String, Arc<Mutex<Vec<Value>>>)>,
     runtime: Option<tokio::runtime::Runtime>,
@@ -57,10 +58,16 @@ pub struct Lab {
 impl Lab {
     /// An empty laboratory.
     pub fn new() -> Self {
+        Self::at_speed(SPEED)
+    }
+
+    /// An empty laboratory whose time runs `speed` times as fast as the machine's.
+    pub fn at_speed(speed: f64) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         Self {
             nodes: BTreeMap::new(),
-            clock: NodeClock::scaled(SPEED, true),
+            clock: NodeClock::scaled(speed, true),
+            speed,
             modems: Vec::new(),
             told: Vec::new(),
             runtime: Some(runtime.expect("a runtime")),
@@ -98,11 +105,15 @@ impl Lab {
         let mut modem = ModemConfig::new(*Waveform::find(2400, "S").expect("a waveform of the table"));
         habits(&mut modem);
         let count = u16::try_from(ends.len()).expect("a few");
-        let ether = Ether::new(EtherConfig::net(1, count, &modem, LinkConfig::default()));
+        self.link_over(link, ends, Ether::new(EtherConfig::net(1, count, &modem, LinkConfig::default())));
+    }
+
+    /// Joins `ends`, in the order of their station numbers, by this frequency.
+    pub fn link_over(&mut self, link: &str, ends: &[&str], air: impl Frequency + Send + 'static) {
         let ports: Vec<PortPaths> = ends.iter().map(|end| self.port(link, end)).collect();
         let links: Vec<PathBuf> = ports.iter().map(|p| p.tty_link.clone()).collect();
         let (stop, stopped) = oneshot::channel::<()>();
-        self.runtime().spawn(pty::serve(ether, Clock::start(SPEED), ports, async {
+        self.runtime().spawn(bridge::serve(air, Clock::start(self.speed), ports, async {
             let _ = stopped.await;
         }));
         self.modems.push(stop);
@@ -169,6 +180,11 @@ impl Lab {
     /// Where a node takes mail.
     pub fn address(&self, name: &str) -> SocketAddr {
         self.nodes[name].listeners.first().expect("a listener").1
+    }
+
+    /// Where a listener of a node takes mail.
+    pub fn listener(&self, name: &str, listener: &str) -> SocketAddr {
+        self.nodes[name].listeners.iter().find(|(l, _)| l == listener).expect("a listener of this name").1
     }
 
     /// A node's control socket.

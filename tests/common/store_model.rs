@@ -56,6 +56,16 @@ impl Model {
                 });
                 StoreResult::Claimed(Ok(taken.collect()))
             }
+            StoreCall::Ended { now, limit, except } => {
+                let end = |m: &MessageRecord| match m.envelope.expires {
+                    Wall::NEVER => m.accepted,
+                    expires => expires,
+                };
+                let open = self.messages.values().filter(|m| m.state != MessageState::Done && !except.contains(&m.id));
+                let mut ended: Vec<_> = open.map(|m| (end(m), m.id)).filter(|(end, _)| end <= now).collect();
+                ended.sort_unstable();
+                StoreResult::Ended(Ok(ended.into_iter().map(|(_, id)| id).take(*limit).collect()))
+            }
             StoreCall::Load(id) => StoreResult::Loaded(Ok(self.messages.get(&id.0).cloned().map(Box::new))),
             StoreCall::Read(body, from, length) => {
                 let bytes = self.bodies.get(&body.0)?;
@@ -339,6 +349,7 @@ pub fn message(
             mt_priority: None,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            require_tls: false,
             deliver_by: None,
             expires: at.plus(std::time::Duration::from_secs(5 * 86_400)),
         },

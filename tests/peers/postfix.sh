@@ -2,6 +2,7 @@
 # A Postfix of its own, for tests: never the system's. Needs root, as Postfix's master does.
 #
 #   postfix.sh start DIR PORT relay NEXT-HOP-PORT     takes mail from 127.0.0.1 and relays all of it
+#   postfix.sh start DIR PORT lmtp NEXT-HOP-PORT      takes mail from 127.0.0.1 and hands all of it on over LMTP
 #   postfix.sh start DIR PORT deliver DOMAIN          takes mail for DOMAIN, any user, into the Maildir DIR/mail/box
 #   postfix.sh start DIR PORT hold                    takes mail and keeps it: what a load generator measures
 #   postfix.sh stop DIR
@@ -20,6 +21,11 @@ chmod 755 "$D"
 case $4 in
 relay)
     special="relayhost = [127.0.0.1]:$5"
+    ;;
+lmtp)
+    special="default_transport = lmtp:inet:[127.0.0.1]:$5
+relay_transport = lmtp:inet:[127.0.0.1]:$5
+default_destination_recipient_limit = 50"
     ;;
 deliver)
     special="virtual_mailbox_domains = $5
@@ -80,6 +86,7 @@ verify unix - - n - 1 verify
 proxymap unix - - n - - proxymap
 smtp unix - - n - 60 smtp
 relay unix - - n - 60 smtp
+lmtp unix - - n - 10 lmtp
 virtual unix - n n - - virtual
 error unix - - n - - error
 retry unix - - n - - error

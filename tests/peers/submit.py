@@ -1,14 +1,27 @@
 #!/usr/bin/env python3
 """Submits one message file with Python's smtplib.
 
-  submit.py HOST:PORT FROM TO FILE [MAIL-OPTION...]
+  submit.py HOST:PORT FROM TO[,TO...] FILE [MAIL-OPTION...]
+
+Prints the code of every refused recipient. With the option REQUIRETLS it says STARTTLS first.
 """
 import smtplib
+import ssl
 import sys
 
-target, sender, recipient, path, *options = sys.argv[1:]
+target, sender, recipients, path, *options = sys.argv[1:]
 host, port = target.rsplit(":", 1)
 with smtplib.SMTP(host, int(port), local_hostname="client.test", timeout=30) as smtp:
-    with open(path, "rb") as file:
-        refused = smtp.sendmail(sender, [recipient], file.read(), mail_options=options)
+    if "REQUIRETLS" in options:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        smtp.starttls(context=context)
+    try:
+        with open(path, "rb") as file:
+            refused = smtp.sendmail(sender, recipients.split(","), file.read(), mail_options=options)
+    except smtplib.SMTPRecipientsRefused as error:
+        refused = error.recipients
+for recipient, (code, words) in refused.items():
+    print(recipient, code, words.decode())
 sys.exit(1 if refused else 0)

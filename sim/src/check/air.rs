@@ -31,6 +31,7 @@ fn first_delivery() -> Vec<Finding> {
                 measured,
                 1e-3,
             )
+            .by("preamble + ceil((8 bytes + 176) / block bits) blocks", 1)
         })
         .to_vec()
 }
@@ -40,7 +41,8 @@ fn cell_loss(quick: bool) -> Vec<Finding> {
     let (p, n) = (0.05, if quick { 20_000 } else { 100_000 });
     let lost = frames_lost(2, Loss::Cells { bytes: 24, p, damage: Damage::Garbage }, 24, n);
     let share = lost.iter().filter(|&&l| l).count() as f64 / n as f64;
-    vec![Finding::new("V2", format!("share of {n} frames lost at p = 0.05"), p, share, three_sigma(p, n))]
+    let what = format!("share of {n} frames lost at p = 0.05");
+    vec![Finding::new("V2", what, p, share, three_sigma(p, n)).by("p; 3 sigma = 3 sqrt(p (1 - p) / n)", n as u64)]
 }
 
 /// V3: independent bit errors hit frames as the power law says.
@@ -51,7 +53,7 @@ fn bit_errors(quick: bool) -> Vec<Finding> {
             let lost = frames_lost(3, Loss::Bits { ber }, 262, n);
             let share = lost.iter().filter(|&&l| l).count() as f64 / n as f64;
             let what = format!("share of {n} frames of 262 bytes hit at BER {ber:e}");
-            Finding::new("V3", what, expected, share, three_sigma(expected, n))
+            Finding::new("V3", what, expected, share, three_sigma(expected, n)).by("1 - (1 - BER)^(8 x 262)", n as u64)
         })
         .to_vec()
 }
@@ -69,11 +71,13 @@ fn bursts(quick: bool) -> Vec<Finding> {
     };
     let both = lost.windows(2).filter(|w| w[0] && w[1]).count() as f64 / (n - 1) as f64;
     let correlation = (both - share * share) / (share * (1.0 - share));
+    let what = format!("share of {n} frames lost in bursts");
+    let n = n as u64;
     vec![
-        Finding::new("V4", format!("share of {n} frames lost in bursts"), 0.1, share, 0.0104 * wider),
-        Finding::new("V4", "mean burst in frames", 8.0, runs(true), 0.65 * wider),
-        Finding::new("V4", "mean gap in frames", 72.0, runs(false), 6.0 * wider),
-        Finding::new("V4", "correlation of neighbours", 0.861, correlation, 0.02 * wider),
+        Finding::new("V4", what, 0.1, share, 0.0104 * wider).by("Pgb / (Pgb + Pbg)", n),
+        Finding::new("V4", "mean burst in frames", 8.0, runs(true), 0.65 * wider).by("1 / Pbg", n),
+        Finding::new("V4", "mean gap in frames", 72.0, runs(false), 6.0 * wider).by("1 / Pgb", n),
+        Finding::new("V4", "correlation of neighbours", 0.861, correlation, 0.02 * wider).by("1 - Pgb - Pbg", n),
     ]
 }
 
@@ -117,11 +121,16 @@ fn half_duplex(quick: bool) -> Vec<Finding> {
         }
     }
     vec![
-        Finding::none("V9", format!("bytes received while keyed, {rounds} rounds"), while_keyed),
-        Finding::none("V9", format!("overlapped bytes received whole, {overlaps} overlaps"), good),
-        Finding::none("V9", "bytes of a 10 dB stronger carrier lost", strong_lost),
-        Finding::none("V9", "bytes received whole under a 10 dB stronger carrier", weak_good),
-        Finding::new("V9", "share of rounds with an overlap to judge", 0.5, overlaps as f64 / rounds as f64, 0.49),
+        Finding::none("V9", format!("bytes received while keyed, {rounds} rounds"), while_keyed)
+            .by("a keyed station is deaf", rounds),
+        Finding::none("V9", format!("overlapped bytes received whole, {overlaps} overlaps"), good)
+            .by("less than 10 dB apart ruin each other", overlaps),
+        Finding::none("V9", "bytes of a 10 dB stronger carrier lost", strong_lost)
+            .by("10 dB apart the stronger is received", overlaps),
+        Finding::none("V9", "bytes received whole under a 10 dB stronger carrier", weak_good)
+            .by("10 dB apart the weaker is not", overlaps),
+        Finding::new("V9", "share of rounds with an overlap to judge", 0.5, overlaps as f64 / rounds as f64, 0.49)
+            .by("between 0.01 and 0.99, or there is nothing to judge", rounds),
     ]
 }
 
@@ -132,7 +141,9 @@ fn floor_and_balance(quick: bool) -> Vec<Finding> {
     for (i, &w) in TABLE.iter().enumerate() {
         for round in 0..if quick { 3 } else { 20 } {
             let mut draw = Stream::keyed(18, "floor", &[i as u64, round]);
-            let most = w.bytes((127.5 / w.block().as_secs_f64()) as u64 - 1).min(16_000);
+            // What one transmission holds: the floor would count a second preamble beyond.
+            let room = 127.5 - w.preamble().as_secs_f64();
+            let most = w.bytes((room / w.block().as_secs_f64()) as u64 - 1).min(16_000);
             let bytes = vec![0x3C; 1 + draw.below(most) as usize];
             let mut modem = ModemConfig::new(w);
             modem.buffer_bytes = 12_000;
@@ -155,8 +166,10 @@ fn floor_and_balance(quick: bool) -> Vec<Finding> {
         }
     }
     vec![
-        Finding::none("V18", format!("deliveries below the floor, {tried} transmissions"), early),
-        Finding::none("V18", format!("transmissions whose bytes do not add up, {tried} transmissions"), unbalanced),
+        Finding::none("V18", format!("deliveries below the floor, {tried} transmissions"), early)
+            .by("max(8 bytes / R, whole blocks) + preambles", tried),
+        Finding::none("V18", format!("transmissions whose bytes do not add up, {tried} transmissions"), unbalanced)
+            .by("in = out + lost + queued", tried),
     ]
 }
 

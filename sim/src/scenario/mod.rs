@@ -1,18 +1,25 @@
 //! Scenarios: a net, its modems and paths, what is sent over it and what befalls it, read from TOML.
 //!
 //! [`Scenario::parse`] turns text into checked values once and reports every problem it finds; unknown keys are problems. Quantities
-//! are written as in product profiles (`"2400bps"`, `"4s"`, `"10KiB"`). `sim/README.md` shows the format.
+//! are written as in product profiles (`"2400bps"`, `"4s"`, `"10KiB"`). `docs/sim-scenario.md` shows the format.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use crate::bridge::TcpAddresses;
+use crate::codec2::air::Setup;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig};
 use aldis::emcon::State;
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
 
+mod air;
 mod raw;
 mod reader;
+mod satcom;
+
+pub use satcom::{Satcom, Source};
 
 /// A checked scenario.
 #[derive(Clone, PartialEq, Debug)]
@@ -33,6 +40,12 @@ pub struct Scenario {
     pub traffic: Vec<Message>,
     /// What befalls the net, in order of time.
     pub events: Vec<Event>,
+    /// Packet bearers, with their own members and traffic.
+    pub satcoms: Vec<Satcom>,
+    /// Real modems in place of the simulated ones: only a bridge can play that.
+    pub codec2: Option<Setup>,
+    /// Stations whose modem a bridge puts on TCP; the others get terminals.
+    pub tcp: BTreeMap<StationId, TcpAddresses>,
 }
 
 /// One message to be sent.
@@ -97,10 +110,18 @@ pub enum What {
 }
 
 impl Scenario {
-    /// Reads a scenario; on failure every problem found, one per entry.
+    /// Reads a scenario; on failure every problem found, one per entry. It may not name files of its own.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
+        Self::read(text, reader::Reader::default())
+    }
+
+    /// Reads a scenario that lies in `folder`, with the files it names beside it.
+    pub fn parse_in(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+        Self::read(text, reader::Reader::beside(folder))
+    }
+
+    fn read(text: &str, mut reader: reader::Reader) -> Result<Self, Vec<String>> {
         let raw: raw::Scenario = toml::from_str(text).map_err(|e| vec![e.to_string().trim_end().to_owned()])?;
-        let mut reader = reader::Reader::default();
         let scenario = reader.scenario(raw);
         if reader.problems.is_empty() { Ok(scenario) } else { Err(reader.problems) }
     }
@@ -119,7 +140,8 @@ impl Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::{Damage, Loss};
+    use crate::channel::{Damage, Loss, Mean};
+    use crate::waveform::Family;
 
     #[test]
     fn a_scenario_is_read_whole() {
@@ -172,6 +194,188 @@ mod tests {
         assert!(problems[0].contains("turnaruond") && problems[0].contains("line 9"), "{problems:?}");
     }
 
+    /// `WHOLE` with another `[channel]` and further lines at its top and in `[waveform]` and `[modem]`.
+    fn with(start: &str, waveform: &str, modem: &str, channel: &str) -> Result<Scenario, Vec<String>> {
+        let common = "cell = \"262B\"\ncell_loss = 0.2\npreamble_miss = 0.01";
+        let text = WHOLE
+            .replace("duration =", &format!("{start}\nduration ="))
+            .replace("rate = \"2400bps\"\ninterleaver = \"L\"", waveform)
+            .replace("turnaround = \"4s\"", modem)
+            .replace(common, channel);
+        Scenario::parse(&text)
+    }
+
+    const PLAIN: &str = "rate = \"2400bps\"\ninterleaver = \"L\"";
+
+    #[test]
+    fn a_physical_path_is_read_and_a_link_changes_what_it_names() {
+        let channel = r#"
+            snr_by_clock = { "10:30" = 5, "10:00" = 20.0 }
+            preset = "ccir-poor"
+            itv_db = 4
+            ltv_db = 3
+            ltv_time = "20min"
+            dead = ["22:00-04:30"]
+            interference = { every = "5min", last = "10s", db = 20 }
+            truncated = 0.1"#;
+        let s = with("start = \"2026-11-23T09:00:00Z\"", PLAIN, "", channel).expect("reads");
+        let (ship, shore, far) = (StationId(0), StationId(1), StationId(2));
+        let Loss::Sky { sky, wreck } = &s.links[&(ship, shore)].loss else { panic!("a sky") };
+        assert_eq!((sky.clock, &sky.mean), (32_400, &Mean::Daily(vec![(36_000, 20.0), (37_800, 5.0)])));
+        let (itv, ltv) = (sky.itv.expect("ITV"), sky.ltv.expect("LTV"));
+        assert_eq!((itv.sigma_db, itv.correlation.as_secs()), (4.0, 10));
+        assert_eq!((ltv.sigma_db, ltv.correlation.as_secs()), (3.0, 1200));
+        assert_eq!((sky.dead.as_slice(), wreck.truncated), (&[(79_200, 16_200)][..], 0.1));
+        let fading = sky.fading.expect("two taps");
+        assert_eq!((fading.delay.as_millis(), fading.doppler_hz), (2, 1.0));
+        // The link from far to ship has a model of its own.
+        assert!(matches!(s.links[&(far, ship)].loss, Loss::Gilbert { .. }));
+        let own = "level_db = -12, cell = \"262B\", cell_loss = 0.1, burst = 8";
+        let text = WHOLE.replace("cell = \"262B\"\ncell_loss = 0.2", channel).replace(own, "snr_db = 6, itv_db = 0");
+        let s = Scenario::parse(&text).expect("reads");
+        let Loss::Sky { sky, wreck } = &s.links[&(far, ship)].loss else { panic!("a sky") };
+        assert_eq!((&sky.mean, sky.itv, wreck.truncated), (&Mean::Fixed(6.0), None, 0.1));
+        assert!(sky.fading.is_some() && sky.ltv.is_some() && sky.interference.is_some());
+    }
+
+    #[test]
+    fn every_family_of_waveforms_and_every_habit_of_a_modem_can_be_named() {
+        let read = |waveform, modem| with("", waveform, modem, "").expect("reads").modems.remove(0);
+        let w = read("rate = \"300bps\"\ninterleaver = \"L\"\nfamily = \"4285\"", "").waveform;
+        assert_eq!((w.family, w.delay_symbols), (Family::Stanag4285, 24_576));
+        let w = read("rate = \"9600bps\"\ninterleaver = \"S\"\nlevel_segments = 7", "").waveform;
+        assert_eq!(w.preamble_symbols, 287 + 7 * 184);
+        let w = read(
+            "rate = \"120000bps\"\ninterleaver = \"M\"\nfamily = \"wbhf\"\nbandwidth = \"24kHz\"\nsuperframes = 3",
+            "",
+        );
+        assert_eq!((w.waveform.khz, w.waveform.preamble_symbols), (24, 3 * 576));
+        let m = read(PLAIN, "detect = \"energy\"\noutput = \"clocked\"");
+        assert!(m.energy_detect && m.clocked_output);
+        for (waveform, part) in [
+            ("rate = \"2400bps\"\ninterleaver = \"L\"\nfamily = \"4539\"", "no such rate"),
+            ("rate = \"2400bps\"\ninterleaver = \"L\"\nfamily = \"stanag\"", "family is"),
+            ("rate = \"2400bps\"\ninterleaver = \"L\"\nlevel_segments = 1", "level_segments"),
+            ("rate = \"9600bps\"\ninterleaver = \"L\"\nlevel_segments = 8", "level_segments"),
+            ("rate = \"2400bps\"\ninterleaver = \"L\"\nsuperframes = 1", "superframes"),
+            ("rate = \"2400bps\"\ninterleaver = \"L\"\nbandwidth = \"wide\"", "bandwidth"),
+            ("rate = \"2400bps\"\ninterleaver = \"L\"\nbandwidth = \"6kHz\"", "no such rate"),
+        ] {
+            let all = with("", waveform, "", "").expect_err("wrong").join("\n");
+            assert!(all.contains(part), "{waveform}: {all}");
+        }
+        for modem in ["detect = \"ear\"", "output = \"slow\""] {
+            assert!(with("", PLAIN, modem, "").is_err(), "{modem}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path_is_said() {
+        for (channel, part) in [
+            ("snr_db = 10\nblock_loss = 0.1", "only one of"),
+            ("preset = \"ccir-poor\"", "belong to snr_db"),
+            ("snr_db = 10\npreset = \"poor\"", "no preset poor; there are low-latitude-quiet"),
+            ("snr_db = 10\ndoppler_hz = 1", "path_delay and doppler_hz together"),
+            ("snr_db = 10\ndoppler_hz = 0\npath_delay = \"2ms\"", "0.001 to 200"),
+            ("snr_db = 1000", "200 dB"),
+            ("snr_by_clock = {}", "one or more"),
+            ("snr_by_clock = { \"24:00\" = 1 }", "no UTC time"),
+            ("snr_db = 10\ndead = [\"night\"]", "no span"),
+            ("snr_db = 10\nitv_time = \"10s\"", "itv_time belongs to itv_db"),
+            ("snr_db = 10\nltv_db = -3", "ltv_db is 0 to 40"),
+            ("snr_db = 10\ninterference = { every = \"1s\", last = \"2s\", db = 3 }", "no longer than that"),
+            ("script = [\"0s snr\"]", "script line 1"),
+            ("script_file = \"trace.txt\"", "needs a scenario that is a file itself"),
+            ("pattern = \"..x\"", "need a cell"),
+            ("cell = \"9B\"\npattern = \"..y\"", "pattern is made of"),
+            ("block_loss = 0.1\nfailed_ber = 0.1", "failed_ber and truncated belong"),
+            ("snr = 10", "unknown field"),
+        ] {
+            let all = with("", PLAIN, "", channel).expect_err(channel).join("\n");
+            assert!(all.contains(part), "{channel}: {all}");
+        }
+    }
+
+    #[test]
+    fn a_script_is_read_from_the_scenario_or_from_a_file_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("trace.txt"), "# recorded\n0 snr 12\n90.5 dead\n").expect("written");
+        let common = "cell = \"262B\"\ncell_loss = 0.2";
+        let inside =
+            Scenario::parse(&WHOLE.replace(common, "script = [\"0s snr 12\", \"90.5s dead\"]")).expect("reads");
+        let beside = WHOLE.replace(common, "script_file = \"trace.txt\"");
+        assert_eq!(Scenario::parse_in(&beside, folder.path()).expect("reads").links, inside.links);
+        let outside = beside.replace("trace.txt", "../trace.txt");
+        let why = Scenario::parse_in(&outside, folder.path()).expect_err("wrong").join("\n");
+        assert!(why.contains("beside the scenario"), "{why}");
+    }
+
+    #[test]
+    fn ports_and_a_real_modem_are_read() {
+        let s = Scenario::parse(REAL).expect("reads");
+        let setup = s.codec2.expect("a real modem");
+        assert_eq!((setup.mode.name(), setup.spread.map(|p| p.name), setup.snr_db), ("datac3", Some("mpp"), 6.0));
+        assert_eq!((s.modems[0].waveform.rate, s.modems[0].waveform.interleaver), (291, "datac3"));
+        // 3.41 s.
+        assert_eq!(s.modems[0].waveform.block(), Duration::from_millis(3410));
+        assert_eq!(s.tcp.len(), 1);
+        assert_eq!(s.tcp[&StationId(1)].control.to_string(), "127.0.0.1:7302");
+    }
+
+    #[test]
+    fn what_means_nothing_to_a_real_modem_is_a_problem() {
+        for (old, new, part) in [
+            ("kind = \"codec2\"", "kind = \"simulated\"", "goes with kind"),
+            ("kind = \"codec2\"", "kind = \"wet string\"", "simulated or codec2"),
+            (
+                "[[station]]\nname = \"ship\"",
+                "[channel]\nlevel_db = 3\n[[station]]\nname = \"ship\"",
+                "in place of every",
+            ),
+            (
+                "[[station]]\nname = \"ship\"",
+                "[waveform]\nrate = \"75bps\"\ninterleaver = \"S\"\n[[station]]\nname = \"ship\"",
+                "in place of every",
+            ),
+            ("\"datac3\"", "\"datac0\"", "datac1 or datac3"),
+            ("\"mpp\"", "\"poor\"", "known: awgn, mpg, mpp, mpd"),
+            ("6.0", "600.0", "-30 to 60"),
+            ("kind = \"tcp\"", "kind = \"pty\"", "kind is pty, or tcp"),
+            ("127.0.0.1:7302", "shore:7302", "no address"),
+            ("station = \"shore\"", "station = \"sure\"", "no station sure"),
+        ] {
+            assert!(REAL.contains(old), "{old}");
+            let problems = Scenario::parse(&REAL.replacen(old, new, 1)).expect_err(new);
+            assert!(problems.iter().any(|p| p.contains(part)), "{new}: {problems:?}");
+        }
+        let failure = format!("{REAL}\n[[event]]\nat = \"1s\"\nfailure = \"deaf\"\nstation = \"ship\"\n");
+        assert!(Scenario::parse(&failure).expect_err("deaf").iter().any(|p| p.contains("do not break")));
+    }
+
+    const REAL: &str = r#"name = "real"
+duration = "1h"
+
+[modem]
+kind = "codec2"
+
+[codec2]
+mode = "datac3"
+path = "mpp"
+snr_db = 6.0
+
+[[station]]
+name = "ship"
+
+[[station]]
+name = "shore"
+
+[[port]]
+station = "shore"
+kind = "tcp"
+data = "127.0.0.1:7301"
+control = "127.0.0.1:7302"
+"#;
+
     #[test]
     fn every_shipped_scenario_is_sound() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
@@ -179,8 +383,10 @@ mod tests {
         for entry in std::fs::read_dir(folder).expect("the folder is there") {
             let path = entry.expect("readable").path();
             let text = std::fs::read_to_string(&path).expect("text");
-            let scenario = Scenario::parse(&text).unwrap_or_else(|p| panic!("{}: {p:#?}", path.display()));
-            assert!(!scenario.traffic.is_empty(), "{}", path.display());
+            let scenario =
+                Scenario::parse_in(&text, Path::new(folder)).unwrap_or_else(|p| panic!("{}: {p:#?}", path.display()));
+            let packets = scenario.satcoms.iter().map(|s| s.datagrams.len()).sum::<usize>();
+            assert!(scenario.traffic.len() + packets > 0, "{}", path.display());
             read += 1;
         }
         assert!(read >= 2);

@@ -1,18 +1,24 @@
 //! From raw text to checked values, with every problem found on the way.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use aldis::emcon::State;
+use aldis::emcon::{State, Window};
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
-use aldis::units::{Bps, Bytes, parse_duration};
+use aldis::units::{Bytes, parse_duration};
 
 use super::{Event, Message, Scenario, What, raw};
-use crate::channel::{Damage, Loss};
+use crate::bridge::TcpAddresses;
+use crate::codec2::air::Setup;
+use crate::codec2::audio;
+use crate::codec2::modem::Mode;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
-use crate::modem::{Failure, ModemConfig, Noise};
-use crate::waveform::Waveform;
+use crate::modem::{Failure, ModemConfig};
 use crate::world::START;
+
+mod contact;
+mod satcom;
 
 /// Most messages one entry may stand for.
 const MOST_MESSAGES: u32 = 100_000;
@@ -22,20 +28,37 @@ const MOST_MESSAGES: u32 = 100_000;
 pub(super) struct Reader {
     pub(super) problems: Vec<String>,
     names: Vec<String>,
+    /// Where files named by the scenario lie.
+    pub(super) folder: Option<PathBuf>,
+    /// UTC second of the day at virtual time zero.
+    pub(super) clock: u32,
 }
 
 impl Reader {
+    /// A reader of a scenario that lies in `folder`.
+    pub(super) fn beside(folder: &Path) -> Self {
+        Self { folder: Some(folder.to_owned()), ..Self::default() }
+    }
+
     pub(super) fn scenario(&mut self, raw: raw::Scenario) -> Scenario {
-        let waveform = self.waveform("waveform", &raw.waveform);
-        let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
-        let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
-        let duration = self.duration("duration", &raw.duration);
         let start = match raw.start.as_deref().map(Wall::parse_rfc3339) {
             None => START,
             Some(Some(wall)) => wall,
             Some(None) => self.problem(START, "start", "must be RFC 3339, e.g. 2026-11-23T10:00:00Z"),
         };
-        if !(2..=64).contains(&raw.station.len()) {
+        self.clock = u32::try_from((start.0 / 1000).rem_euclid(86_400)).unwrap_or(0);
+        // Packet bearers alone need no radio.
+        let radios = !raw.station.is_empty() || raw.satcom.is_empty();
+        let codec2 = self.codec2(&raw);
+        let waveform = match &codec2 {
+            Some(setup) => setup.mode.waveform(),
+            None if radios => self.waveform("waveform", &raw.waveform),
+            None => crate::waveform::TABLE[0],
+        };
+        let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
+        let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
+        let duration = self.duration("duration", &raw.duration);
+        if radios && !(2..=64).contains(&raw.station.len()) {
             self.problem((), "station", "2 to 64 of them are needed");
         }
         let mut modems = Vec::new();
@@ -55,7 +78,7 @@ impl Reader {
             });
         }
         let count = u16::try_from(modems.len()).unwrap_or(0);
-        let mut links = EtherConfig::net(0, count, &modem, channel).links;
+        let mut links = EtherConfig::net(0, count, &modem, channel.clone()).links;
         let mut seen = BTreeSet::new();
         for link in &raw.link {
             let place = format!("link {} to {}", link.from, link.to);
@@ -66,109 +89,66 @@ impl Reader {
             if link.absent == Some(true) {
                 links.remove(&ends);
             } else if let Some(changes) = &link.channel {
-                let own = self.channel(&place, channel, changes);
+                let own = self.channel(&place, channel.clone(), changes);
                 links.insert(ends, own);
             }
         }
         let mut traffic: Vec<Message> = raw.traffic.iter().flat_map(|t| self.traffic(t, duration)).collect();
         traffic.sort_by_key(|m| m.at);
-        let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e)).collect();
+        let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e, start)).collect();
+        events.extend(self.contact_events(&raw.contact, &links, duration));
         events.sort_by_key(|e| e.at);
+        let satcoms = self.satcoms(&raw, duration);
+        let tcp = raw.port.iter().filter_map(|port| self.port(port)).collect();
         let stations = self.names.clone();
-        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events }
+        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events, satcoms, codec2, tcp }
     }
 
-    fn waveform(&mut self, place: &str, raw: &raw::Waveform) -> Waveform {
-        let found = Bps::parse(&raw.rate).and_then(|Bps(rate)| Waveform::find(rate, &raw.interleaver)).copied();
-        found.unwrap_or_else(|| {
-            let known = "75bps to 2400bps with S or L, 3200bps to 9600bps with US, VS, S, M, L or VL";
-            self.problem(crate::waveform::TABLE[0], place, &format!("no such rate and interleaver; known: {known}"))
-        })
-    }
-
-    fn modem(&mut self, place: &str, mut modem: ModemConfig, raw: &raw::Modem) -> ModemConfig {
-        let mut set = |slot: &mut Duration, text: &Option<String>| {
-            if let Some(text) = text {
-                *slot = self.duration(place, text);
-            }
+    /// The real modem, where `[modem]` asks for it; with it go the tables that mean nothing then.
+    fn codec2(&mut self, raw: &raw::Scenario) -> Option<Setup> {
+        match (raw.modem.kind.as_deref().unwrap_or("simulated"), &raw.codec2) {
+            ("simulated", None) => return None,
+            ("simulated", Some(_)) => return self.problem(None, "codec2", "goes with kind = \"codec2\" in [modem]"),
+            ("codec2", Some(_)) => {}
+            ("codec2", None) => return self.problem(None, "modem", "kind = \"codec2\" needs a [codec2] table"),
+            _ => return self.problem(None, "modem", "kind is simulated or codec2"),
+        }
+        let table = raw.codec2.as_ref()?;
+        let own_waveform = raw.waveform != raw::Waveform::default() || raw.station.iter().any(|s| s.waveform.is_some());
+        if own_waveform || raw.channel != raw::Channel::default() || raw.link.iter().any(|l| l.channel.is_some()) {
+            self.problem((), "codec2", "mode, path and snr_db stand in place of every waveform and channel");
+        }
+        if raw.event.iter().any(|e| e.failure.is_some()) {
+            self.problem((), "codec2", "these modems do not break: a failure needs the simulated modem");
+        }
+        let mode = match Mode::parse(&table.mode) {
+            Some(mode @ (Mode::Datac1 | Mode::Datac3)) => mode,
+            _ => self.problem(Mode::Datac1, "codec2", "mode is datac1 or datac3"),
         };
-        set(&mut modem.key_delay, &raw.key_delay);
-        set(&mut modem.turnaround, &raw.turnaround);
-        set(&mut modem.detection_delay, &raw.detection_delay);
-        if let Some(text) = &raw.abort_delay {
-            modem.abort_delay = Some(self.duration(place, text));
+        let spread = match audio::path(table.path.as_deref().unwrap_or("awgn")) {
+            Ok(spread) => spread,
+            Err(why) => self.problem(None, "codec2", &why),
+        };
+        if !(-30.0..=60.0).contains(&table.snr_db) {
+            self.problem((), "codec2", "snr_db is -30 to 60");
         }
-        match (raw.can_abort, &raw.abort_delay) {
-            (Some(false), Some(_)) => self.problem((), place, "abort_delay makes no sense with can_abort = false"),
-            (Some(false), None) => modem.abort_delay = None,
-            (Some(true) | None, _) => {}
-        }
-        if let Some(text) = &raw.max_key_down {
-            modem.max_key_down = Some(self.duration(place, text));
-        }
-        if let Some(text) = &raw.buffer {
-            modem.buffer_bytes = usize::try_from(self.size(place, text)).unwrap_or(usize::MAX);
-        }
-        modem.waits_for_carrier = raw.waits_for_carrier.unwrap_or(modem.waits_for_carrier);
-        match (&raw.noise_every, &raw.noise) {
-            (Some(every), Some(bytes)) => {
-                let every = self.duration(place, every);
-                let bytes = u32::try_from(self.size(place, bytes)).unwrap_or(u32::MAX).max(1);
-                if every < Duration::from_millis(1) {
-                    self.problem((), place, "noise_every must be 1ms at least");
-                }
-                modem.noise = Some(Noise { every, bytes });
-            }
-            (None, None) => {}
-            _ => self.problem((), place, "noise and noise_every go together"),
-        }
-        modem
+        Some(Setup { mode, spread, snr_db: table.snr_db })
     }
 
-    fn channel(&mut self, place: &str, mut link: LinkConfig, raw: &raw::Channel) -> LinkConfig {
-        let damage = if raw.deleted == Some(true) { Damage::Deleted } else { Damage::Garbage };
-        let cell = match &raw.cell {
-            Some(text) => u32::try_from(self.size(place, text)).unwrap_or(u32::MAX),
-            None => 0,
-        };
-        let models = [raw.cell_loss, raw.bit_errors, raw.block_loss].iter().flatten().count();
-        if models > 1 {
-            self.problem((), place, "only one of cell_loss, bit_errors and block_loss");
+    fn port(&mut self, raw: &raw::Port) -> Option<(StationId, TcpAddresses)> {
+        let place = format!("port {}", raw.station);
+        let station = self.station(&place, &raw.station);
+        match (raw.kind.as_str(), &raw.data, &raw.control) {
+            ("pty", None, None) => None,
+            ("tcp", Some(data), Some(control)) => {
+                let mut address = |text: &str| {
+                    let wrong = format!("{text:?} is no address such as 127.0.0.1:7301");
+                    text.parse().ok().or_else(|| self.problem(None, &place, &wrong))
+                };
+                Some((station, TcpAddresses { data: address(data)?, control: address(control)? }))
+            }
+            _ => self.problem(None, &place, "kind is pty, or tcp with data and control"),
         }
-        if raw.cell_loss.is_some() != raw.cell.is_some() || (raw.cell.is_some() && cell == 0) {
-            self.problem((), place, "cell_loss needs a cell of at least 1B, and cell needs a cell_loss");
-        }
-        if raw.cell_loss.is_none() && (raw.burst.is_some() || raw.deleted.is_some()) {
-            self.problem((), place, "burst and deleted belong to cell_loss");
-        }
-        if let Some(p) = raw.cell_loss {
-            let p = self.share(place, p);
-            link.loss = match raw.burst {
-                None => Loss::Cells { bytes: cell, p, damage },
-                Some(mean) if mean >= 1.0 && p < 1.0 => {
-                    // Mean burst 1/good; stationary share bad/(bad + good).
-                    let good = 1.0 / mean;
-                    Loss::Gilbert { bytes: cell, bad: p * good / (1.0 - p), good, damage }
-                }
-                Some(_) => self.problem(Loss::Ideal, place, "burst is a mean number of cells, at least 1"),
-            };
-        }
-        if let Some(ber) = raw.bit_errors {
-            link.loss = Loss::Bits { ber: self.share(place, ber) };
-        }
-        if let Some(p) = raw.block_loss {
-            link.loss = Loss::Blocks { p: self.share(place, p) };
-        }
-        if let Some(p) = raw.preamble_miss {
-            link.preamble_miss = self.share(place, p);
-        }
-        if let Some(level) = raw.level_db {
-            link.level_db = if level.is_finite() { level } else { self.problem(0.0, place, "level_db must be finite") };
-        }
-        if let Some(text) = &raw.delay {
-            link.delay = self.duration(place, text);
-        }
-        link
     }
 
     fn traffic(&mut self, raw: &raw::Traffic, duration: Duration) -> Vec<Message> {
@@ -197,7 +177,7 @@ impl Reader {
         (0..count).map(|i| Message { at: at(i), from, to, size, precedence }).collect()
     }
 
-    fn event(&mut self, raw: &raw::Event) -> Vec<Event> {
+    fn event(&mut self, raw: &raw::Event, start: Wall) -> Vec<Event> {
         let place = format!("event at {}", raw.at);
         let at = self.instant(&place, &raw.at);
         let until = raw.until.as_ref().map(|text| self.instant(&place, text));
@@ -208,6 +188,9 @@ impl Reader {
         if kinds.iter().filter(|&&k| k).count() != 1 {
             return self.problem(Vec::new(), &place, "exactly one of emcon, outage = true, restart = true and failure");
         }
+        if raw.emcon.is_none() && (raw.opens.is_some() || raw.closes.is_some()) {
+            self.problem((), &place, "opens and closes belong to emcon = window");
+        }
         let is_outage = raw.outage == Some(true);
         if is_outage != (raw.from.is_some() && raw.to.is_some()) || is_outage == raw.station.is_some() {
             return self.problem(Vec::new(), &place, "an outage has from and to, every other event a station");
@@ -217,13 +200,14 @@ impl Reader {
             let (from, to) = self.ends(&place, from, to);
             (What::Path { from, to, up: false }, What::Path { from, to, up: true })
         } else if let Some(word) = &raw.emcon {
-            let Some(state) = State::parse(word) else {
-                return self.problem(Vec::new(), &place, "emcon is open, silent, restricted:LEVEL or ack-only");
+            let Some(state) = self.emcon(&place, word, raw, start) else {
+                let known = "emcon is open, silent, restricted:LEVEL, ack-only or window, with opens and closes";
+                return self.problem(Vec::new(), &place, known);
             };
             (What::Emcon { station, state }, What::Emcon { station, state: State::Open })
         } else if let Some(word) = &raw.failure {
             let Some(failure) = failure(word) else {
-                let known = "carrier-stuck-on, carrier-stuck-off, key-stuck or deaf";
+                let known = "carrier-stuck-on, carrier-stuck-off, key-stuck, deaf or restarting";
                 return self.problem(Vec::new(), &place, &format!("failure is {known}"));
             };
             (What::Failure { station, failure, broken: true }, What::Failure { station, failure, broken: false })
@@ -235,6 +219,21 @@ impl Reader {
         let until = if matches!(then, What::Process { .. }) { Some(until.unwrap_or(at)) } else { until };
         events.extend(until.map(|at| Event { at, what: then }));
         events
+    }
+
+    /// The state that an order asks for; only a window has times, in the scenario's own time.
+    fn emcon(&mut self, place: &str, word: &str, raw: &raw::Event, start: Wall) -> Option<State> {
+        match (word, &raw.opens, &raw.closes) {
+            ("window", Some(opens), Some(closes)) => {
+                let [opens, closes] = [opens, closes].map(|text| self.duration(place, text));
+                if closes <= opens {
+                    self.problem((), place, "closes is not after opens");
+                }
+                Some(State::Window(vec![Window { from: start.plus(opens), until: start.plus(closes) }]))
+            }
+            (word, None, None) => State::parse(word),
+            _ => None,
+        }
     }
 
     fn station(&mut self, place: &str, name: &str) -> StationId {
@@ -253,22 +252,22 @@ impl Reader {
         Instant::ZERO + self.duration(place, text)
     }
 
-    fn duration(&mut self, place: &str, text: &str) -> Duration {
+    pub(super) fn duration(&mut self, place: &str, text: &str) -> Duration {
         parse_duration(text)
             .unwrap_or_else(|| self.problem(Duration::ZERO, place, &format!("{text:?} is no duration such as 90s")))
     }
 
-    fn size(&mut self, place: &str, text: &str) -> u64 {
+    pub(super) fn size(&mut self, place: &str, text: &str) -> u64 {
         let size = Bytes::parse(text).map(|Bytes(size)| size).filter(|&size| size <= 1 << 30);
         size.unwrap_or_else(|| self.problem(0, place, &format!("{text:?} is no size such as 10KiB, at most 1GiB")))
     }
 
-    fn share(&mut self, place: &str, p: f64) -> f64 {
+    pub(super) fn share(&mut self, place: &str, p: f64) -> f64 {
         if (0.0..=1.0).contains(&p) { p } else { self.problem(0.0, place, &format!("{p} is not between 0 and 1")) }
     }
 
     /// Notes a problem and goes on with `instead`.
-    fn problem<T>(&mut self, instead: T, place: &str, problem: &str) -> T {
+    pub(super) fn problem<T>(&mut self, instead: T, place: &str, problem: &str) -> T {
         self.problems.push(format!("{place}: {problem}"));
         instead
     }
@@ -280,6 +279,7 @@ fn failure(word: &str) -> Option<Failure> {
         "carrier-stuck-off" => Failure::CarrierStuckOff,
         "key-stuck" => Failure::KeyStuck,
         "deaf" => Failure::Deaf,
+        "restarting" => Failure::Restarting,
         _ => return None,
     })
 }

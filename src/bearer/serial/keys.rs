@@ -122,6 +122,11 @@ impl KeyRing {
         Self { own, epoch: 0, peers: BTreeMap::new() }
     }
 
+    /// The station this ring is of.
+    pub fn own(&self) -> u8 {
+        self.own
+    }
+
     /// The store epoch of this station, which brief reports to it are sealed with.
     pub fn set_epoch(&mut self, epoch: u32) {
         self.epoch = epoch;

@@ -46,8 +46,9 @@ const ANSWERS: usize = 64;
 const UNSEALED_TURNS: u32 = 3;
 /// Such frames that make a transmission count.
 const UNSEALED_FRAMES: usize = 2;
-/// Unanswered turns after a start until mail is sent without the peer's word on what it knows of this node's past.
-const ASKED_IN_VAIN: u32 = 2;
+/// Unanswered turns after a start until mail is sent without the peer's word on what it knows of this node's past: more than a bad
+/// channel loses in a row, because only silence may lead there.
+const ASKED_IN_VAIN: u32 = 4;
 /// Reason number of a transfer larger than this station keeps.
 pub const REFUSED_TOO_LARGE: u8 = 250;
 
@@ -891,12 +892,14 @@ impl Station {
             let chance = self.draw();
             let Some(p) = self.peers.get_mut(&station) else { continue };
             p.attempts += 1;
-            if p.attempts == ASKED_IN_VAIN && !p.agrees {
+            let in_vain = p.attempts == ASKED_IN_VAIN && !p.agrees;
+            if in_vain {
                 // Mail for one who keeps radio silence must not wait for its word.
                 self.outgoing.values_mut().filter(|t| t.station == station && t.unsent).for_each(|t| t.unsure = false);
             }
+            let tries = if in_vain { 1 } else { p.attempts };
             let slot = self.config.waveform.turnaround + Duration::from_secs(2);
-            p.not_before = Some(now + back_off(p.attempts, self.config.station > station, slot, chance));
+            p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
             if p.attempts == 8 {
                 self.events.push_back(Event::Alarm(format!("{} does not answer", p.name)));
             }
@@ -1654,9 +1657,9 @@ impl Station {
                 Some(Standing::Unknown | Standing::Lacks(_)) => t.forget_reports(),
                 None if !report.more => {
                     // Not spoken of. What lacks nothing by the last word still waits for its verdict, which may have been lost with
-                    // the far process: it is asked for again, or it would wait for ever.
-                    t.unsure = t.missing() == 0;
-                    if t.unsure {
+                    // the far process: it is asked for again, or it would wait for ever. Whether a new number is free is still open.
+                    t.unsure = t.missing() == 0 || t.unsent && t.unsure;
+                    if t.missing() == 0 {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
                     }
                 }
