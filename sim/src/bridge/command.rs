@@ -1,4 +1,5 @@
-//! `aldis-sim bridge`: the modems of a scenario on ports of this machine, in real time, for whatever software is to be tested.
+//! `aldis-sim bridge`: the modems of a scenario on ports of this machine, its packet bearers between loopback addresses, in real
+//! time, for whatever software is to be tested.
 //!
 //! One line per port says where it is; one line per thing that happens in the air follows, `+SECONDS EVENT key=value ...` in the
 //! scenario's time, flushed. Traffic, orders and restarts of the scenario belong to nodes, and here the nodes are the user's.
@@ -11,12 +12,15 @@ use aldis::time::{Duration, Instant};
 use aldis::units::show_duration;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::{Bridge, Clock, Frequency, Place, Port, PortPaths, Sight};
 use crate::codec2::air::Air;
 use crate::ether::{Ether, StationId};
 use crate::modem::ModemOutput;
-use crate::scenario::{Scenario, What};
+use crate::packet::PacketNet;
+use crate::packet::udp::{self, Sockets};
+use crate::scenario::{Satcom, Scenario, What};
 
 /// What `aldis-sim bridge` was asked.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,7 +55,8 @@ pub fn run(options: &Options) -> ExitCode {
 
 async fn play(options: &Options) -> Result<(), String> {
     let text = std::fs::read_to_string(&options.scenario).map_err(|e| e.to_string())?;
-    let scenario = Scenario::parse(&text).map_err(|problems| problems.join("\n"))?;
+    let beside = options.scenario.parent().unwrap_or(Path::new("."));
+    let scenario = Scenario::parse_in(&text, beside).map_err(|problems| problems.join("\n"))?;
     let plain =
         |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if let Some(name) = scenario.stations.iter().find(|name| !plain(name)) {
@@ -93,13 +98,23 @@ async fn serve(air: impl Frequency, options: &Options, stage: &Stage<'_>, direct
     let clock = Clock::start(options.speed);
     let mut bridge = Bridge::open(air, clock, ports).await.map_err(|e| e.to_string())?;
     bridge.play(&scenario.events);
+    let mut packets = JoinSet::new();
+    for satcom in scenario.satcoms.iter().filter(|s| !s.ports.is_empty()) {
+        let sockets = Sockets::of(satcom).map_err(|e| format!("satcom {}: {e}", satcom.name))?;
+        stage.satcom(satcom, &sockets);
+        let net = PacketNet::new(satcom.net(options.seed));
+        packets.spawn(udp::serve(net, clock, sockets, std::future::pending()));
+    }
     for (id, place) in (0..).map(StationId).zip(bridge.places()) {
         stage.port(id, place);
     }
     let theirs = |what: &What| !matches!(what, What::Path { .. } | What::Failure { .. });
-    let left_out = scenario.traffic.len() + scenario.events.iter().filter(|e| theirs(&e.what)).count();
+    let datagrams: usize = scenario.satcoms.iter().map(|s| s.datagrams.len()).sum();
+    let left_out = datagrams + scenario.traffic.len() + scenario.events.iter().filter(|e| theirs(&e.what)).count();
     if left_out > 0 {
-        eprintln!("aldis-sim: {left_out} messages, orders and restarts of the scenario are left to the nodes");
+        eprintln!(
+            "aldis-sim: {left_out} messages, datagrams, orders and restarts of the scenario are left to the nodes"
+        );
     }
     let end = tokio::time::sleep_until(clock.real(Instant::ZERO + scenario.duration));
     let over = async {
@@ -141,6 +156,23 @@ impl Stage<'_> {
                 print(&stanza);
             }
             None => self.say(Instant::ZERO, "port", &fields),
+        }
+    }
+
+    /// Where the programs of a packet bearer bind, and where they find each other.
+    fn satcom(&self, satcom: &Satcom, sockets: &Sockets) {
+        for (name, node) in satcom.members.iter().zip(sockets.nodes()) {
+            let groups = satcom.groups.iter().zip(&node.groups).map(|(group, address)| format!("{group}@{address}"));
+            let ports: Vec<String> = satcom.ports.iter().map(u16::to_string).collect();
+            let fields = [
+                ("satcom", satcom.name.as_str().into()),
+                ("node", name.as_str().into()),
+                ("bind", node.host.to_string().into()),
+                ("others_see", node.avatar.to_string().into()),
+                ("groups", groups.collect::<Vec<_>>().join(",").into()),
+                ("udp", ports.join(",").into()),
+            ];
+            self.say(Instant::ZERO, "satcom", &fields);
         }
     }
 
