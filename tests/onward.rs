@@ -25,17 +25,24 @@ enum Seen {
     Lost,
 }
 
-/// A hop that serves one connection at a time; `refuse` is asked about each recipient, `cut` after each message.
+/// A hop that serves one connection after the other; `refuse` is asked about each recipient, `cut` after each message.
 struct Hop {
     address: String,
     seen: Receiver<Seen>,
+    open: Sender<()>,
 }
+
+/// Messages that wait when the hop opens, and connections the node makes for them.
+const WAITING: usize = 8;
+const CONNECTIONS: usize = 4;
 
 fn hop(refuse: fn(&str) -> bool, cut: fn(usize) -> bool) -> Hop {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback socket");
     let address = listener.local_addr().expect("bound").to_string();
     let (tell, seen) = channel();
+    let (open, opened) = channel();
     std::thread::spawn(move || {
+        let _ = opened.recv();
         let mut messages = 0;
         for stream in listener.incoming().flatten() {
             let _ = tell.send(Seen::Opened);
@@ -45,7 +52,7 @@ fn hop(refuse: fn(&str) -> bool, cut: fn(usize) -> bool) -> Hop {
             }
         }
     });
-    Hop { address, seen }
+    Hop { address, seen, open }
 }
 
 fn serve(
@@ -115,13 +122,9 @@ fn serve(
     }
 }
 
-/// A node whose mail for src.test goes to the hop, over one connection at a time.
+/// A node whose mail for src.test goes to the hop.
 fn node(hop: &Hop, directory: &std::path::Path) -> Running {
-    let set = [
-        "listener.relay.address=127.0.0.1:0".to_owned(),
-        format!("route.\"src.test\".to=smtp:{}", hop.address),
-        "limits.deliveries=1".to_owned(),
-    ];
+    let set = ["listener.relay.address=127.0.0.1:0".to_owned(), format!("route.\"src.test\".to=smtp:{}", hop.address)];
     Running::start(&root().join("firmware-cfg/profiles/torture.toml"), directory, &set)
 }
 
@@ -130,17 +133,35 @@ fn submit(node: &Running, subject: &str, to: &[&str]) {
     send(node.address(), "<ops@ship.example>", &to, &message(subject, "Text."));
 }
 
-/// What the hop sees up to the end of a connection.
-fn until_the_end(hop: &Hop) -> Vec<Seen> {
-    let mut all = Vec::new();
-    while !matches!(all.last(), Some(Seen::Left | Seen::Lost)) {
-        all.push(hop.seen.recv_timeout(Duration::from_secs(30)).expect("the hop sees something"));
+/// Opens the hop once everything waits for it; what it sees until it has had every message and the last connection ended.
+fn served(hop: &Hop, node: &Running, to: impl Fn(usize) -> &'static str, wanted: usize) -> Vec<Seen> {
+    for n in 0..WAITING {
+        submit(node, &format!("m{n}"), &[to(n)]);
+    }
+    hop.open.send(()).expect("the hop waits");
+    let (mut all, mut took, mut open) = (Vec::new(), 0, 0);
+    while took < wanted || open > 0 {
+        let seen = hop.seen.recv_timeout(Duration::from_secs(30)).expect("the hop sees something");
+        match &seen {
+            Seen::Opened => open += 1,
+            Seen::Left | Seen::Lost => open -= 1,
+            Seen::Took(_) => took += 1,
+            Seen::Reset => {}
+        }
+        all.push(seen);
     }
     all
 }
 
-fn took(subject: &str) -> Seen {
-    Seen::Took(subject.into())
+fn count(seen: &[Seen], of: impl Fn(&Seen) -> bool) -> usize {
+    seen.iter().filter(|s| of(s)).count()
+}
+
+/// Asserts that each of these messages was taken once.
+fn assert_once(seen: &[Seen], messages: impl Iterator<Item = usize>) {
+    for n in messages {
+        assert_eq!(count(seen, |s| *s == Seen::Took(format!("m{n}"))), 1, "m{n}: {seen:?}");
+    }
 }
 
 fn drained(node: &Running) {
@@ -151,15 +172,14 @@ fn drained(node: &Running) {
 }
 
 #[test]
-fn one_connection_takes_what_follows_and_is_left_with_a_quit_that_waits_for_its_answer() {
+fn a_connection_takes_what_waits_and_is_left_with_a_quit_that_waits_for_its_answer() {
     let hop = hop(|_| false, |_| false);
     let directory = tempfile::tempdir().expect("a directory");
     let node = node(&hop, directory.path());
-    // The second comes while the first connection is still open, or while it is in use.
-    for subject in ["one", "two", "three"] {
-        submit(&node, subject, &["a@src.test"]);
-    }
-    assert_eq!(until_the_end(&hop), [Seen::Opened, took("one"), took("two"), took("three"), Seen::Left]);
+    let seen = served(&hop, &node, |_| "a@src.test", WAITING);
+    assert_once(&seen, 0..WAITING);
+    let (opened, left) = (count(&seen, |s| *s == Seen::Opened), count(&seen, |s| *s == Seen::Left));
+    assert!(opened < WAITING && opened == left, "{seen:?}");
     drained(&node);
     node.stop();
 }
@@ -169,9 +189,10 @@ fn a_transaction_that_came_to_nothing_is_forgotten_before_the_next() {
     let hop = hop(|line| line.contains("later@"), |_| false);
     let directory = tempfile::tempdir().expect("a directory");
     let node = node(&hop, directory.path());
-    submit(&node, "one", &["later@src.test"]);
-    submit(&node, "two", &["a@src.test"]);
-    assert_eq!(until_the_end(&hop), [Seen::Opened, Seen::Reset, took("two"), Seen::Left]);
+    let seen =
+        served(&hop, &node, |n| if n < CONNECTIONS { "later@src.test" } else { "a@src.test" }, WAITING - CONNECTIONS);
+    assert_once(&seen, CONNECTIONS..WAITING);
+    assert!(seen.contains(&Seen::Reset), "{seen:?}");
     node.stop();
 }
 
@@ -180,10 +201,10 @@ fn a_connection_the_hop_has_closed_costs_the_next_message_nothing() {
     let hop = hop(|_| false, |messages| messages == 1);
     let directory = tempfile::tempdir().expect("a directory");
     let node = node(&hop, directory.path());
-    submit(&node, "one", &["a@src.test"]);
-    submit(&node, "two", &["a@src.test"]);
-    assert_eq!(until_the_end(&hop), [Seen::Opened, took("one"), Seen::Lost]);
-    assert_eq!(until_the_end(&hop), [Seen::Opened, took("two"), Seen::Left]);
+    let seen = served(&hop, &node, |_| "a@src.test", WAITING);
+    assert_once(&seen, 0..WAITING);
+    assert_eq!(count(&seen, |s| *s == Seen::Lost), 1, "{seen:?}");
+    assert!(!node.log().contains("message-deferred"), "nobody was put off: {}", node.log());
     drained(&node);
     node.stop();
 }

@@ -1,7 +1,7 @@
 //! Onward delivery: connections to next hops, each an `smtp::client::Session` over TCP, TLS or a Unix socket.
 //!
-//! A connection serves one message after the other as long as there are more for its hop, within bounds; then it says QUIT and waits
-//! for the 221. What it hands over is settled at the hop's answer, not at the end of the connection.
+//! A connection serves one message after the other as long as more wait for its hop, within bounds; then it says QUIT and waits for
+//! the 221. What it hands over is settled at the hop's answer, not at the end of the connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsConnector;
 
 use super::clock::Clock;
@@ -30,8 +30,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(180);
 const MESSAGES: u32 = 100;
 /// How long one connection takes further messages.
 const AGE: Duration = Duration::from_secs(300);
-/// How long a connection waits for its next message.
-const LINGER: Duration = Duration::from_secs(1);
+/// Connections to one hop at once; what is more waits for one of them.
+const CONNECTIONS: usize = 4;
 
 /// Makes connections to next hops, a bounded number at once.
 #[derive(Clone)]
@@ -56,9 +56,7 @@ struct Target {
 #[derive(Default)]
 struct Lane {
     waiting: VecDeque<Errand>,
-    /// Connections that wait for a message.
-    idle: usize,
-    wake: Arc<Notify>,
+    connections: usize,
 }
 
 /// A message and who wants to know what became of it.
@@ -80,7 +78,7 @@ struct Line {
 
 /// How driving a line ended. A line that is not given back is closed.
 enum Drove {
-    Done(Report, Option<Line>),
+    Done(Report, Option<Box<Line>>),
     TlsFailed,
     Lost(String),
 }
@@ -116,19 +114,25 @@ impl Shared {
         let mut lanes = self.lanes();
         let lane = lanes.entry(target.clone()).or_default();
         lane.waiting.push_back(errand);
-        let served = lane.idle >= lane.waiting.len();
-        if served {
-            lane.wake.notify_one();
-        }
-        !served
+        let wanted = lane.connections < CONNECTIONS;
+        lane.connections += usize::from(wanted);
+        wanted
     }
 
     fn next(&self, target: &Target) -> Option<Errand> {
+        self.lanes().get_mut(target)?.waiting.pop_front()
+    }
+
+    /// The same, for one that ends when nothing waits.
+    fn next_or_end(&self, target: &Target) -> Option<Errand> {
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(target)?;
         let errand = lane.waiting.pop_front();
-        if errand.is_none() && lane.idle == 0 {
-            lanes.remove(target);
+        if errand.is_none() {
+            lane.connections -= 1;
+            if lane.connections == 0 {
+                lanes.remove(target);
+            }
         }
         errand
     }
@@ -140,18 +144,18 @@ impl Shared {
     /// Makes connections to one hop while anything waits for it.
     async fn carry(&self, target: &Target) {
         let Ok(_permit) = self.room.clone().acquire_owned().await else { return };
-        while let Some(errand) = self.next(target) {
+        while let Some(errand) = self.next_or_end(target) {
             self.converse(target, errand).await;
         }
     }
 
     /// One connection from its first message to its end; a kept connection that has gone stale is replaced by another.
     async fn converse(&self, target: &Target, mut errand: Errand) {
-        let mut line = None;
+        let mut line: Option<Box<Line>> = None;
         loop {
             let kept = line.is_some();
             let drove = match line.take() {
-                Some(line) => self.deliver(line, &errand.forward).await,
+                Some(line) => self.deliver(*line, &errand.forward).await,
                 None => self.deliver_on_new(&errand.forward).await,
             };
             let count = errand.forward.envelope.recipients.len();
@@ -162,44 +166,13 @@ impl Shared {
                 Drove::Lost(why) => (nothing(count, &why), None),
             };
             let _ = errand.done.send(report);
-            let Some(mut open) = open else { return };
+            let Some(open) = open else { return };
             let worn = open.messages >= MESSAGES || self.clock.at() >= open.since + AGE;
-            match if worn { None } else { self.linger(target, &mut open).await } {
-                Some(next) => errand = next,
-                None => return self.leave(open).await,
+            match if worn { None } else { self.next(target) } {
+                Some(next) => (errand, line) = (next, Some(open)),
+                None => return self.leave(*open).await,
             }
-            line = Some(open);
         }
-    }
-
-    /// Waits a moment for the next message to the same hop, unless others wait for the room this connection takes.
-    async fn linger(&self, target: &Target, line: &mut Line) -> Option<Errand> {
-        let wake = {
-            let mut lanes = self.lanes();
-            if let Some(errand) = lanes.get_mut(target).and_then(|lane| lane.waiting.pop_front()) {
-                return Some(errand);
-            }
-            if self.room.available_permits() == 0 && lanes.values().any(|lane| !lane.waiting.is_empty()) {
-                return None;
-            }
-            let lane = lanes.entry(target.clone()).or_default();
-            lane.idle += 1;
-            lane.wake.clone()
-        };
-        let mut buffer = [0; 1024];
-        tokio::select! {
-            () = wake.notified() => {}
-            () = tokio::time::sleep(LINGER) => {}
-            // Most likely a farewell.
-            read = line.stream.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => line.session.handle_eof(self.clock.at()),
-                Ok(n) => line.session.handle_bytes(self.clock.at(), &buffer[..n]),
-            },
-        }
-        let mut lanes = self.lanes();
-        let lane = lanes.entry(target.clone()).or_default();
-        lane.idle = lane.idle.saturating_sub(1);
-        lane.waiting.pop_front()
     }
 
     /// QUIT, and the wait for the 221, which the session bounds.
@@ -284,7 +257,7 @@ impl Shared {
                 };
             }
             if let Some(report) = report {
-                return Drove::Done(report, Some(line));
+                return Drove::Done(report, Some(Box::new(line)));
             }
             if handshake {
                 let Ok(name) = ServerName::try_from(host.to_owned()) else { return Drove::TlsFailed };

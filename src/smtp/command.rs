@@ -535,7 +535,7 @@ pub fn xtext_encode(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0), lmtp: false, require_tls: true };
+    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0), lmtp: false, require_tls: false };
 
     fn code(line: &str) -> (u16, String) {
         match parse(line.as_bytes(), ALL) {
