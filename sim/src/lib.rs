@@ -18,6 +18,7 @@ pub mod pty;
 pub mod rng;
 pub mod run;
 pub mod scenario;
+pub mod storm;
 pub mod trace;
 pub mod waveform;
 pub mod world;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use aldis_sim::link_bench::{self, Cell};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::trace::Trace;
+use aldis_sim::storm::{self, Storm};
 use aldis_sim::{check, demo, run};
 use clap::{Parser, Subcommand};
 
@@ -50,6 +51,57 @@ enum Command {
         /// Write every line of the trace here
         #[arg(long, value_name = "FILE")]
         trace: Option<std::path::PathBuf>,
+    },
+    /// Storms of seeds: random nets, traffic and mishaps with whole nodes; exit 1 when an invariant was broken
+    Storm {
+        /// What is drawn: mixed, calm, cuts, disks, silence, clocks, service, absence, crowd
+        #[arg(long, default_value = "mixed", value_parser = parse_profile)]
+        profile: storm::Profile,
+        /// Most seeds
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+        /// Derive the first seed from this commit id
+        #[arg(long, value_name = "COMMIT", value_parser = parse_commit, conflicts_with = "first")]
+        from_commit: Option<String>,
+        /// Begin no further seed after this many seconds
+        #[arg(long, value_name = "BUDGET")]
+        seconds: Option<f64>,
+        /// Fail when fewer seeds were run
+        #[arg(long, default_value_t = 1)]
+        at_least: u64,
+        /// How many at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Write the scenarios of failing seeds here
+        #[arg(long, value_name = "DIRECTORY")]
+        keep: Option<std::path::PathBuf>,
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Say how every seed went
+        #[arg(long)]
+        verbose: bool,
+        /// Reduce the first seed, which fails, to a small scenario, and print that
+        #[arg(long)]
+        shrink: bool,
+        /// Print the scenario of the first seed
+        #[arg(long)]
+        show: bool,
+        /// Show instead that deliberate faults are caught: all, or the one named
+        #[cfg(feature = "mutations")]
+        #[arg(long, value_name = "FAULT", num_args = 0..=1, default_missing_value = "all")]
+        mutations: Option<String>,
+    },
+    /// Reduces a scenario that breaks an invariant to a small one that breaks the same, and prints it
+    Shrink {
+        /// The scenario, TOML
+        scenario: std::path::PathBuf,
+        /// The seed under which it fails
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Measures the product on simulated links
     Bench {
@@ -116,6 +168,17 @@ fn run_scenario(path: &std::path::Path, seed: u64, json: bool, trace: Option<&st
     ExitCode::from(u8::from(!report.problems.is_empty()))
 }
 
+fn shrink_scenario(path: &std::path::Path, seed: u64) -> ExitCode {
+    let text = std::fs::read_to_string(path).map_err(|error| vec![error.to_string()]);
+    match text.and_then(|text| Storm::read(seed, &text)) {
+        Ok(storm) => storm::command::shrink(&storm),
+        Err(problems) => {
+            eprintln!("aldis-sim: {}: {}", path.display(), problems.join("\n"));
+            ExitCode::from(2)
+        }
+    }
+}
+
 fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitCode {
     let cells = if cells.is_empty() { link_bench::cells() } else { cells };
     let mut reports = Vec::new();
@@ -138,6 +201,15 @@ fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitC
     ExitCode::from(u8::from(!passed))
 }
 
+fn parse_profile(name: &str) -> Result<storm::Profile, String> {
+    let known = || storm::Profile::ALL.map(storm::Profile::name).join(", ");
+    storm::Profile::parse(name).ok_or_else(|| format!("one of {}", known()))
+}
+
+fn parse_commit(id: &str) -> Result<String, String> {
+    storm::base_of(id).map(|_| id.to_owned()).ok_or_else(|| "a commit id: at least twelve hex digits".into())
+}
+
 fn parse_speed(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix(['x', 'X']).unwrap_or(text);
     match number.parse::<f64>() {
@@ -157,6 +229,50 @@ fn main() -> ExitCode {
             demo::run(&demo::Options { speed, once, directory: dir, json, limit })
         }
         Command::Run { scenario, seed, json, trace } => run_scenario(&scenario, seed, json, trace.as_deref()),
+        Command::Storm {
+            profile,
+            seeds,
+            first,
+            from_commit,
+            seconds,
+            at_least,
+            jobs,
+            keep,
+            json,
+            verbose,
+            shrink,
+            show,
+            #[cfg(feature = "mutations")]
+            mutations,
+        } => {
+            let first = from_commit.as_deref().and_then(storm::base_of).unwrap_or(first);
+            #[cfg(feature = "mutations")]
+            if let Some(name) = mutations {
+                return storm::command::prove(first, Some(name.as_str()).filter(|n| *n != "all"), json);
+            }
+            if show {
+                let _ = writeln!(std::io::stdout(), "{}", Storm::new(first, profile).toml());
+                return ExitCode::SUCCESS;
+            }
+            if shrink {
+                return storm::command::shrink(&Storm::new(first, profile));
+            }
+            let commit = from_commit;
+            let options = storm::command::Options {
+                profile,
+                first,
+                commit,
+                seeds,
+                at_least,
+                budget: seconds,
+                jobs,
+                keep,
+                json,
+                verbose,
+            };
+            storm::command::run(&options)
+        }
+        Command::Shrink { scenario, seed } => shrink_scenario(&scenario, seed),
         Command::Bench { what: Bench::Link { json, cell, seeds, first, jobs } } => {
             let seeds: Vec<u64> = (first..first.saturating_add(seeds.max(1))).collect();
             bench_link(json, cell, &seeds, jobs)

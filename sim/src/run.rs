@@ -3,18 +3,29 @@
 //! First the scenario runs as written; then everything is mended (paths, modems, processes, orders) and all mail must reach its final
 //! state within two virtual days. The report is one JSON document that is the same, byte for byte, for the same scenario and seed.
 
+use std::collections::BTreeSet;
+
 use aldis::emcon::State;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
+use crate::channel::{Damage, Loss};
+use crate::disk::{At, Fault};
 use crate::ether::StationId;
 use crate::lab::{Lab, Setup};
 use crate::modem::Failure;
-use crate::scenario::{Scenario, What};
+use crate::scenario::{DiskName, Mishap, Scenario, Trouble, What};
 use crate::trace::Trace;
+use crate::world::StationClock;
 
 /// How long mail may take once everything works again.
 const HEALING: Duration = Duration::from_secs(2 * 86_400);
+/// How long everything mended is given until whoever is away is back.
+const REBOOTS: Duration = Duration::from_secs(90);
+/// How long a power failure lasts when nothing is said.
+const POWER_BACK: Duration = Duration::from_secs(20);
+/// The unit of loss of a fade.
+const FADE_CELL: u32 = 262;
 
 /// What a run came to.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -83,17 +94,42 @@ pub struct StationLine {
 
 /// Runs a scenario.
 pub fn run(scenario: &Scenario, seed: u64, trace: Trace) -> RunReport {
+    run_with(scenario, setup(scenario, seed), trace)
+}
+
+/// What a scenario's net is made of under a seed.
+pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
     let names: Vec<&str> = scenario.stations.iter().map(String::as_str).collect();
-    let setup = Setup { start: scenario.start, ..Setup::new(seed, &names, scenario.ether(seed)) };
+    // A clock that is wrong from the first instant on is so before the node starts.
+    let clocks = scenario.events.iter().filter(|e| e.at == Instant::ZERO).filter_map(|e| match &e.what {
+        What::Mishap { station, mishap: Mishap::Clock(Some((start, set))) } => {
+            Some((*station, StationClock { start: *start, set: *set }))
+        }
+        _ => None,
+    });
+    Setup {
+        start: scenario.start,
+        protection: scenario.protection,
+        clocks: clocks.collect(),
+        ..Setup::new(seed, &names, scenario.ether(seed))
+    }
+}
+
+/// Runs a scenario on a net that may have been changed.
+pub(crate) fn run_with(scenario: &Scenario, setup: Setup, trace: Trace) -> RunReport {
+    let seed = setup.seed;
     let mut lab = Lab::new(&setup, trace);
+    lab.listen();
     // What a scenario breaks is reported by the nodes, and rightly.
     lab.provoked = provoked(scenario);
     play(&mut lab, scenario);
     heal(&mut lab, scenario);
     let settled = lab.run_until_settled(lab.at() + HEALING);
     let mut problems = lab.check();
-    if !settled {
-        problems.push(format!("not settled {} s after everything was mended", HEALING.as_secs()));
+    if settled {
+        problems.extend(lab.check_settled());
+    } else {
+        problems.push(format!("stuck: not settled {} s after everything was mended", HEALING.as_secs()));
     }
     let trace_hash = lab.finish_trace();
     RunReport {
@@ -115,7 +151,7 @@ fn play(lab: &mut Lab, scenario: &Scenario) {
         let Some(at) = next else { break };
         lab.run_until(at);
         while let Some(event) = events.next_if(|e| e.at == at) {
-            befall(lab, &event.what);
+            befall(lab, scenario, &event.what);
         }
         while let Some(message) = traffic.next_if(|m| m.at == at) {
             lab.submit(message.from, message.to, message.size, message.precedence);
@@ -124,7 +160,7 @@ fn play(lab: &mut Lab, scenario: &Scenario) {
     lab.run_until(Instant::ZERO + scenario.duration);
 }
 
-fn befall(lab: &mut Lab, what: &What) {
+fn befall(lab: &mut Lab, scenario: &Scenario, what: &What) {
     match what {
         What::Emcon { station, state } => {
             lab.order(*station, state.clone());
@@ -132,47 +168,111 @@ fn befall(lab: &mut Lab, what: &What) {
         What::Path { from, to, up } => lab.world_mut().disturb(|ether, at| ether.set_link(at, *from, *to, *up)),
         What::Process { station, up: false } => lab.crash(*station, false, None),
         What::Process { station, up: true } => lab.start(*station),
-        What::Failure { station, failure, broken } => {
-            lab.world_mut().disturb(|ether, at| ether.set_failure(at, *station, *failure, *broken));
+        What::Failure { station, failure, broken } => lab.set_failure(*station, *failure, *broken),
+        What::Fade { from, to, loss } => {
+            let usual = scenario.links.get(&(*from, *to)).map_or(Loss::Ideal, |link| link.loss);
+            let faded = |p| Loss::Cells { bytes: FADE_CELL, p, damage: Damage::Garbage };
+            let loss = loss.map_or(usual, faded);
+            lab.world_mut().disturb(|ether, _| ether.set_loss(*from, *to, loss));
         }
+        What::Mishap { station, mishap } => mishap_at(lab, scenario, *station, mishap),
     }
 }
 
-fn heal(lab: &mut Lab, scenario: &Scenario) {
-    for event in &scenario.events {
-        match &event.what {
-            What::Path { from, to, .. } => befall(lab, &What::Path { from: *from, to: *to, up: true }),
-            What::Process { station, .. } => lab.start(*station),
-            What::Failure { station, failure, .. } => {
-                befall(lab, &What::Failure { station: *station, failure: *failure, broken: false });
+fn mishap_at(lab: &mut Lab, scenario: &Scenario, station: StationId, mishap: &Mishap) {
+    match mishap {
+        Mishap::PowerOff(away) => lab.crash(station, true, Some(away.unwrap_or(POWER_BACK))),
+        Mishap::Disk(name, trouble) => {
+            lab.excuse_disk(station);
+            let node = lab.node(station);
+            let disk = match name {
+                DiskName::Store => &node.store,
+                DiskName::Mail => &node.mail,
+            };
+            match *trouble {
+                Trouble::Full(room) => disk.set_capacity(Some(disk.used_bytes() + room)),
+                Trouble::Roomy => disk.set_capacity(None),
+                Trouble::Error(n) => disk.fail(At::Operation(n), Fault::Io),
+                Trouble::SyncError(n) => disk.fail(At::Sync(n), Fault::Io),
+                Trouble::PowerCut(n) => disk.fail(At::Operation(n), Fault::PowerLoss),
             }
-            What::Emcon { .. } => {}
         }
+        Mishap::Clock(shows) => {
+            let truly = scenario.start.plus(lab.at().since(Instant::ZERO));
+            let (wall, set) = shows.unwrap_or((truly, true));
+            lab.set_clock(station, wall, set);
+        }
+        Mishap::Window(opens, length) => {
+            let window = lab.window(station, *opens, *length);
+            lab.order(station, window);
+        }
+        Mishap::Minimize(least) => lab.minimize(station, *least),
+        Mishap::Hand(message, hand) => lab.operate(station, *message, *hand),
     }
-    let ordered = scenario.events.iter().filter_map(|e| match e.what {
-        What::Emcon { station, .. } => Some(station),
-        _ => None,
-    });
-    for station in ordered.collect::<std::collections::BTreeSet<StationId>>() {
+}
+
+/// Mends everything: first what is broken, then, when everybody is back, what was ordered.
+fn heal(lab: &mut Lab, scenario: &Scenario) {
+    let (mut ordered, mut minimized) = (BTreeSet::new(), BTreeSet::new());
+    for event in &scenario.events {
+        let mended = match &event.what {
+            What::Path { from, to, .. } => What::Path { from: *from, to: *to, up: true },
+            What::Failure { station, failure, .. } => {
+                What::Failure { station: *station, failure: *failure, broken: false }
+            }
+            What::Fade { from, to, .. } => What::Fade { from: *from, to: *to, loss: None },
+            What::Mishap { station, mishap: Mishap::Disk(name, _) } => {
+                lab.node(*station).store.heal();
+                lab.node(*station).mail.heal();
+                What::Mishap { station: *station, mishap: Mishap::Disk(*name, Trouble::Roomy) }
+            }
+            What::Mishap { station, mishap: Mishap::Clock(_) } => {
+                What::Mishap { station: *station, mishap: Mishap::Clock(None) }
+            }
+            What::Emcon { station, .. } | What::Mishap { station, mishap: Mishap::Window(..) } => {
+                ordered.insert(*station);
+                continue;
+            }
+            What::Mishap { station, mishap: Mishap::Minimize(_) } => {
+                minimized.insert(*station);
+                continue;
+            }
+            What::Process { .. } | What::Mishap { mishap: Mishap::PowerOff(_) | Mishap::Hand(..), .. } => continue,
+        };
+        befall(lab, scenario, &mended);
+    }
+    lab.run_for(REBOOTS);
+    let all: Vec<StationId> = lab.world().ether().ids().collect();
+    all.into_iter().for_each(|station| lab.start(station));
+    for station in ordered {
         lab.order(station, State::Open);
     }
+    minimized.into_iter().for_each(|station| lab.minimize(station, None));
+    lab.release_all();
 }
 
+/// What nodes rightly report at level ERROR in this scenario, in parts of their words.
 fn provoked(scenario: &Scenario) -> Vec<&'static str> {
-    let mut provoked = Vec::new();
+    let mut provoked = BTreeSet::new();
     for event in &scenario.events {
-        if let What::Failure { failure, .. } = event.what {
-            provoked.push(match failure {
-                Failure::CarrierStuckOn | Failure::CarrierStuckOff => "carrier",
-                Failure::KeyStuck => "key",
-                Failure::Deaf => "deaf",
-            });
+        provoked.insert("does not answer");
+        match &event.what {
+            What::Failure { failure: Failure::CarrierStuckOn, .. } => {
+                provoked.extend(["carrier detect is stuck", "does not key"]);
+            }
+            What::Failure { failure: Failure::KeyStuck, .. } => {
+                provoked.extend(["key is stuck", "key-down limit", "carrier detect is stuck", "does not key"]);
+            }
+            What::Mishap { mishap: Mishap::Disk(..), .. } => {
+                provoked.extend(["store-failed", "the store refused a commit"]);
+            }
+            _ => {}
         }
     }
     if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {
-        provoked.push("key-down");
+        provoked.insert("key-down limit");
     }
-    provoked
+    provoked.into_iter().collect()
 }
 
 fn messages(lab: &Lab, scenario: &Scenario) -> Vec<MessageLine> {

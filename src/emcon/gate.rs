@@ -101,6 +101,12 @@ impl Gate {
     /// Whether something for `purpose` could be sent now, without counting a refusal: for planning and for what-if.
     pub fn allows(&self, now: Now, bearer: &BearerId, purpose: Purpose, airtime: Duration) -> Result<(), Silence> {
         let order = self.bearers.get(bearer).and_then(|b| b.order.as_ref()).ok_or(Silence::Unknown)?;
+        #[cfg(feature = "mutations")]
+        if matches!(purpose, Purpose::Report(_)) && crate::mutation::is(crate::mutation::Mutation::KeyInSilence) {
+            return Ok(());
+        }
+        #[cfg(feature = "mutations")]
+        let (now, order) = (mutated::now(now), &mutated::order(order));
         if let Some(until) = order.until {
             if !now.set {
                 return Err(Silence::ClockUnset);
@@ -130,6 +136,8 @@ impl Gate {
     /// those depend on was lost.
     pub fn must_stop(&self, now: Now, bearer: &BearerId) -> bool {
         let Some(order) = self.order(bearer) else { return true };
+        #[cfg(feature = "mutations")]
+        let (now, order) = (mutated::now(now), &mutated::order(order));
         let timed = order.until.is_some() || matches!(order.state, State::Window(_));
         let over = order.until.is_some_and(|until| now.wall >= until);
         let outside = match &order.state {
@@ -168,6 +176,27 @@ impl Gate {
         }
         let epoch = self.bearers.get(bearer).ok_or(Silence::Unknown)?.watch.current();
         Ok(AirPermit { bearer: bearer.clone(), until: now.at + PERMIT_LIFE, epoch, gate: PhantomData })
+    }
+}
+
+/// Deliberate faults of the gate.
+#[cfg(feature = "mutations")]
+mod mutated {
+    use super::{Duration, Now, Order, State};
+    use crate::mutation::{Mutation, is};
+
+    pub(super) fn now(now: Now) -> Now {
+        Now { set: now.set || is(Mutation::TrustUnsetClock), ..now }
+    }
+
+    pub(super) fn order(order: &Order) -> Order {
+        let mut order = order.clone();
+        if let State::Window(windows) = &mut order.state
+            && is(Mutation::OverrunWindow)
+        {
+            windows.iter_mut().for_each(|w| w.until = w.until.plus(Duration::from_secs(60)));
+        }
+        order
     }
 }
 

@@ -186,6 +186,11 @@ impl Switch {
         let carrier_off = if loosens { Duration::ZERO } else { self.carrier_off_after(name) };
         let value = serde_json::to_vec(&order).ok();
         let batch = Batch { conditions: Vec::new(), changes: vec![Change::Setting(order_key(name), value)] };
+        #[cfg(feature = "mutations")]
+        let batch = match crate::mutation::is(crate::mutation::Mutation::ForgetOrder) {
+            true => Batch::default(),
+            false => batch,
+        };
         let pending = Pending::Order { bearer: name.clone(), order, loosens, reply, carrier_off };
         self.work(Work::Store(StoreCall::Commit(batch)), pending);
     }
@@ -235,6 +240,10 @@ impl Switch {
 
     /// Stops what runs on a bearer whose order was tightened.
     pub(super) fn silence(&mut self, now: Now, name: &BearerId) {
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::KeepKeyed) {
+            return;
+        }
         if let Some(bearer) = self.bearers.get_mut(name) {
             self.outputs.push_back(Output::Act { bearer: name.clone(), action: ModemAction::Abort });
             bearer.station.aborted(now.at);

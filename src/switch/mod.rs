@@ -10,11 +10,14 @@ mod dispatch;
 mod intake;
 mod io;
 mod settle;
+mod sizes;
 pub mod work;
 
 pub use io::{
     Decode, Encode, Forward, Input, Local, OpenError, Opened, Output, RequestId, SessionId, Ticket, Work, WorkResult,
 };
+
+pub use sizes::Sizes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -144,6 +147,8 @@ const LEASE: Duration = Duration::from_secs(3600);
 impl Switch {
     /// Builds a switch on what the store held, resumes what was under way, and claims what is due.
     pub fn new(now: Now, plan: Arc<Plan>, opened: StoreOpened, listeners: Vec<(String, String)>, seed: u64) -> Self {
+        #[cfg(feature = "mutations")]
+        crate::mutation::put_in_force(plan.node.mutation);
         let setting = |name: &str| opened.settings.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
         let mut gate = Gate::new();
         let mut minimize = BTreeMap::new();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 mod air;
 mod determinism;
+mod silence;
 mod transmission;
 
 /// One thing measured.
@@ -74,7 +75,7 @@ pub struct Report {
 
 /// Runs every case, in the order of the list; `quick` with fewer draws where a case is about chance, and wider tolerances to match.
 pub fn run(quick: bool) -> Report {
-    let mut findings: Vec<Finding> = [air::cases(quick), determinism::cases()].concat();
+    let mut findings: Vec<Finding> = [air::cases(quick), determinism::cases(), silence::cases(quick)].concat();
     findings.sort_by_key(|f| f.case[1..].parse::<u32>().unwrap_or(u32::MAX));
     let passed = findings.iter().filter(|f| f.passed).count();
     Report { schema: "aldis-sim-check/1", passed, failed: findings.len() - passed, findings }

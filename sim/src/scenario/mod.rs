@@ -11,8 +11,11 @@ use aldis::emcon::State;
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
 
-mod raw;
+mod mishap;
+pub(crate) mod raw;
 mod reader;
+
+pub use mishap::{DiskName, Mishap, Trouble};
 
 /// A checked scenario.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,6 +26,8 @@ pub struct Scenario {
     pub duration: Duration,
     /// Civil time at virtual time zero.
     pub start: Wall,
+    /// How the link is protected: `off`, `mac` or `aead`.
+    pub protection: &'static str,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
     /// One modem per station.
@@ -51,7 +56,7 @@ pub struct Message {
 }
 
 /// Something that befalls the net.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Event {
     /// When.
     pub at: Instant,
@@ -60,7 +65,7 @@ pub struct Event {
 }
 
 /// What befalls the net.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum What {
     /// A station is ordered into this state.
     Emcon {
@@ -94,12 +99,32 @@ pub enum What {
         /// Whether it is broken from now on.
         broken: bool,
     },
+    /// A path loses this share of its cells, or is as it was.
+    Fade {
+        /// Sender.
+        from: StationId,
+        /// Receiver.
+        to: StationId,
+        /// Share of cells lost; `None`: the scenario's own loss again.
+        loss: Option<f64>,
+    },
+    /// Something befalls a station's machine, clock or queue, or it is ordered to use a window.
+    Mishap {
+        /// Who.
+        station: StationId,
+        /// What.
+        mishap: Mishap,
+    },
 }
 
 impl Scenario {
     /// Reads a scenario; on failure every problem found, one per entry.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let raw: raw::Scenario = toml::from_str(text).map_err(|e| vec![e.to_string().trim_end().to_owned()])?;
+        Self::read(toml::from_str(text).map_err(|e| vec![e.to_string().trim_end().to_owned()])?)
+    }
+
+    /// The same from raw values.
+    pub(crate) fn read(raw: raw::Scenario) -> Result<Self, Vec<String>> {
         let mut reader = reader::Reader::default();
         let scenario = reader.scenario(raw);
         if reader.problems.is_empty() { Ok(scenario) } else { Err(reader.problems) }

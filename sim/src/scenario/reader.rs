@@ -10,6 +10,7 @@ use aldis::units::{Bps, Bytes, parse_duration};
 use super::{Event, Message, Scenario, What, raw};
 use crate::channel::{Damage, Loss};
 use crate::ether::{EtherConfig, LinkConfig, StationId};
+use crate::lab::{MOST_STATIONS, Topology};
 use crate::modem::{Failure, ModemConfig, Noise};
 use crate::waveform::Waveform;
 use crate::world::START;
@@ -35,8 +36,8 @@ impl Reader {
             Some(Some(wall)) => wall,
             Some(None) => self.problem(START, "start", "must be RFC 3339, e.g. 2026-11-23T10:00:00Z"),
         };
-        if !(2..=64).contains(&raw.station.len()) {
-            self.problem((), "station", "2 to 64 of them are needed");
+        if !(2..=256).contains(&raw.station.len()) {
+            self.problem((), "station", "2 to 256 of them are needed");
         }
         let mut modems = Vec::new();
         for station in &raw.station {
@@ -70,12 +71,22 @@ impl Reader {
                 links.insert(ends, own);
             }
         }
+        if Topology::largest_net(modems.len(), &links) > MOST_STATIONS {
+            let most = format!("at most {MOST_STATIONS} may hear each other, directly or over others");
+            self.problem((), "station", &most);
+        }
+        let protection = match raw.protection.as_deref() {
+            None | Some("mac") => "mac",
+            Some("aead") => "aead",
+            Some("off") => "off",
+            Some(_) => self.problem("mac", "protection", "is off, mac or aead"),
+        };
         let mut traffic: Vec<Message> = raw.traffic.iter().flat_map(|t| self.traffic(t, duration)).collect();
         traffic.sort_by_key(|m| m.at);
         let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e)).collect();
         events.sort_by_key(|e| e.at);
         let stations = self.names.clone();
-        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events }
+        Scenario { name: raw.name, duration, start, protection, stations, modems, links, traffic, events }
     }
 
     fn waveform(&mut self, place: &str, raw: &raw::Waveform) -> Waveform {
@@ -204,6 +215,9 @@ impl Reader {
         if until.is_some_and(|until| until <= at) {
             self.problem((), &place, "until is not after at");
         }
+        if let Some(events) = self.mishap(&place, at, until, raw) {
+            return events;
+        }
         let kinds = [raw.emcon.is_some(), raw.outage == Some(true), raw.restart == Some(true), raw.failure.is_some()];
         if kinds.iter().filter(|&&k| k).count() != 1 {
             return self.problem(Vec::new(), &place, "exactly one of emcon, outage = true, restart = true and failure");
@@ -237,38 +251,38 @@ impl Reader {
         events
     }
 
-    fn station(&mut self, place: &str, name: &str) -> StationId {
+    pub(super) fn station(&mut self, place: &str, name: &str) -> StationId {
         let position = self.names.iter().position(|n| n == name).and_then(|i| u16::try_from(i).ok());
         position.map(StationId).unwrap_or_else(|| self.problem(StationId(0), place, &format!("no station {name}")))
     }
 
-    fn ends(&mut self, place: &str, from: &str, to: &str) -> (StationId, StationId) {
+    pub(super) fn ends(&mut self, place: &str, from: &str, to: &str) -> (StationId, StationId) {
         if from == to {
             self.problem((), place, "the ends are the same station");
         }
         (self.station(place, from), self.station(place, to))
     }
 
-    fn instant(&mut self, place: &str, text: &str) -> Instant {
+    pub(super) fn instant(&mut self, place: &str, text: &str) -> Instant {
         Instant::ZERO + self.duration(place, text)
     }
 
-    fn duration(&mut self, place: &str, text: &str) -> Duration {
+    pub(super) fn duration(&mut self, place: &str, text: &str) -> Duration {
         parse_duration(text)
             .unwrap_or_else(|| self.problem(Duration::ZERO, place, &format!("{text:?} is no duration such as 90s")))
     }
 
-    fn size(&mut self, place: &str, text: &str) -> u64 {
+    pub(super) fn size(&mut self, place: &str, text: &str) -> u64 {
         let size = Bytes::parse(text).map(|Bytes(size)| size).filter(|&size| size <= 1 << 30);
         size.unwrap_or_else(|| self.problem(0, place, &format!("{text:?} is no size such as 10KiB, at most 1GiB")))
     }
 
-    fn share(&mut self, place: &str, p: f64) -> f64 {
+    pub(super) fn share(&mut self, place: &str, p: f64) -> f64 {
         if (0.0..=1.0).contains(&p) { p } else { self.problem(0.0, place, &format!("{p} is not between 0 and 1")) }
     }
 
     /// Notes a problem and goes on with `instead`.
-    fn problem<T>(&mut self, instead: T, place: &str, problem: &str) -> T {
+    pub(super) fn problem<T>(&mut self, instead: T, place: &str, problem: &str) -> T {
         self.problems.push(format!("{place}: {problem}"));
         instead
     }

@@ -16,7 +16,7 @@ use super::incoming::{Ending, Key, Partial, Stage, read_batch, write_batch};
 use super::keys::KeyRing;
 use super::outgoing::{Outgoing, OutgoingRecord, short};
 use super::peer::{Admission, Peer, PeerRecord, back_off};
-use super::{Config, Waveform};
+use super::{Config, StationSizes, Waveform};
 use crate::bearer::fec::Geometry;
 use crate::bearer::{Event, Job, JobDone, ModemAction, ModemEvent, Transfer, Verdict, Want};
 use crate::emcon::{AirPermit, Emission, Purpose, Silence};
@@ -591,6 +591,18 @@ impl Station {
         self.counts
     }
 
+    /// How much it holds in memory now.
+    pub fn sizes(&self) -> StationSizes {
+        StationSizes {
+            outgoing: self.outgoing.len(),
+            queued: self.queued.len(),
+            partials: self.partials.len(),
+            partial_bytes: self.partials.values().map(|p| p.geometry.coded() as usize).sum(),
+            finished: self.finished.len(),
+            pending: self.pending.len(),
+        }
+    }
+
     /// Estimated frame loss towards a peer.
     pub fn loss(&self, station: u8) -> Option<f64> {
         self.peers.get(&station).map(|p| p.record.loss())
@@ -816,6 +828,11 @@ impl Station {
             let chance = self.draw();
             let Some(p) = self.peers.get_mut(&station) else { continue };
             p.attempts += 1;
+            #[cfg(feature = "mutations")]
+            if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
+                p.not_before = Some(now + Duration::from_secs(30 * 86_400));
+                continue;
+            }
             let slot = self.config.waveform.turnaround + Duration::from_secs(2);
             p.not_before = Some(now + back_off(p.attempts, self.config.station > station, slot, chance));
             if p.attempts == 8 {
@@ -1068,6 +1085,8 @@ impl Station {
             let limit = others && t.outstanding() > 0;
             let Some(chunk) = t.take(room, limit) else { break };
             self.turn += 1;
+            #[cfg(feature = "mutations")]
+            let chunk = mutated(chunk, self.turn);
             t.turn = self.turn;
             t.unsure = true;
             let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
@@ -1094,6 +1113,10 @@ impl Station {
         };
         let order = |t: &&Outgoing| {
             let owed = t.outstanding() > 0;
+            #[cfg(feature = "mutations")]
+            if crate::mutation::is(crate::mutation::Mutation::IgnorePrecedence) {
+                return (!owed, std::cmp::Reverse(Precedence::Routine), t.turn);
+            }
             (!owed, std::cmp::Reverse(t.transfer.precedence), t.turn)
         };
         self.outgoing.values().filter(fits).min_by_key(order).map(|t| t.transfer.id.clone())
@@ -1794,6 +1817,10 @@ impl Station {
             b'c' => {
                 self.counter_limit = u32::from_be_bytes(value.try_into().ok()?);
                 self.counter = self.counter_limit;
+                #[cfg(feature = "mutations")]
+                if crate::mutation::is(crate::mutation::Mutation::ReuseCounter) {
+                    self.counter = 0;
+                }
             }
             b'h' => {
                 if value.get(..4)? == self.config.epoch.to_be_bytes() {
@@ -1834,6 +1861,18 @@ impl Station {
         }
         Some(())
     }
+}
+
+/// A deliberate fault: one bit of a chunk now and then.
+#[cfg(feature = "mutations")]
+fn mutated(mut chunk: Chunk, turn: u64) -> Chunk {
+    if turn.is_multiple_of(100)
+        && crate::mutation::is(crate::mutation::Mutation::FlipBit)
+        && let Some(byte) = chunk.symbols.first_mut().and_then(|s| s.first_mut())
+    {
+        *byte ^= 1;
+    }
+    chunk
 }
 
 fn ready(at: Option<Instant>, now: Instant) -> bool {
