@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use aldis_sim::link_bench::{self, Cell};
 use aldis_sim::scenario::Scenario;
-use aldis_sim::trace::Trace;
 use aldis_sim::storm::{self, Storm};
+use aldis_sim::trace::Trace;
 use aldis_sim::{check, demo, run};
 use clap::{Parser, Subcommand};
 
@@ -66,7 +66,7 @@ enum Command {
         /// Derive the first seed from this commit id
         #[arg(long, value_name = "COMMIT", value_parser = parse_commit, conflicts_with = "first")]
         from_commit: Option<String>,
-        /// Begin no further seed after this many seconds
+        /// Begin no further seed, and reduce no further, after this many seconds
         #[arg(long, value_name = "BUDGET")]
         seconds: Option<f64>,
         /// Fail when fewer seeds were run
@@ -102,6 +102,9 @@ enum Command {
         /// The seed under which it fails
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Print what was found after this many seconds
+        #[arg(long, value_name = "BUDGET")]
+        seconds: Option<f64>,
     },
     /// Measures the product on simulated links
     Bench {
@@ -168,10 +171,10 @@ fn run_scenario(path: &std::path::Path, seed: u64, json: bool, trace: Option<&st
     ExitCode::from(u8::from(!report.problems.is_empty()))
 }
 
-fn shrink_scenario(path: &std::path::Path, seed: u64) -> ExitCode {
+fn shrink_scenario(path: &std::path::Path, seed: u64, seconds: Option<f64>) -> ExitCode {
     let text = std::fs::read_to_string(path).map_err(|error| vec![error.to_string()]);
     match text.and_then(|text| Storm::read(seed, &text)) {
-        Ok(storm) => storm::command::shrink(&storm),
+        Ok(storm) => storm::command::shrink(&storm, seconds),
         Err(problems) => {
             eprintln!("aldis-sim: {}: {}", path.display(), problems.join("\n"));
             ExitCode::from(2)
@@ -255,7 +258,7 @@ fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             if shrink {
-                return storm::command::shrink(&Storm::new(first, profile));
+                return storm::command::shrink(&Storm::new(first, profile), seconds);
             }
             let commit = from_commit;
             let options = storm::command::Options {
@@ -272,7 +275,7 @@ fn main() -> ExitCode {
             };
             storm::command::run(&options)
         }
-        Command::Shrink { scenario, seed } => shrink_scenario(&scenario, seed),
+        Command::Shrink { scenario, seed, seconds } => shrink_scenario(&scenario, seed, seconds),
         Command::Bench { what: Bench::Link { json, cell, seeds, first, jobs } } => {
             let seeds: Vec<u64> = (first..first.saturating_add(seeds.max(1))).collect();
             bench_link(json, cell, &seeds, jobs)

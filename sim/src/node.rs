@@ -14,7 +14,7 @@ use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
 use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
 use aldis::ops::{Event, Request, Response};
-use aldis::queue::{Batch, Disk, OpenError, Engine, MessageRecord, MessageState, Options, StoreCall, StoreResult};
+use aldis::queue::{Batch, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult};
 use aldis::smtp::client::{RecipientResult, Report};
 use aldis::smtp::server::{Answer, AskId, Question, Transaction};
 use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch, Ticket, Work, WorkResult, work};

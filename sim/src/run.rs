@@ -125,6 +125,10 @@ pub(crate) fn run_with(scenario: &Scenario, setup: Setup, trace: Trace) -> RunRe
     play(&mut lab, scenario);
     heal(&mut lab, scenario);
     let settled = lab.run_until_settled(lab.at() + HEALING);
+    if settled {
+        // What was given out last comes back.
+        lab.run_for(REBOOTS);
+    }
     let mut problems = lab.check();
     if settled {
         problems.extend(lab.check_settled());
@@ -268,6 +272,11 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
             }
             _ => {}
         }
+    }
+    let lossy = scenario.links.values().any(|link| link.loss != Loss::Ideal);
+    if lossy || scenario.events.iter().any(|e| matches!(e.what, What::Fade { .. })) {
+        // Several transmissions in a row of which every frame is hit look like a wrong key.
+        provoked.insert("do not authenticate");
     }
     if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {
         provoked.insert("key-down limit");

@@ -25,8 +25,12 @@ const BOTH: [StationId; 2] = [A, B];
 
 /// The cases of this file.
 pub(super) fn cases(quick: bool) -> Vec<Finding> {
-    [volume(if quick { 5_000 } else { 1_000_000 }), cuts(if quick { 4 } else { 80 }), release(if quick { 4 } else { 200 })]
-        .concat()
+    [
+        volume(if quick { 5_000 } else { 1_000_000 }),
+        cuts(if quick { 4 } else { 80 }),
+        release(if quick { 4 } else { 200 }),
+    ]
+    .concat()
 }
 
 /// Orders of every kind, windows, clocks that are lost and stepped, traffic both ways.
@@ -127,7 +131,8 @@ fn cuts(points: u64) -> Vec<Finding> {
     let what = format!("rules of silence broken, power cut at {points} points after an order");
     vec![
         Finding::none("V15", what, broken).by("whole nodes", points),
-        Finding::none("V15", "runs without a cut, beyond a half", struck.abs_diff(points) * 2 / (points + 1)).by("", points),
+        Finding::none("V15", "runs without a cut, beyond a half", struck.abs_diff(points) * 2 / (points + 1))
+            .by("", points),
     ]
 }
 
@@ -147,7 +152,10 @@ fn release(seeds: u64) -> Vec<Finding> {
         worst = worst.max(first.map_or(f64::INFINITY, |at| at.since(released).as_secs_f64()));
     }
     // Anything up to two seconds will do; nothing is earlier than the order.
-    vec![Finding::new("V15", "seconds from release to the first symbol, at most", 1.0, worst, 1.0).by("at most 2", seeds)]
+    vec![
+        Finding::new("V15", "seconds from release to the first symbol, at most", 1.0, worst, 1.0)
+            .by("at most 2", seeds),
+    ]
 }
 
 fn pair(seed: u64) -> Setup {
@@ -200,7 +208,10 @@ impl Radio {
         };
         let bearer = BearerId::from("hf");
         let mut gate = Gate::new();
-        gate.add(bearer.clone(), Some(order(Now { at: Instant::ZERO, wall: crate::world::START, set: true }, State::Open)));
+        gate.add(
+            bearer.clone(),
+            Some(order(Now { at: Instant::ZERO, wall: crate::world::START, set: true }, State::Open)),
+        );
         let watch = gate.watch(&bearer).expect("just added");
         Self {
             station: Station::new(Instant::ZERO, config, Vec::new()),
@@ -232,7 +243,8 @@ impl Radio {
 
     fn send(&mut self, now: Now, counter: u32, precedence: Precedence, size: usize) {
         if self.station.sizes().outgoing < 6 {
-            let id = TransferId { origin: PeerName::from(if &*self.other.0 == "b" { "a" } else { "b" }), epoch: 1, counter };
+            let id =
+                TransferId { origin: PeerName::from(if &*self.other.0 == "b" { "a" } else { "b" }), epoch: 1, counter };
             let payload: std::sync::Arc<[u8]> = vec![counter as u8; size].into();
             self.station.send(now.at, Transfer { id, to: self.other.clone(), precedence, payload });
             self.pump(now);

@@ -51,12 +51,21 @@ impl Lab {
         if watch.forgetful || !self.node(id).is_up() || self.at().since(aldis::time::Instant::ZERO) > KEPT {
             return;
         }
+        // What had its outcome may have been purged: a clock that was set makes it old at once.
+        let over = |message| {
+            self.outcomes
+                .range((id, message, String::new())..)
+                .next()
+                .is_some_and(|((i, m, _), _)| (*i, *m) == (id, message))
+        };
         let mine = self.accepted.range((id, 0)..=(id, usize::MAX));
-        let mut lost: Vec<usize> =
-            mine.filter(|(_, message)| !self.node(id).has(**message)).map(|((_, number), _)| *number).collect();
-        let promised = self.ledger.iter().enumerate().filter(|(n, e)| {
-            e.from == id && e.fate.promised.is_some() && !self.accepted.contains_key(&(id, *n))
-        });
+        let gone = mine.filter(|(_, message)| !over(**message) && !self.node(id).has(**message));
+        let mut lost: Vec<usize> = gone.map(|((_, number), _)| *number).collect();
+        let promised = self
+            .ledger
+            .iter()
+            .enumerate()
+            .filter(|(n, e)| e.from == id && e.fate.promised.is_some() && !self.accepted.contains_key(&(id, *n)));
         lost.extend(promised.filter(|(_, e)| self.node(id).records(&e.message_id).is_empty()).map(|(n, _)| n));
         for number in lost {
             let problem = format!("lost: {} has message {number} no more after its start", self.name(id));

@@ -18,9 +18,9 @@ pub use plan::{MOST_STATIONS, Topology};
 use std::collections::BTreeMap;
 
 use aldis::emcon::{State, Window};
+use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient, header};
 #[cfg(feature = "mutations")]
 use aldis::mutation::Mutation;
-use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient, header};
 use aldis::ops::{BearerChoice, EmconWord, Request};
 use aldis::smtp::server::Transaction;
 use aldis::smtp::trace::{Protocol, TraceFacts};

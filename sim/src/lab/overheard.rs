@@ -78,7 +78,14 @@ impl Overheard {
     }
 
     /// A payload was frozen. `transfer` is its id as events show it.
-    pub(super) fn frozen(&mut self, at: Instant, message: MessageId, transfer: &str, precedence: Precedence, bytes: u64) {
+    pub(super) fn frozen(
+        &mut self,
+        at: Instant,
+        message: MessageId,
+        transfer: &str,
+        precedence: Precedence,
+        bytes: u64,
+    ) {
         let (Some(short), Some(geometry)) =
             (short_of(transfer), usize::try_from(bytes).ok().and_then(Geometry::of_payload))
         else {

@@ -65,7 +65,8 @@ impl Lab {
     /// Reads what happened since the last time.
     pub(super) fn digest(&mut self) {
         let touched = self.world.take_touched();
-        let stations: Vec<StationId> = touched.iter().map(|i| StationId(u16::try_from(*i).unwrap_or(u16::MAX))).collect();
+        let stations: Vec<StationId> =
+            touched.iter().map(|i| StationId(u16::try_from(*i).unwrap_or(u16::MAX))).collect();
         for id in &stations {
             self.overhear(*id);
             self.read_answers(*id);
@@ -78,7 +79,8 @@ impl Lab {
         for id in stations {
             if self.node(id).lost_power() {
                 self.crash(id, true, Some(self.reboot_after));
-            } else if self.node(id).store_failed() && !self.chores.iter().any(|(_, s, c)| *s == id && *c == Chore::WindUp)
+            } else if self.node(id).store_failed()
+                && !self.chores.iter().any(|(_, s, c)| *s == id && *c == Chore::WindUp)
             {
                 self.wind_up(id);
             }
@@ -311,7 +313,8 @@ impl Lab {
                 };
                 if forbidden {
                     let name = self.name(id);
-                    let problem = format!("order: {name} keyed {precedence} for {messages:?} at {at:?} under {standing:?}");
+                    let problem =
+                        format!("order: {name} keyed {precedence} for {messages:?} at {at:?} under {standing:?}");
                     self.problem(problem);
                 }
             }

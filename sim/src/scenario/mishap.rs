@@ -68,8 +68,12 @@ impl Reader {
             raw.hand.is_some(),
             raw.fade.is_some(),
         ];
-        let others =
-            [raw.emcon.is_some() && !window, raw.outage == Some(true), raw.restart == Some(true), raw.failure.is_some()];
+        let others = [
+            raw.emcon.is_some() && !window,
+            raw.outage == Some(true),
+            raw.restart == Some(true),
+            raw.failure.is_some(),
+        ];
         match kinds.iter().filter(|k| **k).count() {
             0 => return None,
             1 if !others.contains(&true) => {}

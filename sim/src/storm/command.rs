@@ -96,7 +96,10 @@ pub fn run(options: &Options) -> ExitCode {
                         let failure = Failure {
                             seed,
                             kind: kind(first).to_owned(),
-                            again: format!("aldis-sim storm --profile {} --first {seed} --seeds 1", options.profile.name()),
+                            again: format!(
+                                "aldis-sim storm --profile {} --first {seed} --seeds 1",
+                                options.profile.name()
+                            ),
                             problems,
                         };
                         tell(options, &storm, &failure, done.3.len());
@@ -125,7 +128,11 @@ pub fn run(options: &Options) -> ExitCode {
         serde_json::to_string(&summary).expect("a summary is plain data")
     } else {
         let commit = summary.commit.as_ref().map(|c| format!(" of commit {c}")).unwrap_or_default();
-        let few = if seeds < options.at_least { format!(", fewer than the {} required", options.at_least) } else { String::new() };
+        let few = if seeds < options.at_least {
+            format!(", fewer than the {} required", options.at_least)
+        } else {
+            String::new()
+        };
         format!(
             "{seeds} seeds from {}{commit}, profile {}, {} messages, {:.0} h of virtual time, {:.1} s: {} failed{few}",
             options.first,
@@ -163,9 +170,17 @@ fn tell(options: &Options, storm: &Storm, failure: &Failure, before: usize) {
     }
 }
 
-/// Reduces a failing storm and prints what is left.
-pub fn shrink(storm: &Storm) -> ExitCode {
-    match storm.shrink(|step| eprintln!("{step}")) {
+/// Reduces a failing storm, within a budget of real seconds, and prints what is left.
+#[expect(clippy::disallowed_methods, reason = "the budget is the machine's time; what is found earlier is printed")]
+pub fn shrink(storm: &Storm, budget: Option<f64>) -> ExitCode {
+    let begun = std::time::Instant::now();
+    let go_on = |step: &str| {
+        if !step.is_empty() {
+            eprintln!("{step}");
+        }
+        budget.is_none_or(|most| begun.elapsed().as_secs_f64() < most)
+    };
+    match storm.shrink(go_on) {
         Some((small, runs)) => {
             eprintln!("after {runs} runs: {}", small.problems().join("\n    "));
             let _ = writeln!(std::io::stdout(), "{}", small.toml());
@@ -191,7 +206,13 @@ pub fn prove(first: u64, only: Option<&str>, json: bool) -> ExitCode {
                 (Some(seed), Some(by)) => format!("caught after {} by {by} (seed {seed})", proof.seeds),
                 _ => "NOT CAUGHT".to_owned(),
             };
-            let _ = writeln!(std::io::stdout(), "{:<22} {:<8} within {:<4} {verdict}", proof.fault, proof.profile, proof.bar);
+            let _ = writeln!(
+                std::io::stdout(),
+                "{:<22} {:<8} within {:<4} {verdict}",
+                proof.fault,
+                proof.profile,
+                proof.bar
+            );
         }
         proofs.push(proof);
     }

@@ -10,8 +10,8 @@ use crate::scenario::raw;
 use crate::world::START;
 
 const NAMES: [&str; 16] = [
-    "alfa", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett", "kilo", "lima", "mike",
-    "november", "oscar", "papa",
+    "alfa", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett", "kilo", "lima",
+    "mike", "november", "oscar", "papa",
 ];
 
 /// What may befall a net.
@@ -89,7 +89,9 @@ fn taste(profile: Profile, chance: &mut Stream) -> Taste {
             crowded: 0.2,
             ..usual
         },
-        Profile::Clocks => Taste { kinds: of(&[Kind::Clock, Kind::Clock, Kind::Window, Kind::Restart, Kind::Outage]), ..usual },
+        Profile::Clocks => {
+            Taste { kinds: of(&[Kind::Clock, Kind::Clock, Kind::Window, Kind::Restart, Kind::Outage]), ..usual }
+        }
         Profile::Service => {
             let kinds = of(&[Kind::Hand, Kind::Minimize, Kind::Outage]);
             Taste { kinds, mishaps: 3, messages: 24, seconds: (300, 900), crowded: 0.2, ..usual }
@@ -98,7 +100,9 @@ fn taste(profile: Profile, chance: &mut Stream) -> Taste {
             let kinds = of(&[Kind::Outage, Kind::Emcon]);
             Taste { kinds, mishaps: 4, seconds: (4 * 3600, 30 * 3600), crowded: 0.2, ..usual }
         }
-        Profile::Crowd => Taste { messages: 200, mishaps: 0, seconds: (3600, 3600), crowded: 1.0, lossy: true, ..usual },
+        Profile::Crowd => {
+            Taste { messages: 200, mishaps: 0, seconds: (3600, 3600), crowded: 1.0, lossy: true, ..usual }
+        }
     }
 }
 
@@ -239,7 +243,8 @@ fn message(
 ) -> raw::Traffic {
     let (from, to) = two(net, chance);
     let slow = matches!(waveform.rate.as_str(), "300bps" | "600bps");
-    let most = if !slow && chance.chance(0.1) { 20_000 } else { 3_000 };
+    // The codec takes most of a run's real time, and custody does not depend on size: long messages are rare.
+    let most = if !slow && chance.chance(0.05) { 12_000 } else { 1_200 };
     let level = Precedence::from_rank(chance.below(6) as u8).unwrap_or(Precedence::Routine);
     // A third of the traffic comes in bursts, so that there is something to choose from.
     let at = duration.as_millis() as u64 * 4 / 5;
@@ -282,9 +287,7 @@ fn mishap(
     let event = match kind {
         Kind::Restart => raw::Event { restart: Some(true), until: Some(ms(at + briefly)), ..here },
         Kind::PowerOff => raw::Event { power_cut: Some("now".into()), until: Some(ms(at + briefly)), ..here },
-        Kind::PowerCut => {
-            raw::Event { power_cut: disk(chance, ""), operation: Some(chance.below(60)), ..here }
-        }
+        Kind::PowerCut => raw::Event { power_cut: disk(chance, ""), operation: Some(chance.below(60)), ..here },
         Kind::DiskFull => raw::Event {
             disk: disk(chance, "full"),
             room: Some(format!("{}B", chance.below(40_000))),

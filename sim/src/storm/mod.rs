@@ -138,9 +138,10 @@ impl Storm {
         self.run().map_or_else(|problems| problems, |report| report.problems)
     }
 
-    /// The smallest scenario that still fails in the same way, and how many runs that took. `tell` hears of every step.
-    pub fn shrink(&self, tell: impl FnMut(&str)) -> Option<(Self, usize)> {
-        shrink::shrink(self, tell)
+    /// The smallest scenario that still fails in the same way, and how many runs that took. `go_on` hears what became smaller (nothing
+    /// when a run brought nothing) and says whether to try further.
+    pub fn shrink(&self, go_on: impl FnMut(&str) -> bool) -> Option<(Self, usize)> {
+        shrink::shrink(self, go_on)
     }
 }
 
@@ -165,7 +166,8 @@ mod tests {
             for seed in 0..seeds {
                 let storm = Storm::new(seed, profile);
                 let scenario = Scenario::read(storm.raw.clone());
-                let scenario = scenario.unwrap_or_else(|p| panic!("{} {seed}: {p:?}\n{}", profile.name(), storm.toml()));
+                let scenario =
+                    scenario.unwrap_or_else(|p| panic!("{} {seed}: {p:?}\n{}", profile.name(), storm.toml()));
                 assert_eq!(Scenario::parse(&storm.toml()), Ok(scenario), "{} {seed}", profile.name());
             }
         }

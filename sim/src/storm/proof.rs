@@ -72,7 +72,11 @@ impl Bar {
         };
         for seed in first..first.saturating_add(self.seeds) {
             proof.seeds += 1;
-            if let Some(problem) = Storm::new(seed, self.profile).with(self.fault).problems().into_iter().next() {
+            let storm = Storm::new(seed, self.profile);
+            // Caught is a seed that fails with the fault and passes without it.
+            if let Some(problem) = storm.clone().with(self.fault).problems().into_iter().next()
+                && storm.problems().is_empty()
+            {
                 proof.seed = Some(seed);
                 proof.by = Some(kind(&problem).to_owned());
                 proof.problem = Some(problem);

@@ -10,24 +10,25 @@ use crate::scenario::raw;
 /// Runs one reduction may take at most.
 const MOST_RUNS: usize = 2000;
 
-pub(super) fn shrink(storm: &Storm, mut tell: impl FnMut(&str)) -> Option<(Storm, usize)> {
+pub(super) fn shrink(storm: &Storm, mut go_on: impl FnMut(&str) -> bool) -> Option<(Storm, usize)> {
     let kinds: Vec<String> = storm.problems().iter().map(|p| kind(p).to_owned()).collect();
     let wanted = kinds.first()?.clone();
-    tell(&format!("fails with {wanted}"));
     let (mut best, mut runs) = (storm.clone(), 1);
+    let mut patient = go_on(&format!("fails with {wanted}"));
     loop {
         let mut smaller = None;
         for (what, raw) in candidates(&best.raw) {
-            if runs >= MOST_RUNS {
+            if runs >= MOST_RUNS || !patient {
                 break;
             }
             let next = Storm { raw, ..best.clone() };
             runs += 1;
             if next.problems().iter().any(|p| kind(p) == wanted) {
-                tell(&what);
+                patient = go_on(&what);
                 smaller = Some(next);
                 break;
             }
+            patient = go_on("");
         }
         match smaller {
             Some(next) => best = next,
@@ -122,7 +123,7 @@ mod tests {
         }
         let lost = raw::Traffic { at: "10s".into(), from: a, to: b, size: "700B".into(), ..raw::Traffic::default() };
         storm.raw.traffic.push(lost);
-        let (small, runs) = storm.shrink(|_| {}).expect("it fails");
+        let (small, runs) = storm.shrink(|_| true).expect("it fails");
         assert!(runs > 1);
         assert_eq!((small.raw.traffic.len(), small.raw.station.len()), (1, 2), "{}", small.toml());
         assert_eq!(small.raw.traffic[0].to, "zulu");

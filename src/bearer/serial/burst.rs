@@ -37,9 +37,10 @@ impl Air {
         &self.waveform
     }
 
-    /// Bytes of the stream that have to be in the modem for its first `blocks` blocks.
+    /// Bytes of the stream that have to be in the modem for its first `blocks` blocks: a byte whose first bits fall into the last of
+    /// them too, or the modem pads in the middle of a frame (at 300 bit/s a short block holds 22 bytes and a half).
     pub fn stream_bytes(&self, blocks: u64) -> u64 {
-        blocks * self.block_bits / 8
+        (blocks * self.block_bits).div_ceil(8)
     }
 
     /// Bytes a transmission of `blocks` blocks carries beside the modem's own tail.

@@ -1018,6 +1018,14 @@ impl Station {
             tx.copies.push(frame);
         }
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
+        // Each has its room, or what is asked and answered here would never be said: a poll with a full report may be longer than the
+        // shortest transmission at a low rate.
+        let frame = u64::from(self.config.waveform.frame_bytes).max(MINIMAL_FRAME as u64);
+        let end = tx.lead.iter().filter(|(cell, _)| *cell == 0).fold(0, |end, (_, control)| {
+            let (left, length) = (frame - end % frame, control.len() as u64);
+            if length > left { end + left + length } else { end + length }
+        });
+        tx.blocks = tx.blocks.max(self.air.blocks(end).min(tx.most));
     }
 
     /// Makes the next cell; false when there is nothing left to put into it.
