@@ -226,6 +226,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_block_that_ends_inside_a_byte_is_fed_that_byte() {
+        let waveform = Waveform { rate: Bps(300), block: Duration::from_millis(600), ..long_2400().waveform().clone() };
+        let air = Air::new(waveform);
+        assert_eq!([1, 2, 3, 8].map(|blocks| air.stream_bytes(blocks)), [23, 45, 68, 180]);
+    }
+
     fn long_2400() -> Air {
         Air::new(Waveform {
             rate: Bps(2400),
