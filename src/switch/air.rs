@@ -270,7 +270,8 @@ impl Switch {
     pub(super) fn expire_orders(&mut self, now: Now) {
         let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
         for name in names {
-            let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some());
+            // A request that the modem holds back must not outlive its window either.
+            let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some() || b.station.is_keying());
             if running && self.gate.must_stop(now, &name) {
                 self.silence(now, &name);
             }

@@ -327,6 +327,7 @@ impl Switch {
         if now.set != self.clock_set {
             self.clock_set = now.set;
             self.event(Event::ClockChanged { set: now.set });
+            self.expire_orders(now);
             let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
             for name in names {
                 if let Some(bearer) = self.bearers.get_mut(&name) {

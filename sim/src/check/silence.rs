@@ -170,7 +170,6 @@ struct Radio {
     watch: EpochWatch,
     station: Station,
     other: PeerName,
-    keyed: bool,
     wake: Option<Instant>,
     emissions: VecDeque<Emission>,
     actions: VecDeque<ModemAction>,
@@ -219,7 +218,6 @@ impl Radio {
             bearer,
             gate,
             watch,
-            keyed: false,
             wake: None,
             emissions: VecDeque::new(),
             actions: VecDeque::new(),
@@ -259,7 +257,7 @@ impl Radio {
 
     /// What a switch does when an order or a window begins or ends.
     fn keep_to_time(&mut self, now: Now) {
-        if self.keyed && self.gate.must_stop(now, &self.bearer) {
+        if self.station.is_keying() && self.gate.must_stop(now, &self.bearer) {
             self.actions.push_back(ModemAction::Abort);
             self.station.aborted(now.at);
         }
@@ -293,10 +291,12 @@ impl Radio {
                     Event::Persist { ticket, .. } => self.station.stored(now.at, ticket, true),
                     Event::Job { ticket, job } => self.station.job_done(now.at, ticket, fec::run(job)),
                     Event::Whole { ticket, .. } => self.station.settled(now.at, ticket, Verdict::Accepted),
-                    Event::Keyed { .. } => self.keyed = true,
-                    Event::Unkeyed { .. } => self.keyed = false,
                     Event::Confirmed { id, .. } | Event::Refused { id, .. } => self.station.cancel(now.at, &id),
-                    Event::Progress { .. } | Event::Alarm(_) | Event::EpochUsed => {}
+                    Event::Keyed { .. }
+                    | Event::Unkeyed { .. }
+                    | Event::Progress { .. }
+                    | Event::Alarm(_)
+                    | Event::EpochUsed => {}
                 }
             }
             if !moved {

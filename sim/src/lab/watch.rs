@@ -175,10 +175,11 @@ impl Lab {
             if edge.on {
                 self.watches[i].radiating = Some((edge.at, Some(clock)));
                 self.check_edge(edge, clock);
-            } else if let Some((since, Some(then))) = self.watches[i].radiating.take() {
-                if then == clock && !self.watches[i].key_stuck {
-                    self.check_window_end(edge, since, clock);
-                }
+            } else if let Some((since, Some(then))) = self.watches[i].radiating.take()
+                && then == clock
+                && !self.watches[i].key_stuck
+            {
+                self.check_window_end(edge, since, clock);
             }
             if !edge.on {
                 let mut problems = Vec::new();

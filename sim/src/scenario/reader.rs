@@ -75,6 +75,12 @@ impl Reader {
             let most = format!("at most {MOST_STATIONS} may hear each other, directly or over others");
             self.problem((), "station", &most);
         }
+        let topology = Topology::new(modems.len(), &links);
+        for (name, id) in self.names.clone().iter().zip(0..) {
+            if topology.neighbours(StationId(id)).next().is_none() {
+                self.problem((), &format!("station {name}"), "no other station hears it and is heard by it");
+            }
+        }
         let protection = match raw.protection.as_deref() {
             None | Some("mac") => "mac",
             Some("aead") => "aead",

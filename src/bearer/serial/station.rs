@@ -568,6 +568,11 @@ impl Station {
         let _ = now;
     }
 
+    /// Whether the modem was asked to key, or is keyed: it may hold a request back while it receives.
+    pub fn is_keying(&self) -> bool {
+        matches!(self.phase, Phase::Asked { .. } | Phase::Keyed(_))
+    }
+
     /// An order fell while keyed and the modem was aborted: what was under way counts as not said.
     pub fn aborted(&mut self, now: Instant) {
         self.break_off(now);
