@@ -426,6 +426,7 @@ impl Lab {
 
     /// From now on a station's disks may fail: its links may have to wait for commits.
     pub fn excuse_disk(&mut self, station: StationId) {
+        self.watch(station).disk_troubled = true;
         if let Some(ear) = &mut self.watch(station).ear {
             ear.excused = true;
         }

@@ -155,7 +155,9 @@ impl Lab {
         let possible: Vec<State> = given[last_replied.unwrap_or(0)..].iter().map(|o| o.state.clone()).collect();
         let stands = possible.iter().rfind(|s| s.to_string() == state).cloned();
         let first = self.watches[usize::from(id.0)].standing.is_empty() || last_replied.is_none();
-        let stands = stands.or_else(|| State::parse(state).filter(|_| first));
+        // An order that could not be stored may have left nothing but silence, and that is what a dying node writes down.
+        let safe = state == "silent" && self.watches[usize::from(id.0)].disk_troubled;
+        let stands = stands.or_else(|| State::parse(state).filter(|_| first || safe));
         match stands {
             Some(state) => self.watch(id).standing.push(Standing { from: at, state }),
             None => {

@@ -46,7 +46,7 @@ pub fn bars() -> Vec<Bar> {
             M::ConfirmFailed => (Profile::Disks, 100),
             M::KeyInSilence | M::ForgetOrder | M::KeepKeyed => (Profile::Silence, 30),
             M::OverrunWindow => (Profile::Silence, 60),
-            M::TrustUnsetClock => (Profile::Clocks, 60),
+            M::TrustUnsetClock => (Profile::Clocks, 200),
             M::IgnorePrecedence => (Profile::Service, 30),
             M::FlipBit | M::DeliverTwice | M::CutShort | M::KeepTransfer => (Profile::Calm, 5),
             M::ExpireEarly => (Profile::Absence, 30),
