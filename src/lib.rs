@@ -27,6 +27,8 @@ pub mod codec;
 pub mod config;
 pub mod emcon;
 pub mod mail;
+#[cfg(feature = "mutations")]
+pub mod mutation;
 pub mod node;
 pub mod ops;
 pub mod queue;

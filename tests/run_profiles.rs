@@ -23,6 +23,7 @@ fn every_shipped_profile_runs_answers_and_stops() {
         let (exit, status) = ask(&node.socket, &["status"]);
         assert_eq!((exit, &status["schema"]), (0, &"aldis.status/1".into()), "{}", path.display());
         assert_eq!(status["node"], plan.node.name.to_string());
+        assert_eq!(status["features"], serde_json::json!([]), "the program under test is built as a release is");
         for bearer in status["bearers"].as_array().expect("a list") {
             assert_eq!(bearer["emcon"]["state"], "silent", "{}: a shipped bearer starts silent", path.display());
         }

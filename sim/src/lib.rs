@@ -22,6 +22,7 @@ pub mod packet;
 pub mod rng;
 pub mod run;
 pub mod scenario;
+pub mod storm;
 pub mod trace;
 pub mod waveform;
 pub mod world;

@@ -11,6 +11,7 @@ use aldis_sim::codec2::sweep;
 use aldis_sim::link_bench::{self, Cell};
 use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
+use aldis_sim::storm::{self, Storm};
 use aldis_sim::trace::Trace;
 use aldis_sim::{bridge, check, demo, run};
 use clap::{Parser, Subcommand};
@@ -84,6 +85,60 @@ enum Command {
     Codec2 {
         #[command(subcommand)]
         what: Codec2,
+    },
+    /// Storms of seeds: random nets, traffic and mishaps with whole nodes; exit 1 when an invariant was broken
+    Storm {
+        /// What is drawn: mixed, calm, cuts, disks, silence, clocks, service, absence, crowd
+        #[arg(long, default_value = "mixed", value_parser = parse_profile)]
+        profile: storm::Profile,
+        /// Most seeds
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+        /// Derive the first seed from this commit id
+        #[arg(long, value_name = "COMMIT", value_parser = parse_commit, conflicts_with = "first")]
+        from_commit: Option<String>,
+        /// Begin no further seed, and reduce no further, after this many seconds
+        #[arg(long, value_name = "BUDGET")]
+        seconds: Option<f64>,
+        /// Fail when fewer seeds were run
+        #[arg(long, default_value_t = 1)]
+        at_least: u64,
+        /// How many at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Write the scenarios of failing seeds here
+        #[arg(long, value_name = "DIRECTORY")]
+        keep: Option<std::path::PathBuf>,
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Say how every seed went
+        #[arg(long)]
+        verbose: bool,
+        /// Reduce the first seed, which fails, to a small scenario, and print that
+        #[arg(long)]
+        shrink: bool,
+        /// Print the scenario of the first seed
+        #[arg(long)]
+        show: bool,
+        /// Show instead that deliberate faults are caught: all, or the one named
+        #[cfg(feature = "mutations")]
+        #[arg(long, value_name = "FAULT", num_args = 0..=1, default_missing_value = "all")]
+        mutations: Option<String>,
+    },
+    /// Reduces a scenario that breaks an invariant to a small one that breaks the same, and prints it
+    Shrink {
+        /// The scenario, TOML
+        scenario: std::path::PathBuf,
+        /// The seed under which it fails
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print what was found after this many seconds
+        #[arg(long, value_name = "BUDGET")]
+        seconds: Option<f64>,
     },
     /// Measures the product on simulated links
     Bench {
@@ -238,6 +293,17 @@ fn run_and_write(path: &Path, seed: u64, outputs: &Outputs) -> Result<bool, Stri
     Ok(report.problems.is_empty())
 }
 
+fn shrink_scenario(path: &std::path::Path, seed: u64, seconds: Option<f64>) -> ExitCode {
+    let text = std::fs::read_to_string(path).map_err(|error| vec![error.to_string()]);
+    match text.and_then(|text| Storm::read(seed, &text)) {
+        Ok(storm) => storm::command::shrink(&storm, seconds),
+        Err(problems) => {
+            eprintln!("aldis-sim: {}: {}", path.display(), problems.join("\n"));
+            ExitCode::from(2)
+        }
+    }
+}
+
 fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitCode {
     let cells = if cells.is_empty() { link_bench::cells() } else { cells };
     let mut reports = Vec::new();
@@ -255,6 +321,15 @@ fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitC
         false => drop(writeln!(std::io::stdout(), "{passed} passed, {} failed", reports.len() - passed)),
     }
     ExitCode::from(u8::from(passed < reports.len()))
+}
+
+fn parse_profile(name: &str) -> Result<storm::Profile, String> {
+    let known = || storm::Profile::ALL.map(storm::Profile::name).join(", ");
+    storm::Profile::parse(name).ok_or_else(|| format!("one of {}", known()))
+}
+
+fn parse_commit(id: &str) -> Result<String, String> {
+    storm::base_of(id).map(|_| id.to_owned()).ok_or_else(|| "a commit id: at least twelve hex digits".into())
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {
@@ -285,6 +360,50 @@ fn main() -> ExitCode {
             let options = sweep::Options { frames, seed, ..sweep::Options::new(mode, channel) };
             codec2_sweep(&options, json, svg.as_deref())
         }
+        Command::Storm {
+            profile,
+            seeds,
+            first,
+            from_commit,
+            seconds,
+            at_least,
+            jobs,
+            keep,
+            json,
+            verbose,
+            shrink,
+            show,
+            #[cfg(feature = "mutations")]
+            mutations,
+        } => {
+            let first = from_commit.as_deref().and_then(storm::base_of).unwrap_or(first);
+            #[cfg(feature = "mutations")]
+            if let Some(name) = mutations {
+                return storm::command::prove(first, Some(name.as_str()).filter(|n| *n != "all"), json);
+            }
+            if show {
+                let _ = writeln!(std::io::stdout(), "{}", Storm::new(first, profile).toml());
+                return ExitCode::SUCCESS;
+            }
+            if shrink {
+                return storm::command::shrink(&Storm::new(first, profile), seconds);
+            }
+            let commit = from_commit;
+            let options = storm::command::Options {
+                profile,
+                first,
+                commit,
+                seeds,
+                at_least,
+                budget: seconds,
+                jobs,
+                keep,
+                json,
+                verbose,
+            };
+            storm::command::run(&options)
+        }
+        Command::Shrink { scenario, seed, seconds } => shrink_scenario(&scenario, seed, seconds),
         Command::Bench { what: Bench::Link { json, cell, seeds, seed, jobs } } => {
             let seeds: Vec<u64> = seed.map_or_else(|| (1..=seeds.max(1)).collect(), |seed| vec![seed]);
             bench_link(json, cell, &seeds, jobs)

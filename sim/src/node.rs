@@ -12,12 +12,12 @@ use std::sync::Arc;
 use aldis::bearer::{ModemAction, ModemEvent};
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
-use aldis::mail::{BearerId, Envelope};
+use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
 use aldis::ops::{Event, Request, Response};
-use aldis::queue::{Disk, Engine, MessageRecord, Options, StoreCall, StoreResult};
+use aldis::queue::{Batch, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult};
 use aldis::smtp::client::{RecipientResult, Report};
 use aldis::smtp::server::{Answer, AskId, Question, Transaction};
-use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Switch, Ticket, Work, WorkResult, work};
+use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch, Ticket, Work, WorkResult, work};
 use aldis::time::{Duration, Instant, Now};
 
 use crate::disk::SimDisk;
@@ -39,6 +39,8 @@ pub struct VirtualNode {
     pub mail: SimDisk,
     process: Option<Process>,
     log: Log,
+    /// What was keyed and fed since the laboratory last listened; nothing is kept unless it does.
+    emitted: Option<Vec<(Instant, Keying)>>,
 }
 
 /// What a node said and did, over all its lives.
@@ -70,6 +72,8 @@ struct Process {
     sequence: u64,
     emissions: VecDeque<Emission>,
     actions: VecDeque<ModemAction>,
+    /// The store failed and the process ends: orders in force that are yet to be made durable.
+    last_words: Option<Batch>,
 }
 
 /// Something that will come back to the switch.
@@ -105,7 +109,18 @@ impl VirtualNode {
             mail: disk(1),
             process: None,
             log: Log::default(),
+            emitted: None,
         }
+    }
+
+    /// From now on keeps what is keyed and fed for [`Self::take_emitted`].
+    pub fn listen(&mut self) {
+        self.emitted = Some(Vec::new());
+    }
+
+    /// What was keyed and fed since this was last asked.
+    pub fn take_emitted(&mut self) -> Vec<(Instant, Keying)> {
+        self.emitted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Starts the process: opens the store, builds the switch, opens the modem, whose carrier line may be up already.
@@ -118,8 +133,8 @@ impl VirtualNode {
         let (engine, opened) = match Engine::open(disk, options) {
             Ok(open) => open,
             Err(error) => {
-                // Power that goes while the store is opened is no damage.
-                if self.store.is_powered() {
+                // Power that goes while the store is opened, or a disk that fails once, is no damage.
+                if self.store.is_powered() && !matches!(error, OpenError::Disk(_)) {
                     self.log.damaged.push(error.to_string());
                 }
                 return;
@@ -140,6 +155,7 @@ impl VirtualNode {
             sequence: 0,
             emissions: VecDeque::new(),
             actions: VecDeque::new(),
+            last_words: None,
         });
         self.drain(now);
         self.input(now, Input::Modem { bearer: self.bearer.clone(), event: ModemEvent::Ready });
@@ -177,6 +193,31 @@ impl VirtualNode {
         self.process.is_some() && !(self.store.is_powered() && self.mail.is_powered())
     }
 
+    /// Whether the store failed, so that the process can only end: what it holds is known when it is read anew.
+    pub fn store_failed(&self) -> bool {
+        self.process.as_ref().is_some_and(|p| p.last_words.is_none() && p.engine.failure().is_some())
+    }
+
+    /// Ends as a node ends whose store failed: the switch stops, and the orders in force are made durable. False while the disk does
+    /// not let it; the process must not go before (`node/writer.rs`).
+    pub fn wind_up(&mut self, now: Now) -> bool {
+        let Some(process) = &mut self.process else { return true };
+        if process.last_words.is_none() {
+            process.last_words = Some(process.switch.orders_in_force());
+            process.switch.stop(now);
+            self.drain(now);
+        }
+        let Some(process) = &mut self.process else { return true };
+        let Some(batch) = process.last_words.clone() else { return true };
+        process.engine.reopen().is_ok()
+            && matches!(process.engine.execute(vec![StoreCall::Commit(batch)])[..], [StoreResult::Committed(Ok(()))])
+    }
+
+    /// How much its switch holds in memory.
+    pub fn sizes(&self) -> Option<Sizes> {
+        Some(self.process.as_ref()?.switch.sizes())
+    }
+
     /// The profile it runs.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -204,6 +245,28 @@ impl VirtualNode {
         let Some(snapshot) = self.process.as_ref().and_then(|p| p.engine.snapshot().ok()) else { return Vec::new() };
         let ids = snapshot.find(name).unwrap_or_default();
         ids.into_iter().filter_map(|id| snapshot.load(id).ok().flatten()).map(|record| *record).collect()
+    }
+
+    /// Whether the running store has this message.
+    pub fn has(&self, id: MessageId) -> bool {
+        self.record(id).is_some()
+    }
+
+    /// A message's level of service in the running store.
+    pub fn level(&self, id: MessageId) -> Option<Precedence> {
+        self.record(id).map(|record| record.precedence)
+    }
+
+    fn record(&self, id: MessageId) -> Option<Box<MessageRecord>> {
+        self.process.as_ref()?.engine.snapshot().ok()?.load(id).ok()?
+    }
+
+    /// Messages an operator holds, or some of whose recipients.
+    pub fn held(&self) -> Vec<MessageId> {
+        let held = |r: &MessageRecord| {
+            r.state == MessageState::Held || r.recipients.iter().any(|r| matches!(r.state, RecipientState::Held { .. }))
+        };
+        self.unfinished(usize::MAX).into_iter().filter(held).map(|record| record.id).collect()
     }
 
     /// Messages that are not done, at most `limit`.
@@ -354,6 +417,9 @@ impl Host for VirtualNode {
         let process = self.process.as_mut()?;
         while let Some(emission) = process.emissions.pop_front() {
             if let Some(keying) = emission.redeem(&process.watch, now.at) {
+                if let Some(emitted) = &mut self.emitted {
+                    emitted.push((now.at, keying.clone()));
+                }
                 return Some(keying);
             }
         }

@@ -3,20 +3,30 @@
 //! First the scenario runs as written; then everything is mended (paths, modems, processes, orders) and all mail must reach its final
 //! state within two virtual days. The report is one JSON document that is the same, byte for byte, for the same scenario and seed.
 
+use std::collections::BTreeSet;
+
 use aldis::emcon::State;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
-use crate::channel::Loss;
-use crate::ether::{LinkConfig, StationId};
+use crate::channel::{Damage, Loss};
+use crate::disk::{At, Fault};
+use crate::ether::StationId;
 use crate::lab::{Lab, Setup};
 use crate::modem::Failure;
 use crate::packet::{self, SatcomLine};
-use crate::scenario::{Scenario, What};
+use crate::scenario::{DiskName, Mishap, Scenario, Trouble, What};
 use crate::trace::Trace;
+use crate::world::StationClock;
 
 /// How long mail may take once everything works again.
 const HEALING: Duration = Duration::from_secs(2 * 86_400);
+/// How long everything mended is given until whoever is away is back.
+const REBOOTS: Duration = Duration::from_secs(90);
+/// How long a power failure lasts when nothing is said.
+const POWER_BACK: Duration = Duration::from_secs(20);
+/// The unit of loss of a fade.
+const FADE_CELL: u32 = 262;
 
 /// Between two looks at how far a run has come.
 const SLICE: Duration = Duration::from_secs(60);
@@ -93,19 +103,52 @@ pub fn run(scenario: &Scenario, seed: u64, trace: Trace) -> RunReport {
     run_watched(scenario, seed, trace, false, &mut |_, _| {}).0
 }
 
+/// What a scenario's net is made of under a seed.
+pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
+    let names: Vec<&str> = scenario.stations.iter().map(String::as_str).collect();
+    // A clock that is wrong from the first instant on is so before the node starts.
+    let clocks = scenario.events.iter().filter(|e| e.at == Instant::ZERO).filter_map(|e| match &e.what {
+        What::Mishap { station, mishap: Mishap::Clock(Some((start, set))) } => {
+            Some((*station, StationClock { start: *start, set: *set }))
+        }
+        _ => None,
+    });
+    Setup {
+        start: scenario.start,
+        protection: scenario.protection,
+        clocks: clocks.collect(),
+        ..Setup::new(seed, &names, scenario.ether(seed))
+    }
+}
+
 /// Runs a scenario, with a journal of the air when `journal` says so, and gives the laboratory as it is in the end. `progress` is told
 /// the virtual time every now and then, and when the scenario will be over. Neither changes the run.
 pub fn run_watched(
     scenario: &Scenario,
     seed: u64,
+    trace: Trace,
+    journal: bool,
+    progress: &mut dyn FnMut(Instant, Instant),
+) -> (RunReport, Lab) {
+    play_on(scenario, setup(scenario, seed), trace, journal, progress)
+}
+
+/// Runs a scenario on a net that may have been changed.
+pub(crate) fn run_with(scenario: &Scenario, setup: Setup, trace: Trace) -> RunReport {
+    play_on(scenario, setup, trace, false, &mut |_, _| {}).0
+}
+
+fn play_on(
+    scenario: &Scenario,
+    setup: Setup,
     mut trace: Trace,
     journal: bool,
     progress: &mut dyn FnMut(Instant, Instant),
 ) -> (RunReport, Lab) {
+    let seed = setup.seed;
     let packets = packet::play(scenario, seed, &mut trace);
-    let names: Vec<&str> = scenario.stations.iter().map(String::as_str).collect();
-    let setup = Setup { start: scenario.start, ..Setup::new(seed, &names, scenario.ether(seed)) };
     let mut lab = Lab::new(&setup, trace);
+    lab.listen();
     // What a scenario breaks is reported by the nodes, and rightly.
     lab.provoked = provoked(scenario);
     if journal {
@@ -114,10 +157,16 @@ pub fn run_watched(
     play(&mut lab, scenario, progress);
     heal(&mut lab, scenario);
     let settled = lab.run_until_settled(lab.at() + HEALING);
+    if settled {
+        // What was given out last comes back.
+        lab.run_for(REBOOTS);
+    }
     let mut problems = lab.check();
     problems.extend(packets.problems);
-    if !settled {
-        problems.push(format!("not settled {} s after everything was mended", HEALING.as_secs()));
+    if settled {
+        problems.extend(lab.check_settled());
+    } else {
+        problems.push(format!("stuck: not settled {} s after everything was mended", HEALING.as_secs()));
     }
     let trace_hash = lab.finish_trace();
     let report = RunReport {
@@ -148,7 +197,7 @@ fn play(lab: &mut Lab, scenario: &Scenario, progress: &mut dyn FnMut(Instant, In
         let Some(at) = next else { break };
         advance(lab, at);
         while let Some(event) = events.next_if(|e| e.at == at) {
-            befall(lab, &event.what);
+            befall(lab, scenario, &event.what);
         }
         while let Some(message) = traffic.next_if(|m| m.at == at) {
             lab.submit(message.from, message.to, message.size, message.precedence);
@@ -157,7 +206,7 @@ fn play(lab: &mut Lab, scenario: &Scenario, progress: &mut dyn FnMut(Instant, In
     advance(lab, end);
 }
 
-fn befall(lab: &mut Lab, what: &What) {
+fn befall(lab: &mut Lab, scenario: &Scenario, what: &What) {
     match what {
         What::Emcon { station, state } => {
             lab.order(*station, state.clone());
@@ -165,54 +214,121 @@ fn befall(lab: &mut Lab, what: &What) {
         What::Path { from, to, up } => lab.world_mut().disturb(|ether, at| ether.set_link(at, *from, *to, *up)),
         What::Process { station, up: false } => lab.crash(*station, false, None),
         What::Process { station, up: true } => lab.start(*station),
-        What::Failure { station, failure, broken } => {
-            lab.world_mut().disturb(|ether, at| ether.set_failure(at, *station, *failure, *broken));
+        What::Failure { station, failure, broken } => lab.set_failure(*station, *failure, *broken),
+        What::Fade { from, to, loss } => {
+            let usual = scenario.links.get(&(*from, *to)).map_or(Loss::Ideal, |link| link.loss.clone());
+            let faded = |p| Loss::Cells { bytes: FADE_CELL, p, damage: Damage::Garbage };
+            let loss = loss.map_or(usual, faded);
+            lab.world_mut().disturb(|ether, _| ether.set_loss(*from, *to, loss));
         }
+        What::Mishap { station, mishap } => mishap_at(lab, scenario, *station, mishap),
     }
 }
 
-fn heal(lab: &mut Lab, scenario: &Scenario) {
-    for event in &scenario.events {
-        match &event.what {
-            What::Path { from, to, .. } => befall(lab, &What::Path { from: *from, to: *to, up: true }),
-            What::Process { station, .. } => lab.start(*station),
-            What::Failure { station, failure, .. } => {
-                befall(lab, &What::Failure { station: *station, failure: *failure, broken: false });
+fn mishap_at(lab: &mut Lab, scenario: &Scenario, station: StationId, mishap: &Mishap) {
+    match mishap {
+        Mishap::PowerOff(away) => lab.crash(station, true, Some(away.unwrap_or(POWER_BACK))),
+        Mishap::Disk(name, trouble) => {
+            lab.excuse_disk(station);
+            let node = lab.node(station);
+            let disk = match name {
+                DiskName::Store => &node.store,
+                DiskName::Mail => &node.mail,
+            };
+            match *trouble {
+                Trouble::Full(room) => disk.set_capacity(Some(disk.used_bytes() + room)),
+                Trouble::Roomy => disk.set_capacity(None),
+                Trouble::Error(n) => disk.fail(At::Operation(n), Fault::Io),
+                Trouble::SyncError(n) => disk.fail(At::Sync(n), Fault::Io),
+                Trouble::PowerCut(n) => disk.fail(At::Operation(n), Fault::PowerLoss),
             }
-            What::Emcon { .. } => {}
         }
+        Mishap::Clock(shows) => {
+            let truly = scenario.start.plus(lab.at().since(Instant::ZERO));
+            let (wall, set) = shows.unwrap_or((truly, true));
+            lab.set_clock(station, wall, set);
+        }
+        Mishap::Window(opens, length) => {
+            let window = lab.window(station, *opens, *length);
+            lab.order(station, window);
+        }
+        Mishap::Minimize(least) => lab.minimize(station, *least),
+        Mishap::Hand(message, hand) => lab.operate(station, *message, *hand),
     }
-    let ordered = scenario.events.iter().filter_map(|e| match e.what {
-        What::Emcon { station, .. } => Some(station),
-        _ => None,
-    });
-    for station in ordered.collect::<std::collections::BTreeSet<StationId>>() {
+}
+
+/// Mends everything: first what is broken, then, when everybody is back, what was ordered.
+fn heal(lab: &mut Lab, scenario: &Scenario) {
+    let (mut ordered, mut minimized) = (BTreeSet::new(), BTreeSet::new());
+    for event in &scenario.events {
+        let mended = match &event.what {
+            What::Path { from, to, .. } => What::Path { from: *from, to: *to, up: true },
+            What::Failure { station, failure, .. } => {
+                What::Failure { station: *station, failure: *failure, broken: false }
+            }
+            What::Fade { from, to, .. } => What::Fade { from: *from, to: *to, loss: None },
+            What::Mishap { station, mishap: Mishap::Disk(name, _) } => {
+                lab.node(*station).store.heal();
+                lab.node(*station).mail.heal();
+                What::Mishap { station: *station, mishap: Mishap::Disk(*name, Trouble::Roomy) }
+            }
+            What::Mishap { station, mishap: Mishap::Clock(_) } => {
+                What::Mishap { station: *station, mishap: Mishap::Clock(None) }
+            }
+            What::Emcon { station, .. } | What::Mishap { station, mishap: Mishap::Window(..) } => {
+                ordered.insert(*station);
+                continue;
+            }
+            What::Mishap { station, mishap: Mishap::Minimize(_) } => {
+                minimized.insert(*station);
+                continue;
+            }
+            What::Process { .. } | What::Mishap { mishap: Mishap::PowerOff(_) | Mishap::Hand(..), .. } => continue,
+        };
+        befall(lab, scenario, &mended);
+    }
+    lab.run_for(REBOOTS);
+    let all: Vec<StationId> = lab.world().ether().ids().collect();
+    all.into_iter().for_each(|station| lab.start(station));
+    for station in ordered {
         lab.order(station, State::Open);
     }
+    minimized.into_iter().for_each(|station| lab.minimize(station, None));
+    lab.release_all();
 }
 
+/// What nodes rightly report at level ERROR in this scenario, in parts of their words.
 fn provoked(scenario: &Scenario) -> Vec<&'static str> {
-    let mut provoked = Vec::new();
+    let mut provoked = BTreeSet::new();
     for event in &scenario.events {
-        if let What::Failure { failure, .. } = event.what {
-            provoked.push(match failure {
-                Failure::CarrierStuckOn | Failure::CarrierStuckOff => "carrier",
-                Failure::KeyStuck => "key",
-                Failure::Deaf => "deaf",
-                Failure::Restarting => "modem",
-            });
+        provoked.insert("does not answer");
+        match &event.what {
+            What::Failure { failure: Failure::CarrierStuckOn, .. } => {
+                provoked.extend(["carrier detect is stuck", "does not key"]);
+            }
+            What::Failure { failure: Failure::KeyStuck, .. } => {
+                provoked.extend(["key is stuck", "key-down limit", "carrier detect is stuck", "does not key"]);
+            }
+            What::Failure { failure: Failure::Restarting, .. } => drop(provoked.insert("modem")),
+            What::Mishap { mishap: Mishap::Disk(..), .. } => {
+                provoked.extend(["store-failed", "the store refused a commit"]);
+            }
+            _ => {}
         }
     }
-    // Who was silenced, cut off, killed, or faded away answers nobody, and the others say so.
-    let absent = |what: &What| matches!(what, What::Emcon { .. } | What::Path { .. } | What::Process { .. });
-    let fades = |link: &LinkConfig| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. });
-    if scenario.events.iter().any(|e| absent(&e.what)) || scenario.links.values().any(fades) {
-        provoked.push("does not answer");
+    // Who fades away answers nobody for a while.
+    if scenario.links.values().any(|link| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. })) {
+        provoked.insert("does not answer");
+    }
+    let lossy = scenario.links.values().any(|link| link.loss != Loss::Ideal);
+    if lossy || scenario.events.iter().any(|e| matches!(e.what, What::Fade { .. })) {
+        // Several transmissions in a row of which every frame is hit look like a wrong key.
+        provoked.insert("do not authenticate");
     }
     if scenario.modems.iter().any(|m| m.max_key_down.is_some()) {
-        provoked.push("key-down");
+        provoked.insert("key-down limit");
     }
-    provoked
+    provoked.into_iter().collect()
 }
 
 fn messages(lab: &Lab, scenario: &Scenario) -> Vec<MessageLine> {

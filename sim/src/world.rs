@@ -4,6 +4,8 @@
 //! steps to the earliest timeout, lets the ether act, then every host in order, and goes on until all are quiet at that instant;
 //! ties fall by (time, station, sequence), so that one seed is one run. Called by scenarios, benches and checks.
 
+use std::collections::BTreeSet;
+
 use aldis::bearer::{ModemAction, ModemEvent};
 use aldis::emcon::Keying;
 use aldis::time::{Instant, Now, Wall};
@@ -49,6 +51,9 @@ pub const START: Wall = Wall::from_seconds(1_795_428_000);
 const SPIN: u32 = 100_000;
 
 /// An ether with its hosts.
+///
+/// A host changes only when it is called. So only those called since are asked for words and for their next deadline: a step costs
+/// what its own stations cost, however many others there are.
 #[derive(Debug)]
 pub struct World<H> {
     ether: Ether,
@@ -56,13 +61,31 @@ pub struct World<H> {
     clocks: Vec<StationClock>,
     at: Instant,
     trace: Trace,
+    /// When each host is next due, and the same in order of time.
+    due: Vec<Option<Instant>>,
+    agenda: BTreeSet<(Instant, usize)>,
+    /// Called since they were last asked for words; since they were last asked for a deadline; since the driver last asked.
+    vocal: BTreeSet<usize>,
+    stale: BTreeSet<usize>,
+    touched: BTreeSet<usize>,
 }
 
 impl<H: Host> World<H> {
     /// Cables `hosts` to the stations of `ether`, in order; all clocks set and right.
     pub fn new(ether: Ether, hosts: Vec<H>, trace: Trace) -> Self {
-        let clocks = vec![StationClock { start: START, set: true }; hosts.len()];
-        let mut world = Self { ether, hosts, clocks, at: Instant::ZERO, trace };
+        let all: BTreeSet<usize> = (0..hosts.len()).collect();
+        let mut world = Self {
+            ether,
+            clocks: vec![StationClock { start: START, set: true }; hosts.len()],
+            due: vec![None; hosts.len()],
+            agenda: BTreeSet::new(),
+            vocal: all.clone(),
+            stale: all.clone(),
+            touched: all,
+            hosts,
+            at: Instant::ZERO,
+            trace,
+        };
         world.settle();
         world
     }
@@ -73,27 +96,36 @@ impl<H: Host> World<H> {
     ///
     /// When a host asks to be woken at one instant again and again: that is a bug in the host.
     pub fn run_until(&mut self, end: Instant) {
-        while let Some(at) = self.next_timeout().filter(|&at| at <= end) {
-            self.step(at);
-        }
+        while self.step_before(end) {}
         self.at = self.at.max(end);
+    }
+
+    /// Takes the next step if it is due at or before `end`; false, with the time left where it is, when there is none.
+    pub fn step_before(&mut self, end: Instant) -> bool {
+        let Some(at) = self.next_timeout().filter(|&at| at <= end) else { return false };
+        self.step(at);
+        true
     }
 
     /// Steps until `done` or until nothing is due at or before `end`; true when `done`. The time stays where it became so.
     pub fn run_while(&mut self, end: Instant, mut done: impl FnMut(&[H]) -> bool) -> bool {
-        loop {
-            if done(&self.hosts) {
-                return true;
+        while !done(&self.hosts) {
+            if !self.step_before(end) {
+                return false;
             }
-            let Some(at) = self.next_timeout().filter(|&at| at <= end) else { return false };
-            self.step(at);
         }
+        true
     }
 
     /// When something is next due; never before now.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let hosts = self.hosts.iter().filter_map(Host::next_timeout);
-        hosts.chain(self.ether.next_timeout()).min().map(|at| at.max(self.at))
+        let host = self.agenda.first().map(|(at, _)| *at);
+        host.into_iter().chain(self.ether.next_timeout()).min().map(|at| at.max(self.at))
+    }
+
+    /// The hosts that were called since this was last asked.
+    pub fn take_touched(&mut self) -> BTreeSet<usize> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Virtual time.
@@ -103,8 +135,7 @@ impl<H: Host> World<H> {
 
     /// What a station knows about time.
     pub fn now(&self, id: StationId) -> Now {
-        let unset = StationClock { start: START, set: false };
-        self.clocks.get(usize::from(id.0)).copied().unwrap_or(unset).now(self.at)
+        self.clock(id).now(self.at)
     }
 
     /// Sets a station's civil clock, wrong or unset if need be (link-rules A7).
@@ -134,8 +165,20 @@ impl<H: Host> World<H> {
     pub fn with_host<R>(&mut self, id: StationId, act: impl FnOnce(&mut H, Now) -> R) -> Option<R> {
         let now = self.now(id);
         let result = self.hosts.get_mut(usize::from(id.0)).map(|host| act(host, now));
+        self.called(usize::from(id.0));
         self.settle();
         result
+    }
+
+    /// Takes something from a host that changes neither its words nor its deadlines; nobody reacts.
+    pub fn with_host_quietly<R>(&mut self, id: StationId, take: impl FnOnce(&mut H) -> R) -> Option<R> {
+        self.hosts.get_mut(usize::from(id.0)).map(take)
+    }
+
+    /// A station's civil clock.
+    pub fn clock(&self, id: StationId) -> StationClock {
+        let unset = StationClock { start: START, set: false };
+        self.clocks.get(usize::from(id.0)).copied().unwrap_or(unset)
     }
 
     /// The record of the run, for the driver's own lines.
@@ -157,13 +200,28 @@ impl<H: Host> World<H> {
             assert!(turns < SPIN, "a station spins at {at:?}");
             self.ether.handle_timeout(at);
             self.settle();
-            for i in 0..self.hosts.len() {
-                if self.hosts[i].next_timeout().is_some_and(|t| t <= at) {
-                    let now = self.clocks[i].now(at);
-                    self.hosts[i].handle_timeout(now);
-                    self.settle();
-                }
+            let mut from = 0;
+            while let Some(i) = self.next_due(at, from) {
+                let now = self.clocks[i].now(at);
+                self.hosts[i].handle_timeout(now);
+                self.called(i);
+                self.settle();
+                from = i + 1;
             }
+        }
+    }
+
+    /// The first host from `from` on that is due at `at`.
+    fn next_due(&self, at: Instant, from: usize) -> Option<usize> {
+        let due = self.agenda.iter().take_while(|(t, _)| *t <= at).map(|(_, i)| *i);
+        due.filter(|i| *i >= from).min()
+    }
+
+    fn called(&mut self, i: usize) {
+        if i < self.hosts.len() {
+            self.vocal.insert(i);
+            self.stale.insert(i);
+            self.touched.insert(i);
         }
     }
 
@@ -180,13 +238,24 @@ impl<H: Host> World<H> {
                 let now = self.now(id);
                 if let (Some(host), Some(event)) = (self.hosts.get_mut(usize::from(id.0)), output.event()) {
                     host.handle_modem(now, event);
+                    self.called(usize::from(id.0));
                 }
             }
-            for i in 0..self.hosts.len() {
+            for i in std::mem::take(&mut self.vocal) {
                 quiet &= !self.carry(i);
             }
             if quiet {
-                return;
+                break;
+            }
+        }
+        for i in std::mem::take(&mut self.stale) {
+            let due = self.hosts[i].next_timeout();
+            if due != self.due[i] {
+                if let Some(at) = self.due[i] {
+                    self.agenda.remove(&(at, i));
+                }
+                self.agenda.extend(due.map(|at| (at, i)));
+                self.due[i] = due;
             }
         }
     }

@@ -52,6 +52,9 @@ pub struct NodePlan {
     pub postmaster: Mailbox,
     /// True when an operator vouches for the machine's clock; false asks the kernel (A7).
     pub clock_trusted: bool,
+    /// A deliberate fault.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<crate::mutation::Mutation>,
 }
 
 /// `[limits]`

@@ -157,7 +157,17 @@ fn node(reader: &mut Reader, context: &Context<'_>, entry: Option<&Entry>) -> Op
     let host = hostname.clone().unwrap_or(fallback);
     let postmaster = s.field_or("postmaster", format!("postmaster@{host}"), parsed(mailbox));
     let clock = s.field("clock", parsed(|t| ["kernel", "trusted"].contains(&t).then(|| t == "trusted")));
+    #[cfg(feature = "mutations")]
+    let mutation = s.field(
+        "mutation",
+        parsed(|t| match t {
+            "none" => Some(None),
+            name => crate::mutation::Mutation::parse(name).map(Some),
+        }),
+    );
     Some(NodePlan {
+        #[cfg(feature = "mutations")]
+        mutation: mutation?,
         name: name?.as_str().into(),
         hostname: hostname?,
         state_dir: context.resolve(&state_dir),

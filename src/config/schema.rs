@@ -107,6 +107,8 @@ pub static NODE: Section = Section {
         or("socket_mode", "an octal mode as a string: 0600, 0660", "0600"),
         from("postmaster", "local@domain", "postmaster@ node.hostname"),
         or("clock", "kernel, trusted", "kernel"),
+        #[cfg(feature = "mutations")]
+        or("mutation", "none, or the name of a deliberate fault", "none"),
     ],
 };
 

@@ -115,6 +115,12 @@ impl Gate {
     /// Whether something for `purpose` could be sent now, without counting a refusal: for planning and for what-if.
     pub fn allows(&self, now: Now, bearer: &BearerId, purpose: Purpose, airtime: Duration) -> Result<(), Silence> {
         let order = self.bearers.get(bearer).and_then(|b| b.order.as_ref()).ok_or(Silence::Unknown)?;
+        #[cfg(feature = "mutations")]
+        if matches!(purpose, Purpose::Report(_)) && crate::mutation::is(crate::mutation::Mutation::KeyInSilence) {
+            return Ok(());
+        }
+        #[cfg(feature = "mutations")]
+        let (now, order) = (mutated::now(now), &mutated::order(order));
         if !now.set {
             return match order.standing(None).into_iter().all(|state| lets_through(state, purpose, None)) {
                 true => Ok(()),
@@ -155,6 +161,12 @@ impl Gate {
     /// Whether a transmission now running must be broken off whatever it is for: silence stands, a window has closed, or the clock
     /// it depends on was lost.
     pub fn must_stop(&self, now: Now, bearer: &BearerId) -> bool {
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::OverrunWindow) {
+            return self.standing(now, bearer).contains(&State::Silent);
+        }
+        #[cfg(feature = "mutations")]
+        let now = mutated::now(now);
         self.standing(now, bearer).iter().any(|state| match state {
             State::Window(windows) => !now.set || !inside(windows, now.wall),
             State::Silent => true,
@@ -198,6 +210,27 @@ fn lets_through(state: &State, purpose: Purpose, at: Option<Wall>) -> bool {
         (State::Restricted(floor), Purpose::Traffic(p) | Purpose::Report(p)) => p >= *floor,
         (State::Window(windows), _) => at.is_some_and(|at| inside(windows, at)),
         (State::Restricted(_) | State::AckOnly | State::Silent, _) => false,
+    }
+}
+
+/// Deliberate faults of the gate.
+#[cfg(feature = "mutations")]
+mod mutated {
+    use super::{Duration, Now, Order, State};
+    use crate::mutation::{Mutation, is};
+
+    pub(super) fn now(now: Now) -> Now {
+        Now { set: now.set || is(Mutation::TrustUnsetClock), ..now }
+    }
+
+    pub(super) fn order(order: &Order) -> Order {
+        let mut order = order.clone();
+        if let State::Window(windows) = &mut order.state
+            && is(Mutation::OverrunWindow)
+        {
+            windows.iter_mut().for_each(|w| w.until = w.until.plus(Duration::from_secs(60)));
+        }
+        order
     }
 }
 

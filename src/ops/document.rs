@@ -85,8 +85,11 @@ pub struct Status {
     pub node: String,
     /// The program's version.
     pub version: String,
-    /// What this build can do.
+    /// Cargo features of this build; a release has none.
     pub features: Vec<String>,
+    /// What this build can do.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     /// Whether everything is bound and the store is open.
     pub ready: bool,
     /// Whether civil time is trusted.

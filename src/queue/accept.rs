@@ -154,6 +154,10 @@ pub fn lifetime(policy: &Policy, level: Precedence, over_air: bool, envelope: &E
     if stated != Wall::NEVER {
         return stated.min(accepted.plus(LONGEST_LIFE));
     }
+    #[cfg(feature = "mutations")]
+    if over_air && crate::mutation::is(crate::mutation::Mutation::ExpireEarly) {
+        return accepted.plus(Duration::from_secs(3600));
+    }
     let table = policy.retry.level(level).expire;
     accepted.plus(if over_air { table.max(PEER_LIFETIME) } else { table })
 }
@@ -240,6 +244,10 @@ pub fn accept(
         let until = envelope.expires.max(now.wall).plus(policy.keep_done.max(LEAST_SEEN_MARGIN));
         batch.conditions.push(Condition::SeenAbsent(key.clone()));
         batch.changes.push(Change::Seen(key, until));
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::DropDedupe) {
+            batch.conditions.clear();
+        }
     }
 
     let (id, body_ref) = (ids.message(), ids.body());

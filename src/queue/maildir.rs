@@ -97,6 +97,10 @@ pub fn deliver(
         let _ = disk.remove(&draft);
         return Err(e.into());
     }
+    #[cfg(feature = "mutations")]
+    if crate::mutation::is(crate::mutation::Mutation::SkipDirectorySync) {
+        return Ok(Delivered { path, already: false });
+    }
     disk.sync_dir(&format!("{mailbox}/new"))?;
     disk.sync_dir(&format!("{mailbox}/tmp"))?;
     Ok(Delivered { path, already: false })

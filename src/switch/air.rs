@@ -186,6 +186,11 @@ impl Switch {
         }
         let value = serde_json::to_vec(&order).ok();
         let batch = Batch { conditions: Vec::new(), changes: vec![Change::Setting(order_key(name), value)] };
+        #[cfg(feature = "mutations")]
+        let batch = match crate::mutation::is(crate::mutation::Mutation::ForgetOrder) {
+            true => Batch::default(),
+            false => batch,
+        };
         let pending = Pending::Order { bearer: name.clone(), order, tightened, reply, carrier_off };
         self.work(Work::Store(StoreCall::Commit(batch)), pending);
     }
@@ -244,6 +249,10 @@ impl Switch {
 
     /// Stops what runs on a bearer whose order was tightened.
     pub(super) fn silence(&mut self, now: Now, name: &BearerId) {
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::KeepKeyed) {
+            return;
+        }
         if let Some(bearer) = self.bearers.get_mut(name) {
             self.outputs.push_back(Output::Act { bearer: name.clone(), action: ModemAction::Abort });
             bearer.station.aborted(now.at);
@@ -275,7 +284,8 @@ impl Switch {
                 let Order { state, reason, author, .. } = order.shown(civil(now)).0.clone();
                 self.event(Event::SilenceOrdered { bearer: name.clone(), state: state.to_string(), reason, author });
             }
-            let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some());
+            // A request that the modem holds back must not outlive its window either.
+            let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some() || b.station.is_keying());
             if running && self.gate.must_stop(now, &name) {
                 self.silence(now, &name);
             }

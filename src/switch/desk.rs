@@ -16,8 +16,14 @@ use super::air::civil;
 use super::settle::{Action, Step};
 use super::{Minimize, Output, Pending, RequestId, StoreState, Switch};
 
+/// Cargo features of this build. A release has none.
+pub const FEATURES: &[&str] = &[
+    #[cfg(feature = "mutations")]
+    "mutations",
+];
+
 /// What this build can do, for scripts that must know.
-pub const FEATURES: &[&str] =
+pub const CAPABILITIES: &[&str] =
     &["smtp", "lmtp", "lmtp-client", "maildir", "dsn", "mt-priority", "hf-serial", "mac", "aead", "zstd-dictionary"];
 
 /// Setting that holds a bearer's MINIMIZE.
@@ -117,6 +123,7 @@ impl Switch {
             node: self.plan.node.name.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             features: FEATURES.iter().map(ToString::to_string).collect(),
+            capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
             ready: !self.stopped,
             clock_set: now.set,
             listeners: listeners.collect(),

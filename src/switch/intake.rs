@@ -165,6 +165,11 @@ impl Switch {
             Ok(accepted) => {
                 let (batch, records) = self.with_report(now, accepted, &subject);
                 let ids = self.ids_in(&batch);
+                #[cfg(feature = "mutations")]
+                if crate::mutation::is(crate::mutation::Mutation::PromiseEarly) {
+                    let answer = Answer::Queued(Reply::new(250, Status(2, 0, 0), "queued"));
+                    self.outputs.push_back(Output::Answer { session, ask, answer });
+                }
                 self.commit(batch, Pending::Accept { session, ask, records, ids });
             }
             Err(why) => {
@@ -364,6 +369,8 @@ impl Switch {
             }
             // Seen before: the same answer, no second copy.
             Err(CommitError::Conflict(_)) => Verdict::Accepted,
+            #[cfg(feature = "mutations")]
+            Err(_) if crate::mutation::is(crate::mutation::Mutation::ConfirmFailed) => Verdict::Accepted,
             Err(error) => {
                 self.commit_failed(&error);
                 Verdict::Later

@@ -11,11 +11,14 @@ mod intake;
 mod io;
 mod renewal;
 mod settle;
+mod sizes;
 pub mod work;
 
 pub use io::{
     Decode, Encode, Forward, Input, Local, OpenError, Opened, Output, RequestId, SessionId, Ticket, Work, WorkResult,
 };
+
+pub use sizes::Sizes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -157,6 +160,8 @@ const LEASE: Duration = Duration::from_secs(3600);
 impl Switch {
     /// Builds a switch on what the store held, resumes what was under way, and claims what is due.
     pub fn new(now: Now, plan: Arc<Plan>, opened: StoreOpened, listeners: Vec<(String, String)>, seed: u64) -> Self {
+        #[cfg(feature = "mutations")]
+        crate::mutation::put_in_force(plan.node.mutation);
         let setting = |name: &str| opened.settings.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
         let mut gate = Gate::new();
         let mut minimize = BTreeMap::new();
@@ -347,6 +352,7 @@ impl Switch {
             self.clock_set = now.set;
             self.follow_orders(now);
             self.event(Event::ClockChanged { set: now.set });
+            self.follow_orders(now);
             let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
             for name in names {
                 if let Some(bearer) = self.bearers.get_mut(&name) {

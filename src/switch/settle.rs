@@ -390,6 +390,10 @@ impl Switch {
 
     fn forget_transfer(&mut self, now: Now, id: &TransferId) {
         self.keyed_transfers.remove(id);
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::KeepTransfer) {
+            return;
+        }
         if let Some(transfer) = self.transfers.remove(id)
             && let Some(bearer) = self.bearers.get_mut(&transfer.bearer)
         {

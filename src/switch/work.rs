@@ -33,6 +33,11 @@ fn decoded(decode: &Decode) -> Result<Opened, OpenError> {
     let (envelope, body) =
         payload::decode(&payload, max_bytes, &payload::Options::default()).map_err(|e| cannot(e.to_string()))?;
     let envelope: AirEnvelope = codec::envelope::decode(&envelope).map_err(|e| cannot(e.to_string()))?;
+    #[cfg(feature = "mutations")]
+    let body = match crate::mutation::is(crate::mutation::Mutation::CutShort) {
+        true => body[..body.len().saturating_sub(1)].to_vec(),
+        false => body,
+    };
     Ok(Opened { envelope, body })
 }
 
@@ -45,6 +50,10 @@ pub fn job(job: bearer::Job) -> WorkResult {
 pub fn maildir(disk: &dyn Disk, local: &Local) -> WorkResult {
     let deliver = |(name, delivered_to): &(String, String)| {
         let head = format!("Return-Path: <{}>\r\nDelivered-To: {delivered_to}\r\n", local.return_path);
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::DeliverTwice) {
+            mailbox::deliver(disk, name, &format!("{}.2", local.unique), head.as_bytes(), &local.body)?;
+        }
         mailbox::deliver(disk, name, &local.unique, head.as_bytes(), &local.body).map(drop)
     };
     WorkResult::Maildir(local.mailboxes.iter().map(deliver).collect())

@@ -14,6 +14,7 @@ mod determinism;
 mod fading;
 mod packet;
 mod realtime;
+mod silence;
 mod transmission;
 
 /// One thing measured.
@@ -87,6 +88,7 @@ pub fn run(quick: bool) -> Report {
         fading::cases(quick),
         packet::cases(),
         realtime::cases(quick),
+        silence::cases(quick),
     ]
     .concat();
     findings.sort_by_key(|f| f.case[1..].parse::<u32>().unwrap_or(u32::MAX));

@@ -245,7 +245,10 @@ fn mishaps(scenario: &Scenario) -> Vec<Mishap> {
         let (what, begins) = match &event.what {
             scenario::What::Path { from, to, up } => (What::Path(*from, *to), !up),
             scenario::What::Failure { station, failure, broken } => (What::Modem(*station, *failure), *broken),
-            scenario::What::Emcon { .. } | scenario::What::Process { .. } => continue,
+            scenario::What::Emcon { .. }
+            | scenario::What::Process { .. }
+            | scenario::What::Fade { .. }
+            | scenario::What::Mishap { .. } => continue,
         };
         if begins {
             open.entry(what).or_insert(event.at);

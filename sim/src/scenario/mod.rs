@@ -15,11 +15,14 @@ use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
 
 mod air;
-mod raw;
+mod mishap;
+pub(crate) mod raw;
 mod reader;
 mod satcom;
 
 pub use satcom::{Satcom, Source};
+
+pub use mishap::{DiskName, Mishap, Trouble};
 
 /// A checked scenario.
 #[derive(Clone, PartialEq, Debug)]
@@ -30,6 +33,8 @@ pub struct Scenario {
     pub duration: Duration,
     /// Civil time at virtual time zero.
     pub start: Wall,
+    /// How the link is protected: `off`, `mac` or `aead`.
+    pub protection: &'static str,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
     /// One modem per station.
@@ -64,7 +69,7 @@ pub struct Message {
 }
 
 /// Something that befalls the net.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Event {
     /// When.
     pub at: Instant,
@@ -73,7 +78,7 @@ pub struct Event {
 }
 
 /// What befalls the net.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum What {
     /// A station is ordered into this state.
     Emcon {
@@ -107,21 +112,45 @@ pub enum What {
         /// Whether it is broken from now on.
         broken: bool,
     },
+    /// A path loses this share of its cells, or is as it was.
+    Fade {
+        /// Sender.
+        from: StationId,
+        /// Receiver.
+        to: StationId,
+        /// Share of cells lost; `None`: the scenario's own loss again.
+        loss: Option<f64>,
+    },
+    /// Something befalls a station's machine, clock or queue, or it is ordered to use a window.
+    Mishap {
+        /// Who.
+        station: StationId,
+        /// What.
+        mishap: Mishap,
+    },
 }
 
 impl Scenario {
     /// Reads a scenario; on failure every problem found, one per entry. It may not name files of its own.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        Self::read(text, reader::Reader::default())
+        Self::parse_by(text, reader::Reader::default())
     }
 
     /// Reads a scenario that lies in `folder`, with the files it names beside it.
     pub fn parse_in(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
-        Self::read(text, reader::Reader::beside(folder))
+        Self::parse_by(text, reader::Reader::beside(folder))
     }
 
-    fn read(text: &str, mut reader: reader::Reader) -> Result<Self, Vec<String>> {
-        let raw: raw::Scenario = toml::from_str(text).map_err(|e| vec![e.to_string().trim_end().to_owned()])?;
+    fn parse_by(text: &str, reader: reader::Reader) -> Result<Self, Vec<String>> {
+        Self::read_by(toml::from_str(text).map_err(|e| vec![e.to_string().trim_end().to_owned()])?, reader)
+    }
+
+    /// The same from raw values.
+    pub(crate) fn read(raw: raw::Scenario) -> Result<Self, Vec<String>> {
+        Self::read_by(raw, reader::Reader::default())
+    }
+
+    fn read_by(raw: raw::Scenario, mut reader: reader::Reader) -> Result<Self, Vec<String>> {
         let scenario = reader.scenario(raw);
         if reader.problems.is_empty() { Ok(scenario) } else { Err(reader.problems) }
     }

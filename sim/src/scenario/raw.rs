@@ -6,239 +6,253 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Scenario {
-    pub(super) name: String,
-    pub(super) duration: String,
-    pub(super) start: Option<String>,
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    pub(crate) duration: String,
+    pub(crate) start: Option<String>,
+    pub(crate) protection: Option<String>,
     #[serde(default)]
-    pub(super) waveform: Waveform,
+    pub(crate) waveform: Waveform,
     #[serde(default)]
-    pub(super) modem: Modem,
-    pub(super) codec2: Option<Codec2>,
+    pub(crate) modem: Modem,
+    pub(crate) codec2: Option<Codec2>,
     #[serde(default)]
-    pub(super) channel: Channel,
+    pub(crate) channel: Channel,
     #[serde(default)]
-    pub(super) station: Vec<Station>,
+    pub(crate) station: Vec<Station>,
     #[serde(default)]
-    pub(super) link: Vec<Link>,
+    pub(crate) link: Vec<Link>,
     #[serde(default)]
-    pub(super) traffic: Vec<Traffic>,
+    pub(crate) traffic: Vec<Traffic>,
     #[serde(default)]
-    pub(super) event: Vec<Event>,
+    pub(crate) event: Vec<Event>,
     #[serde(default)]
-    pub(super) satcom: Vec<Satcom>,
+    pub(crate) satcom: Vec<Satcom>,
     #[serde(default)]
-    pub(super) path: Vec<Path>,
+    pub(crate) path: Vec<Path>,
     #[serde(default)]
-    pub(super) datagrams: Vec<Datagrams>,
+    pub(crate) datagrams: Vec<Datagrams>,
     #[serde(default)]
-    pub(super) contact: Vec<Contact>,
+    pub(crate) contact: Vec<Contact>,
     #[serde(default)]
-    pub(super) port: Vec<Port>,
+    pub(crate) port: Vec<Port>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Codec2 {
-    pub(super) mode: String,
-    pub(super) path: Option<String>,
-    pub(super) snr_db: f64,
+pub(crate) struct Codec2 {
+    pub(crate) mode: String,
+    pub(crate) path: Option<String>,
+    pub(crate) snr_db: f64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Port {
-    pub(super) station: String,
-    pub(super) kind: String,
-    pub(super) data: Option<String>,
-    pub(super) control: Option<String>,
+pub(crate) struct Port {
+    pub(crate) station: String,
+    pub(crate) kind: String,
+    pub(crate) data: Option<String>,
+    pub(crate) control: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Waveform {
-    pub(super) rate: String,
-    pub(super) interleaver: String,
-    pub(super) family: Option<String>,
-    pub(super) bandwidth: Option<String>,
-    pub(super) level_segments: Option<u32>,
-    pub(super) superframes: Option<u32>,
+pub(crate) struct Waveform {
+    pub(crate) rate: String,
+    pub(crate) interleaver: String,
+    pub(crate) family: Option<String>,
+    pub(crate) bandwidth: Option<String>,
+    pub(crate) level_segments: Option<u32>,
+    pub(crate) superframes: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Modem {
-    pub(super) kind: Option<String>,
-    pub(super) key_delay: Option<String>,
-    pub(super) turnaround: Option<String>,
-    pub(super) detection_delay: Option<String>,
-    pub(super) abort_delay: Option<String>,
-    pub(super) can_abort: Option<bool>,
-    pub(super) buffer: Option<String>,
-    pub(super) waits_for_carrier: Option<bool>,
-    pub(super) max_key_down: Option<String>,
-    pub(super) noise_every: Option<String>,
-    pub(super) noise: Option<String>,
-    pub(super) detect: Option<String>,
-    pub(super) output: Option<String>,
+pub(crate) struct Modem {
+    pub(crate) kind: Option<String>,
+    pub(crate) key_delay: Option<String>,
+    pub(crate) turnaround: Option<String>,
+    pub(crate) detection_delay: Option<String>,
+    pub(crate) abort_delay: Option<String>,
+    pub(crate) can_abort: Option<bool>,
+    pub(crate) buffer: Option<String>,
+    pub(crate) waits_for_carrier: Option<bool>,
+    pub(crate) max_key_down: Option<String>,
+    pub(crate) noise_every: Option<String>,
+    pub(crate) noise: Option<String>,
+    pub(crate) detect: Option<String>,
+    pub(crate) output: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Channel {
-    pub(super) cell: Option<String>,
-    pub(super) cell_loss: Option<f64>,
-    pub(super) burst: Option<f64>,
-    pub(super) deleted: Option<bool>,
-    pub(super) bit_errors: Option<f64>,
-    pub(super) block_loss: Option<f64>,
-    pub(super) pattern: Option<String>,
-    pub(super) script: Option<Vec<String>>,
-    pub(super) script_file: Option<String>,
-    pub(super) snr_db: Option<f64>,
-    pub(super) snr_by_clock: Option<BTreeMap<String, f64>>,
-    pub(super) preset: Option<String>,
-    pub(super) path_delay: Option<String>,
-    pub(super) doppler_hz: Option<f64>,
-    pub(super) itv_db: Option<f64>,
-    pub(super) itv_time: Option<String>,
-    pub(super) ltv_db: Option<f64>,
-    pub(super) ltv_time: Option<String>,
-    pub(super) dead: Option<Vec<String>>,
-    pub(super) interference: Option<Interference>,
-    pub(super) failed_ber: Option<f64>,
-    pub(super) truncated: Option<f64>,
-    pub(super) preamble_miss: Option<f64>,
-    pub(super) level_db: Option<f64>,
-    pub(super) delay: Option<String>,
+pub(crate) struct Channel {
+    pub(crate) cell: Option<String>,
+    pub(crate) cell_loss: Option<f64>,
+    pub(crate) burst: Option<f64>,
+    pub(crate) deleted: Option<bool>,
+    pub(crate) bit_errors: Option<f64>,
+    pub(crate) block_loss: Option<f64>,
+    pub(crate) pattern: Option<String>,
+    pub(crate) script: Option<Vec<String>>,
+    pub(crate) script_file: Option<String>,
+    pub(crate) snr_db: Option<f64>,
+    pub(crate) snr_by_clock: Option<BTreeMap<String, f64>>,
+    pub(crate) preset: Option<String>,
+    pub(crate) path_delay: Option<String>,
+    pub(crate) doppler_hz: Option<f64>,
+    pub(crate) itv_db: Option<f64>,
+    pub(crate) itv_time: Option<String>,
+    pub(crate) ltv_db: Option<f64>,
+    pub(crate) ltv_time: Option<String>,
+    pub(crate) dead: Option<Vec<String>>,
+    pub(crate) interference: Option<Interference>,
+    pub(crate) failed_ber: Option<f64>,
+    pub(crate) truncated: Option<f64>,
+    pub(crate) preamble_miss: Option<f64>,
+    pub(crate) level_db: Option<f64>,
+    pub(crate) delay: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Interference {
-    pub(super) every: String,
-    pub(super) last: String,
-    pub(super) db: f64,
+pub(crate) struct Interference {
+    pub(crate) every: String,
+    pub(crate) last: String,
+    pub(crate) db: f64,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Station {
-    pub(super) name: String,
-    pub(super) waveform: Option<Waveform>,
-    pub(super) modem: Option<Modem>,
+pub(crate) struct Station {
+    pub(crate) name: String,
+    pub(crate) waveform: Option<Waveform>,
+    pub(crate) modem: Option<Modem>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Link {
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) absent: Option<bool>,
-    pub(super) channel: Option<Channel>,
+pub(crate) struct Link {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) absent: Option<bool>,
+    pub(crate) channel: Option<Channel>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Traffic {
-    pub(super) at: String,
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) size: String,
-    pub(super) precedence: Option<String>,
-    pub(super) count: Option<u32>,
-    pub(super) every: Option<String>,
+pub(crate) struct Traffic {
+    pub(crate) at: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) size: String,
+    pub(crate) precedence: Option<String>,
+    pub(crate) count: Option<u32>,
+    pub(crate) every: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Event {
-    pub(super) at: String,
-    pub(super) until: Option<String>,
-    pub(super) emcon: Option<String>,
-    pub(super) opens: Option<String>,
-    pub(super) closes: Option<String>,
-    pub(super) outage: Option<bool>,
-    pub(super) restart: Option<bool>,
-    pub(super) failure: Option<String>,
-    pub(super) station: Option<String>,
-    pub(super) from: Option<String>,
-    pub(super) to: Option<String>,
+pub(crate) struct Event {
+    pub(crate) at: String,
+    pub(crate) until: Option<String>,
+    pub(crate) emcon: Option<String>,
+    pub(crate) opens: Option<String>,
+    pub(crate) closes: Option<String>,
+    pub(crate) outage: Option<bool>,
+    pub(crate) restart: Option<bool>,
+    pub(crate) failure: Option<String>,
+    pub(crate) station: Option<String>,
+    pub(crate) from: Option<String>,
+    pub(crate) to: Option<String>,
+    // The mishaps of `mishap`.
+    pub(crate) after: Option<String>,
+    pub(crate) length: Option<String>,
+    pub(crate) power_cut: Option<String>,
+    pub(crate) disk: Option<String>,
+    pub(crate) operation: Option<u64>,
+    pub(crate) room: Option<String>,
+    pub(crate) clock: Option<String>,
+    pub(crate) clock_set: Option<bool>,
+    pub(crate) minimize: Option<String>,
+    pub(crate) hand: Option<String>,
+    pub(crate) message: Option<u64>,
+    pub(crate) fade: Option<f64>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Satcom {
-    pub(super) name: String,
-    pub(super) preset: Option<String>,
-    pub(super) members: Vec<String>,
-    pub(super) hub: Option<String>,
-    pub(super) rate: Option<String>,
-    pub(super) rate_from_hub: Option<String>,
-    pub(super) bucket: Option<String>,
-    pub(super) queue: Option<String>,
-    pub(super) mtu: Option<String>,
-    pub(super) mtu_from_hub: Option<String>,
-    pub(super) overhead: Option<String>,
-    pub(super) delay: Option<String>,
-    pub(super) jitter: Option<String>,
-    pub(super) loss: Option<f64>,
-    pub(super) burst: Option<f64>,
-    pub(super) shared_loss: Option<f64>,
-    pub(super) shared_burst: Option<f64>,
-    pub(super) fade_every: Option<String>,
-    pub(super) fade: Option<String>,
-    pub(super) fade_at: Option<Vec<String>>,
-    pub(super) half_duplex: Option<bool>,
-    pub(super) turnaround: Option<String>,
-    pub(super) frame: Option<String>,
-    pub(super) setup: Option<String>,
-    pub(super) hangs_up: Option<String>,
-    pub(super) holds: Option<bool>,
-    pub(super) ports: Option<Vec<u16>>,
+pub(crate) struct Satcom {
+    pub(crate) name: String,
+    pub(crate) preset: Option<String>,
+    pub(crate) members: Vec<String>,
+    pub(crate) hub: Option<String>,
+    pub(crate) rate: Option<String>,
+    pub(crate) rate_from_hub: Option<String>,
+    pub(crate) bucket: Option<String>,
+    pub(crate) queue: Option<String>,
+    pub(crate) mtu: Option<String>,
+    pub(crate) mtu_from_hub: Option<String>,
+    pub(crate) overhead: Option<String>,
+    pub(crate) delay: Option<String>,
+    pub(crate) jitter: Option<String>,
+    pub(crate) loss: Option<f64>,
+    pub(crate) burst: Option<f64>,
+    pub(crate) shared_loss: Option<f64>,
+    pub(crate) shared_burst: Option<f64>,
+    pub(crate) fade_every: Option<String>,
+    pub(crate) fade: Option<String>,
+    pub(crate) fade_at: Option<Vec<String>>,
+    pub(crate) half_duplex: Option<bool>,
+    pub(crate) turnaround: Option<String>,
+    pub(crate) frame: Option<String>,
+    pub(crate) setup: Option<String>,
+    pub(crate) hangs_up: Option<String>,
+    pub(crate) holds: Option<bool>,
+    pub(crate) ports: Option<Vec<u16>>,
     #[serde(default)]
-    pub(super) groups: BTreeMap<String, Vec<String>>,
+    pub(crate) groups: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Path {
-    pub(super) satcom: String,
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) absent: Option<bool>,
-    pub(super) delay: Option<String>,
-    pub(super) jitter: Option<String>,
-    pub(super) loss: Option<f64>,
-    pub(super) burst: Option<f64>,
+pub(crate) struct Path {
+    pub(crate) satcom: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) absent: Option<bool>,
+    pub(crate) delay: Option<String>,
+    pub(crate) jitter: Option<String>,
+    pub(crate) loss: Option<f64>,
+    pub(crate) burst: Option<f64>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Datagrams {
-    pub(super) satcom: String,
-    pub(super) at: String,
-    pub(super) from: String,
-    pub(super) to: Option<String>,
-    pub(super) group: Option<String>,
-    pub(super) size: String,
-    pub(super) count: Option<u32>,
-    pub(super) every: Option<String>,
+pub(crate) struct Datagrams {
+    pub(crate) satcom: String,
+    pub(crate) at: String,
+    pub(crate) from: String,
+    pub(crate) to: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) size: String,
+    pub(crate) count: Option<u32>,
+    pub(crate) every: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Contact {
-    pub(super) satcom: Option<String>,
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) both: Option<bool>,
-    pub(super) up: Option<Vec<(String, String)>>,
-    pub(super) first: Option<String>,
-    pub(super) every: Option<String>,
-    pub(super) length: Option<String>,
-    pub(super) rate: Option<String>,
-    pub(super) delay: Option<String>,
-    pub(super) loss: Option<f64>,
-    pub(super) burst: Option<f64>,
+pub(crate) struct Contact {
+    pub(crate) satcom: Option<String>,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) both: Option<bool>,
+    pub(crate) up: Option<Vec<(String, String)>>,
+    pub(crate) first: Option<String>,
+    pub(crate) every: Option<String>,
+    pub(crate) length: Option<String>,
+    pub(crate) rate: Option<String>,
+    pub(crate) delay: Option<String>,
+    pub(crate) loss: Option<f64>,
+    pub(crate) burst: Option<f64>,
 }

@@ -14,6 +14,7 @@ use crate::codec2::air::Setup;
 use crate::codec2::audio;
 use crate::codec2::modem::Mode;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
+use crate::lab::{MOST_STATIONS, Topology};
 use crate::modem::{Failure, ModemConfig};
 use crate::world::START;
 
@@ -58,8 +59,8 @@ impl Reader {
         let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
         let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
         let duration = self.duration("duration", &raw.duration);
-        if radios && !(2..=64).contains(&raw.station.len()) {
-            self.problem((), "station", "2 to 64 of them are needed");
+        if radios && !(2..=256).contains(&raw.station.len()) {
+            self.problem((), "station", "2 to 256 of them are needed");
         }
         let mut modems = Vec::new();
         for station in &raw.station {
@@ -93,6 +94,22 @@ impl Reader {
                 links.insert(ends, own);
             }
         }
+        if radios && Topology::largest_net(modems.len(), &links) > MOST_STATIONS {
+            let most = format!("at most {MOST_STATIONS} may hear each other, directly or over others");
+            self.problem((), "station", &most);
+        }
+        let topology = Topology::new(modems.len(), &links);
+        for (name, id) in self.names.clone().iter().zip(0..) {
+            if topology.neighbours(StationId(id)).next().is_none() {
+                self.problem((), &format!("station {name}"), "no other station hears it and is heard by it");
+            }
+        }
+        let protection = match raw.protection.as_deref() {
+            None | Some("mac") => "mac",
+            Some("aead") => "aead",
+            Some("off") => "off",
+            Some(_) => self.problem("mac", "protection", "is off, mac or aead"),
+        };
         let mut traffic: Vec<Message> = raw.traffic.iter().flat_map(|t| self.traffic(t, duration)).collect();
         traffic.sort_by_key(|m| m.at);
         let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e, start)).collect();
@@ -101,7 +118,20 @@ impl Reader {
         let satcoms = self.satcoms(&raw, duration);
         let tcp = raw.port.iter().filter_map(|port| self.port(port)).collect();
         let stations = self.names.clone();
-        Scenario { name: raw.name, duration, start, stations, modems, links, traffic, events, satcoms, codec2, tcp }
+        Scenario {
+            name: raw.name,
+            duration,
+            start,
+            protection,
+            stations,
+            modems,
+            links,
+            traffic,
+            events,
+            satcoms,
+            codec2,
+            tcp,
+        }
     }
 
     /// The real modem, where `[modem]` asks for it; with it go the tables that mean nothing then.
@@ -184,6 +214,9 @@ impl Reader {
         if until.is_some_and(|until| until <= at) {
             self.problem((), &place, "until is not after at");
         }
+        if let Some(events) = self.mishap(&place, at, until, raw) {
+            return events;
+        }
         let kinds = [raw.emcon.is_some(), raw.outage == Some(true), raw.restart == Some(true), raw.failure.is_some()];
         if kinds.iter().filter(|&&k| k).count() != 1 {
             return self.problem(Vec::new(), &place, "exactly one of emcon, outage = true, restart = true and failure");
@@ -236,19 +269,19 @@ impl Reader {
         }
     }
 
-    fn station(&mut self, place: &str, name: &str) -> StationId {
+    pub(super) fn station(&mut self, place: &str, name: &str) -> StationId {
         let position = self.names.iter().position(|n| n == name).and_then(|i| u16::try_from(i).ok());
         position.map(StationId).unwrap_or_else(|| self.problem(StationId(0), place, &format!("no station {name}")))
     }
 
-    fn ends(&mut self, place: &str, from: &str, to: &str) -> (StationId, StationId) {
+    pub(super) fn ends(&mut self, place: &str, from: &str, to: &str) -> (StationId, StationId) {
         if from == to {
             self.problem((), place, "the ends are the same station");
         }
         (self.station(place, from), self.station(place, to))
     }
 
-    fn instant(&mut self, place: &str, text: &str) -> Instant {
+    pub(super) fn instant(&mut self, place: &str, text: &str) -> Instant {
         Instant::ZERO + self.duration(place, text)
     }
 

@@ -70,9 +70,10 @@ impl Air {
         &self.waveform
     }
 
-    /// Bytes of the stream that have to be in the modem for its first `blocks` blocks.
+    /// Bytes of the stream that have to be in the modem for its first `blocks` blocks: a byte whose first bits fall into the last of
+    /// them too, or the modem pads in the middle of a frame (at 300 bit/s a short block holds 22 bytes and a half).
     pub fn stream_bytes(&self, blocks: u64) -> u64 {
-        blocks * self.block_bits / 8
+        (blocks * self.block_bits).div_ceil(8)
     }
 
     /// Bytes a transmission of `blocks` blocks carries beside the modem's own tail.
@@ -321,6 +322,13 @@ mod tests {
         for (q, cells) in [(0.95, 1.0), (0.8, 2.0), (0.99, 2.94), (0.5, 7.7)] {
             assert!((cell_survival(survival(q, cells), cells) - q).abs() < 1e-6, "{q} {cells}");
         }
+    }
+
+    #[test]
+    fn a_block_that_ends_inside_a_byte_is_fed_that_byte() {
+        let waveform = Waveform { rate: Bps(300), block: Duration::from_millis(600), ..long_2400().waveform().clone() };
+        let air = Air::new(waveform);
+        assert_eq!([1, 2, 3, 8].map(|blocks| air.stream_bytes(blocks)), [23, 45, 68, 180]);
     }
 
     fn long_2400() -> Air {

@@ -12,12 +12,14 @@ mod outgoing;
 #[cfg(test)]
 mod pair;
 mod peer;
+mod sizes;
 mod station;
 
 use crate::mail::{LinkKey, PeerName, Protection};
 use crate::time::Duration;
 use crate::units::Bps;
 
+pub use sizes::StationSizes;
 pub use station::Station;
 
 /// What the link must know of its modem's waveform.

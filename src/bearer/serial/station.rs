@@ -16,7 +16,7 @@ use super::incoming::{Ending, Key, Partial, Stage, read_batch, write_batch};
 use super::keys::{Context, KeyRing};
 use super::outgoing::{Outgoing, OutgoingRecord, short};
 use super::peer::{Admission, Peer, PeerRecord, back_off};
-use super::{Config, Waveform};
+use super::{Config, StationSizes, Waveform};
 use crate::bearer::fec::Geometry;
 use crate::bearer::{Event, Job, JobDone, ModemAction, ModemEvent, Transfer, Verdict, Want};
 use crate::emcon::{AirPermit, Emission, Purpose, Silence};
@@ -606,6 +606,11 @@ impl Station {
         let _ = now;
     }
 
+    /// Whether the modem was asked to key, or is keyed: it may hold a request back while it receives.
+    pub fn is_keying(&self) -> bool {
+        matches!(self.phase, Phase::Asked { .. } | Phase::Keyed(_))
+    }
+
     /// An order fell while keyed and the modem was aborted: what was under way counts as not said.
     pub fn aborted(&mut self, now: Instant) {
         self.break_off(now);
@@ -627,6 +632,18 @@ impl Station {
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// How much it holds in memory now.
+    pub fn sizes(&self) -> StationSizes {
+        StationSizes {
+            outgoing: self.outgoing.len(),
+            queued: self.queued.len(),
+            partials: self.partials.len(),
+            partial_bytes: self.partials.values().map(|p| p.geometry.coded() as usize).sum(),
+            finished: self.finished.len(),
+            pending: self.pending.len(),
+        }
     }
 
     /// Estimated frame loss towards a peer.
@@ -892,6 +909,11 @@ impl Station {
             let chance = self.draw();
             let Some(p) = self.peers.get_mut(&station) else { continue };
             p.attempts += 1;
+            #[cfg(feature = "mutations")]
+            if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
+                p.not_before = Some(now + Duration::from_secs(30 * 86_400));
+                continue;
+            }
             let in_vain = p.attempts == ASKED_IN_VAIN && !p.agrees;
             if in_vain {
                 // Mail for one who keeps radio silence must not wait for its word.
@@ -1098,6 +1120,14 @@ impl Station {
             tx.copies.push(frame);
         }
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
+        // Each has its room, or what is asked and answered here would never be said: a poll with a full report may be longer than the
+        // shortest transmission at a low rate.
+        let frame = u64::from(self.config.waveform.frame_bytes).max(MINIMAL_FRAME as u64);
+        let end = tx.lead.iter().filter(|(cell, _)| *cell == 0).fold(0, |end, (_, control)| {
+            let (left, length) = (frame - end % frame, control.len() as u64);
+            if length > left { end + left + length } else { end + length }
+        });
+        tx.blocks = tx.blocks.max(self.air.blocks(end).min(tx.most));
     }
 
     /// Makes the next piece of the stream; false when there is nothing left to put into it.
@@ -1165,6 +1195,8 @@ impl Station {
             let limit = others && t.outstanding() > 0;
             let Some(chunk) = t.take(room, limit) else { break };
             self.turn += 1;
+            #[cfg(feature = "mutations")]
+            let chunk = mutated(chunk, self.turn);
             t.turn = self.turn;
             t.unsure = true;
             let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
@@ -1191,6 +1223,10 @@ impl Station {
         };
         let order = |t: &&Outgoing| {
             let owed = t.outstanding() > 0;
+            #[cfg(feature = "mutations")]
+            if crate::mutation::is(crate::mutation::Mutation::IgnorePrecedence) {
+                return (!owed, std::cmp::Reverse(Precedence::Routine), t.turn);
+            }
             (!owed, std::cmp::Reverse(t.transfer.precedence), t.turn)
         };
         self.outgoing.values().filter(fits).min_by_key(order).map(|t| t.transfer.id.clone())
@@ -1948,6 +1984,10 @@ impl Station {
             b'c' => {
                 self.counter_limit = u32::from_be_bytes(value.try_into().ok()?);
                 self.counter = self.counter_limit;
+                #[cfg(feature = "mutations")]
+                if crate::mutation::is(crate::mutation::Mutation::ReuseCounter) {
+                    self.counter = 0;
+                }
             }
             b'p' => {
                 if let Some(p) = self.peers.get_mut(rest.first()?) {
@@ -1983,6 +2023,18 @@ impl Station {
         }
         Some(())
     }
+}
+
+/// A deliberate fault: one bit of a chunk now and then.
+#[cfg(feature = "mutations")]
+fn mutated(mut chunk: Chunk, turn: u64) -> Chunk {
+    if turn.is_multiple_of(100)
+        && crate::mutation::is(crate::mutation::Mutation::FlipBit)
+        && let Some(byte) = chunk.symbols.first_mut().and_then(|s| s.first_mut())
+    {
+        *byte ^= 1;
+    }
+    chunk
 }
 
 fn ready(at: Option<Instant>, now: Instant) -> bool {

@@ -1,0 +1,373 @@
+//! What is looked at after every step: what the nodes that acted said, every new edge of an antenna, and what they hold in memory.
+
+use aldis::emcon::State;
+use aldis::mail::MessageId;
+use aldis::ops::Event;
+use aldis::time::{Duration, Instant, Wall};
+
+use super::overheard::Overheard;
+use super::{Chore, Entry, Lab, Order, Standing, Told};
+use crate::ether::{AntennaEdge, StationId};
+use crate::world::StationClock;
+
+/// Jobs of one precedence a peer gets at once, times the levels (`switch/dispatch.rs`).
+const TRANSFERS_PER_PEER: usize = 16 * 6;
+/// Deliveries into Maildirs at once (`switch/dispatch.rs`).
+const LOCAL_DELIVERIES: usize = 16 * 6;
+/// Transfers a station keeps in part, their bytes, and the finished ones it remembers (`switch/mod.rs`, `serial/station.rs`).
+const PARTIALS: usize = 256;
+const PARTIAL_BYTES: usize = 16 << 20;
+const FINISHED: usize = 512;
+/// Work under way: far more than the disk's delay lets pile up, far less than a leak makes in an hour.
+const TICKETS: usize = 4096;
+/// How much longer than its window an emission may be measured: clocks are read in milliseconds.
+const WINDOW_SLACK_MS: i64 = 1000;
+
+/// What the laboratory remembers of one station.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// How many events, answers and replies were read.
+    read: [usize; 3],
+    /// The orders in force, as its operator may rely on them.
+    pub(super) standing: Vec<Standing>,
+    /// Since when it radiates, with the clock it had then; `None` for the clock when that is no measure any more.
+    radiating: Option<(Instant, Option<StationClock>)>,
+    pub(super) ear: Option<Overheard>,
+    /// Its store was put back: it may not know what it knew.
+    pub(super) forgetful: bool,
+    /// Its disks may fail.
+    pub(super) disk_troubled: bool,
+    /// Its key was stuck at some time.
+    pub(super) key_stuck: bool,
+}
+
+impl Watch {
+    pub(super) fn clock_moved(&mut self) {
+        if let Some((_, clock)) = &mut self.radiating {
+            *clock = None;
+        }
+    }
+
+    pub(super) fn restarted(&mut self) {
+        // What a dead process had fed goes out whatever the clock says.
+        self.clock_moved();
+        if let Some(ear) = &mut self.ear {
+            ear.restarted();
+        }
+    }
+
+    fn order_before(&self, at: Instant) -> Option<&Standing> {
+        self.standing.iter().rfind(|s| s.from < at)
+    }
+}
+
+impl Lab {
+    /// Reads what happened since the last time.
+    pub(super) fn digest(&mut self) {
+        let touched = self.world.take_touched();
+        let stations: Vec<StationId> =
+            touched.iter().map(|i| StationId(u16::try_from(*i).unwrap_or(u16::MAX))).collect();
+        for id in &stations {
+            self.overhear(*id);
+            self.read_answers(*id);
+            self.read_replies(*id);
+        }
+        self.read_edges();
+        for id in &stations {
+            self.read_events(*id);
+        }
+        for id in stations {
+            if self.node(id).lost_power() {
+                self.crash(id, true, Some(self.reboot_after));
+            } else if self.node(id).store_failed()
+                && !self.chores.iter().any(|(_, s, c)| *s == id && *c == Chore::WindUp)
+            {
+                self.wind_up(id);
+            }
+        }
+    }
+
+    fn overhear(&mut self, id: StationId) {
+        let i = usize::from(id.0);
+        if self.watches[i].ear.is_none() {
+            return;
+        }
+        let emitted = self.world.with_host_quietly(id, |node| node.take_emitted()).unwrap_or_default();
+        let mut problems = Vec::new();
+        if let Some(ear) = &mut self.watches[i].ear {
+            emitted.iter().for_each(|(at, keying)| ear.hear(*at, keying, &mut problems));
+        }
+        self.tell(id, problems);
+    }
+
+    fn tell(&mut self, id: StationId, problems: Vec<String>) {
+        for problem in problems {
+            let (kind, words) = problem.split_once(": ").unwrap_or(("rule", &problem));
+            let problem = format!("{kind}: {}: {words}", self.name(id));
+            self.problem(problem);
+        }
+    }
+
+    fn read_answers(&mut self, id: StationId) {
+        let i = usize::from(id.0);
+        let log = self.world.hosts()[i].log();
+        let answers = log.answers.get(self.watches[i].read[1]..).unwrap_or_default().to_vec();
+        self.watches[i].read[1] = log.answers.len();
+        for (at, session, kept, _) in answers {
+            let Some(entry) = usize::try_from(session.0).ok().and_then(|n| self.ledger.get_mut(n)) else { continue };
+            *(if kept { &mut entry.fate.promised } else { &mut entry.fate.refused }) = Some(at);
+        }
+    }
+
+    fn read_replies(&mut self, id: StationId) {
+        let i = usize::from(id.0);
+        let log = self.world.hosts()[i].log();
+        let replies = log.replies.get(self.watches[i].read[2]..).unwrap_or_default().to_vec();
+        self.watches[i].read[2] = log.replies.len();
+        for (at, request, response) in replies {
+            let emcon = &response.document["bearers"][0];
+            let state = emcon["emcon"]["state"].as_str().unwrap_or_default().to_owned();
+            if self.inquiries.remove(&request).is_some() {
+                self.came_up(at, id, &state);
+                continue;
+            }
+            let Some(order) = self.orders.get_mut(&request) else { continue };
+            if !response.ok {
+                if !self.watches[i].disk_troubled {
+                    let problem = format!("order: {}: an order was refused: {}", self.names[i], response.document);
+                    self.problem(problem);
+                }
+                continue;
+            }
+            order.replied = true;
+            order.carrier_off = emcon["carrier_off_s"].as_f64().map(Duration::from_secs_f64);
+            let state = order.state.clone();
+            if state != State::Silent {
+                self.watches[i].standing.push(Standing { from: at, state });
+            }
+        }
+    }
+
+    /// After a start the order in force is the last that was reported, or one that was being made durable (B4).
+    fn came_up(&mut self, at: Instant, id: StationId, state: &str) {
+        let given: Vec<&Order> = self.orders.values().filter(|o| o.station == id).collect();
+        let last_replied = given.iter().rposition(|o| o.replied);
+        let possible: Vec<State> = given[last_replied.unwrap_or(0)..].iter().map(|o| o.state.clone()).collect();
+        let stands = possible.iter().rfind(|s| s.to_string() == state).cloned();
+        let first = self.watches[usize::from(id.0)].standing.is_empty() || last_replied.is_none();
+        // An order that could not be stored may have left nothing but silence, and that is what a dying node writes down.
+        let safe = state == "silent" && self.watches[usize::from(id.0)].disk_troubled;
+        let stands = stands.or_else(|| State::parse(state).filter(|_| first || safe));
+        match stands {
+            Some(state) => self.watch(id).standing.push(Standing { from: at, state }),
+            None => {
+                let problem = format!("order: {} came up {state} after {possible:?} (B4)", self.name(id));
+                self.problem(problem);
+            }
+        }
+    }
+
+    fn read_edges(&mut self) {
+        let log = self.world.ether().antenna_log();
+        let edges: Vec<AntennaEdge> = log.get(self.edges_read..).unwrap_or_default().to_vec();
+        self.edges_read = log.len();
+        for edge in &edges {
+            let i = usize::from(edge.station.0);
+            let clock = self.world.clock(edge.station);
+            if edge.on {
+                self.watches[i].radiating = Some((edge.at, Some(clock)));
+                self.check_edge(edge, clock);
+            } else if let Some((since, Some(then))) = self.watches[i].radiating.take()
+                && then == clock
+                && !self.watches[i].key_stuck
+            {
+                self.check_window_end(edge, since, clock);
+            }
+            if !edge.on {
+                let mut problems = Vec::new();
+                if let Some(ear) = &mut self.watches[i].ear {
+                    ear.off(&mut problems);
+                }
+                self.tell(edge.station, problems);
+            }
+        }
+        if edges.iter().any(|e| !e.on)
+            && let Err(why) = self.world.ether().balance()
+        {
+            self.problem(format!("bytes: {why}"));
+        }
+    }
+
+    fn check_edge(&mut self, edge: &AntennaEdge, clock: StationClock) {
+        let Some(order) = self.watches[usize::from(edge.station.0)].order_before(edge.at) else { return };
+        let wall = clock.now(edge.at).wall;
+        let allowed = match &order.state {
+            State::Silent => false,
+            State::Window(windows) => clock.set && windows.iter().any(|w| w.from <= wall && wall < w.until),
+            State::Open | State::Restricted(_) | State::AckOnly => true,
+        };
+        if !allowed {
+            let (state, from) = (&order.state, order.from);
+            let name = self.name(edge.station);
+            let problem = format!("silence: {name} radiates from {:?} on under {state:?} of {from:?} (B2)", edge.at);
+            self.forbid(edge.station, edge.at, problem);
+        }
+    }
+
+    fn check_window_end(&mut self, edge: &AntennaEdge, since: Instant, clock: StationClock) {
+        let Some(order) = self.watches[usize::from(edge.station.0)].order_before(since) else { return };
+        let State::Window(windows) = &order.state else { return };
+        let (on, off): (Wall, Wall) = (clock.now(since).wall, clock.now(edge.at).wall);
+        let inside = windows.iter().any(|w| w.from <= on && on < w.until && off.0 <= w.until.0 + WINDOW_SLACK_MS);
+        if !inside {
+            let name = self.name(edge.station);
+            let problem = format!("silence: {name} radiates from {since:?} to {:?}, beyond {windows:?} (B2)", edge.at);
+            self.forbid(edge.station, since, problem);
+        }
+    }
+
+    fn read_events(&mut self, id: StationId) {
+        let i = usize::from(id.0);
+        let log = self.world.hosts()[i].log();
+        let events = log.events.get(self.watches[i].read[0]..).unwrap_or_default().to_vec();
+        self.watches[i].read[0] = log.events.len();
+        if events.is_empty() {
+            return;
+        }
+        for (at, event) in events {
+            self.event(at, id, &event);
+        }
+        self.check_sizes(id);
+    }
+
+    fn check_sizes(&mut self, id: StationId) {
+        let Some(sizes) = self.node(id).sizes() else { return };
+        let transfers = TRANSFERS_PER_PEER * self.topology.neighbours(id).count();
+        let active = self.node(id).plan().limits.active_messages + transfers + LOCAL_DELIVERIES;
+        let within = sizes.active <= active
+            && sizes.steps <= active
+            && sizes.transfers <= transfers
+            && sizes.links.outgoing + sizes.links.queued <= transfers
+            && sizes.links.partials <= PARTIALS
+            && sizes.links.partial_bytes <= PARTIAL_BYTES
+            && sizes.links.finished <= FINISHED + 1
+            && sizes.tickets <= TICKETS
+            && sizes.links.pending <= TICKETS;
+        if !within {
+            let problem = format!("memory: {} holds {sizes:?}", self.name(id));
+            self.problem(problem);
+        }
+    }
+
+    fn event(&mut self, at: Instant, id: StationId, event: &Event) {
+        if event.level() == tracing::Level::ERROR {
+            let text = format!("{} {:?}", event.name(), event.fields());
+            if !self.provoked.iter().any(|part| text.contains(part)) {
+                let seconds = at.since(Instant::ZERO).as_secs_f64();
+                let problem = format!("error: {} at {seconds:.3} s: {text}", self.name(id));
+                self.problem(problem);
+            }
+        }
+        self.listen_to(at, id, event);
+        match event {
+            Event::MessageAccepted { message, message_id: Some(name), .. } => {
+                let Some(number) = self.by_message_id.get(name.trim_matches(['<', '>'])).copied() else { return };
+                self.by_id.insert((id, *message), number);
+                let before = self.accepted.insert((id, number), *message);
+                if before.is_some_and(|b| b != *message) && !self.watches[usize::from(id.0)].forgetful {
+                    let problem = format!("twice: {} accepted message {number} again as {message}", self.name(id));
+                    self.problem(problem);
+                }
+                if self.ledger[number].to == id {
+                    self.ledger[number].fate.committed.get_or_insert(at);
+                }
+            }
+            Event::MessageDelivered { message, recipient, bearer, .. } => {
+                if let (Some(entry), None) = (self.entry(id, *message), bearer)
+                    && entry.to == id
+                {
+                    entry.fate.delivered.get_or_insert(at);
+                }
+                self.outcome(id, *message, recipient, Told::Delivered);
+            }
+            Event::MessageUnconfirmed { message, recipient } => {
+                self.outcome(id, *message, recipient, Told::Unconfirmed);
+            }
+            Event::MessageFailed { message, recipient, .. } | Event::MessageExpired { message, recipient } => {
+                self.outcome(id, *message, recipient, Told::Other);
+            }
+            Event::TransferFrozen { message, payload_bytes, .. } => {
+                if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
+                    entry.fate.payload_bytes = *payload_bytes;
+                }
+            }
+            Event::TransferConfirmed { message, bytes_on_air, air_s, .. } => {
+                if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
+                    entry.fate.confirmed.get_or_insert(at);
+                    (entry.fate.bytes_on_air, entry.fate.air_s) = (*bytes_on_air, *air_s);
+                }
+            }
+            Event::KeyDown { precedence, messages, .. } => {
+                let standing = self.watches[usize::from(id.0)].order_before(at).map(|s| &s.state);
+                let forbidden = match standing {
+                    Some(State::AckOnly) => !messages.is_empty(),
+                    Some(State::Restricted(floor)) => precedence < floor,
+                    _ => false,
+                };
+                if forbidden {
+                    let name = self.name(id);
+                    let problem =
+                        format!("order: {name} keyed {precedence} for {messages:?} at {at:?} under {standing:?}");
+                    self.forbid(id, at, problem);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What the ear at the antenna must know.
+    fn listen_to(&mut self, at: Instant, id: StationId, event: &Event) {
+        let i = usize::from(id.0);
+        let level = match event {
+            Event::TransferFrozen { message, .. } => self.level(id, *message),
+            _ => None,
+        };
+        let Some(ear) = &mut self.watches[i].ear else { return };
+        match event {
+            Event::TransferFrozen { message, transfer, payload_bytes, .. } => {
+                // A message of the node's own is not in the ledger.
+                if let Some(level) = level {
+                    ear.frozen(at, *message, transfer, level, *payload_bytes);
+                }
+            }
+            Event::TransferProgress { message, have, need, .. } => ear.progress(at, *message, have < need),
+            Event::MessageExpedited { message, precedence, .. } => ear.expedited(at, *message, *precedence),
+            Event::TransferConfirmed { message, .. }
+            | Event::MessageFailed { message, .. }
+            | Event::MessageExpired { message, .. }
+            | Event::MessageUnconfirmed { message, .. }
+            | Event::MessageCancelled { message, .. } => ear.over(*message),
+            _ => {}
+        }
+    }
+
+    /// A message's level here, as far as it is known for sure.
+    fn level(&self, id: StationId, message: MessageId) -> Option<aldis::mail::Precedence> {
+        self.node(id).level(message)
+    }
+
+    fn outcome(&mut self, id: StationId, message: MessageId, recipient: &str, told: Told) {
+        let before = self.outcomes.entry((id, message, recipient.to_owned())).or_default();
+        before.push(told);
+        // Late confirmation is the one way out of a final state (A4). A store that was put back gives its numbers out again.
+        let forgetful = self.watches[usize::from(id.0)].forgetful;
+        if before.len() > 1 && !forgetful && before[..] != [Told::Unconfirmed, Told::Delivered] {
+            let words = format!("outcome: {}: message {message} got {before:?}", self.names[usize::from(id.0)]);
+            self.problem(words);
+        }
+    }
+
+    fn entry(&mut self, id: StationId, message: MessageId) -> Option<&mut Entry> {
+        self.by_id.get(&(id, message)).and_then(|number| self.ledger.get_mut(*number))
+    }
+}
