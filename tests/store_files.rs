@@ -57,6 +57,7 @@ fn claim(engine: &mut Engine, owner: &str, now: i64, limit: usize, except: Vec<M
     let call = StoreCall::Claim {
         owner: owner.into(),
         now: Wall(now),
+        beyond: Wall(now + 1_000_000),
         until: Wall(now + 100),
         classes: Precedence::DESCENDING.to_vec(),
         limit,
@@ -290,6 +291,20 @@ fn a_body_is_stored_once_and_the_refusal_disturbs_nobody() {
     ));
     assert!(engine.failure().is_none());
     assert_eq!(engine.snapshot().expect("reads").load(MessageId(1)), Ok(None));
+}
+
+/// Storm 273157719974234: a try put down while an unset clock showed 2041 waited for 2041 after the clock was right.
+#[test]
+fn a_try_put_down_by_a_clock_that_was_put_back_has_come() {
+    let disk = SimDisk::new(1);
+    let (mut engine, _) = open(&disk, SMALL);
+    let next = |id, at| {
+        let mut later = record(id);
+        later.recipients[0].state = RecipientState::Due { next_at: Wall(at) };
+        put(later)
+    };
+    commit(&mut engine, vec![next(0, 900), next(1, 900_000), next(2, 2_253_000_000_000)]).expect("commits");
+    assert_eq!(claim(&mut engine, "a", 1000, 9, vec![]), [0, 2]);
 }
 
 #[test]

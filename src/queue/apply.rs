@@ -254,11 +254,17 @@ impl<'t> Writer<'t> {
         want: &Claim<'_>,
         except: &BTreeSet<u64>,
     ) -> Result<Option<(u8, i64, u64)>, Trouble> {
-        for entry in self.due.range(from..=(from.0, want.now.0, u64::MAX))? {
-            let (key, lease) = entry?;
-            let key = key.value();
-            if !except.contains(&key.2) && table::lease_free(lease.value(), want.owner, want.now) {
-                return Ok(Some(key));
+        let beyond = (from.0, want.beyond.0.saturating_add(1), 0);
+        for (low, high) in [(from, (from.0, want.now.0, u64::MAX)), (from.max(beyond), (from.0, i64::MAX, u64::MAX))] {
+            if low > high {
+                continue;
+            }
+            for entry in self.due.range(low..=high)? {
+                let (key, lease) = entry?;
+                let key = key.value();
+                if !except.contains(&key.2) && table::lease_free(lease.value(), want.owner, want.now) {
+                    return Ok(Some(key));
+                }
             }
         }
         Ok(None)
@@ -569,6 +575,7 @@ fn nothing() -> Derived {
 pub(super) struct Claim<'a> {
     pub(super) owner: &'a str,
     pub(super) now: Wall,
+    pub(super) beyond: Wall,
     pub(super) until: Wall,
     pub(super) classes: &'a [Precedence],
     pub(super) limit: usize,

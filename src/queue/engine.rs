@@ -294,8 +294,9 @@ impl Engine {
                         Err(Refusal::Fault(why)) => Err(CommitError::Failed(why)),
                     })
                 }
-                StoreCall::Claim { owner, now, until, classes, limit, except } => {
-                    let claim = Claim { owner, now: *now, until: *until, classes, limit: *limit, except };
+                StoreCall::Claim { owner, now, beyond, until, classes, limit, except } => {
+                    let claim =
+                        Claim { owner, now: *now, beyond: *beyond, until: *until, classes, limit: *limit, except };
                     StoreResult::Claimed(Ok(writer.claim(&claim)?))
                 }
                 StoreCall::Ended { now, limit, except } => StoreResult::Ended(Ok(writer.ended(*now, *limit, except)?)),

@@ -112,6 +112,8 @@ pub enum StoreCall {
         owner: String,
         /// Now; leases that ended before it are free.
         now: Wall,
+        /// A time beyond this was set by a clock that has since been put back: it has come too (A7).
+        beyond: Wall,
         /// End of the new lease.
         until: Wall,
         /// Which classes, highest first.

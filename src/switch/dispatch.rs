@@ -326,6 +326,7 @@ impl Switch {
         let call = StoreCall::Claim {
             owner: self.owner.clone(),
             now: now.wall,
+            beyond: now.wall.plus(self.policy.retry.longest_wait()),
             until: now.wall.plus(LEASE),
             classes: Precedence::DESCENDING.to_vec(),
             limit,

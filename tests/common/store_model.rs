@@ -39,12 +39,12 @@ impl Model {
                     Ok(())
                 }
             }),
-            StoreCall::Claim { owner, now, until, classes, limit, except } => {
+            StoreCall::Claim { owner, now, beyond, until, classes, limit, except } => {
                 let mut free: Vec<_> = self
                     .messages
                     .values()
                     .filter(|m| classes.contains(&m.precedence) && !except.contains(&m.id))
-                    .filter(|m| m.due().is_some_and(|due| due <= *now))
+                    .filter(|m| m.due().is_some_and(|due| due <= *now || due > *beyond))
                     .filter(|m| m.lease.as_ref().is_none_or(|l| l.owner == *owner || l.until < *now))
                     .map(|m| (std::cmp::Reverse(m.precedence), m.due(), m.id.0))
                     .collect();
@@ -297,6 +297,7 @@ impl Work {
         StoreCall::Claim {
             owner: owner.into(),
             now: Wall(self.now),
+            beyond: Wall(self.now + 20_000),
             until: Wall(self.now + self.chance.below(8000) as i64),
             classes: Precedence::DESCENDING.into_iter().filter(|_| self.chance.chance(0.7)).collect(),
             limit: self.chance.below(5) as usize,

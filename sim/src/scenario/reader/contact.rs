@@ -219,7 +219,7 @@ length = "10min"
         assert_eq!(windows[0].from, scenario.start.plus(Duration::from_secs(600)));
         assert_eq!(windows[0].until, scenario.start.plus(Duration::from_secs(900)));
         let wrong = |keys: &str| Scenario::parse(&order(keys)).expect_err("wrong").join("\n");
-        assert!(wrong("emcon = \"window\"").contains("with opens and closes"));
+        assert!(wrong("emcon = \"window\"").contains("opens and closes"));
         assert!(wrong("emcon = \"window\"\nopens = \"15min\"\ncloses = \"10min\"").contains("not after opens"));
         assert!(wrong("restart = true\nopens = \"15min\"").contains("belong to emcon = window"));
     }
