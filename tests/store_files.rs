@@ -300,7 +300,7 @@ fn a_try_put_down_by_a_clock_that_was_put_back_has_come() {
     let (mut engine, _) = open(&disk, SMALL);
     let next = |id, at| {
         let mut later = record(id);
-        later.recipients[0].state = RecipientState::Due { next_at: Wall(at) };
+        later.recipients.iter_mut().for_each(|r| r.state = RecipientState::Due { next_at: Wall(at) });
         put(later)
     };
     commit(&mut engine, vec![next(0, 900), next(1, 900_000), next(2, 2_253_000_000_000)]).expect("commits");
