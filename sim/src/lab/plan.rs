@@ -16,7 +16,7 @@ use crate::ether::{LinkConfig, StationId};
 use crate::modem::ModemConfig;
 
 /// Most stations that can hang together: as many as frames have numbers for.
-pub const MOST_STATIONS: usize = 8;
+pub const MOST_STATIONS: usize = 16;
 
 /// Neighbours, numbers and routes of a net.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
