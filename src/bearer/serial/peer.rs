@@ -142,6 +142,10 @@ pub struct Peer {
     pub cancels: BTreeMap<u16, u8>,
     /// Transmissions in a row in which headers named it and not one seal fitted.
     pub unsealed_turns: u32,
+    /// A full report went to it under our present epoch.
+    pub told: bool,
+    /// Since then it went on without a hello: it knows that epoch.
+    pub took: bool,
     /// It has said, since the start, that it knows no more of this node's past than the own store; before that, nothing new goes to
     /// it without a question.
     pub agrees: bool,
@@ -164,6 +168,8 @@ impl Peer {
             not_before: None,
             cancels: BTreeMap::new(),
             unsealed_turns: 0,
+            told: false,
+            took: false,
             agrees: false,
         }
     }

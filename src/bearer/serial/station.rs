@@ -181,6 +181,8 @@ struct Hearing {
     last: Instant,
     /// Stations good frames came from.
     from: BTreeSet<u8>,
+    /// Those of them that said more than symbols and brief reports.
+    spoke: BTreeSet<u8>,
     /// Other stations that were spoken to.
     others: BTreeSet<u8>,
     /// Addresses of frames whose seal did not fit.
@@ -543,7 +545,7 @@ impl Station {
         let puts = old.map(|id| (outgoing_key(&id), None)).collect();
         self.forget(puts);
         for p in self.peers.values_mut() {
-            (p.agrees, p.sent_frames) = (true, 0);
+            (p.agrees, p.sent_frames, p.told, p.took) = (true, 0, false, false);
             p.cancels.clear();
         }
         self.hold_for(now, self.rank_delay());
@@ -745,7 +747,7 @@ impl Station {
     /// What a brief report to a station would say; `None` when it must hear more: our epoch, or what is known of its past.
     fn brief_standings(&self, station: u8) -> Option<Vec<(u16, Standing)>> {
         let p = self.peers.get(&station)?;
-        let acquainted = p.record.knows == self.config.epoch && p.record.epoch != 0 && !p.polled;
+        let acquainted = (p.took || p.record.knows == self.config.epoch) && p.record.epoch != 0 && !p.polled;
         if !acquainted || self.counter + 1 >= self.counter_limit {
             return None;
         }
@@ -1325,6 +1327,7 @@ impl Station {
                 since: now,
                 last: now,
                 from: BTreeSet::new(),
+                spoke: BTreeSet::new(),
                 others: BTreeSet::new(),
                 unsealed: Vec::new(),
             }
@@ -1381,6 +1384,12 @@ impl Station {
         self.drain_frames(now);
         self.commit_symbols();
         let Some(h) = self.hearing.take() else { return };
+        for from in h.from.difference(&h.spoke) {
+            // Who does not know our epoch says hello in every transmission.
+            if let Some(p) = self.peers.get_mut(from) {
+                p.took |= p.told;
+            }
+        }
         self.judge_seals(&h);
         self.settle = Some(now + SETTLE);
         if !h.others.is_empty() {
@@ -1421,6 +1430,7 @@ impl Station {
                     match frame {
                         Frame::Symbols { chunks, .. } => self.file(now, from, chunks),
                         Frame::Control { epoch, counter, items, .. } => {
+                            h.spoke.insert(from);
                             self.listen(now, from, epoch, counter, items);
                         }
                         Frame::Brief { context, waiting, heard, standings, .. } => {
@@ -1573,6 +1583,9 @@ impl Station {
 
     /// A peer speaks under an epoch never heard before: its store is new, or it speaks for the first time.
     fn new_epoch(&mut self, from: u8, epoch: u32) {
+        if let Some(p) = self.peers.get_mut(&from) {
+            (p.told, p.took) = (false, false);
+        }
         let old: Vec<Key> = self.partials.keys().filter(|k| k.0 == from && k.1 != 0 && k.1 != epoch).copied().collect();
         for key in old {
             self.counts.evicted += 1;
@@ -1735,7 +1748,7 @@ impl Station {
             let more: Vec<u16> = known.filter(|s| !shorts.contains(s)).take(8).collect();
             shorts.extend(more);
         }
-        peer.owed = false;
+        (peer.owed, peer.told) = (false, true);
         report.epoch = peer.record.epoch;
         report.transfer_seen = peer.record.transfer_seen;
         report.control_seen = peer.record.control_seen;
