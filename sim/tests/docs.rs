@@ -10,7 +10,31 @@ use commands::{is_excused, sh, shown};
 /// How a synopsis is called here: briefly.
 const CALLS: &[(&str, &str)] = &[
     ("aldis-sim check [--quick] [--json]", "aldis-sim check --quick --json"),
-    ("aldis-sim run SCENARIO [--seed N]", "aldis-sim run sim/scenarios/two-stations.toml --seed 1"),
+    (
+        "aldis-sim run SCENARIO [--seed N] [--pcap FILE] [--report FILE.html] ...",
+        "aldis-sim run sim/scenarios/two-stations.toml --seed 1",
+    ),
+    (
+        "aldis-sim run SCENARIO [--seed N] [--json] [--trace FILE] [--pcap FILE] [--report FILE.html]",
+        "aldis-sim run sim/scenarios/two-stations.toml --json --trace /dev/null --pcap /dev/null --report /dev/null",
+    ),
+    (
+        "aldis-sim run sim/scenarios/convoy-of-five.toml --seed 1 --pcap convoy.pcapng --report convoy.html",
+        "aldis-sim run sim/scenarios/convoy-of-five.toml --seed 1 --pcap /dev/null --report /dev/null",
+    ),
+    ("aldis-sim bridge SCENARIO", "timeout --preserve-status 1 aldis-sim bridge sim/scenarios/bench-two-ports.toml"),
+    (
+        "aldis-sim bridge sim/scenarios/bench-two-ports.toml --dir /tmp/bench",
+        "timeout --preserve-status 1 aldis-sim bridge sim/scenarios/bench-two-ports.toml",
+    ),
+    ("aldis-sim storm [--seeds N]", "aldis-sim storm --seeds 2"),
+    ("aldis-sim storm [--profile P] [--seeds N] [--first S] [--jobs J]", "aldis-sim storm --profile cuts --seeds 2"),
+    (
+        "aldis-sim storm --from-commit ID --seconds 60 --at-least 150",
+        "aldis-sim storm --from-commit 0123456789abcdef --seconds 1 --at-least 1",
+    ),
+    ("aldis-sim storm --first S --seeds 1", "aldis-sim storm --first 7 --seeds 1"),
+    ("aldis-sim storm --first S --show", "aldis-sim storm --first 7 --show"),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
 ];
 

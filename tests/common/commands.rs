@@ -17,6 +17,19 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("chown aldis: /etc/aldis/keys/shore.key && chmod 600 /etc/aldis/keys/shore.key", "needs root"),
     ("install -m 640 -o root -g aldis profiles/ship.toml /etc/aldis/aldis.toml", "needs root"),
     ("systemctl enable --now aldis", "needs systemd"),
+    ("aldis run --profile ship.toml &", "tests/bridge.rs runs two nodes on a bridge"),
+    ("aldis run --profile shore.toml &", "tests/bridge.rs runs two nodes on a bridge"),
+    ("aldis-sim codec2 sweep --mode datac1", "minutes; sim/tests/codec2.rs runs a few packets of it"),
+    (
+        "aldis-sim codec2 sweep --mode datac1 --channel mpp [--frames N] [--seed N] [--json] [--svg FILE]",
+        "minutes; sim/tests/codec2.rs runs a few packets of it",
+    ),
+    ("aldis-sim storm --first S --shrink", "needs a seed that fails; a test of storm/shrink.rs makes one"),
+    ("aldis-sim shrink FILE --seed S", "needs a scenario that fails; a test of storm/shrink.rs makes one"),
+    (
+        "cargo run -p aldis-sim --features mutations -- storm --mutations [FAULT]",
+        "another build, and minutes; its table stands on the page",
+    ),
 ];
 
 /// A command as a page shows it.
