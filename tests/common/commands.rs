@@ -26,10 +26,6 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     ("aldis-sim storm --first S --shrink", "needs a seed that fails; a test of storm/shrink.rs makes one"),
     ("aldis-sim shrink FILE --seed S", "needs a scenario that fails; a test of storm/shrink.rs makes one"),
-    (
-        "cargo run -p aldis-sim --features mutations -- storm --mutations [FAULT]",
-        "another build, and minutes; its table stands on the page",
-    ),
 ];
 
 /// A command as a page shows it.
