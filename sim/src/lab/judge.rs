@@ -163,6 +163,10 @@ impl Lab {
             edges.entry(edge.station).or_default().push(edge);
         }
         for order in silences {
+            // A key that sticks in the modem obeys nobody; the alarm is all a node can give.
+            if self.watches[usize::from(order.station.0)].key_stuck {
+                continue;
+            }
             let can_abort = self.world.ether().modem(order.station).is_some_and(|m| m.abort_delay.is_some());
             let bound = order.carrier_off.or(can_abort.then_some(Duration::from_secs(1)));
             let edges = edges.get(&order.station).map(Vec::as_slice).unwrap_or_default();
