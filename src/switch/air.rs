@@ -286,7 +286,10 @@ impl Switch {
             }
             // A request that the modem holds back must not outlive its window either.
             let running = self.bearers.get(&name).is_some_and(|b| b.keyed_at.is_some() || b.station.is_keying());
-            if running && self.gate.must_stop(now, &name) {
+            // Once it keys it radiates a preamble and a block: when that no longer fits, it is withdrawn.
+            let held_back = self.bearers.get(&name).and_then(|b| b.station.held_back());
+            let late = held_back.is_some_and(|(purpose, air)| self.gate.allows(now, &name, purpose, air).is_err());
+            if running && (late || self.gate.must_stop(now, &name)) {
                 self.silence(now, &name);
             }
             let purpose = Purpose::Traffic(Precedence::Override);

@@ -336,7 +336,11 @@ impl Switch {
         }
         self.dispatch(now);
         self.pump_air(now);
-        let orders = self.gate.next_change(now).filter(|_| now.set);
+        let held_back = self.bearers.values().filter_map(|b| b.station.held_back()).map(|(_, air)| air).max();
+        let orders = self.gate.next_change(now).filter(|_| now.set).map(|at| {
+            let before = Wall(at.0.saturating_sub(held_back.map_or(0, |air| air.as_millis() as i64)).saturating_add(1));
+            if before > now.wall { before.min(at) } else { at }
+        });
         let due = self.active.next_due(now).into_iter().chain(orders).min();
         self.wake = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
     }

@@ -613,6 +613,14 @@ impl Station {
         matches!(self.phase, Phase::Asked { .. } | Phase::Keyed(_))
     }
 
+    /// A key request that the modem holds back: what for, and how long its carrier would last at the least.
+    pub fn held_back(&self) -> Option<(Purpose, Duration)> {
+        match &self.phase {
+            Phase::Asked { plan, .. } => Some((plan.purpose, self.air.transmission(1))),
+            Phase::Down | Phase::Quiet | Phase::Keyed(_) => None,
+        }
+    }
+
     /// An order fell while keyed and the modem was aborted: what was under way counts as not said.
     pub fn aborted(&mut self, now: Instant) {
         self.break_off(now);
