@@ -14,7 +14,7 @@ use crate::world::StationClock;
 const TRANSFERS_PER_PEER: usize = 16 * 6;
 /// Deliveries into Maildirs at once (`switch/dispatch.rs`).
 const LOCAL_DELIVERIES: usize = 16 * 6;
-/// Transfers a station keeps in part, their bytes, and the finished ones it remembers (`switch/mod.rs`, `serial/station.rs`).
+/// Transfers a station keeps in part, their bytes, and the finished ones it remembers (`switch/mod.rs`, `serial/station/`).
 const PARTIALS: usize = 256;
 const PARTIAL_BYTES: usize = 16 << 20;
 const FINISHED: usize = 512;

@@ -1,0 +1,339 @@
+//! Feeding: cells, filled at the last moment with what matters most.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::burst::with_parity;
+use super::super::frame::{
+    Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED,
+};
+use super::super::keys::Context;
+use super::super::outgoing::Outgoing;
+use super::turn::ready;
+use super::{Phase, Station, Transmission};
+use crate::bearer::ModemAction;
+use crate::mail::{Precedence, TransferId};
+use crate::time::Instant;
+
+impl Station {
+    pub(super) fn feed(&mut self, now: Instant) -> Option<Vec<u8>> {
+        // The transmission is taken out so that the rest of the station can be asked while it is filled.
+        let Phase::Keyed(mut tx) = std::mem::replace(&mut self.phase, Phase::Quiet) else { return None };
+        if !tx.composed {
+            self.compose(now, &mut tx);
+        }
+        let total = self.air.capacity(tx.blocks);
+        let upto = total.min(self.air.stream_bytes(tx.blocks_fed + 1));
+        let mut dry = false;
+        while tx.made < upto && !dry {
+            dry = !self.fill(now, &mut tx, total);
+        }
+        let wanted = usize::try_from(upto - tx.out).unwrap_or(usize::MAX).min(tx.carry.len());
+        let bytes: Vec<u8> = tx.carry.drain(..wanted).collect();
+        tx.out += bytes.len() as u64;
+        tx.blocks_fed += 1;
+        if tx.out >= total || dry && tx.carry.is_empty() || tx.blocks_fed >= tx.blocks {
+            tx.ended = true;
+            self.actions.push_back(ModemAction::Unkey);
+        }
+        self.phase = Phase::Keyed(tx);
+        let active: Vec<TransferId> = self.outgoing.keys().cloned().collect();
+        active.iter().for_each(|id| self.reserve_rows(id));
+        self.reserve_counters();
+        Some(bytes)
+    }
+
+    /// Decides what this transmission is meant to carry and writes its control frames.
+    pub(super) fn compose(&mut self, now: Instant, tx: &mut Transmission) {
+        tx.composed = true;
+        let reporting = self.reporting(now);
+        for s in &reporting {
+            if let Some(p) = self.peers.get_mut(s) {
+                p.not_before = None;
+            }
+        }
+        let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
+        (_, tx.layout) = self.lay_out(&speakable);
+        let speakable: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
+        let mut greet: BTreeSet<u8> = reporting.clone();
+        let mut polls: BTreeMap<u8, Vec<u16>> = BTreeMap::new();
+        for (id, t) in &mut self.outgoing {
+            t.owed.fill(0);
+            if !speakable.contains(id) {
+                continue;
+            }
+            if t.unsure {
+                polls.entry(t.station).or_default().push(t.short());
+            } else {
+                t.owe(with_parity(t.missing(), tx.layout.loss));
+            }
+        }
+        greet.extend(
+            speakable.iter().filter_map(|id| self.outgoing.get(id)).filter(|t| self.must_greet(t)).map(|t| t.station),
+        );
+        if !self.probe_blocked {
+            greet.extend(
+                self.peers.iter().filter(|(_, p)| !p.cancels.is_empty() && ready(p.not_before, now)).map(|(s, _)| *s),
+            );
+        }
+        let waiting = self.waiting().map_or(0, |p| p.rank() + 1);
+        for station in greet {
+            let words = polls.contains_key(&station)
+                || self
+                    .outgoing
+                    .values()
+                    .any(|t| t.station == station && speakable.contains(&t.transfer.id) && self.must_greet(t))
+                || !self.probe_blocked && self.peers.get(&station).is_some_and(|p| !p.cancels.is_empty());
+            if !words
+                && reporting.contains(&station)
+                && let Some(frame) = self.brief(station, waiting)
+            {
+                tx.lead.push_back((0, frame.clone()));
+                tx.lead.push_back((1, frame.clone()));
+                tx.copies.push(frame);
+                continue;
+            }
+            let mut items = vec![Item::Hello { waiting, counter: self.highest }];
+            let mut asks = false;
+            if let Some(shorts) = polls.remove(&station) {
+                self.counts.polls += 1;
+                asks = true;
+                items.push(Item::Poll(shorts.into_iter().take(12).collect()));
+            }
+            if let Some(p) = self.peers.get_mut(&station)
+                && !p.cancels.is_empty()
+            {
+                asks = true;
+                items.push(Item::Cancel(p.cancels.keys().copied().take(12).collect()));
+                p.cancels.values_mut().take(12).for_each(|told| *told = told.saturating_add(1));
+                p.cancels.retain(|_, told| *told < 4);
+            }
+            if reporting.contains(&station) {
+                let used: usize = items.iter().map(item_bytes).sum();
+                items.push(Item::Report(self.report(station, used)));
+            }
+            if asks {
+                tx.expects.insert(station);
+            }
+            let important = asks || reporting.contains(&station);
+            let Some(frame) = self.control(station, items) else { continue };
+            tx.lead.push_back((0, frame.clone()));
+            if important {
+                tx.lead.push_back((1, frame.clone()));
+            }
+            tx.copies.push(frame);
+        }
+        tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
+        // Each has its room, or what is asked and answered here would never be said: a poll with a full report may be longer than the
+        // shortest transmission at a low rate.
+        let frame = u64::from(self.config.waveform.frame_bytes).max(MINIMAL_FRAME as u64);
+        let end = tx.lead.iter().filter(|(cell, _)| *cell == 0).fold(0, |end, (_, control)| {
+            let (left, length) = (frame - end % frame, control.len() as u64);
+            if length > left { end + left + length } else { end + length }
+        });
+        tx.blocks = tx.blocks.max(self.air.blocks(end).min(tx.most));
+    }
+
+    /// Makes the next piece of the stream; false when there is nothing left to put into it.
+    pub(super) fn fill(&mut self, now: Instant, tx: &mut Transmission, total: u64) -> bool {
+        let stride = tx.layout.stride.max(MINIMAL_FRAME);
+        let left = usize::try_from(total - tx.made).unwrap_or(usize::MAX);
+        let room = if tx.layout.packed { left } else { (stride - tx.made as usize % stride).min(left) };
+        let mut bytes: Vec<u8> = Vec::with_capacity(stride);
+        while let Some((from, control)) = tx.lead.front() {
+            if *from > tx.pieces || bytes.len() + control.len() > room {
+                break;
+            }
+            bytes.extend(control);
+            tx.lead.pop_front();
+        }
+        if tx.layout.packed {
+            // A symbol longer than planned for still goes; it is the frame that counts then.
+            let most = stride.max(self.largest_waiting(now).map_or(0, |n| n + FRAME_OVERHEAD));
+            bytes.extend(self.symbols(now, tx, most.min(room - bytes.len())).unwrap_or_default());
+        } else {
+            // Beside control frames the rest of a cell may be too small for anything; alone, a frame fills its stride.
+            while let Some(symbols) = self.symbols(now, tx, room - bytes.len()) {
+                bytes.extend(symbols);
+            }
+        }
+        if bytes.is_empty() && !tx.layout.packed {
+            // A symbol larger than a stride (of a long message beside a short one) takes several.
+            let whole = self.largest_waiting(now).map_or(0, |n| n + FRAME_OVERHEAD).next_multiple_of(stride);
+            if whole > room && whole <= left {
+                bytes.extend(self.symbols(now, tx, whole).unwrap_or_default());
+            }
+        }
+        let mut nothing = bytes.is_empty();
+        while !tx.copies.is_empty() && (!tx.layout.packed || nothing) {
+            let copy = &tx.copies[tx.next_copy % tx.copies.len()];
+            if bytes.len() + copy.len() > room {
+                break;
+            }
+            bytes.extend(copy);
+            tx.next_copy += 1;
+            nothing = false;
+        }
+        if nothing {
+            return false;
+        }
+        let padded = if tx.layout.packed { bytes.len() } else { bytes.len().next_multiple_of(stride).max(room) };
+        if padded < left {
+            bytes.resize(padded, 0);
+        }
+        tx.pieces += 1;
+        tx.made += bytes.len() as u64;
+        tx.carry.extend(bytes);
+        tx.made < total
+    }
+
+    /// One frame of symbols in at most `room` bytes: by precedence while something is owed, then whatever helps.
+    pub(super) fn symbols(&mut self, now: Instant, tx: &mut Transmission, room: usize) -> Option<Vec<u8>> {
+        let mut room = room.checked_sub(FRAME_OVERHEAD)?;
+        let mut station = None;
+        let mut chunks: Vec<Chunk> = Vec::new();
+        while chunks.len() < FRAME_CHUNKS {
+            let Some(id) = self.choose(now, station, room) else { break };
+            let others = self.choose_owed(now, station, &id);
+            let Some(t) = self.outgoing.get_mut(&id) else { break };
+            let limit = others && t.outstanding() > 0;
+            let Some(chunk) = t.take(room, limit) else { break };
+            self.turn += 1;
+            #[cfg(feature = "mutations")]
+            let chunk = mutated(chunk, self.turn);
+            t.turn = self.turn;
+            t.unsure = true;
+            let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
+            let overhead = if chunks.is_empty() { FRAME_OVERHEAD } else { CHUNK_OVERHEAD };
+            *tx.shares.entry(id).or_default() += (bytes + overhead) as u64;
+            self.counts.repeats += u64::from(t.repeats > 0);
+            station = Some(t.station);
+            chunks.push(chunk);
+            let Some(rest) = room.checked_sub(bytes + CHUNK_OVERHEAD) else { break };
+            room = rest;
+        }
+        let to = station?;
+        *tx.frames.entry(to).or_default() += 1;
+        tx.expects.insert(to);
+        let (key, seal) = self.ring.sending(to)?;
+        let address = Address { from: self.config.station, to, key };
+        Some(Frame::Symbols { address, chunks }.emit(seal))
+    }
+
+    /// Which transfer's symbols go next, to `station` if one is fixed.
+    pub(super) fn choose(&self, now: Instant, station: Option<u8>, room: usize) -> Option<TransferId> {
+        let fits = |t: &&Outgoing| {
+            station.is_none_or(|s| s == t.station) && self.speaking(t, now) && t.next_bytes().is_some_and(|n| n <= room)
+        };
+        let order = |t: &&Outgoing| {
+            let owed = t.outstanding() > 0;
+            #[cfg(feature = "mutations")]
+            if crate::mutation::is(crate::mutation::Mutation::IgnorePrecedence) {
+                return (!owed, std::cmp::Reverse(Precedence::Routine), t.turn);
+            }
+            (!owed, std::cmp::Reverse(t.transfer.precedence), t.turn)
+        };
+        self.outgoing.values().filter(fits).min_by_key(order).map(|t| t.transfer.id.clone())
+    }
+
+    pub(super) fn choose_owed(&self, now: Instant, station: Option<u8>, but: &TransferId) -> bool {
+        self.outgoing.values().any(|t| {
+            t.transfer.id != *but
+                && station.is_none_or(|s| s == t.station)
+                && t.outstanding() > 0
+                && self.speaking(t, now)
+                && t.next_bytes().is_some()
+        })
+    }
+
+    /// While keyed, symbols of everything incomplete may fly: also of what was just asked about, unless the question is whether its
+    /// number is free.
+    pub(super) fn speaking(&self, t: &Outgoing, now: Instant) -> bool {
+        let Some(peer) = self.peers.get(&t.station) else { return false };
+        !(t.unsent && t.unsure)
+            && self.blocked.is_none_or(|b| t.transfer.precedence > b)
+            && ready(t.not_before, now)
+            && (peer.owed || ready(peer.not_before, now))
+            && t.missing() > 0
+    }
+
+    pub(super) fn largest_waiting(&self, now: Instant) -> Option<usize> {
+        self.outgoing.values().filter(|t| self.speaking(t, now)).filter_map(Outgoing::next_bytes).max()
+    }
+
+    /// Something new became ready while keyed: it rides along, and the transmission grows for it as far as the cap lets it.
+    pub(super) fn extend(&mut self, id: &TransferId) {
+        let Phase::Keyed(tx) = &self.phase else { return };
+        let Some(t) = self.outgoing.get(id) else { return };
+        if tx.ended || t.unsure || t.outstanding() > 0 || t.symbols.is_none() || t.next_bytes().is_none() {
+            return;
+        }
+        if !tx.composed {
+            let need = self.air.blocks((t.missing() as usize * (t.geometry.symbol_bytes() + 2)) as u64 + 300);
+            if let Phase::Keyed(tx) = &mut self.phase {
+                tx.blocks = tx.blocks.max(need.min(tx.most));
+            }
+            return;
+        }
+        let layout = tx.layout;
+        let total = with_parity(t.missing(), layout.loss);
+        if let Some(t) = self.outgoing.get_mut(id) {
+            t.owe(total);
+        }
+        let owed: u64 = self.outgoing.values().map(Outgoing::outstanding_bytes).sum();
+        let bytes = owed * layout.stride as u64 / layout.symbol_bytes as u64 + MINIMAL_FRAME as u64;
+        if let Phase::Keyed(tx) = &mut self.phase {
+            let need = self.air.blocks(tx.made + bytes);
+            tx.blocks = tx.blocks.max(need.min(tx.most));
+        }
+    }
+
+    pub(super) fn control(&mut self, to: u8, items: Vec<Item>) -> Option<Vec<u8>> {
+        if self.counter >= self.counter_limit {
+            return None;
+        }
+        self.counter += 1;
+        let (key, seal) = self.ring.sending(to)?;
+        let address = Address { from: self.config.station, to, key };
+        Some(Frame::Control { address, epoch: self.config.epoch, counter: self.counter, items }.emit(seal))
+    }
+
+    /// The report owed to a station, if few bytes can say it.
+    pub(super) fn brief(&mut self, to: u8, waiting: u8) -> Option<Vec<u8>> {
+        let standings = self.brief_standings(to)?;
+        self.counter += 1;
+        let counter = self.counter;
+        let p = self.peers.get_mut(&to)?;
+        p.answer.clear();
+        p.owed = false;
+        let context = Context { epoch: self.config.epoch, far: p.record.epoch, counter };
+        let heard = p.heard;
+        let (key, seal) = self.ring.sending(to)?;
+        let address = Address { from: self.config.station, to, key };
+        Some(Frame::Brief { address, context, waiting, heard, standings }.emit(seal))
+    }
+
+    /// Highest precedence that still has something to say.
+    pub(super) fn waiting(&self) -> Option<Precedence> {
+        self.outgoing.values().filter(|t| t.missing() > 0).map(|t| t.transfer.precedence).max()
+    }
+}
+
+/// A deliberate fault: one bit of a chunk now and then.
+#[cfg(feature = "mutations")]
+pub(super) fn mutated(mut chunk: Chunk, turn: u64) -> Chunk {
+    if turn.is_multiple_of(100)
+        && crate::mutation::is(crate::mutation::Mutation::FlipBit)
+        && let Some(byte) = chunk.symbols.first_mut().and_then(|s| s.first_mut())
+    {
+        *byte ^= 1;
+    }
+    chunk
+}
+
+pub(super) fn item_bytes(item: &Item) -> usize {
+    match item {
+        Item::Hello { .. } => 7,
+        Item::Poll(shorts) | Item::Cancel(shorts) => 2 + 2 * shorts.len(),
+        Item::Report(report) => REPORT_FIXED + report.standings.iter().map(|(_, s)| s.bytes()).sum::<usize>(),
+    }
+}

@@ -1,0 +1,356 @@
+//! Turns: when to key, what for and for how long; and what follows when nobody answers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::super::Waveform;
+use super::super::burst::{Layout, UNIT};
+use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
+use super::super::outgoing::Outgoing;
+use super::super::peer::back_off;
+use super::{ASKED_IN_VAIN, Pending, Phase, Plan, RANK_SPREAD, Station, Transmission};
+use crate::bearer::{Event, ModemAction};
+use crate::emcon::Purpose;
+use crate::mail::Precedence;
+use crate::time::{Duration, Instant};
+
+impl Station {
+    pub(super) fn plan(&mut self, now: Instant) -> Option<Plan> {
+        let clear = !self.listening() && (self.carrier.is_none() || self.carrier_stuck);
+        if !matches!(self.phase, Phase::Quiet) || !clear || self.counter + 16 > self.counter_limit {
+            return None;
+        }
+        if self.settle.is_some_and(|t| now < t) && self.pending.values().any(Pending::matters) {
+            return None;
+        }
+        let reporting = self.reporting(now);
+        let own_turn = self.await_until.is_none() && self.hold.is_none_or(|t| t <= now);
+        if reporting.is_empty() && !own_turn {
+            return None;
+        }
+        let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
+        let top = speakable.iter().map(|t| t.transfer.precedence).max();
+        let cancels =
+            !self.probe_blocked && self.peers.values().any(|p| !p.cancels.is_empty() && ready(p.not_before, now));
+        let purpose = match (top, reporting.is_empty()) {
+            (Some(top), _) => Purpose::Traffic(top),
+            (None, false) => Purpose::Report(self.report_rank(&reporting)),
+            (None, true) if cancels => Purpose::Probe,
+            (None, true) => return None,
+        };
+        let mut units = 0;
+        let (loss, layout) = self.lay_out(&speakable);
+        for t in speakable.iter().filter(|t| !t.unsure) {
+            units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
+        }
+        let controls: BTreeSet<u8> = speakable
+            .iter()
+            .filter(|t| self.must_greet(t))
+            .map(|t| t.station)
+            .chain(reporting.iter().copied())
+            .collect();
+        let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
+        let blocks = if units == 0 {
+            self.air.blocks(self.words(&reporting, &speakable) as u64)
+        } else {
+            let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
+            let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
+            self.burst.blocks_for(&self.air, &layout, units, loss, most)
+        };
+        let top = top.unwrap_or_else(|| self.report_rank(&reporting));
+        Some(Plan { purpose, top, blocks })
+    }
+
+    /// Bytes of the control frames of a transmission that carries nothing else.
+    pub(super) fn words(&self, reporting: &BTreeSet<u8>, speakable: &[&Outgoing]) -> usize {
+        let mut bytes = 0;
+        for (number, p) in &self.peers {
+            let asked = speakable.iter().filter(|t| t.station == *number && t.unsure).count().min(12);
+            let cancels = if self.probe_blocked { 0 } else { p.cancels.len().min(12) };
+            let reports = reporting.contains(number);
+            bytes += match (reports.then(|| self.brief_standings(*number)).flatten(), asked + cancels) {
+                (Some(standings), 0) => BRIEF_OVERHEAD + standings.iter().map(|(_, s)| s.bytes()).sum::<usize>(),
+                (None, 0) if !reports => 0,
+                _ if reports => CONTROL_OVERHEAD + MINIMAL_FRAME + 48,
+                (_, said) => CONTROL_OVERHEAD + 7 + 4 + 2 * said,
+            };
+        }
+        bytes.max(BRIEF_OVERHEAD + 3)
+    }
+
+    /// What a brief report to a station would say; `None` when it must hear more: our epoch, or what is known of its past.
+    pub(super) fn brief_standings(&self, station: u8) -> Option<Vec<(u16, Standing)>> {
+        let p = self.peers.get(&station)?;
+        let acquainted = (p.took || p.record.knows == self.config.epoch) && p.record.epoch != 0 && !p.polled;
+        if !acquainted || self.counter + 1 >= self.counter_limit {
+            return None;
+        }
+        let standings: Vec<_> = p.answer.iter().map(|s| (*s, self.standing(station, *s))).collect();
+        (standings.iter().map(|(_, s)| s.bytes()).sum::<usize>() <= BRIEF_STANDINGS).then_some(standings)
+    }
+
+    /// The loss these transfers are to expect, and how their frames are best laid out for it.
+    pub(super) fn lay_out(&self, transfers: &[&Outgoing]) -> (f64, Layout) {
+        let loss = transfers.iter().map(|t| self.loss_to(t.station)).fold(0.0, f64::max);
+        let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(UNIT);
+        (loss, self.air.layout(loss, symbol))
+    }
+
+    /// Estimated share of cells lost towards a station.
+    pub(super) fn loss_to(&self, station: u8) -> f64 {
+        self.peers.get(&station).map_or(0.05, |p| p.record.loss())
+    }
+
+    /// Stations a report is owed to and may be said to now.
+    pub(super) fn reporting(&self, now: Instant) -> BTreeSet<u8> {
+        if self.report_blocked || self.report_at.is_some_and(|t| now < t) {
+            return BTreeSet::new();
+        }
+        self.peers.iter().filter(|(_, p)| p.owed).map(|(s, _)| *s).collect()
+    }
+
+    /// Whether there is something of this transfer to say or to ask.
+    pub(super) fn eligible(&self, t: &Outgoing, now: Instant) -> bool {
+        let Some(peer) = self.peers.get(&t.station) else { return false };
+        let answering = peer.owed && !self.report_blocked;
+        self.lowest.is_some_and(|l| t.transfer.precedence >= l)
+            && self.blocked.is_none_or(|b| t.transfer.precedence > b)
+            && ready(t.not_before, now)
+            && (answering || ready(peer.not_before, now) && !self.awaited.contains(&t.station))
+            && (t.unsure || t.missing() > 0)
+            && (t.next_bytes().is_some() || t.unsure)
+            && t.symbols.is_some()
+    }
+
+    /// Whether the peer must hear our epoch, or how urgent this is.
+    pub(super) fn must_greet(&self, t: &Outgoing) -> bool {
+        t.unsure
+            || t.transfer.precedence >= Precedence::Immediate
+            || self.peers.get(&t.station).is_none_or(|p| p.record.knows != self.config.epoch)
+    }
+
+    /// 127.5 s only when both ways are known to hold ROUTINE alone (D4).
+    pub(super) fn cap(&self, top: Option<Precedence>, speakable: &[&Outgoing], reporting: &BTreeSet<u8>) -> Duration {
+        let calm = |s: &u8| {
+            self.peers
+                .get(s)
+                .is_some_and(|p| matches!(p.waiting, Some(w) if w.is_none_or(|w| w <= Precedence::Routine)))
+        };
+        let all_calm = speakable.iter().map(|t| &t.station).chain(reporting).all(calm);
+        if top.is_none_or(|t| t <= Precedence::Routine) && all_calm {
+            self.config.max_transmission_routine
+        } else {
+            self.config.max_transmission
+        }
+    }
+
+    pub(super) fn report_rank(&self, reporting: &BTreeSet<u8>) -> Precedence {
+        let stated = reporting.iter().filter_map(|s| self.peers.get(s)?.waiting?);
+        stated.max().unwrap_or(Precedence::Routine)
+    }
+
+    pub(super) fn keyed(&mut self, now: Instant) {
+        let Phase::Asked { plan, .. } = std::mem::replace(&mut self.phase, Phase::Quiet) else {
+            // A key that nobody asked for, or that comes after it was given up.
+            self.events.push_back(Event::Alarm("the modem keyed without leave".into()));
+            self.actions.push_back(ModemAction::Abort);
+            return;
+        };
+        self.counts.transmissions += 1;
+        (self.settle, self.report_at, self.await_until, self.hearing) = (None, None, None, None);
+        self.awaited.clear();
+        let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
+        let most = self.air.most_blocks(self.cap(Some(plan.top), &speakable, &self.reporting(now))).max(plan.blocks);
+        let transfers = speakable.iter().map(|t| t.transfer.id.clone()).collect();
+        let (_, layout) = self.lay_out(&speakable);
+        self.events.push_back(Event::Keyed { at: now, precedence: plan.top, transfers });
+        self.phase = Phase::Keyed(Box::new(Transmission {
+            keyed: now,
+            most,
+            blocks: plan.blocks,
+            plan,
+            blocks_fed: 0,
+            pieces: 0,
+            made: 0,
+            out: 0,
+            carry: Vec::new(),
+            composed: false,
+            lead: VecDeque::new(),
+            copies: Vec::new(),
+            next_copy: 0,
+            layout,
+            frames: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            expects: BTreeSet::new(),
+            ended: false,
+            alarmed: false,
+        }));
+    }
+
+    pub(super) fn unkeyed(&mut self, now: Instant) {
+        let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) else { return };
+        self.account(now, &tx);
+        for station in &tx.expects {
+            if let Some(p) = self.peers.get_mut(station) {
+                p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
+                p.sent_cells = tx.layout.cells;
+            }
+        }
+        if tx.expects.is_empty() {
+            // Whoever was reported to goes on, if it has more: let it.
+            let w = &self.config.waveform;
+            let more = self.peers.values().any(|p| !matches!(p.waiting, Some(None)));
+            if more || !self.partials.is_empty() {
+                self.hold_for(now, w.turnaround + Duration::from_secs(3));
+            }
+        } else {
+            let slots = self.air.report() * (tx.expects.len() as u32 - 1);
+            self.await_until = Some(now + self.air.turn() + self.config.waveform.block + slots);
+            self.awaited = tx.expects;
+        }
+    }
+
+    /// The transmission under way ended without being known to have been heard.
+    pub(super) fn break_off(&mut self, now: Instant) {
+        if let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) {
+            self.account(now, &tx);
+            for s in &tx.expects {
+                if let Some(p) = self.peers.get_mut(s) {
+                    p.sent_frames = 0;
+                }
+            }
+        }
+        (self.await_until, self.settle) = (None, None);
+        self.awaited.clear();
+    }
+
+    pub(super) fn account(&mut self, now: Instant, tx: &Transmission) {
+        let air = now.since(tx.keyed);
+        let total = tx.out.max(tx.shares.values().sum()).max(1);
+        for (id, bytes) in &tx.shares {
+            if let Some(t) = self.outgoing.get_mut(id) {
+                t.bytes += bytes;
+                t.air += Duration::from_nanos((air.as_nanos() * u128::from(*bytes) / u128::from(total)) as u64);
+                t.unsure = true;
+            }
+        }
+        self.events.push_back(Event::Unkeyed { air, bytes: tx.out });
+    }
+
+    /// Those who should have answered did not: ask them again, later each time.
+    pub(super) fn unanswered(&mut self, now: Instant) {
+        self.await_until = None;
+        for station in std::mem::take(&mut self.awaited) {
+            self.counts.unanswered += 1;
+            let chance = self.draw();
+            let Some(p) = self.peers.get_mut(&station) else { continue };
+            p.attempts += 1;
+            #[cfg(feature = "mutations")]
+            if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
+                p.not_before = Some(now + Duration::from_secs(30 * 86_400));
+                continue;
+            }
+            let in_vain = p.attempts == ASKED_IN_VAIN && !p.agrees;
+            if in_vain {
+                // Mail for one who keeps radio silence must not wait for its word.
+                self.outgoing.values_mut().filter(|t| t.station == station && t.unsent).for_each(|t| t.unsure = false);
+            }
+            let tries = if in_vain { 1 } else { p.attempts };
+            let slot = self.config.waveform.turnaround + Duration::from_secs(2);
+            p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
+            if p.attempts == 8 {
+                self.events.push_back(Event::Alarm(format!("{} does not answer", p.name)));
+            }
+        }
+    }
+
+    pub(super) fn watch_carrier(&mut self, now: Instant) {
+        if let Some(since) = self.carrier.filter(|_| !self.carrier_stuck)
+            && since + self.config.carrier_stuck_after <= now
+        {
+            self.carrier_stuck = true;
+            self.events.push_back(Event::Alarm("carrier detect is stuck on; going on as if it were off".into()));
+        }
+        if self.silence_at().is_some_and(|t| t <= now) {
+            self.fell_silent(now);
+        }
+    }
+
+    /// Without a usable carrier line, a transmission is over when nothing came for two blocks.
+    pub(super) fn silence_at(&self) -> Option<Instant> {
+        let h = self.hearing.as_ref().filter(|_| self.carrier.is_none() || self.carrier_stuck)?;
+        let ceased = h.last + self.config.waveform.block * 2 + Duration::from_secs(1);
+        Some(self.noise_at().map_or(ceased, |t| t.min(ceased)))
+    }
+
+    /// Until when a frame must have been whole, where bytes come without a carrier and it is not known that this is noise.
+    pub(super) fn noise_at(&self) -> Option<Instant> {
+        let h = self.hearing.as_ref().filter(|h| !self.carrier_tells && !h.made_sense())?;
+        let frame = self.config.waveform.rate.airtime(u64::from(self.config.waveform.frame_bytes));
+        Some(h.since + (frame + self.config.waveform.block) * 3)
+    }
+
+    pub(super) fn watch_modem(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Asked { since, .. } if self.key_due(*since).is_some_and(|t| t <= now) => {
+                self.events.push_back(Event::Alarm("the modem does not key".into()));
+                self.actions.push_back(ModemAction::Abort);
+                self.phase = Phase::Quiet;
+                self.hold_for(now, Duration::from_secs(30));
+            }
+            Phase::Keyed(tx) if tx.ended && self.unkey_limit(tx) <= now => {
+                let again = tx.alarmed;
+                self.actions.push_back(ModemAction::Abort);
+                if again {
+                    self.break_off(now);
+                    self.hold_for(now, Duration::from_secs(30));
+                } else {
+                    self.events.push_back(Event::Alarm("the key is stuck down".into()));
+                    if let Phase::Keyed(tx) = &mut self.phase {
+                        tx.alarmed = true;
+                    }
+                }
+            }
+            Phase::Down | Phase::Quiet | Phase::Asked { .. } | Phase::Keyed(_) => {}
+        }
+    }
+
+    /// When a key asked for at `since` is overdue. A modem holds it back while it receives.
+    pub(super) fn key_due(&self, since: Instant) -> Option<Instant> {
+        let receives = self.carrier.is_some() && !self.carrier_stuck;
+        (!receives).then(|| since + self.config.waveform.turnaround + Duration::from_secs(15))
+    }
+
+    pub(super) fn unkey_limit(&self, tx: &Transmission) -> Instant {
+        let end = tx.keyed + self.air.transmission(self.air.blocks(tx.out)) + self.config.waveform.block * 2;
+        end + Duration::from_secs(if tx.alarmed { 20 } else { 10 })
+    }
+
+    /// Lower stations go first on an idle link.
+    pub(super) fn rank_delay(&self) -> Duration {
+        let below = self.peers.keys().filter(|s| **s < self.config.station).count() as u32;
+        RANK_SPREAD * below / (self.peers.len() as u32).max(1)
+    }
+
+    pub(super) fn hold_for(&mut self, now: Instant, d: Duration) {
+        if d > Duration::ZERO {
+            self.hold = self.hold.max(Some(now + d));
+        }
+    }
+
+    pub(super) fn draw(&mut self) -> u64 {
+        self.chance = self.chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.chance ^ self.chance >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+}
+
+pub(super) fn ready(at: Option<Instant>, now: Instant) -> bool {
+    at.is_none_or(|t| t <= now)
+}
+
+/// When the next block has to be fed: one block time before its own start.
+pub(super) fn feed_due(tx: &Transmission, w: &Waveform) -> Instant {
+    let ahead = w.preamble + w.block * u32::try_from(tx.blocks_fed).unwrap_or(u32::MAX);
+    tx.keyed + ahead.saturating_sub(w.block)
+}
