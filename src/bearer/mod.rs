@@ -101,6 +101,39 @@ pub enum Verdict {
     Later,
 }
 
+/// What one bearer of a node holds of a transfer on its way in, told to the others (link-rules C3: symbols belong to no bearer).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Station number of the sender, the same on every bearer.
+    pub station: u8,
+    /// Its store epoch.
+    pub epoch: u32,
+    /// Counter of the transfer.
+    pub counter: u32,
+    /// What is held.
+    pub holding: Holding,
+}
+
+/// See [`Share`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Holding {
+    /// Nothing; but the peer speaks under this epoch.
+    Epoch,
+    /// These symbols, committed, of a payload of `coded` bytes.
+    Symbols {
+        /// Exact payload length.
+        coded: u32,
+        /// Sequence numbers and bytes.
+        symbols: Vec<(u16, Vec<u8>)>,
+    },
+    /// It was accepted.
+    Accepted,
+    /// It was refused, and why.
+    Refused(u8),
+    /// What was held was given up.
+    Dropped,
+}
+
 /// What happened on a bearer.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -174,6 +207,17 @@ pub enum Event {
         /// Bytes fed.
         bytes: u64,
     },
+    /// The far side holds all of a transfer but this, by its report; for the other bearers that may carry it.
+    Lacks {
+        /// Which transfer.
+        id: TransferId,
+        /// Store epoch of the far side.
+        epoch: u32,
+        /// Symbols it lacks, per block.
+        lack: Vec<u8>,
+    },
+    /// What this bearer holds of a peer's transfer has changed, durably; for the other bearers that reach the peer.
+    Shared(Share),
     /// Something an operator must know: stuck carrier, stuck key, wrong key, peer restored from backup.
     Alarm(String),
     /// A peer's word shows that this node's store is an old copy: the station keeps still until it is given another epoch (A2, C1).

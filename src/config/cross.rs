@@ -39,6 +39,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     stations_are_distinct(reader, d);
     bearers_fit_their_waveforms(reader, d);
     protection_is_what_it_says(reader, d);
+    nets_have_names_where_two_meet(reader, d);
     devices_are_used_once(reader, d);
     directories_do_not_clash(reader, d);
     limits_agree(reader, d);
@@ -276,6 +277,19 @@ fn protection_is_what_it_says(reader: &mut Reader, d: &Declared<'_>) {
                     "aead, or mac",
                 ),
                 Protection::Mac => {}
+            }
+        }
+    }
+}
+
+/// A frame of one net, recorded and sent on another, must be worth nothing there.
+fn nets_have_names_where_two_meet(reader: &mut Reader, d: &Declared<'_>) {
+    for (n, (path, bearer)) in d.bearers.iter().enumerate() {
+        for (other_path, other) in d.bearers[..n].iter().filter(|(_, o)| o.net == bearer.net) {
+            if let Some(peer) = bearer.peers.iter().find(|p| other.peers.contains(p)) {
+                let problem =
+                    format!("{peer} is reached by {other_path} too, and frames of one would pass on the other");
+                reader.problem(&join(path, "net"), problem, "a name for this net, the same at all its nodes");
             }
         }
     }

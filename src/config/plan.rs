@@ -167,6 +167,8 @@ pub struct PrecedencePlan {
     pub default: Precedence,
     /// Whether MMHS-Primary-Precedence in the header counts when no parameter was given.
     pub mmhs: bool,
+    /// From this level on mail goes on two bearers at once where two are open; `None`: it never does.
+    pub two_bearers: Option<Precedence>,
 }
 
 /// One `[[peer]]`
@@ -274,6 +276,10 @@ pub struct BearerPlan {
     pub hold_excess: bool,
     /// Whether mail that asks for protection may go here (C4).
     pub protected: bool,
+    /// What a KiB here counts for in the choice between bearers, as if it took so much longer.
+    pub cost: Duration,
+    /// Name of the net, the same at all its stations; empty: it has none.
+    pub net: String,
     /// Carrier present longer than this is an alarm (A6).
     pub carrier_stuck_after: Duration,
 }

@@ -349,7 +349,9 @@ fn precedence(reader: &mut Reader, entry: Option<&Entry>) -> Option<PrecedencePl
     let mut s = reader.scope(&schema::PRECEDENCE, "precedence", entry);
     let default = s.field("default", parsed(Precedence::parse));
     let mmhs = s.field("mmhs", boolean);
-    Some(PrecedencePlan { default: default?, mmhs: mmhs? })
+    let two_bearers =
+        s.field("two_bearers", |e| if text(e)? == "never" { Ok(None) } else { parsed(Precedence::parse)(e).map(Some) });
+    Some(PrecedencePlan { default: default?, mmhs: mmhs?, two_bearers: two_bearers? })
 }
 
 fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<PeerPlan> {
@@ -450,6 +452,8 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
     let carry_entry = s.raw("carry");
     let on_excess = s.field("on_excess", parsed(|t| ["return", "hold"].contains(&t).then(|| t == "hold")));
     let protected = s.field("protected", boolean);
+    let cost = s.field("cost", parsed(parse_duration));
+    let net = s.field("net", parsed(name));
     let stuck = s.field("carrier_stuck_after", parsed(at_least_a_second));
     let keying_path = s.at("keying");
     let keying = s.raw("keying");
@@ -484,6 +488,8 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
         carry,
         hold_excess: on_excess?,
         protected: protected?,
+        cost: cost?,
+        net: if net.as_deref() == Some("none") { String::new() } else { net? },
         carrier_stuck_after: stuck?,
     })
 }

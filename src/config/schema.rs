@@ -207,8 +207,15 @@ pub static RETRY_LEVEL: Section = Section {
 };
 
 /// `[precedence]`
-pub static PRECEDENCE: Section =
-    Section { name: "precedence", many: false, keys: &[or("default", LEVEL, "routine"), or("mmhs", YES_NO, "true")] };
+pub static PRECEDENCE: Section = Section {
+    name: "precedence",
+    many: false,
+    keys: &[
+        or("default", LEVEL, "routine"),
+        or("mmhs", YES_NO, "true"),
+        or("two_bearers", "deferred, routine, priority, immediate, flash, override, never", "flash"),
+    ],
+};
 
 /// `[[peer]]`
 pub static PEER: Section = Section {
@@ -257,6 +264,8 @@ pub static BEARER: Section = Section {
         from("carry", "the [bearer.carry.LEVEL] tables", "max_payload and max_air"),
         or("on_excess", "return, hold", "return"),
         or("protected", YES_NO, "false"),
+        or("cost", DURATION, "0s"),
+        or("net", NAME, "none"),
         or("carrier_stuck_after", DURATION, "5min"),
     ],
 };

@@ -98,6 +98,8 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Bearers.
     pub bearers: Vec<BearerStatus>,
+    /// Peers that several bearers reach.
+    pub paths: Vec<PathStatus>,
     /// The queue.
     pub queue: QueueStatus,
     /// The store.
@@ -131,6 +133,17 @@ pub struct BearerStatus {
     pub bytes_sent: u64,
     /// Emissions that were refused since the start.
     pub suppressed: u64,
+}
+
+/// Which bearer mail to a peer takes, where there is a choice.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// The peer.
+    pub peer: String,
+    /// The bearer a ROUTINE message of 10 KiB would take now.
+    pub bearer: String,
+    /// What is to be said of each of them.
+    pub why: String,
 }
 
 /// An order of silence.

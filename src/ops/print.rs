@@ -68,6 +68,9 @@ fn status(s: Status) -> String {
         }));
         out += &table(rows);
     }
+    for path in s.paths {
+        out += &format!("{} over {}: {}\n", path.peer, path.bearer, path.why);
+    }
     let mut rows = vec![row(["QUEUE", "COUNT", "OLDEST"])];
     for level in Precedence::DESCENDING {
         if let Some(l) = s.queue.by_precedence.get(level.name()) {

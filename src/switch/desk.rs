@@ -128,6 +128,7 @@ impl Switch {
             clock_set: now.set,
             listeners: listeners.collect(),
             bearers: bearers.collect(),
+            paths: self.paths(now),
             // Depth and free space are the store's; the reader of the snapshot fills them in.
             queue: QueueStatus::default(),
             store: StoreStatus { healthy: self.store == StoreState::Healthy, free_bytes: 0 },

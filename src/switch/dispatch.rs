@@ -1,11 +1,11 @@
 //! From due messages to work, and from the work's results to steps of the message.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::emcon::Purpose;
 use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
@@ -36,8 +36,13 @@ impl Switch {
     pub(super) fn dispatch(&mut self, now: Now) {
         let renewing = self.renewal.is_some();
         loop {
-            let (bearers, gate, minimize, plan) = (&self.bearers, &self.gate, &self.minimize, &self.plan);
-            let deliveries = plan.limits.deliveries;
+            let deliveries = self.plan.limits.deliveries;
+            let peers = match renewing {
+                true => BTreeMap::new(),
+                false => {
+                    self.plan.peers.iter().filter_map(|p| Some((p.name.clone(), self.towards(now, &p.name)?))).collect()
+                }
+            };
             let job = self.active.next(now, |hop| match hop {
                 Hop::Local => {
                     Some(Allowance { jobs: LOCAL_DELIVERIES, lowest: Precedence::Deferred, recipients: RECIPIENTS })
@@ -46,20 +51,20 @@ impl Switch {
                     let jobs = PER_NEXT_HOP.min(deliveries);
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
                 }
-                Hop::Peer(_) if renewing => None,
-                Hop::Peer(peer) => {
-                    let (name, bearer) = bearers.iter().find(|(_, b)| b.plan.peers.contains(peer))?;
-                    let floor = minimize.get(name).filter(|m| m.applies(now)).map_or(Precedence::Deferred, |m| m.least);
-                    let lowest = floor.max(gate.lowest(now, name)?);
-                    gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
-                    let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients_of(&bearer.plan));
-                    Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
-                }
+                Hop::Peer(peer) => peers.get(peer).copied(),
                 Hop::Hold => None,
             });
             let Some(job) = job else { return };
             self.start(now, job);
         }
+    }
+
+    /// What may go to a peer over any of its bearers now.
+    fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
+        let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, name)).min()?;
+        let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
+        let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
+        Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
     }
 
     fn start(&mut self, now: Now, job: Job) {
@@ -124,9 +129,6 @@ impl Switch {
         if self.renewal.is_some() {
             return self.put_back(now, &job);
         }
-        let Some(bearer) = self.bearer_to(&peer).cloned() else {
-            return self.job_failed(now, &job, &format!("no bearer reaches {peer}"));
-        };
         let Some(plan) = self.plan.peers.iter().find(|p| p.name == peer) else {
             return self.job_failed(now, &job, &format!("{peer} is not a peer of this node"));
         };
@@ -138,7 +140,7 @@ impl Switch {
         };
         let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
         let encode = Encode { envelope, body, id: id.clone(), protection, key };
-        self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id, peer, bearer });
+        self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id, peer });
     }
 
     pub(super) fn encoded(
@@ -147,7 +149,6 @@ impl Switch {
         job: Job,
         id: TransferId,
         peer: PeerName,
-        bearer: BearerId,
         payload: Result<Vec<u8>, String>,
     ) {
         if self.renewal.is_some() || id.epoch != self.epoch {
@@ -157,16 +158,16 @@ impl Switch {
             Ok(payload) => payload.into(),
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
         };
-        let plan = self.bearers.get(&bearer).map(|b| &b.plan);
-        let carried = plan.map_or(Ok(()), |p| p.carries(job.precedence, payload.len() as u64));
-        // An operator who let it go had the bound in sight.
-        if let (Err(diagnostic), false) = (carried, self.beyond.contains(&job.message)) {
-            let excess = match plan.is_some_and(|p| p.hold_excess) {
-                true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
-                false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
-            };
-            return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
-        }
+        let bearer = match self.bearer_for(now, &peer, job.precedence, payload.len() as u64, job.message) {
+            Ok(bearer) => bearer,
+            Err((diagnostic, hold)) => {
+                let excess = match hold {
+                    true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
+                    false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
+                };
+                return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
+            }
+        };
         let transfer = TransferRecord {
             id,
             bearer,
@@ -206,9 +207,7 @@ impl Switch {
         match payload {
             Ok(payload) => {
                 let send = Transfer { id, to: peer, precedence: transfer.precedence, payload };
-                if let Some(bearer) = self.bearers.get_mut(&transfer.bearer) {
-                    bearer.station.send(now.at, send);
-                }
+                self.put_on_air(now, &transfer, send);
             }
             Err(error) => {
                 let why = format!("its frozen payload could not be read again: {error}");
@@ -230,13 +229,13 @@ impl Switch {
         self.step(now, transfer.message, step);
     }
 
-    pub(super) fn transfer_confirmed(&mut self, now: Now, id: &TransferId, bytes: u64, air: Duration) {
+    pub(super) fn transfer_confirmed(&mut self, now: Now, by: &BearerId, id: &TransferId, bytes: u64, air: Duration) {
         let Some(transfer) = self.transfers.get(id).cloned() else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
-        let air = AirNote { bearer: Some(transfer.bearer.clone()), bytes, air_s: air.as_secs_f64() };
+        let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64() };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
         self.step(now, transfer.message, step);
     }
@@ -426,12 +425,12 @@ impl Switch {
                 _ => self.ending = false,
             },
             Pending::Body { job } => self.body_read(now, job, read(result)),
-            Pending::Encoded { job, id, peer, bearer } => {
+            Pending::Encoded { job, id, peer } => {
                 let payload = match result {
                     WorkResult::Encoded(payload) => payload,
                     _ => Err("the node is stopping".into()),
                 };
-                self.encoded(now, job, id, peer, bearer, payload);
+                self.encoded(now, job, id, peer, payload);
             }
             Pending::Thaw { id, peer } => self.thawed(now, id, peer, read(result)),
             Pending::Delivery { job } => self.delivered(now, job, result),

@@ -5,6 +5,7 @@
 //! exists is harmless. `node/` drives it with real sockets and threads, the simulator with virtual ones.
 
 mod air;
+mod choice;
 mod desk;
 mod dispatch;
 mod intake;
@@ -52,6 +53,9 @@ pub struct Switch {
     gate: Gate,
     bearers: BTreeMap<BearerId, Bearer>,
     minimize: BTreeMap<BearerId, Minimize>,
+    choices: choice::Choices,
+    /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
+    judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
     ids: Ids,
     /// Another epoch is on its way into the store; until it is there nothing is frozen and nothing radiates.
     renewal: Option<renewal::Renewal>,
@@ -121,7 +125,7 @@ enum Pending {
     /// A body is being read for a report about `record`'s change.
     ReportBody { settled: Box<settle::Settled> },
     /// A payload is being made.
-    Encoded { job: Job, id: TransferId, peer: PeerName, bearer: BearerId },
+    Encoded { job: Job, id: TransferId, peer: PeerName },
     /// A frozen payload is being read again after a restart.
     Thaw { id: TransferId, peer: PeerName },
     /// A local or onward delivery is under way.
@@ -220,6 +224,8 @@ impl Switch {
             gate,
             bearers,
             minimize,
+            choices: choice::Choices::default(),
+            judging: BTreeMap::new(),
             ids,
             renewal: None,
             chance: seed,
@@ -249,6 +255,7 @@ impl Switch {
             // From here on this order wins over whatever a profile says later (B4).
             switch.commit(first_orders, Pending::Aside);
         }
+        switch.share_held(now);
         switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);
         switch.pump_air(now);
@@ -335,6 +342,7 @@ impl Switch {
             self.follow_orders(now);
         }
         self.dispatch(now);
+        self.review(now);
         self.pump_air(now);
         let held_back = self.bearers.values().filter_map(|b| b.station.held_back()).map(|(_, air)| air).max();
         let orders = self.gate.next_change(now).filter(|_| now.set).map(|at| {
@@ -342,7 +350,8 @@ impl Switch {
             if before > now.wall { before.min(at) } else { at }
         });
         let due = self.active.next_due(now).into_iter().chain(orders).min();
-        self.wake = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
+        let due = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
+        self.wake = due.into_iter().chain(self.next_choice(now.at)).min();
     }
 
     /// A clock that was stepped, or came to be trusted, sorts the queue anew.
@@ -428,6 +437,16 @@ fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &
             frame_bytes: w.frame_bytes,
             turnaround: w.turnaround,
         },
+        net: bearer.net.clone(),
+        siblings: plan
+            .bearers
+            .iter()
+            .filter(|other| other.id != bearer.id)
+            .flat_map(|other| &other.peers)
+            .filter(|p| bearer.peers.contains(p))
+            .filter_map(peer)
+            .map(|p| p.station)
+            .collect(),
         peers: bearer
             .peers
             .iter()

@@ -306,11 +306,9 @@ impl Switch {
                 if transfer.id.epoch != self.epoch {
                     // The epoch ended while this was being stored.
                     self.withdraw(now, &transfer, renewal::STALE);
-                } else if self.renewal.is_none()
-                    && let Some(bearer) = self.bearers.get_mut(&transfer.bearer)
-                {
-                    let send = Transfer { id: transfer.id, to: peer, precedence: transfer.precedence, payload };
-                    bearer.station.send(now.at, send);
+                } else if self.renewal.is_none() {
+                    let send = Transfer { id: transfer.id.clone(), to: peer, precedence: transfer.precedence, payload };
+                    self.put_on_air(now, &transfer, send);
                 }
             }
             Step::Operator { action, reply, author } => {
@@ -375,16 +373,8 @@ impl Switch {
     }
 
     fn expedite_transfers(&mut self, now: Now, message: MessageId, level: Precedence) {
-        let live: Vec<_> = self
-            .transfers
-            .values()
-            .filter(|t| t.message == message)
-            .map(|t| (t.id.clone(), t.bearer.clone()))
-            .collect();
-        for (id, bearer) in live {
-            if let Some(bearer) = self.bearers.get_mut(&bearer) {
-                bearer.station.expedite(now.at, &id, level);
-            }
+        for id in self.transfers.values().filter(|t| t.message == message).map(|t| &t.id) {
+            self.bearers.values_mut().for_each(|bearer| bearer.station.expedite(now.at, id, level));
         }
     }
 
@@ -394,9 +384,13 @@ impl Switch {
         if crate::mutation::is(crate::mutation::Mutation::KeepTransfer) {
             return;
         }
-        if let Some(transfer) = self.transfers.remove(id)
-            && let Some(bearer) = self.bearers.get_mut(&transfer.bearer)
-        {
+        self.choice_over(id);
+        let Some(transfer) = self.transfers.remove(id) else { return };
+        for (name, bearer) in &mut self.bearers {
+            if *name != transfer.bearer {
+                // One word to the far side is enough.
+                bearer.station.withdraw(now.at, id);
+            }
             bearer.station.cancel(now.at, id);
         }
     }

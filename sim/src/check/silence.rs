@@ -203,6 +203,8 @@ impl Radio {
             max_transmission: Duration::from_secs(30),
             max_transmission_routine: Duration::from_secs(30),
             carrier_stuck_after: Duration::from_secs(180),
+            net: String::new(),
+            siblings: Default::default(),
             max_partials: 64,
             max_partial_bytes: 1 << 20,
             seed: 15,
@@ -297,6 +299,8 @@ impl Radio {
                     Event::Keyed { .. }
                     | Event::Unkeyed { .. }
                     | Event::Progress { .. }
+                    | Event::Lacks { .. }
+                    | Event::Shared(_)
                     | Event::Alarm(_)
                     | Event::EpochUsed { .. } => {}
                 }
@@ -311,7 +315,7 @@ impl Radio {
 }
 
 impl Host for Radio {
-    fn handle_modem(&mut self, now: Now, event: ModemEvent) {
+    fn handle_modem(&mut self, now: Now, _: usize, event: ModemEvent) {
         self.station.handle_modem(now.at, event);
         self.pump(now);
     }
@@ -326,17 +330,17 @@ impl Host for Radio {
         self.pump(now);
     }
 
-    fn poll_emission(&mut self, now: Now) -> Option<Keying> {
+    fn poll_emission(&mut self, now: Now) -> Option<(usize, Keying)> {
         while let Some(emission) = self.emissions.pop_front() {
             if let Some(keying) = emission.redeem(&self.watch, now.at) {
-                return Some(keying);
+                return Some((0, keying));
             }
         }
         None
     }
 
-    fn poll_action(&mut self) -> Option<ModemAction> {
-        self.actions.pop_front()
+    fn poll_action(&mut self) -> Option<(usize, ModemAction)> {
+        self.actions.pop_front().map(|action| (0, action))
     }
 
     fn next_timeout(&self) -> Option<Instant> {

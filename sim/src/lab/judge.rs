@@ -144,7 +144,7 @@ impl Lab {
     pub fn violations(&self) -> Vec<Violation> {
         let log = self.world.ether().antenna_log();
         let ends = |v: &Violation| {
-            let off = log.iter().find(|e| e.station == v.station && !e.on && e.at >= v.from);
+            let off = log.iter().find(|e| self.world.cabled(e.station).0 == v.station && !e.on && e.at >= v.from);
             off.map_or(self.at(), |e| e.at)
         };
         let found = self.forbidden.iter().map(|v| Violation { until: ends(v), ..v.clone() });
@@ -167,20 +167,22 @@ impl Lab {
             if self.watches[usize::from(order.station.0)].key_stuck {
                 continue;
             }
-            let can_abort = self.world.ether().modem(order.station).is_some_and(|m| m.abort_delay.is_some());
-            let bound = order.carrier_off.or(can_abort.then_some(Duration::from_secs(1)));
-            let edges = edges.get(&order.station).map(Vec::as_slice).unwrap_or_default();
-            let radiating = edges.iter().rposition(|e| e.at <= order.at).filter(|&n| edges[n].on);
-            if let (Some(n), Some(bound)) = (radiating, bound) {
-                let until = edges.get(n + 1).map_or(self.at(), |e| e.at);
-                let from = order.at + bound;
-                if until > from {
-                    let late = until.since(order.at).as_secs_f64();
-                    let (name, at) = (self.name(order.station), order.at);
-                    let text = format!(
-                        "late: {name}: ordered silent at {at:?}, carrier off {late:.2} s later; {bound:?} was stated (B2)"
-                    );
-                    found.push(Violation { station: order.station, from, until, text });
+            for radio in self.world.radios(order.station) {
+                let can_abort = self.world.ether().modem(radio).is_some_and(|m| m.abort_delay.is_some());
+                let bound = order.carrier_off.or(can_abort.then_some(Duration::from_secs(1)));
+                let edges = edges.get(&radio).map(Vec::as_slice).unwrap_or_default();
+                let radiating = edges.iter().rposition(|e| e.at <= order.at).filter(|&n| edges[n].on);
+                if let (Some(n), Some(bound)) = (radiating, bound) {
+                    let until = edges.get(n + 1).map_or(self.at(), |e| e.at);
+                    let from = order.at + bound;
+                    if until > from {
+                        let late = until.since(order.at).as_secs_f64();
+                        let (name, at) = (self.name(order.station), order.at);
+                        let text = format!(
+                            "late: {name}: ordered silent at {at:?}, carrier off {late:.2} s later; {bound:?} was stated (B2)"
+                        );
+                        found.push(Violation { station: order.station, from, until, text });
+                    }
                 }
             }
         }

@@ -43,9 +43,12 @@ use watch::Watch;
 pub struct Setup {
     /// Seeds the nodes; the ether has its own.
     pub seed: u64,
-    /// Station names, one for each station of the ether.
+    /// Station names.
     pub names: Vec<String>,
-    /// The frequency. Who hears whom decides who are peers; at most [`MOST_STATIONS`] may hang together.
+    /// Names of further bearers, each on a frequency of its own.
+    pub further: Vec<String>,
+    /// The frequencies: radio `k * n + i` is that of station `i` of `n` on bearer `k`. Who hears whom decides who are peers; at most
+    /// [`MOST_STATIONS`] may hang together.
     pub ether: EtherConfig,
     /// Civil time at virtual time zero.
     pub start: Wall,
@@ -73,6 +76,7 @@ impl Setup {
         Self {
             seed,
             names,
+            further: Vec::new(),
             ether,
             start: START,
             clock_set: true,
@@ -84,6 +88,13 @@ impl Setup {
             #[cfg(feature = "mutations")]
             mutation: None,
         }
+    }
+}
+
+impl Setup {
+    /// Names of all bearers.
+    fn bearers(&self) -> impl Iterator<Item = &str> {
+        [BEARER].into_iter().chain(self.further.iter().map(String::as_str))
     }
 }
 
@@ -235,9 +246,9 @@ impl Lab {
         let topology = Topology::new(count, &setup.ether.links);
         let hosts: Vec<_> = ids(count)
             .map(|id| {
-                let modem = &setup.ether.stations[usize::from(id.0)];
+                let ports = setup.bearers().map(Into::into).collect();
                 let seed = Stream::new(setup.seed, "node", u64::from(id.0)).next_u64();
-                VirtualNode::new(plan::plan(setup, &topology, id, modem), seed)
+                VirtualNode::new(plan::plan(setup, &topology, id), ports, seed)
             })
             .collect();
         let mut world = World::new(Ether::new(setup.ether.clone()), hosts, trace);
@@ -350,7 +361,7 @@ impl Lab {
             other => EmconWord::State(other.clone()),
         };
         let reason = "exercise".into();
-        let request = Request::EmconSet { bearer: BearerChoice::One(BEARER.into()), state: word, reason, from, until };
+        let request = Request::EmconSet { bearer: BearerChoice::All, state: word, reason, from, until };
         let (id, at) = (self.request_id(), self.at());
         if self.node(station).is_up() {
             if state == State::Silent {
@@ -425,20 +436,25 @@ impl Lab {
     }
 
     /// Breaks or mends a modem.
-    pub fn set_failure(&mut self, station: StationId, failure: Failure, broken: bool) {
+    pub fn set_failure(&mut self, radio: StationId, failure: Failure, broken: bool) {
         if failure == Failure::KeyStuck {
+            let (station, _) = self.world.cabled(radio);
             self.watch(station).key_stuck = true;
         }
-        self.world.disturb(|ether, at| ether.set_failure(at, station, failure, broken));
+        self.world.disturb(|ether, at| ether.set_failure(at, radio, failure, broken));
         self.digest();
     }
 
     /// From now on listens at every antenna, and holds what is said against the order of service and the rule of counters.
     pub fn listen(&mut self) {
         for id in ids(self.names.len()) {
-            let peers = self.topology.neighbours(id).map(|peer| self.node(peer).plan());
-            let ear = overheard::Overheard::new(&self.node(id).plan().node.name, peers);
-            self.watch(id).ear = Some(ear);
+            let name = &self.node(id).plan().node.name;
+            let ports = (0..).map_while(|port| self.node(id).bearer(port).map(|bearer| (port, bearer)));
+            let ears = ports.map(|(port, bearer)| {
+                let peers = self.topology.over(port, id).map(|peer| self.node(peer).plan());
+                overheard::Overheard::new(name, bearer, peers)
+            });
+            self.watch(id).ears = ears.collect();
             self.world.with_host(id, |node, _| node.listen());
         }
     }
@@ -446,9 +462,7 @@ impl Lab {
     /// From now on a station's disks may fail: its links may have to wait for commits.
     pub fn excuse_disk(&mut self, station: StationId) {
         self.watch(station).disk_troubled = true;
-        if let Some(ear) = &mut self.watch(station).ear {
-            ear.excused = true;
-        }
+        self.watch(station).ears.iter_mut().for_each(|ear| ear.excused = true);
     }
 
     /// Kills a node's process, with the machine's power when `power` says so, and starts it again after `back_after`.
@@ -456,7 +470,9 @@ impl Lab {
         self.cuts += 1;
         let seed = Stream::keyed(self.seed, "cut", &[u64::from(station.0), self.cuts]).next_u64();
         self.world.with_host(station, |node, now| node.crash(now, power.then_some(seed)));
-        self.world.disturb(|ether, at| ether.close_port(at, station));
+        for radio in self.world.radios(station) {
+            self.world.disturb(|ether, at| ether.close_port(at, radio));
+        }
         self.watch(station).restarted();
         self.chores.retain(|(_, id, chore)| *id != station || *chore != Chore::WindUp);
         self.digest();
@@ -471,12 +487,15 @@ impl Lab {
             return;
         }
         // Linux raises both lines on every open; the driver lowers the key at once (B3).
-        self.world.disturb(|ether, at| {
-            ether.open_port(at, station, true);
-            ether.unkey(at, station);
-        });
-        let carrier = self.world.ether().carrier(station);
-        self.world.with_host(station, |node, now| node.start(now, carrier));
+        for radio in self.world.radios(station) {
+            self.world.disturb(|ether, at| {
+                ether.open_port(at, radio, true);
+                ether.unkey(at, radio);
+            });
+        }
+        let heard = self.world.radios(station).filter(|radio| self.world.ether().carrier(*radio));
+        let carrier: Vec<usize> = heard.map(|radio| self.world.cabled(radio).1).collect();
+        self.world.with_host(station, |node, now| node.start(now, &carrier));
         if !self.node(station).is_up() {
             // The power went while the store was opened, or its disk failed: whoever started it does so again.
             let power = !self.node(station).store.is_powered();
@@ -580,7 +599,7 @@ impl Lab {
 
     /// Whether nothing radiates.
     pub fn is_quiet(&self) -> bool {
-        !ids(self.names.len()).any(|id| self.world.ether().radiates(id))
+        !self.world.ether().ids().any(|id| self.world.ether().radiates(id))
     }
 
     /// How many copies of each message lie in the Maildir it was meant for.

@@ -15,12 +15,15 @@ mod peer;
 mod sizes;
 mod station;
 
+use std::collections::BTreeSet;
+
 use crate::mail::{LinkKey, PeerName, Protection};
 use crate::time::Duration;
 use crate::units::Bps;
 
+pub use outgoing::{Headway, Role};
 pub use sizes::StationSizes;
-pub use station::Station;
+pub use station::{Outlook, Station};
 
 /// What the link must know of its modem's waveform.
 #[derive(Clone, PartialEq, Debug)]
@@ -67,6 +70,10 @@ pub struct Config {
     pub highest: u32,
     /// The waveform.
     pub waveform: Waveform,
+    /// Name of the net, the same at all its stations; part of every key.
+    pub net: String,
+    /// Stations that other bearers of this node reach too.
+    pub siblings: BTreeSet<u8>,
     /// Neighbours.
     pub peers: Vec<PeerConfig>,
     /// Cap of one transmission (D4).

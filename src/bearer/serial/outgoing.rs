@@ -22,6 +22,44 @@ pub struct OutgoingRecord {
     pub lack: Vec<u8>,
 }
 
+/// What a station does for a transfer that several bearers of its node may carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Carries it.
+    Carry,
+    /// Asks whether the peer is there, and sends nothing of it: another bearer carries it.
+    Ask,
+    /// Only listens for what the peer says of it.
+    Rest,
+}
+
+/// How far a transfer has come on one bearer, for another to go on from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Headway {
+    /// The first row of symbols that has not left.
+    pub row: u32,
+    /// Something of it has left.
+    pub sent: bool,
+    /// Nothing has left that no report has spoken of.
+    pub sure: bool,
+    /// Epoch of the receiver whose word `lack` is; 0 before the first.
+    pub epoch: u32,
+    /// Symbols missing there, per block.
+    pub lack: Vec<u8>,
+}
+
+impl Headway {
+    /// What is known by both.
+    pub fn joined(mut self, other: Self) -> Self {
+        if self.epoch == other.epoch && self.lack.len() == other.lack.len() {
+            self.lack.iter_mut().zip(&other.lack).for_each(|(a, b)| *a = (*a).min(*b));
+        } else if self.epoch == 0 {
+            (self.epoch, self.lack) = (other.epoch, other.lack);
+        }
+        Self { row: self.row.max(other.row), sent: self.sent || other.sent, sure: self.sure && other.sure, ..self }
+    }
+}
+
 /// One transfer.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -33,6 +71,8 @@ pub struct Outgoing {
     pub geometry: Geometry,
     /// Its symbols, once made.
     pub symbols: Option<Arc<Vec<Vec<u8>>>>,
+    /// What this station does for it.
+    pub role: Role,
     /// What is committed.
     pub record: OutgoingRecord,
     /// A commit of more rows is under way.
@@ -77,6 +117,7 @@ impl Outgoing {
             transfer,
             station,
             geometry,
+            role: Role::Carry,
             symbols: None,
             record,
             reserving: false,
@@ -97,6 +138,30 @@ impl Outgoing {
     /// Symbols missing there.
     pub fn missing(&self) -> u32 {
         self.lack.iter().sum()
+    }
+
+    /// How far it has come here.
+    pub fn headway(&self) -> Headway {
+        let lack = if self.record.peer_epoch == 0 { Vec::new() } else { self.lack.iter().map(|l| *l as u8).collect() };
+        Headway { row: self.next_row(), sent: !self.unsent, sure: !self.unsure, epoch: self.record.peer_epoch, lack }
+    }
+
+    /// Goes on from where another bearer has brought it: with symbols that have not left, for what is missing.
+    pub fn go_on(&mut self, from: &Headway) {
+        self.rows.iter_mut().for_each(|row| *row = (*row).max(from.row));
+        self.unsent &= !from.sent;
+        self.learn(from.epoch, &from.lack);
+    }
+
+    /// What the far side said it lacks, over another bearer.
+    pub fn learn(&mut self, epoch: u32, lack: &[u8]) {
+        let same = self.record.peer_epoch == epoch || self.record.peer_epoch == 0;
+        if epoch == 0 || !same || lack.len() != self.lack.len() {
+            return;
+        }
+        self.record.peer_epoch = epoch;
+        self.lack.iter_mut().zip(lack).for_each(|(known, said)| *known = (*known).min(u32::from(*said)));
+        self.record.lack = self.lack.iter().map(|l| *l as u8).collect();
     }
 
     /// Nothing is known of it there any more.

@@ -89,6 +89,8 @@ fn config(own: usize, cap: Duration) -> Config {
             frame_bytes: CELL as u32,
             turnaround: Duration::from_secs(4),
         },
+        net: String::new(),
+        siblings: BTreeSet::new(),
         peers: vec![PeerConfig {
             name: names[1 - own].into(),
             station: 1 - own as u8,

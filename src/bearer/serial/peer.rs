@@ -80,6 +80,21 @@ impl PeerRecord {
         Admission::Fresh
     }
 
+    /// Learns of its epoch, and of a transfer of it, by way of another bearer. Whether the epoch is the present one, and whether it is new.
+    pub fn acquaint(&mut self, epoch: u32, counter: u32) -> (bool, bool) {
+        if epoch == 0 || self.former.contains(&epoch) {
+            return (false, false);
+        }
+        let new = epoch != self.epoch;
+        if new {
+            self.admit(epoch, 0);
+            // No word of it was heard here.
+            self.window = 0;
+        }
+        self.transfer_seen = self.transfer_seen.max(counter);
+        (true, new)
+    }
+
     /// Full epoch and counter of a short id, 0 and the short id itself while the epoch is unknown.
     pub fn expand(&self, short: u16) -> (u32, u32) {
         if self.epoch == 0 || self.epoch & 0xF != u32::from(short >> 12) {

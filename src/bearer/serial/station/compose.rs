@@ -7,7 +7,7 @@ use super::super::frame::{
     Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED,
 };
 use super::super::keys::Context;
-use super::super::outgoing::Outgoing;
+use super::super::outgoing::{Outgoing, Role};
 use super::turn::ready;
 use super::{Phase, Station, Transmission};
 use crate::bearer::ModemAction;
@@ -252,7 +252,8 @@ impl Station {
     /// number is free.
     pub(super) fn speaking(&self, t: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&t.station) else { return false };
-        !(t.unsent && t.unsure)
+        t.role == Role::Carry
+            && !(t.unsent && t.unsure)
             && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
             && (peer.owed || ready(peer.not_before, now))
@@ -267,7 +268,13 @@ impl Station {
     pub(super) fn extend(&mut self, id: &TransferId) {
         let Phase::Keyed(tx) = &self.phase else { return };
         let Some(t) = self.outgoing.get(id) else { return };
-        if tx.ended || t.unsure || t.outstanding() > 0 || t.symbols.is_none() || t.next_bytes().is_none() {
+        if tx.ended
+            || t.role != Role::Carry
+            || t.unsure
+            || t.outstanding() > 0
+            || t.symbols.is_none()
+            || t.next_bytes().is_none()
+        {
             return;
         }
         if !tx.composed {
@@ -317,7 +324,8 @@ impl Station {
 
     /// Highest precedence that still has something to say.
     pub(super) fn waiting(&self) -> Option<Precedence> {
-        self.outgoing.values().filter(|t| t.missing() > 0).map(|t| t.transfer.precedence).max()
+        let carried = |t: &&Outgoing| t.role == Role::Carry && t.missing() > 0;
+        self.outgoing.values().filter(carried).map(|t| t.transfer.precedence).max()
     }
 }
 

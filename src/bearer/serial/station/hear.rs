@@ -11,7 +11,7 @@ use super::super::outgoing::{OutgoingRecord, short};
 use super::super::peer::Admission;
 use super::keep::{batch_key, encode, outgoing_key, peer_key};
 use super::{ANSWERS, Hearing, Pending, Phase, SETTLE, Station, UNSEALED_FRAMES, UNSEALED_TURNS};
-use crate::bearer::Event;
+use crate::bearer::{Event, Holding};
 use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
@@ -224,7 +224,10 @@ impl Station {
                 }
                 return false;
             }
-            Admission::NewEpoch => self.new_epoch(from, epoch),
+            Admission::NewEpoch => {
+                self.new_epoch(from, epoch);
+                self.share((from, epoch, 0), Holding::Epoch);
+            }
             Admission::Fresh => {}
         }
         if let Some(peer) = self.peers.get(&from) {
@@ -400,6 +403,9 @@ impl Station {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
                     }
                     let (bytes_on_air, air) = (t.bytes, t.air);
+                    if self.config.siblings.contains(&station) {
+                        self.events.push_back(Event::Lacks { id: id.clone(), epoch, lack: lack.clone() });
+                    }
                     self.events.push_back(Event::Progress { id: id.clone(), have, need, bytes_on_air, air });
                     self.reserve_rows(&id);
                 }

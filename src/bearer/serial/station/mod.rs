@@ -8,7 +8,10 @@
 mod compose;
 mod hear;
 mod keep;
+mod share;
 mod turn;
+
+pub use share::Outlook;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -90,6 +93,8 @@ pub struct Station {
     report_blocked: bool,
     probe_blocked: bool,
     asked: Option<Purpose>,
+    /// The modem did not key when it was last asked to.
+    unkeyable: bool,
     counter: u32,
     counter_limit: u32,
     counter_reserving: bool,
@@ -231,6 +236,7 @@ impl Station {
     pub fn new(now: Instant, config: Config, restored: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
         let mut ring = KeyRing::new(config.station);
         ring.set_epoch(config.epoch);
+        ring.set_net(&config.net);
         let mut peers = BTreeMap::new();
         for p in &config.peers {
             ring.add(&config.name, &p.name, p.station, p.protection, &p.keys);
@@ -265,6 +271,7 @@ impl Station {
             report_blocked: false,
             probe_blocked: false,
             asked: None,
+            unkeyable: false,
             counter: 0,
             counter_limit: 0,
             counter_reserving: false,
@@ -454,11 +461,12 @@ impl Station {
                 self.committing = false;
                 for (key, numbers) in batches.into_iter().filter(|_| ok) {
                     let Some(p) = self.partials.get_mut(&key) else { continue };
-                    for q in numbers {
-                        if let Some((_, committed)) = p.symbols.get_mut(&q) {
+                    for q in &numbers {
+                        if let Some((_, committed)) = p.symbols.get_mut(q) {
                             *committed = true;
                         }
                     }
+                    self.share_symbols(key, &numbers);
                 }
                 if ok {
                     self.commit_symbols();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::super::Waveform;
 use super::super::burst::{Layout, UNIT};
 use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
-use super::super::outgoing::Outgoing;
+use super::super::outgoing::{Outgoing, Role};
 use super::super::peer::back_off;
 use super::{ASKED_IN_VAIN, Pending, Phase, Plan, RANK_SPREAD, Station, Transmission};
 use crate::bearer::{Event, ModemAction};
@@ -116,7 +116,7 @@ impl Station {
             && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
             && (answering || ready(peer.not_before, now) && !self.awaited.contains(&t.station))
-            && (t.unsure || t.missing() > 0)
+            && (t.unsure && t.role != Role::Rest || t.missing() > 0 && t.role == Role::Carry)
             && (t.next_bytes().is_some() || t.unsure)
             && t.symbols.is_some()
     }
@@ -156,6 +156,7 @@ impl Station {
             return;
         };
         self.counts.transmissions += 1;
+        self.unkeyable = false;
         (self.settle, self.report_at, self.await_until, self.hearing) = (None, None, None, None);
         self.awaited.clear();
         let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
@@ -302,6 +303,7 @@ impl Station {
                 self.events.push_back(Event::Alarm("the modem does not key".into()));
                 self.actions.push_back(ModemAction::Abort);
                 self.phase = Phase::Quiet;
+                self.unkeyable = true;
                 self.hold_for(now, Duration::from_secs(30));
             }
             Phase::Keyed(tx) if tx.ended && self.unkey_limit(tx) <= now => {
