@@ -5,7 +5,8 @@ use aldis::mail::MessageId;
 use aldis::ops::Event;
 use aldis::time::{Duration, Instant, Wall};
 
-use super::overheard::Overheard;
+use super::overheard::{Overheard, short_of};
+use super::tape::Tape;
 use super::{Chore, Entry, Lab, Order, Standing, Told};
 use crate::ether::{AntennaEdge, StationId};
 use crate::world::StationClock;
@@ -33,6 +34,7 @@ pub(super) struct Watch {
     /// Since when it radiates, with the clock it had then; `None` for the clock when that is no measure any more.
     radiating: Option<(Instant, Option<StationClock>)>,
     pub(super) ear: Option<Overheard>,
+    pub(super) tape: Option<Tape>,
     /// Its store was put back: it may not know what it knew.
     pub(super) forgetful: bool,
     /// Its disks may fail.
@@ -89,13 +91,16 @@ impl Lab {
 
     fn overhear(&mut self, id: StationId) {
         let i = usize::from(id.0);
-        if self.watches[i].ear.is_none() {
+        if self.watches[i].ear.is_none() && self.watches[i].tape.is_none() {
             return;
         }
         let emitted = self.world.with_host_quietly(id, |node| node.take_emitted()).unwrap_or_default();
         let mut problems = Vec::new();
         if let Some(ear) = &mut self.watches[i].ear {
             emitted.iter().for_each(|(at, keying)| ear.hear(*at, keying, &mut problems));
+        }
+        if let Some(tape) = &mut self.watches[i].tape {
+            emitted.iter().for_each(|(at, keying)| tape.take(*at, keying));
         }
         self.tell(id, problems);
     }
@@ -298,9 +303,9 @@ impl Lab {
             Event::MessageFailed { message, recipient, .. } | Event::MessageExpired { message, recipient } => {
                 self.outcome(id, *message, recipient, Told::Other);
             }
-            Event::TransferFrozen { message, payload_bytes, .. } => {
+            Event::TransferFrozen { message, transfer, payload_bytes, .. } => {
                 if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
-                    entry.fate.payload_bytes = *payload_bytes;
+                    (entry.fate.payload_bytes, entry.fate.short) = (*payload_bytes, short_of(transfer));
                 }
             }
             Event::TransferConfirmed { message, bytes_on_air, air_s, .. } => {
