@@ -106,6 +106,16 @@ impl Link {
         e[frames]
     }
 
+    /// The share of the data rate that ideal selective repeat keeps up for ever, in transmissions of 127.5 s whose last frame is as short
+    /// as the last block wants it.
+    pub fn long_run(&self) -> f64 {
+        let blocks = (self.per_block.len() - 1) as f64;
+        let usable = (blocks * self.rate * self.block_s - EOM_BITS) / 8.0;
+        let frames = (usable / (self.payload + FRAME_OVERHEAD) as f64).ceil();
+        let payload_s = (usable - FRAME_OVERHEAD as f64 * frames) * 8.0 / self.rate;
+        (1.0 - self.loss) * payload_s / (self.preamble_s + blocks * self.block_s + self.lost_turn(self.most))
+    }
+
     fn air(&self, frames: u64) -> f64 {
         self.air_of_bytes(frames * (self.payload + FRAME_OVERHEAD))
     }
@@ -144,6 +154,21 @@ mod tests {
                 let ours = link.incremental_redundancy(link.frames(bytes));
                 assert!((ours - limit).abs() < 0.006, "{bytes} bytes at {loss}: {ours}, printed {limit}");
             }
+        }
+    }
+
+    #[test]
+    fn the_long_run_is_what_table_2_prints() {
+        let printed = [
+            (75, "L", 2.0, 0.0, 0.711),
+            (300, "S", 4.0, 0.2, 0.672),
+            (2400, "S", 2.0, 0.05, 0.866),
+            (9600, "L", 8.0, 0.0, 0.838),
+        ];
+        for (rate, interleaver, turnaround, loss, share) in printed {
+            let waveform = Waveform::find(rate, interleaver).expect("known");
+            let ours = Link::new(waveform, turnaround, loss).long_run();
+            assert!((ours - share).abs() < 0.0006, "{rate} {interleaver}: {ours}, printed {share}");
         }
     }
 

@@ -9,6 +9,7 @@ use aldis_sim::codec2::audio;
 use aldis_sim::codec2::modem::Mode;
 use aldis_sim::codec2::sweep;
 use aldis_sim::link_bench::{self, Cell};
+use aldis_sim::load::{self, Way, flash::Moment};
 use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::storm::{self, Storm};
@@ -231,6 +232,121 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         jobs: usize,
     },
+    /// Much mail one way: goodput against the long-run limit; exit 1 when it is under its bar
+    Bulk {
+        /// Encoded bytes
+        #[arg(long, default_value_t = 1_000_000)]
+        bytes: u64,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Both ends loaded at once, against one way after the other; exit 1 when it takes longer than its bar
+    TwoWay {
+        /// Encoded bytes at each end
+        #[arg(long, default_value_t = 10_240)]
+        bytes: u64,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Many small messages to one peer: where every byte on the air goes; exit 1 when a bar is broken
+    Texts {
+        /// Encoded bytes of each
+        #[arg(long, default_value_t = 600)]
+        bytes: u64,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        messages: usize,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// FLASH handed in among ROUTINE: time to the air, and what is sent twice for it; exit 1 when a bar is broken
+    Flash {
+        #[command(flatten)]
+        load: Load,
+    },
+}
+
+/// On which links a load is measured.
+#[derive(clap::Args)]
+struct Load {
+    /// Only this link, RATE,INTERLEAVER,TURNAROUND,LOSS such as 2400,S,2,0.05; may be given more than once [default: those of the docs]
+    #[arg(long, value_parser = Way::parse)]
+    link: Vec<Way>,
+    /// How many seeds
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Only this seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many at once
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// One JSON document instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+impl Load {
+    /// Measures every link, in lines as they come or in one document; exit 1 when one did not pass.
+    fn measure<R: serde::Serialize>(
+        &self,
+        usual: Vec<Way>,
+        measure: impl Fn(&Way, &[u64]) -> Vec<R>,
+        line: impl Fn(&R) -> (bool, String),
+    ) -> ExitCode {
+        let seeds: Vec<u64> = self.seed.map_or_else(|| (1..=self.seeds.max(1)).collect(), |seed| vec![seed]);
+        let ways = if self.link.is_empty() { &usual } else { &self.link };
+        let mut reports = Vec::new();
+        for way in ways {
+            for report in measure(way, &seeds) {
+                match self.json {
+                    true => eprintln!("{}", line(&report).1),
+                    false => drop(writeln!(std::io::stdout(), "{}", line(&report).1)),
+                }
+                reports.push(report);
+            }
+        }
+        let failed = reports.iter().filter(|report| !line(report).0).count();
+        match self.json {
+            true => drop(writeln!(std::io::stdout(), "{}", serde_json::to_string(&reports).expect("plain data"))),
+            false => drop(writeln!(std::io::stdout(), "{} passed, {failed} failed", reports.len() - failed)),
+        }
+        ExitCode::from(u8::from(failed > 0))
+    }
+}
+
+/// Losses a load is measured at.
+const LOSSES: [f64; 3] = [0.0, 0.05, 0.2];
+
+fn bench_load(what: Bench) -> ExitCode {
+    match what {
+        Bench::Link { json, cell, seeds, seed, jobs } => {
+            let seeds: Vec<u64> = seed.map_or_else(|| (1..=seeds.max(1)).collect(), |seed| vec![seed]);
+            bench_link(json, cell, &seeds, jobs)
+        }
+        Bench::Bulk { bytes, load } => load.measure(
+            load::bulk::ways(&LOSSES),
+            |way, seeds| vec![load::bulk::measure(way, bytes, seeds, load.jobs)],
+            |report| (report.passed, report.text()),
+        ),
+        Bench::TwoWay { bytes, load } => load.measure(
+            load::two_way::ways(&LOSSES),
+            |way, seeds| vec![load::two_way::measure(way, bytes, seeds, load.jobs)],
+            |report| (report.passed, report.text()),
+        ),
+        Bench::Texts { bytes, messages, load } => load.measure(
+            vec![Way::new(300, "L", 2.0, 0.0), Way::new(300, "S", 2.0, 0.0), Way::new(300, "L", 2.0, 0.05)],
+            |way, seeds| vec![load::texts::measure(way, messages, bytes, seeds[0])],
+            |report| (report.passed, report.text()),
+        ),
+        Bench::Flash { load } => load.measure(
+            load::flash::ways(&[0.0, 0.05]),
+            |way, seeds| {
+                [Moment::Keyed, Moment::Listening].map(|m| load::flash::measure(way, m, seeds, load.jobs)).into()
+            },
+            |report| (report.passed, report.text()),
+        ),
+    }
 }
 
 /// What `run` writes and how.
@@ -404,10 +520,7 @@ fn main() -> ExitCode {
             storm::command::run(&options)
         }
         Command::Shrink { scenario, seed, seconds } => shrink_scenario(&scenario, seed, seconds),
-        Command::Bench { what: Bench::Link { json, cell, seeds, seed, jobs } } => {
-            let seeds: Vec<u64> = seed.map_or_else(|| (1..=seeds.max(1)).collect(), |seed| vec![seed]);
-            bench_link(json, cell, &seeds, jobs)
-        }
+        Command::Bench { what } => bench_load(what),
         Command::Check { quick, json } => {
             let report = check::run(quick);
             let mut text = String::new();

@@ -11,9 +11,11 @@
 mod judge;
 mod overheard;
 mod plan;
+mod tape;
 mod watch;
 
 pub use plan::{MOST_STATIONS, Topology};
+pub use tape::{Piece, Transmission, What};
 
 use std::collections::BTreeMap;
 
@@ -134,6 +136,8 @@ pub struct Fate {
     pub confirmed: Option<Instant>,
     /// Bytes of the frozen payload.
     pub payload_bytes: u64,
+    /// The id its frames carry, as it was frozen last.
+    pub short: Option<u16>,
     /// Bytes on the air, as the near node counts them.
     pub bytes_on_air: u64,
     /// Seconds of the near node's emission.

@@ -220,7 +220,7 @@ impl Overheard {
 }
 
 /// The id frames carry, of a transfer's id as events show it.
-fn short_of(transfer: &str) -> Option<u16> {
+pub(super) fn short_of(transfer: &str) -> Option<u16> {
     let mut parts = transfer.rsplit('/');
     let counter: u32 = parts.next()?.parse().ok()?;
     let epoch = u32::from_str_radix(parts.next()?, 16).ok()?;

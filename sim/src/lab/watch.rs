@@ -7,7 +7,8 @@ use aldis::mail::MessageId;
 use aldis::ops::Event;
 use aldis::time::{Duration, Instant, Wall};
 
-use super::overheard::Overheard;
+use super::overheard::{Overheard, short_of};
+use super::tape::Tape;
 use super::{Chore, Entry, Lab, Order, Standing, Told};
 use crate::ether::{AntennaEdge, StationId};
 use crate::world::StationClock;
@@ -36,6 +37,8 @@ pub(super) struct Watch {
     radiating: BTreeMap<StationId, (Instant, Option<StationClock>)>,
     /// One at each antenna, by port.
     pub(super) ears: Vec<Overheard>,
+    /// What its first radio is fed, where that is wanted.
+    pub(super) tape: Option<Tape>,
     /// Its store was put back: it may not know what it knew.
     pub(super) forgetful: bool,
     /// Its disks may fail.
@@ -88,7 +91,7 @@ impl Lab {
 
     fn overhear(&mut self, id: StationId) {
         let i = usize::from(id.0);
-        if self.watches[i].ears.is_empty() {
+        if self.watches[i].ears.is_empty() && self.watches[i].tape.is_none() {
             return;
         }
         let emitted = self.world.with_host_quietly(id, |node| node.take_emitted()).unwrap_or_default();
@@ -97,6 +100,10 @@ impl Lab {
             if let Some(ear) = self.watches[i].ears.get_mut(*port) {
                 ear.hear(*at, keying, &mut problems);
             }
+        }
+        if let Some(tape) = &mut self.watches[i].tape {
+            let first = emitted.iter().filter(|(_, port, _)| *port == 0);
+            first.for_each(|(at, _, keying)| tape.take(*at, keying));
         }
         self.tell(id, problems);
     }
@@ -305,9 +312,9 @@ impl Lab {
             Event::MessageFailed { message, recipient, .. } | Event::MessageExpired { message, recipient } => {
                 self.outcome(id, *message, recipient, Told::Other);
             }
-            Event::TransferFrozen { message, payload_bytes, .. } => {
+            Event::TransferFrozen { message, transfer, payload_bytes, .. } => {
                 if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
-                    entry.fate.payload_bytes = *payload_bytes;
+                    (entry.fate.payload_bytes, entry.fate.short) = (*payload_bytes, short_of(transfer));
                 }
             }
             Event::TransferConfirmed { message, bytes_on_air, air_s, .. } => {

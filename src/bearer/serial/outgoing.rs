@@ -89,8 +89,10 @@ pub struct Outgoing {
     pub unsent: bool,
     /// Whole there but not judged: leave it alone until then.
     pub not_before: Option<Instant>,
-    /// When it was last served, for taking turns inside a precedence.
+    /// When it last had its share, for taking turns inside a precedence.
     pub turn: u64,
+    /// Bytes it was served of its present share.
+    pub served: usize,
     /// Bytes on the air so far.
     pub bytes: u64,
     /// Share of key-down time so far.
@@ -124,6 +126,7 @@ impl Outgoing {
             asked_rows: 0,
             not_before: None,
             turn: 0,
+            served: 0,
             bytes: 0,
             air: Duration::ZERO,
             repeats: 0,

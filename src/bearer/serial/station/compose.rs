@@ -14,6 +14,10 @@ use crate::bearer::ModemAction;
 use crate::mail::{Precedence, TransferId};
 use crate::time::Instant;
 
+/// What a transfer is served before the next of its precedence has its turn: a whole text. Less at a time, and at low rates the report on
+/// a transmission has to speak of so many transfers that it takes several blocks; more, and a long message keeps short ones waiting.
+const SHARE_BYTES: usize = 1024;
+
 impl Station {
     pub(super) fn feed(&mut self, now: Instant) -> Option<Vec<u8>> {
         // The transmission is taken out so that the rest of the station can be asked while it is filled.
@@ -200,12 +204,15 @@ impl Station {
             self.turn += 1;
             #[cfg(feature = "mutations")]
             let chunk = mutated(chunk, self.turn);
-            t.turn = self.turn;
             if !t.unsure {
                 tx.sure.insert(id.clone());
             }
             t.unsure = true;
             let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
+            t.served += bytes;
+            if t.served >= SHARE_BYTES || t.outstanding() == 0 {
+                (t.turn, t.served) = (self.turn, 0);
+            }
             let overhead = if chunks.is_empty() { FRAME_OVERHEAD } else { CHUNK_OVERHEAD };
             *tx.shares.entry(id).or_default() += (bytes + overhead) as u64;
             self.counts.repeats += u64::from(t.repeats > 0);
