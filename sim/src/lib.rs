@@ -15,6 +15,7 @@ pub mod journal;
 pub mod lab;
 pub mod limit;
 pub mod link_bench;
+pub mod link_plot;
 pub mod memo;
 pub mod modem;
 pub mod node;

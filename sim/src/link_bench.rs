@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{self, Sample, Summary};
 use crate::channel::{Damage, Loss};
@@ -35,7 +35,7 @@ const MAIL: u64 = 1;
 /// Longest a single message may take before a trial is given up.
 const PATIENCE: Duration = Duration::from_secs(4 * 86_400);
 /// What a bar allows over the limit to a message that has had no forerunner.
-const COLD_BAR: f64 = 1.35;
+pub const COLD_BAR: f64 = 1.35;
 
 /// One measured case.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -51,7 +51,7 @@ pub struct Cell {
 }
 
 /// What a cell came to. The first four fields are the keys of the limit tables.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct CellReport {
     /// Data rate, bit/s.
     pub rate: u32,

@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_what_would_be_made() {
-        for (envelope, body) in [(&b"envelope"[..], &b"Subject: one\r\n\r\nbody\r\n"[..]), (b"env", b"elopeSubject: one"), (b"", b"x")] {
+        for (envelope, body) in
+            [(&b"envelope"[..], &b"Subject: one\r\n\r\nbody\r\n"[..]), (b"env", b"elopeSubject: one"), (b"", b"x")]
+        {
             let made = payload::encode(envelope, body, &Options::default());
             let parted = payload::decode(&made, 1000, &Options::default());
             for _ in 0..3 {
