@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use aldis_sim::codec2::audio;
 use aldis_sim::codec2::modem::Mode;
 use aldis_sim::codec2::sweep;
-use aldis_sim::link_bench::{self, Cell};
+use aldis_sim::link_bench::{self, Cell, CellReport};
+use aldis_sim::link_plot;
 use aldis_sim::load::{self, Way, flash::Moment};
 use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
@@ -231,6 +232,12 @@ enum Bench {
         /// How many trials at once
         #[arg(long, default_value_t = 1)]
         jobs: usize,
+        /// Do not measure: take what an earlier run printed with --json; may be given more than once
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["cell", "seed"])]
+        from: Vec<PathBuf>,
+        /// Draw the ratios as SVG into this file
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
     },
     /// Much mail one way: goodput against the long-run limit; exit 1 when it is under its bar
     Bulk {
@@ -318,11 +325,18 @@ impl Load {
 /// Losses a load is measured at.
 const LOSSES: [f64; 3] = [0.0, 0.05, 0.2];
 
-fn bench_load(what: Bench) -> ExitCode {
+fn bench(what: Bench) -> ExitCode {
     match what {
-        Bench::Link { json, cell, seeds, seed, jobs } => {
+        Bench::Link { json, cell, seeds, seed, jobs, from, plot } => {
             let seeds: Vec<u64> = seed.map_or_else(|| (1..=seeds.max(1)).collect(), |seed| vec![seed]);
-            bench_link(json, cell, &seeds, jobs)
+            let reports = match from.is_empty() {
+                true => Ok(measure_links(json, cell, &seeds, jobs)),
+                false => read_links(&from),
+            };
+            reports.and_then(|reports| bench_link(json, &reports, plot.as_deref())).unwrap_or_else(|why| {
+                eprintln!("aldis-sim: {why}");
+                ExitCode::from(2)
+            })
         }
         Bench::Bulk { bytes, load } => load.measure(
             load::bulk::ways(&LOSSES),
@@ -420,7 +434,24 @@ fn shrink_scenario(path: &std::path::Path, seed: u64, seconds: Option<f64>) -> E
     }
 }
 
-fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitCode {
+fn bench_link(json: bool, reports: &[CellReport], plot: Option<&Path>) -> Result<ExitCode, String> {
+    let passed = reports.iter().filter(|r| r.passed).count();
+    match json {
+        true => drop(writeln!(std::io::stdout(), "{}", serde_json::to_string(reports).expect("plain data"))),
+        false => {
+            let hashes: String = reports.iter().map(|r| r.trace_hash.as_str()).collect();
+            let hash = aldis_sim::trace::short_digest(hashes.as_bytes());
+            drop(writeln!(std::io::stdout(), "{passed} passed, {} failed; {hash}", reports.len() - passed));
+        }
+    }
+    if let Some(path) = plot {
+        std::fs::write(path, link_plot::svg(reports)).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(ExitCode::from(u8::from(passed < reports.len())))
+}
+
+/// Measures cells, telling of each when it is done.
+fn measure_links(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> Vec<CellReport> {
     let cells = if cells.is_empty() { link_bench::cells() } else { cells };
     let mut reports = Vec::new();
     for cell in &cells {
@@ -431,12 +462,18 @@ fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitC
         }
         reports.push(report);
     }
-    let passed = reports.iter().filter(|r| r.passed).count();
-    match json {
-        true => drop(writeln!(std::io::stdout(), "{}", serde_json::to_string(&reports).expect("plain data"))),
-        false => drop(writeln!(std::io::stdout(), "{passed} passed, {} failed", reports.len() - passed)),
+    reports
+}
+
+/// What earlier runs printed, in order.
+fn read_links(files: &[PathBuf]) -> Result<Vec<CellReport>, String> {
+    let mut reports = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let more: Vec<CellReport> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        reports.extend(more);
     }
-    ExitCode::from(u8::from(passed < reports.len()))
+    Ok(reports)
 }
 
 fn parse_profile(name: &str) -> Result<storm::Profile, String> {
@@ -520,7 +557,7 @@ fn main() -> ExitCode {
             storm::command::run(&options)
         }
         Command::Shrink { scenario, seed, seconds } => shrink_scenario(&scenario, seed, seconds),
-        Command::Bench { what } => bench_load(what),
+        Command::Bench { what } => bench(what),
         Command::Check { quick, json } => {
             let report = check::run(quick);
             let mut text = String::new();

@@ -21,6 +21,7 @@ use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch,
 use aldis::time::{Duration, Instant, Now};
 
 use crate::disk::SimDisk;
+use crate::memo;
 use crate::rng::Stream;
 use crate::world::Host;
 
@@ -359,8 +360,8 @@ impl Process {
     fn work(&mut self, at: Instant, ticket: Ticket, work: Work, mail: &SimDisk, log: &mut Log) {
         let (result, least, most) = match work {
             Work::Store(call) => return self.calls.push_back((ticket, call)),
-            Work::Encode(encode) => (work::encode(&encode), 1, 50),
-            Work::Decode(decode) => (work::decode(&decode), 1, 50),
+            Work::Encode(encode) => (work::encode_by(&encode, memo::code), 1, 50),
+            Work::Decode(decode) => (work::decode_by(&decode, memo::read), 1, 50),
             Work::Job(job) => (work::job(job), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),
             Work::Forward(forward) => (forwarded(at, *forward, log), 20, 2000),

@@ -45,6 +45,8 @@ use watch::Watch;
 pub struct Setup {
     /// Seeds the nodes; the ether has its own.
     pub seed: u64,
+    /// Seeds the mail: its bodies and names.
+    pub mail: u64,
     /// Station names.
     pub names: Vec<String>,
     /// Names of further bearers, each on a frequency of its own.
@@ -77,6 +79,7 @@ impl Setup {
         let names = names.iter().map(ToString::to_string).collect();
         Self {
             seed,
+            mail: seed,
             names,
             further: Vec::new(),
             ether,
@@ -204,6 +207,7 @@ pub struct Lab {
     topology: Topology,
     names: Vec<String>,
     seed: u64,
+    mail: u64,
     ledger: Vec<Entry>,
     by_message_id: BTreeMap<String, usize>,
     by_id: BTreeMap<(StationId, MessageId), usize>,
@@ -265,6 +269,7 @@ impl Lab {
             topology,
             names: setup.names.clone(),
             seed: setup.seed,
+            mail: setup.mail,
             ledger: Vec::new(),
             by_message_id: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -320,9 +325,9 @@ impl Lab {
     pub fn submit(&mut self, from: StationId, to: StationId, size: u64, precedence: Precedence) -> usize {
         let number = self.ledger.len();
         let name = |id: StationId| self.names[usize::from(id.0)].as_str();
-        let message_id = format!("{number}.{:x}@{}.example", self.seed, name(from));
+        let message_id = format!("{number}.{:x}@{}.example", self.mail, name(from));
         let addresses = (format!("op@{}.example", name(from)), format!("desk@{}.example", name(to)));
-        let chance = Stream::new(self.seed, "body", number as u64);
+        let chance = Stream::new(self.mail, "body", number as u64);
         let body = message(&message_id, &addresses.0, &addresses.1, size, chance);
         let envelope = Envelope {
             from: Some(Mailbox::new(addresses.0)),

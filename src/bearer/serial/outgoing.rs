@@ -81,6 +81,8 @@ pub struct Outgoing {
     pub asked_rows: u32,
     /// Symbols missing there as far as known, per block.
     pub lack: Vec<u32>,
+    /// Symbols that left after its last word, per block; `None` while that is not known, as after a restart.
+    since: Option<Vec<u32>>,
     /// Symbols this transmission still means to send, per block; below zero when more than meant have left.
     pub owed: Vec<i64>,
     /// Symbols left that no report has spoken of: ask before sending more.
@@ -106,11 +108,9 @@ impl Outgoing {
     /// A transfer, fresh or as it was left.
     pub fn new(transfer: Transfer, station: u8, geometry: Geometry, record: OutgoingRecord) -> Self {
         let blocks = geometry.blocks() as usize;
-        let mut lack: Vec<u32> = (0..geometry.blocks()).map(|b| geometry.block_count(b)).collect();
-        if record.lack.len() == blocks {
-            lack.iter_mut().zip(&record.lack).for_each(|(full, said)| *full = (*full).min(u32::from(*said)));
-        }
+        let lack = told(geometry, &record);
         Self {
+            since: (record.reserved == 0).then(|| vec![0; blocks]),
             unsure: record.reserved > 0,
             unsent: record.reserved == 0,
             rows: vec![record.reserved; blocks],
@@ -167,9 +167,34 @@ impl Outgoing {
         self.record.lack = self.lack.iter().map(|l| *l as u8).collect();
     }
 
+    /// The far side said what it lacks, and that word is in the record.
+    pub fn recount(&mut self) {
+        self.lack = told(self.geometry, &self.record);
+        self.since = Some(vec![0; self.rows.len()]);
+    }
+
+    /// Supposes that of what has left since the last word the share `arriving` is there. Gives the symbols still missing then: 0 when
+    /// nothing can be supposed, or nothing would be left to send.
+    pub fn suppose(&mut self, arriving: f64) -> u32 {
+        let Some(since) = self.since.as_ref().filter(|_| !self.unsent) else { return 0 };
+        let left = |(lack, sent): (u32, &u32)| lack.saturating_sub((f64::from(*sent) * arriving) as u32);
+        let lack: Vec<u32> = told(self.geometry, &self.record).into_iter().zip(since).map(left).collect();
+        let missing = lack.iter().sum();
+        if missing > 0 {
+            self.lack = lack;
+        }
+        missing
+    }
+
+    /// The far side has not spoken of it: what was supposed counts no longer.
+    pub fn doubt(&mut self) {
+        self.lack = told(self.geometry, &self.record);
+    }
+
     /// Nothing is known of it there any more.
     pub fn forget_reports(&mut self) {
-        self.lack = (0..self.geometry.blocks()).map(|b| self.geometry.block_count(b)).collect();
+        self.record.lack.clear();
+        self.recount();
         self.unsure = false;
         self.not_before = None;
     }
@@ -231,6 +256,7 @@ impl Outgoing {
             taken.push(symbol.clone());
             self.rows[block] += 1;
             self.owed[block] -= 1;
+            self.since.iter_mut().for_each(|since| since[block] += 1);
             self.repeats += u64::from(row >= self.geometry.rows());
             block += 1;
             if block == blocks {
@@ -256,6 +282,15 @@ impl Outgoing {
         let rows = self.geometry.rows();
         (row + row / rows * 37) % rows * self.geometry.blocks() + block
     }
+}
+
+/// What the last word left missing, per block.
+fn told(geometry: Geometry, record: &OutgoingRecord) -> Vec<u32> {
+    let mut lack: Vec<u32> = (0..geometry.blocks()).map(|b| geometry.block_count(b)).collect();
+    if record.lack.len() == lack.len() {
+        lack.iter_mut().zip(&record.lack).for_each(|(full, said)| *full = (*full).min(u32::from(*said)));
+    }
+    lack
 }
 
 /// The id that frames carry: 4 bits of the epoch, 12 of the counter.
@@ -312,6 +347,27 @@ mod tests {
         assert_eq!(t.take(248, false), None, "nothing reserved beyond");
         t.record.reserved = 80;
         assert_eq!(t.take(248, false).map(|c| c.first), Some(60));
+    }
+
+    #[test]
+    fn what_left_is_supposed_to_have_arrived_until_there_is_word_of_it() {
+        let mut t = outgoing(10_240, OutgoingRecord::default());
+        assert_eq!(t.suppose(0.8), 0, "nothing has left");
+        t.record.reserved = 200;
+        t.owe(100);
+        while t.take(248, true).is_some() {}
+        let (all, sent) = (t.geometry.count(), t.since.iter().flatten().sum::<u32>());
+        assert!((100..104).contains(&sent), "{sent}");
+        let left = t.suppose(0.8);
+        assert!(left.abs_diff(all - sent * 4 / 5) <= 3 && t.missing() == left, "{left} of {all}");
+        assert_eq!(t.suppose(0.8), left, "the same again");
+        t.doubt();
+        assert_eq!(t.missing(), all);
+        t.record.lack = vec![30, 0, 31];
+        t.recount();
+        assert_eq!((t.missing(), t.suppose(0.8)), (61, 61));
+        let mut again = outgoing(10_240, OutgoingRecord { reserved: 40, ..OutgoingRecord::default() });
+        assert_eq!(again.suppose(0.8), 0, "what left before a restart is not known");
     }
 
     fn outgoing(bytes: usize, record: OutgoingRecord) -> Outgoing {

@@ -98,7 +98,9 @@ impl Station {
             }
             self.hold_for(now, self.air.turn() * all);
         }
-        if h.from.is_empty() && h.others.is_empty() {
+        let unreadable = h.from.is_empty() && h.others.is_empty();
+        let answered = unreadable && self.peers.len() == 1 && !self.awaited.is_empty();
+        if unreadable {
             let awaited = &self.awaited;
             self.peers.iter_mut().filter(|(s, _)| awaited.contains(s)).for_each(|(_, p)| p.spoke_garbled = true);
         }
@@ -110,7 +112,7 @@ impl Station {
             // The answer was lost, or somebody else spoke: no point in waiting for long.
             self.await_until = Some(until.min(now + Duration::from_secs(1)));
         }
-        if h.from.is_empty() {
+        if h.from.is_empty() && !answered {
             let spread = self.config.waveform.turnaround.as_millis().max(1) as u64;
             let wait = Duration::from_millis(self.draw() % spread) + self.rank_delay();
             self.hold_for(now, wait);
@@ -390,10 +392,8 @@ impl Station {
             let standing = report.standings.iter().find(|(s, _)| *s == t.short()).map(|(_, standing)| standing);
             match standing {
                 Some(Standing::Lacks(lack)) if lack.len() == t.lack.len() => {
-                    for (block, (known, said)) in t.lack.iter_mut().zip(lack).enumerate() {
-                        *known = u32::from(*said).min(t.geometry.block_count(block as u32));
-                    }
                     t.record.lack = lack.clone();
+                    t.recount();
                     t.unsure = false;
                     let need = t.geometry.count();
                     let have = need - t.missing();
@@ -422,6 +422,7 @@ impl Station {
                 None if !report.more => {
                     // Not spoken of. What lacks nothing by the last word still waits for its verdict, which may have been lost with
                     // the far process: it is asked for again, or it would wait for ever. Whether a new number is free is still open.
+                    t.doubt();
                     t.unsure = t.missing() == 0 || t.unsent && t.unsure;
                     if t.missing() == 0 {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));

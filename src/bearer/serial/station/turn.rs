@@ -13,6 +13,9 @@ use crate::emcon::Purpose;
 use crate::mail::Precedence;
 use crate::time::{Duration, Instant};
 
+/// Unreadable answers of the only peer in a row until a station waits before it speaks again: nobody else can have it wait in vain.
+const AT_ONCE: u32 = 8;
+
 impl Station {
     pub(super) fn plan(&mut self, now: Instant) -> Option<Plan> {
         let clear = !self.listening() && (self.carrier.is_none() || self.carrier_stuck);
@@ -250,7 +253,9 @@ impl Station {
         for station in std::mem::take(&mut self.awaited) {
             self.counts.unanswered += 1;
             let chance = self.draw();
+            let only = self.peers.len() == 1;
             let Some(p) = self.peers.get_mut(&station) else { continue };
+            let garbled = p.spoke_garbled;
             let told = p.failed();
             #[cfg(feature = "mutations")]
             if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
@@ -264,9 +269,30 @@ impl Station {
             }
             let tries = if in_vain { 1 } else { p.failures() };
             let slot = self.config.waveform.turnaround + Duration::from_secs(2);
-            p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
+            if !(garbled && only && p.garbled < AT_ONCE) {
+                p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
+            }
             if let Some(told) = told {
                 self.events.push_back(Event::Alarm(format!("{} {told}", p.name)));
+            }
+            if garbled {
+                self.go_on(station);
+            }
+        }
+    }
+
+    /// An answer came and could not be read, so this station was heard. Where much more than a question costs is surely still missing
+    /// there, that goes at once, as if what was last sent had fared as usual; the next answer says how it did.
+    fn go_on(&mut self, station: u8) {
+        let loss = self.loss_to(station);
+        let (rate, question) = (self.config.waveform.rate, self.air.turn());
+        for t in self.outgoing.values_mut().filter(|t| t.station == station && t.unsure) {
+            let layout = self.air.layout(loss, t.geometry.symbol_bytes());
+            let missing = t.suppose(1.0 - layout.loss);
+            if rate.airtime(u64::from(missing) * t.geometry.symbol_bytes() as u64) >= question {
+                t.unsure = false;
+            } else {
+                t.doubt();
             }
         }
     }
