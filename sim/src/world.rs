@@ -269,6 +269,8 @@ impl<H: Host> World<H> {
             spoke = true;
             match action {
                 ModemAction::Unkey => unkeys = true,
+                // A modem that has no such waveform keeps the one it has, and the bytes are lost: the profile was wrong.
+                ModemAction::Transmit(name) => drop(self.ether.select(id, name.rate.0, &name.interleaver)),
                 ModemAction::Abort => {
                     unkeys = false;
                     self.ether.abort(at, id);
@@ -395,7 +397,8 @@ mod tests {
                 ModemEvent::Carrier(false) if self.heard > 0 => {
                     self.serve_at = Some(now.at + Duration::from_millis(700 * u64::from(self.number)));
                 }
-                ModemEvent::Carrier(_) | ModemEvent::Unkeyed | ModemEvent::Fault(_) | ModemEvent::Ready => {}
+                ModemEvent::Carrier(_) | ModemEvent::Unkeyed | ModemEvent::Measured(_) => {}
+                ModemEvent::Fault(_) | ModemEvent::Ready => {}
             }
         }
 

@@ -123,6 +123,8 @@ pub struct Fate {
     pub confirmed: Option<Instant>,
     /// Bytes of the frozen payload.
     pub payload_bytes: u64,
+    /// Share of its symbols that the far node has reported.
+    pub share: f64,
     /// Bytes on the air, as the near node counts them.
     pub bytes_on_air: u64,
     /// Seconds of the near node's emission.

@@ -148,11 +148,13 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId, modem
         ));
     }
     let peers: Vec<_> = topology.neighbours[index].iter().map(|i| format!("\"{}\"", name(*i))).collect();
+    let rate = match modem.selects {
+        true => "rate = \"auto\"".to_owned(),
+        false => format!("rate = \"{}bps\"\ninterleaver = \"{}\"", waveform.rate, waveform.interleaver),
+    };
     text.push_str(&format!(
         "[[bearer]]\nname = \"{BEARER}\"\ndevice = \"tty\"\nkeying = {{ socket = \"modem\" }}\nmodem = \"simulated\"\n\
-         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
-        waveform.rate,
-        waveform.interleaver,
+         {rate}\nstation = {}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
         topology.numbers[index],
         peers.join(", "),
         setup.emcon,
@@ -162,7 +164,15 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId, modem
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));
     let mut plan = checked.plan;
     for bearer in &mut plan.bearers {
-        bearer.waveform = waveform.plan(modem, bearer.waveform.frame_bytes);
+        if modem.selects {
+            // The sheet's waveforms with this modem's habits.
+            let own = waveform.plan(modem, bearer.waveform.frame_bytes);
+            for w in bearer.choices.iter_mut().map(|c| &mut c.waveform).chain([&mut bearer.waveform]) {
+                (w.turnaround, w.buffer_bytes, w.can_abort) = (own.turnaround, own.buffer_bytes, own.can_abort);
+            }
+        } else {
+            bearer.waveform = waveform.plan(modem, bearer.waveform.frame_bytes);
+        }
         if let Some(most) = setup.max_transmission {
             (bearer.max_transmission, bearer.max_transmission_routine) = (most, most);
         }
