@@ -217,10 +217,13 @@ impl Station {
         self.asked_at = None;
         let of_station = self.outgoing.iter().filter(|(_, t)| t.station == station);
         let missing = of_station.map(|(id, t)| (id.clone(), t.missing())).collect();
-        if let Some(p) = self.peers.get_mut(&station)
-            && let Some(sent) = p.sent.take().filter(|s| s.frames > 0)
-        {
+        let Some(p) = self.peers.get_mut(&station) else { return };
+        if let Some(sent) = p.sent.take().filter(|s| s.frames > 0) {
             p.unheard = Some(Unheard { sent, frame_bytes: p.frame_bytes, missing });
+        }
+        // Who answers, though it cannot be read, has heard.
+        if p.spoke_garbled {
+            return;
         }
         let Some(a) = &mut self.adapt else { return };
         if let Some(reach) = a.reaches.get_mut(&station) {
