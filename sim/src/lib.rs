@@ -22,6 +22,7 @@ pub mod modem;
 pub mod node;
 pub mod output;
 pub mod packet;
+pub mod rate_bench;
 pub mod rng;
 pub mod run;
 pub mod scenario;

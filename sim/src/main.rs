@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aldis::time::Duration;
 use aldis_sim::codec2::audio;
 use aldis_sim::codec2::modem::Mode;
 use aldis_sim::codec2::sweep;
@@ -15,7 +16,7 @@ use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::storm::{self, Storm};
 use aldis_sim::trace::Trace;
-use aldis_sim::{bridge, check, demo, run};
+use aldis_sim::{bridge, check, demo, rate_bench, run};
 use clap::{Parser, Subcommand};
 
 /// The laboratory of Aldis: simulated modems, channels, and a demonstration with two whole nodes
@@ -266,6 +267,27 @@ enum Bench {
         #[command(flatten)]
         load: Load,
     },
+    /// What choosing the rate brings, against every fixed rate over the same sky; exit 1 when a scenario is below a bar
+    Rate {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Only this scenario; may be given more than once [default: five shipped ones]
+        #[arg(long, value_name = "FILE")]
+        scenario: Vec<PathBuf>,
+        /// How many seeds
+        #[arg(long, default_value_t = 5)]
+        seeds: u64,
+        /// Virtual minutes of each run [default: the scenario's]
+        #[arg(long)]
+        minutes: Option<u64>,
+        /// Leave the fixed rates out, and say of every run of the choice how it went
+        #[arg(long, conflicts_with = "json")]
+        chosen: bool,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// FLASH handed in among ROUTINE: time to the air, and what is sent twice for it; exit 1 when a bar is broken
     Flash {
         #[command(flatten)]
@@ -338,6 +360,9 @@ fn bench(what: Bench) -> ExitCode {
                 ExitCode::from(2)
             })
         }
+        Bench::Rate { json, scenario, seeds, minutes, chosen, jobs } => {
+            bench_rate(json, chosen, &scenario, seeds, minutes, jobs)
+        }
         Bench::Bulk { bytes, load } => load.measure(
             load::bulk::ways(&LOSSES),
             |way, seeds| vec![load::bulk::measure(way, bytes, seeds, load.jobs)],
@@ -361,6 +386,46 @@ fn bench(what: Bench) -> ExitCode {
             |report| (report.passed, report.text()),
         ),
     }
+}
+
+fn bench_rate(json: bool, chosen: bool, files: &[PathBuf], seeds: u64, minutes: Option<u64>, jobs: usize) -> ExitCode {
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| wrong(path, e));
+    let texts: Result<Vec<String>, String> = match files {
+        [] => Ok(rate_bench::SCENARIOS.iter().map(ToString::to_string).collect()),
+        files => files.iter().map(read).collect(),
+    };
+    let scenarios = texts.and_then(|texts| {
+        texts.iter().map(|text| Scenario::parse(text).map_err(|problems| problems.join("\n"))).collect()
+    });
+    let scenarios: Vec<Scenario> = match scenarios {
+        Ok(scenarios) => scenarios,
+        Err(why) => {
+            eprintln!("aldis-sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+    let mut reports = Vec::new();
+    for scenario in &scenarios {
+        let duration = minutes.map_or(scenario.duration, |m| Duration::from_secs(m * 60));
+        if chosen {
+            for seed in &seeds {
+                let trial = rate_bench::trial(scenario, *seed, duration, None);
+                let _ = writeln!(std::io::stdout(), "{}: seed {seed}: {}", scenario.name, trial.text());
+            }
+            continue;
+        }
+        let report = rate_bench::measure(scenario, &seeds, duration, jobs);
+        match json {
+            true => eprintln!("{}", report.text()),
+            false => drop(writeln!(std::io::stdout(), "{}", report.text())),
+        }
+        reports.push(report);
+    }
+    if json {
+        let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(&reports).expect("plain data"));
+    }
+    ExitCode::from(u8::from(reports.iter().any(|r| !r.passed)))
 }
 
 /// What `run` writes and how.

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use aldis::bearer::serial::LinkState;
 use aldis::bearer::{ModemAction, ModemEvent};
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
@@ -213,6 +214,12 @@ impl VirtualNode {
         let Some(batch) = process.last_words.clone() else { return true };
         process.engine.reopen().is_ok()
             && matches!(process.engine.execute(vec![StoreCall::Commit(batch)])[..], [StoreResult::Committed(Ok(()))])
+    }
+
+    /// The state of its links, as its status has them.
+    pub fn links(&self) -> Vec<LinkState> {
+        let links = self.process.as_ref().map(|p| p.switch.links()).unwrap_or_default();
+        links.into_iter().map(|(_, link)| link).collect()
     }
 
     /// How much its switch holds in memory.

@@ -288,6 +288,10 @@ impl<H: Host> World<H> {
             spoke = true;
             match action {
                 ModemAction::Unkey => drop(unkeys.insert(port)),
+                // A modem that has no such waveform keeps the one it has, and the bytes are lost: the profile was wrong.
+                ModemAction::Transmit(name) => {
+                    self.ether.select(self.radio(id, port), name.rate.0, &name.interleaver);
+                }
                 ModemAction::Abort => {
                     unkeys.remove(&port);
                     self.ether.abort(at, self.radio(id, port));
@@ -415,7 +419,8 @@ mod tests {
                 ModemEvent::Carrier(false) if self.heard > 0 => {
                     self.serve_at = Some(now.at + Duration::from_millis(700 * u64::from(self.number)));
                 }
-                ModemEvent::Carrier(_) | ModemEvent::Unkeyed | ModemEvent::Fault(_) | ModemEvent::Ready => {}
+                ModemEvent::Carrier(_) | ModemEvent::Unkeyed | ModemEvent::Measured(_) => {}
+                ModemEvent::Fault(_) | ModemEvent::Ready => {}
             }
         }
 

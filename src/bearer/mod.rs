@@ -6,11 +6,39 @@
 pub mod fec;
 pub mod serial;
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::emcon::Purpose;
 use crate::mail::{PeerName, Precedence, TransferId};
 use crate::time::{Duration, Instant};
+use crate::units::Bps;
+
+/// A rate and an interleaver, as modem sheets and modems name them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct WaveformName {
+    /// Data rate.
+    pub rate: Bps,
+    /// Letter of the interleaver.
+    pub interleaver: Arc<str>,
+}
+
+impl fmt::Display for WaveformName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.rate, self.interleaver)
+    }
+}
+
+/// What a modem says of what it is receiving, as far as it tells.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Measurement {
+    /// What it recognised.
+    pub waveform: Option<WaveformName>,
+    /// Signal-to-noise ratio in 3 kHz, tenths of a decibel, over the last block or so.
+    pub snr_tenths: Option<i16>,
+    /// Decimal logarithm of the bit error ratio after decoding, in tenths.
+    pub ber_tenths: Option<i16>,
+}
 
 /// What a modem tells its core.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +51,8 @@ pub enum ModemEvent {
     Carrier(bool),
     /// Bytes received, garbage included.
     Received(Vec<u8>),
+    /// What the modem measures of what it is receiving; before the `Carrier(false)` it belongs to.
+    Measured(Measurement),
     /// The modem or its port failed or came back; anything keyed is off.
     Fault(String),
     /// The port works again.
@@ -30,8 +60,10 @@ pub enum ModemEvent {
 }
 
 /// What a core tells its modem that does not radiate. Keying and feeding go by [`Emission`](crate::emcon::Emission) only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ModemAction {
+    /// Transmit with this from the next key on.
+    Transmit(WaveformName),
     /// Drop the key once everything fed has been taken.
     Unkey,
     /// Drop the key now and discard what the modem holds.

@@ -224,14 +224,16 @@ fn stations_are_distinct(reader: &mut Reader, d: &Declared<'_>) {
 
 fn bearers_fit_their_waveforms(reader: &mut Reader, d: &Declared<'_>) {
     for (path, bearer) in d.bearers {
-        let w = &bearer.waveform;
+        let fastest = bearer.choices.iter().map(|c| &c.waveform).max_by_key(|w| w.rate);
+        let w = fastest.unwrap_or(&bearer.waveform);
         // Start and stop bit stay on the line between us and the modem: ten bits there for eight on the air.
         let needed = u64::from(w.rate.0) * 10 / 8;
         if u64::from(bearer.baud) < needed {
             let problem = format!("{} baud cannot keep {} fed", bearer.baud, w.rate);
             reader.problem(&join(path, "baud"), problem, &format!("at least {needed}"));
         }
-        let least = w.preamble + w.block;
+        let choices = bearer.choices.iter().map(|c| &c.waveform).chain([&bearer.waveform]);
+        let least = choices.map(|w| w.preamble + w.block).max().unwrap_or_default();
         for (key, cap) in [
             ("max_transmission", bearer.max_transmission),
             ("max_transmission_routine", bearer.max_transmission_routine),

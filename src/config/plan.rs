@@ -258,6 +258,8 @@ pub struct BearerPlan {
     pub keying: KeyingPlan,
     /// Waveform facts from the modem's sheet in hw/, for the chosen rate and interleaver.
     pub waveform: Waveform,
+    /// What the rate may be chosen from, `waveform` among it; empty: it is fixed.
+    pub choices: Vec<Choice>,
     /// Own station number on the net, 0..=15.
     pub station: u8,
     /// Peers heard here.
@@ -282,6 +284,15 @@ pub struct BearerPlan {
     pub net: String,
     /// Carrier present longer than this is an alarm (A6).
     pub carrier_stuck_after: Duration,
+}
+
+/// A waveform that may be chosen.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Choice {
+    /// Its facts.
+    pub waveform: Waveform,
+    /// Signal-to-noise ratio, dB in 3 kHz, at which one block in ten is lost on a fading path.
+    pub anchor_db: f64,
 }
 
 /// What a core must know of its modem's waveform.

@@ -372,6 +372,48 @@ fn disk(profile: &str) -> Disk {
 }
 
 #[test]
+fn a_bearer_may_choose_among_the_waveforms_of_a_modem_that_can_be_told() {
+    let with = |rate: &str| {
+        let profile = FULL.replace("rate = \"2400bps\"", rate);
+        assert_ne!(profile, FULL);
+        disk(&profile).load(&[])
+    };
+    let fixed = disk(FULL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert!(fixed.bearers[0].choices.is_empty());
+    let letter = "S";
+    let plan = with("rate = [\"300bps\", \"600bps\", \"2400bps\"]").unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    let bearer = &plan.bearers[0];
+    let rates: Vec<u32> = bearer.choices.iter().map(|c| c.waveform.rate.0).collect();
+    assert_eq!(rates, [300, 600, 2400]);
+    assert!(
+        bearer
+            .choices
+            .iter()
+            .all(|c| c.waveform.interleaver == letter && c.waveform.turnaround == bearer.waveform.turnaround)
+    );
+    assert_eq!((bearer.waveform.rate, bearer.choices[0].anchor_db), (Bps(300), 1.0));
+    let first =
+        with("first_rate = \"600bps\"\nrate = [\"300bps\", \"600bps\"]").unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert_eq!(first.bearers[0].waveform.rate, Bps(600));
+    for (rate, part) in [
+        ("rate = [\"300bps\", \"301bps\"]", "has no 301bps"),
+        ("rate = \"2400bps\"\nfirst_rate = \"300bps\"", "the rate is fixed"),
+        ("rate = [\"300bps\"]\nfirst_rate = \"600bps\"", "not among the rates allowed"),
+        ("rate = \"quick\"", "is not one"),
+    ] {
+        let problems = with(rate).expect_err(rate);
+        assert!(problems.iter().any(|p| format!("{p:?}").contains(part)), "{rate}: {problems:#?}");
+    }
+    let lines = FULL.replace("rate = \"2400bps\"", "rate = \"auto\"");
+    let by_lines = lines.replace("modem = \"simulated\"", "modem = \"v24-generic\"");
+    let problems = disk(&by_lines).load(&[]).expect_err("lines carry no words");
+    assert!(
+        problems.iter().any(|p| format!("{p:?}").contains("cannot be told what to transmit with")),
+        "{problems:#?}"
+    );
+}
+
+#[test]
 fn d5_a_level_carries_no_more_than_its_bounds_in_bytes_and_in_air() {
     let long = FULL.replace("interleaver = \"S\"", "interleaver = \"L\"").replace("air = \"90s\"", "air = \"30s\"");
     let bearer = disk(&long).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan.bearers.remove(0);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bearer::serial::Station;
+use crate::bearer::serial::{LinkState, Station};
 use crate::bearer::{self, ModemAction, ModemEvent, Verdict};
 use crate::config::plan::BearerPlan;
 use crate::emcon::{Gate, Order, Purpose, State, tightens};
@@ -65,6 +65,10 @@ impl Switch {
             moved = true;
         }
         while let Some(want) = bearer.station.want(now.at) {
+            // What the modem must know before it keys.
+            while let Some(action) = bearer.station.poll_action() {
+                self.outputs.push_back(Output::Act { bearer: name.clone(), action });
+            }
             match self.gate.permit(now, name, want.purpose, want.airtime) {
                 Ok(permit) => {
                     let Some(emission) = bearer.station.poll_emission(now.at, permit) else { break };
@@ -296,12 +300,12 @@ impl Switch {
         if bearer.keyed_at.is_none() {
             return Duration::ZERO;
         }
-        let w = &bearer.plan.waveform;
-        if w.can_abort {
+        let (modem, w) = (&bearer.plan.waveform, bearer.station.waveform());
+        if modem.can_abort {
             return Duration::from_secs(1);
         }
         let held =
-            w.rate.airtime(u64::from(w.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
+            w.rate.airtime(u64::from(modem.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
         let tail = Duration::from_secs_f64(f64::from(w.tail_bits) / f64::from(w.rate.0.max(1)));
         held + tail + w.block
     }
@@ -331,6 +335,14 @@ impl Switch {
                 bearer.station.resume_air(now.at);
             }
         }
+    }
+
+    /// The links of every bearer.
+    pub fn links(&self) -> Vec<(BearerId, LinkState)> {
+        let of = |(name, b): (&BearerId, &Bearer)| {
+            b.station.links().into_iter().map(|l| (name.clone(), l)).collect::<Vec<_>>()
+        };
+        self.bearers.iter().flat_map(of).collect()
     }
 }
 

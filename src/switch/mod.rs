@@ -24,9 +24,10 @@ pub use sizes::Sizes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::bearer::WaveformName;
 use crate::bearer::serial::{self, Station};
 use crate::config::Plan;
-use crate::config::plan::BearerPlan;
+use crate::config::plan::{BearerPlan, Choice, Waveform};
 use crate::emcon::{EpochWatch, Gate, Order};
 use crate::mail::{BearerId, MessageId, PeerName, Precedence, TransferId};
 use crate::ops::{Counters, Event};
@@ -422,21 +423,15 @@ fn offset_ms(now: Now) -> i64 {
 
 fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &Ids, seed: u64) -> serial::Config {
     let peer = |name: &PeerName| plan.peers.iter().find(|p| p.name == *name);
-    let w = &bearer.waveform;
     serial::Config {
         name: plan.node.name.clone(),
         station: bearer.station,
         epoch: opened.epoch,
         fresh: opened.fresh,
         highest: ids.highest_transfer(),
-        waveform: serial::Waveform {
-            rate: w.rate,
-            preamble: w.preamble,
-            block: w.block,
-            tail_bits: w.tail_bits,
-            frame_bytes: w.frame_bytes,
-            turnaround: w.turnaround,
-        },
+        waveform: station_waveform(&bearer.waveform),
+        named: named(&bearer.waveform),
+        choices: bearer.choices.iter().map(choice).collect(),
         net: bearer.net.clone(),
         siblings: plan
             .bearers
@@ -464,6 +459,26 @@ fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &
         max_partials: MAX_PARTIALS,
         max_partial_bytes: MAX_PARTIAL_BYTES,
         seed,
+    }
+}
+
+fn choice(choice: &Choice) -> serial::Choice {
+    let w = &choice.waveform;
+    serial::Choice { name: named(w), waveform: station_waveform(w), anchor_db: choice.anchor_db }
+}
+
+fn named(w: &Waveform) -> WaveformName {
+    WaveformName { rate: w.rate, interleaver: w.interleaver.as_str().into() }
+}
+
+fn station_waveform(w: &Waveform) -> serial::Waveform {
+    serial::Waveform {
+        rate: w.rate,
+        preamble: w.preamble,
+        block: w.block,
+        tail_bits: w.tail_bits,
+        frame_bytes: w.frame_bytes,
+        turnaround: w.turnaround,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use aldis::bearer::serial::{Config, PeerConfig, Station, Waveform as LinkWaveform};
-use aldis::bearer::{Event, ModemAction, ModemEvent, Transfer, Verdict, fec};
+use aldis::bearer::{Event, ModemAction, ModemEvent, Transfer, Verdict, WaveformName, fec};
 use aldis::emcon::{Emission, EpochWatch, Gate, Keying, Order, Purpose, State, Window};
 use aldis::mail::{BearerId, LinkKey, PeerName, Precedence, Protection, TransferId};
 use aldis::time::{Duration, Instant, Now};
@@ -194,6 +194,8 @@ impl Radio {
                 frame_bytes: plan.frame_bytes,
                 turnaround: plan.turnaround,
             },
+            named: WaveformName { rate: plan.rate, interleaver: plan.interleaver.as_str().into() },
+            choices: Vec::new(),
             peers: vec![PeerConfig {
                 name: names[far].clone(),
                 station: far as u8,

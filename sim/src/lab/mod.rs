@@ -141,6 +141,8 @@ pub struct Fate {
     pub payload_bytes: u64,
     /// The id its frames carry, as it was frozen last.
     pub short: Option<u16>,
+    /// Share of its symbols that the far node has reported.
+    pub share: f64,
     /// Bytes on the air, as the near node counts them.
     pub bytes_on_air: u64,
     /// Seconds of the near node's emission.

@@ -173,13 +173,16 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
         if peers.is_empty() {
             continue;
         }
-        let waveform = setup.ether.stations[k * count + index].waveform;
+        let modem = &setup.ether.stations[k * count + index];
+        let waveform = modem.waveform;
+        let rate = match modem.selects {
+            true => "rate = \"auto\"".to_owned(),
+            false => format!("rate = \"{}bps\"\ninterleaver = \"{}\"", waveform.rate, waveform.interleaver),
+        };
         let net = if k == 0 { "none" } else { bearer };
         text.push_str(&format!(
         "[[bearer]]\nname = \"{bearer}\"\nnet = \"{net}\"\ndevice = \"tty{k}\"\nkeying = {{ socket = \"modem{k}\" }}\nmodem = \"simulated\"\n\
-         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
-        waveform.rate,
-        waveform.interleaver,
+         {rate}\nstation = {}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
         topology.numbers[index],
         peers.join(", "),
         setup.emcon,
@@ -190,7 +193,15 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));
     let mut plan = checked.plan;
     for (bearer, (_, modem)) in plan.bearers.iter_mut().zip(&bearers) {
-        bearer.waveform = modem.waveform.plan(modem, bearer.waveform.frame_bytes);
+        let own = modem.waveform.plan(modem, bearer.waveform.frame_bytes);
+        if modem.selects {
+            // The sheet's waveforms with this modem's habits.
+            for w in bearer.choices.iter_mut().map(|c| &mut c.waveform).chain([&mut bearer.waveform]) {
+                (w.turnaround, w.buffer_bytes, w.can_abort) = (own.turnaround, own.buffer_bytes, own.can_abort);
+            }
+        } else {
+            bearer.waveform = own;
+        }
         if let Some(most) = setup.max_transmission {
             (bearer.max_transmission, bearer.max_transmission_routine) = (most, most);
         }

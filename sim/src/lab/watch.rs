@@ -317,6 +317,11 @@ impl Lab {
                     (entry.fate.payload_bytes, entry.fate.short) = (*payload_bytes, short_of(transfer));
                 }
             }
+            Event::TransferProgress { message, have, need, .. } => {
+                if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
+                    entry.fate.share = f64::from(*have) / f64::from((*need).max(1));
+                }
+            }
             Event::TransferConfirmed { message, bytes_on_air, air_s, .. } => {
                 if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
                     entry.fate.confirmed.get_or_insert(at);

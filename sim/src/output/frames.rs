@@ -139,6 +139,7 @@ fn word(item: &Item) -> &'static str {
         Item::Report(_) => "report",
         Item::Poll(_) => "poll",
         Item::Cancel(_) => "cancel",
+        Item::Quality(_) => "quality",
     }
 }
 

@@ -84,6 +84,7 @@ pub(crate) struct Modem {
     pub(crate) noise: Option<String>,
     pub(crate) detect: Option<String>,
     pub(crate) output: Option<String>,
+    pub(crate) snr_error_db: Option<f64>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

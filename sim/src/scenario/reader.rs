@@ -58,7 +58,8 @@ impl Reader {
             None if radios => self.waveform("waveform", &raw.waveform),
             None => crate::waveform::TABLE[0],
         };
-        let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
+        let selects = raw.waveform.rate == "auto";
+        let modem = self.modem("modem", ModemConfig { selects, ..ModemConfig::new(waveform) }, &raw.modem);
         let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
         let duration = self.duration("duration", &raw.duration);
         if radios && !(2..=256).contains(&raw.station.len()) {
@@ -74,6 +75,7 @@ impl Reader {
             let mut own = modem.clone();
             if let Some(waveform) = &station.waveform {
                 own.waveform = self.waveform(&place, waveform);
+                own.selects = waveform.rate == "auto";
             }
             modems.push(match &station.modem {
                 Some(changes) => self.modem(&place, own, changes),

@@ -56,13 +56,20 @@ impl Layout {
 pub struct Air {
     waveform: Waveform,
     block_bits: u64,
+    /// Time of the peer's report, where that has a waveform of its own.
+    report: Option<Duration>,
 }
 
 impl Air {
     /// The arithmetic of `waveform`.
     pub fn new(waveform: Waveform) -> Self {
         let bits = u128::from(waveform.rate.0) * waveform.block.as_nanos() / 1_000_000_000;
-        Self { block_bits: (bits as u64).max(8), waveform }
+        Self { block_bits: (bits as u64).max(8), waveform, report: None }
+    }
+
+    /// The same where reports take that long.
+    pub fn answered_in(self, report: Duration) -> Self {
+        Self { report: Some(report), ..self }
     }
 
     /// The waveform.
@@ -104,7 +111,7 @@ impl Air {
 
     /// Time of a report on the air.
     pub fn report(&self) -> Duration {
-        self.transmission(self.least_blocks())
+        self.report.unwrap_or_else(|| self.transmission(self.least_blocks()))
     }
 
     /// One whole turn to learn what arrived.

@@ -113,6 +113,8 @@ pub enum Item {
     Poll(Vec<u16>),
     /// These transfers will never be finished.
     Cancel(Vec<u16>),
+    /// How well the addressed station's transmissions are heard here, as [`Quality`](super::rate::Quality) has it; `None` asks for that.
+    Quality(Option<u8>),
 }
 
 /// One frame.
@@ -148,6 +150,8 @@ pub enum Frame {
         heard: u8,
         /// As in [`Report`], at most [`BRIEF_STANDINGS`] bytes.
         standings: Vec<(u16, Standing)>,
+        /// As in [`Item::Quality`].
+        quality: Option<u8>,
     },
 }
 
@@ -179,9 +183,10 @@ impl Frame {
                 out.extend(body);
                 out.extend(seal.control(&out));
             }
-            Self::Brief { address, context, waiting, heard, standings } => {
+            Self::Brief { address, context, waiting, heard, standings, quality } => {
                 let mut body = vec![*heard];
                 emit_standings(standings, &mut body);
+                body.extend(quality);
                 body.truncate(1 + BRIEF_STANDINGS);
                 out.extend(address.emit(SYNC_BRIEF));
                 out.push((waiting & 7) << 5 | body.len() as u8);
@@ -284,6 +289,7 @@ impl Item {
             Self::Report(report) => (2, report.emit()),
             Self::Poll(shorts) => (3, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
             Self::Cancel(shorts) => (4, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
+            Self::Quality(quality) => (5, quality.iter().copied().collect()),
         };
         value.truncate(253);
         out.extend([kind, value.len() as u8]);
@@ -305,6 +311,7 @@ impl Item {
                 2 => items.push(Self::Report(Report::parse(value)?)),
                 3 => items.push(Self::Poll(shorts())),
                 4 => items.push(Self::Cancel(shorts())),
+                5 => items.push(Self::Quality(value.first().copied())),
                 _ => {}
             }
         }
@@ -402,14 +409,15 @@ fn emit_standings(standings: &[(u16, Standing)], out: &mut Vec<u8>) {
     }
 }
 
-fn parse_standings(mut rest: &[u8]) -> Option<Vec<(u16, Standing)>> {
+/// Reads standings, and gives what is left when no further one can begin: less than two bytes.
+fn parse_standings(mut rest: &[u8]) -> Option<(Vec<(u16, Standing)>, &[u8])> {
     let mut standings = Vec::new();
     while let [a, b, tail @ ..] = rest {
         let (standing, used) = Standing::parse(tail)?;
         standings.push((u16::from_be_bytes([*a, *b]), standing));
         rest = &tail[used..];
     }
-    rest.is_empty().then_some(standings)
+    Some((standings, rest))
 }
 
 impl Report {
@@ -430,7 +438,7 @@ impl Report {
             control_seen: u32_at(value, 8)?,
             heard: *value.get(12)?,
             more: value.get(13)? & 1 == 1,
-            standings: parse_standings(value.get(14..)?)?,
+            standings: parse_standings(value.get(14..)?).filter(|(_, rest)| rest.is_empty())?.0,
         })
     }
 }
@@ -519,8 +527,9 @@ fn parse_brief(bytes: &[u8], ring: &KeyRing) -> Parsed {
     }
     let Some((heard, rest)) = bytes[BRIEF_HEADER..end].split_first() else { return Parsed::Unsealed(address) };
     match parse_standings(rest) {
-        Some(standings) => {
-            let frame = Frame::Brief { address, context, waiting: header[2] >> 5, heard: *heard, standings };
+        Some((standings, rest)) => {
+            let (waiting, heard, quality) = (header[2] >> 5, *heard, rest.first().copied());
+            let frame = Frame::Brief { address, context, waiting, heard, standings, quality };
             Parsed::Whole(frame, end + BRIEF_TAG)
         }
         None => Parsed::Unsealed(address),
@@ -615,14 +624,20 @@ mod tests {
         };
         let control = |items| Frame::Control { address, epoch: 0x1000_0005, counter: 1025, items };
         let context = Context { epoch: 0x1000_0005, far: 0x2000_0006, counter: 1025 };
-        let brief = |standings| Frame::Brief { address, context, waiting: 2, heard: 14, standings };
+        let brief = |standings| Frame::Brief { address, context, waiting: 2, heard: 14, standings, quality: None };
+        let asked = Item::Quality(None);
         vec![
             ("one transfer", Frame::Symbols { address, chunks: vec![first.clone()] }),
             ("two transfers", Frame::Symbols { address, chunks: vec![first, second] }),
             ("hello and poll", control(vec![Item::Hello { waiting: 2, counter: 2 }, Item::Poll(vec![0x5002])])),
             ("report", control(vec![Item::Hello { waiting: 0, counter: 2 }, Item::Report(report)])),
             ("cancel", control(vec![Item::Cancel(vec![0x5002])])),
+            ("quality, asked for and told", control(vec![asked, Item::Quality(Some(0x5B))])),
             ("brief report", brief(vec![(0x5001, Standing::Accepted)])),
+            ("brief report with quality", {
+                let standings = vec![(0x5001, Standing::Accepted)];
+                Frame::Brief { address, context, waiting: 2, heard: 14, standings, quality: Some(0x5B) }
+            }),
             (
                 "brief report on a long transfer",
                 brief(vec![(0x5002, Standing::Lacks(vec![9, 8, 10, 9, 9, 8, 8, 9, 11, 9, 9, 8, 9]))]),

@@ -111,6 +111,12 @@ impl Station {
                 p.cancels.values_mut().take(12).for_each(|told| *told = told.saturating_add(1));
                 p.cancels.retain(|_, told| *told < 4);
             }
+            let (told, ask) = (self.quality_for(station), self.asks(station));
+            items.extend(told.map(|byte| Item::Quality(Some(byte))));
+            items.extend(ask.then_some(Item::Quality(None)));
+            if let (Some(_), Some(p)) = (told, self.peers.get_mut(&station)) {
+                p.incoming = None;
+            }
             if reporting.contains(&station) {
                 let used: usize = items.iter().map(item_bytes).sum();
                 items.push(Item::Report(self.report(station, used)));
@@ -129,7 +135,7 @@ impl Station {
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
         // Each has its room, or what is asked and answered here would never be said: a poll with a full report may be longer than the
         // shortest transmission at a low rate.
-        let frame = u64::from(self.config.waveform.frame_bytes).max(MINIMAL_FRAME as u64);
+        let frame = u64::from(self.air.waveform().frame_bytes).max(MINIMAL_FRAME as u64);
         let end = tx.lead.iter().filter(|(cell, _)| *cell == 0).fold(0, |end, (_, control)| {
             let (left, length) = (frame - end % frame, control.len() as u64);
             if length > left { end + left + length } else { end + length }
@@ -317,16 +323,17 @@ impl Station {
     /// The report owed to a station, if few bytes can say it.
     pub(super) fn brief(&mut self, to: u8, waiting: u8) -> Option<Vec<u8>> {
         let standings = self.brief_standings(to)?;
+        let quality = self.quality_for(to);
         self.counter += 1;
         let counter = self.counter;
         let p = self.peers.get_mut(&to)?;
         p.answer.clear();
-        p.owed = false;
+        (p.owed, p.incoming) = (false, None);
         let context = Context { epoch: self.config.epoch, far: p.record.epoch, counter };
         let heard = p.heard;
         let (key, seal) = self.ring.sending(to)?;
         let address = Address { from: self.config.station, to, key };
-        Some(Frame::Brief { address, context, waiting, heard, standings }.emit(seal))
+        Some(Frame::Brief { address, context, waiting, heard, standings, quality }.emit(seal))
     }
 
     /// Highest precedence that still has something to say.
@@ -351,6 +358,7 @@ pub(super) fn mutated(mut chunk: Chunk, turn: u64) -> Chunk {
 pub(super) fn item_bytes(item: &Item) -> usize {
     match item {
         Item::Hello { .. } => 7,
+        Item::Quality(quality) => 2 + usize::from(quality.is_some()),
         Item::Poll(shorts) | Item::Cancel(shorts) => 2 + 2 * shorts.len(),
         Item::Report(report) => REPORT_FIXED + report.standings.iter().map(|(_, s)| s.bytes()).sum::<usize>(),
     }

@@ -9,6 +9,7 @@ use super::super::incoming::{Ending, Key, Partial, Stage};
 use super::super::keys::Context;
 use super::super::outgoing::{OutgoingRecord, short};
 use super::super::peer::Admission;
+use super::super::rate::Readings;
 use super::keep::{batch_key, encode, outgoing_key, peer_key};
 use super::{ANSWERS, Hearing, Pending, Phase, SETTLE, Station, UNSEALED_FRAMES, UNSEALED_TURNS};
 use crate::bearer::{Event, Holding};
@@ -17,6 +18,7 @@ use crate::time::{Duration, Instant};
 
 impl Station {
     pub(super) fn hear(&mut self, now: Instant) -> &mut Hearing {
+        let after = self.asked_at.map(|at| now.since(at));
         self.hearing.get_or_insert_with(|| {
             self.peers.values_mut().for_each(|p| p.heard = 0);
             Hearing {
@@ -27,6 +29,8 @@ impl Station {
                 spoke: BTreeSet::new(),
                 others: BTreeSet::new(),
                 unsealed: Vec::new(),
+                readings: Readings::default(),
+                after,
             }
         })
     }
@@ -81,6 +85,10 @@ impl Station {
         self.drain_frames(now);
         self.commit_symbols();
         let Some(h) = self.hearing.take() else { return };
+        if let (Some(from), 1) = (h.from.first(), h.from.len()) {
+            let after = h.after.filter(|_| self.awaited.contains(from));
+            self.note_reception(now, *from, h.since, h.readings.quality(), after);
+        }
         for from in h.from.difference(&h.spoke) {
             // Who does not know our epoch says hello in every transmission.
             if let Some(p) = self.peers.get_mut(from) {
@@ -136,8 +144,8 @@ impl Station {
                             h.spoke.insert(from);
                             self.listen(now, from, epoch, counter, items);
                         }
-                        Frame::Brief { context, waiting, heard, standings, .. } => {
-                            self.take_brief(now, from, context, waiting, heard, standings);
+                        Frame::Brief { context, waiting, heard, standings, quality, .. } => {
+                            self.take_brief(now, from, context, waiting, heard, standings, quality);
                         }
                     }
                 }
@@ -247,9 +255,13 @@ impl Station {
         waiting: u8,
         heard: u8,
         standings: Vec<(u16, Standing)>,
+        quality: Option<u8>,
     ) {
         if !self.admit(from, context.epoch, context.counter) {
             return;
+        }
+        if quality.is_some() {
+            self.take_quality(now, from, quality);
         }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.waiting = Some(waiting.checked_sub(1).and_then(Precedence::from_rank));
@@ -283,6 +295,7 @@ impl Station {
                     }
                 }
                 Item::Report(report) => self.take_report(now, from, epoch, counter, report, true),
+                Item::Quality(quality) => self.take_quality(now, from, quality),
             }
         }
     }
@@ -353,7 +366,9 @@ impl Station {
             peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
             peer.sent_frames = 0;
         }
-        let mut puts = vec![(peer_key(station), encode(&peer.record))];
+        let record = encode(&peer.record);
+        self.learn_arrivals(now, station, report.heard);
+        let mut puts = vec![(peer_key(station), record)];
         for t in self.outgoing.values().filter(|t| t.station == station) {
             let Some((_, Standing::Lacks(lack))) = report.standings.iter().find(|(s, _)| *s == t.short()) else {
                 continue;
@@ -366,7 +381,6 @@ impl Station {
             };
             puts.push((outgoing_key(&t.transfer.id), encode(&record)));
         }
-        let _ = now;
         let ticket = self.ticket(Pending::Report { station, epoch, sequence, report });
         self.events.push_back(Event::Persist { ticket, puts });
     }
@@ -431,6 +445,7 @@ impl Station {
                 None => {}
             }
         }
+        self.settle_unheard(now, station);
         self.next_queued(now);
     }
 
@@ -450,7 +465,7 @@ impl Station {
     }
 
     pub(super) fn report(&mut self, station: u8, used: usize) -> Report {
-        let room = (self.config.waveform.frame_bytes as usize).saturating_sub(CONTROL_OVERHEAD).min(255);
+        let room = (self.air.waveform().frame_bytes as usize).saturating_sub(CONTROL_OVERHEAD).min(255);
         let mut room = room.saturating_sub(used + REPORT_FIXED).max(24);
         let mut report = Report::default();
         let Some(peer) = self.peers.get_mut(&station) else { return report };

@@ -161,9 +161,9 @@ impl Station {
     pub(super) fn reserve_rows(&mut self, id: &TransferId) {
         let Some(t) = self.outgoing.get_mut(id) else { return };
         // Far enough ahead that filling blocks never waits for the store, and no further: what is reserved and unsent is lost to a restart.
-        let block = self.config.waveform.block.as_millis().max(1);
+        let block = self.air.waveform().block.as_millis().max(1);
         let blocks = (COMMIT_AHEAD.as_millis().div_ceil(block) as u64).max(2);
-        let bytes = self.air.stream_bytes(blocks) + u64::from(self.config.waveform.frame_bytes);
+        let bytes = self.air.stream_bytes(blocks) + u64::from(self.air.waveform().frame_bytes);
         let ahead = (bytes / t.geometry.symbol_bytes() as u64 / u64::from(t.geometry.blocks())) as u32 + 2;
         if t.reserving || t.record.reserved >= t.next_row() + ahead || t.missing() == 0 || t.role != Role::Carry {
             return;

@@ -5,6 +5,7 @@
 //! it answers after the carrier has gone, with a report and, in the same transmission, with what it has to send. A turn that
 //! stays unanswered is followed by a short poll after a back-off that cannot coincide with the other side's.
 
+mod adapt;
 mod compose;
 mod hear;
 mod keep;
@@ -28,6 +29,9 @@ use crate::emcon::{AirPermit, Emission, Purpose, Silence};
 use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
+use super::rate::{Palette, Readings};
+use adapt::Adapt;
+pub use adapt::{LinkState, Unheard};
 use keep::outgoing_key;
 use turn::feed_due;
 
@@ -64,8 +68,14 @@ pub const REFUSED_TOO_LARGE: u8 = 250;
 #[derive(Debug)]
 pub struct Station {
     config: Config,
+    /// Arithmetic of the waveform in use.
     air: Air,
-    burst: Burst,
+    /// Plans, per choice of waveform.
+    bursts: BTreeMap<usize, Burst>,
+    /// Where there is a choice.
+    adapt: Option<Adapt>,
+    /// When the transmission that is to be answered ended.
+    asked_at: Option<Instant>,
     ring: KeyRing,
     peers: BTreeMap<u8, Peer>,
     outgoing: BTreeMap<TransferId, Outgoing>,
@@ -199,6 +209,10 @@ struct Hearing {
     others: BTreeSet<u8>,
     /// Addresses of frames whose seal did not fit.
     unsealed: Vec<Address>,
+    /// What the modem measured.
+    readings: Readings,
+    /// How long after our own transmission it began, where that was to be answered.
+    after: Option<Duration>,
 }
 
 impl Hearing {
@@ -243,9 +257,13 @@ impl Station {
             let peer = Peer { agrees: config.fresh, ..Peer::new(p.name.clone(), PeerRecord::default()) };
             peers.insert(p.station, peer);
         }
+        let palette = Palette::new(config.choices.clone(), &config.waveform);
+        let adapt = palette.map(|palette| Adapt::new(palette, config.peers.iter().map(|p| p.station)));
         let mut station = Self {
-            air: Air::new(config.waveform.clone()),
-            burst: Burst::default(),
+            air: Self::first_air(&config, adapt.as_ref()),
+            bursts: BTreeMap::new(),
+            adapt,
+            asked_at: None,
             ring,
             peers,
             outgoing: BTreeMap::new(),
@@ -318,6 +336,7 @@ impl Station {
                 self.heard(now);
             }
             ModemEvent::Received(bytes) => self.received(now, &bytes),
+            ModemEvent::Measured(m) => self.measured(&m),
             ModemEvent::Fault(text) => {
                 self.events.push_back(Event::Alarm(format!("modem: {text}")));
                 self.break_off(now);
@@ -325,6 +344,9 @@ impl Station {
                 (self.carrier, self.carrier_stuck, self.hearing) = (None, false, None);
             }
             ModemEvent::Ready => {
+                if let Some(a) = &mut self.adapt {
+                    a.modem = None;
+                }
                 if matches!(self.phase, Phase::Down) {
                     self.phase = Phase::Quiet;
                     self.hold_for(now, self.rank_delay());
@@ -571,7 +593,7 @@ impl Station {
         if self.suspended {
             return None;
         }
-        let w = self.config.waveform.clone();
+        let w = self.air.waveform().clone();
         if let Phase::Keyed(tx) = &self.phase {
             if tx.ended || now < feed_due(tx, &w) {
                 return None;
@@ -583,6 +605,7 @@ impl Station {
             return Some(Want { purpose: tx.plan.purpose, airtime: end.since(now), planned: planned.since(now) });
         }
         let plan = self.plan(now)?;
+        self.tell_modem();
         self.asked = Some(plan.purpose);
         let planned = self.air.transmission(plan.blocks);
         Some(Want { purpose: plan.purpose, airtime: planned.min(self.air.transmission(2)), planned })
@@ -591,7 +614,7 @@ impl Station {
     /// Turns a permit into what [`Station::want`] spoke of.
     pub fn poll_emission(&mut self, now: Instant, permit: AirPermit<'_>) -> Option<Emission> {
         if let Phase::Keyed(tx) = &self.phase {
-            if tx.ended || now < feed_due(tx, &self.config.waveform) {
+            if tx.ended || now < feed_due(tx, self.air.waveform()) {
                 return None;
             }
             let bytes = self.feed(now)?;
@@ -600,6 +623,11 @@ impl Station {
         let plan = self.plan(now)?;
         self.phase = Phase::Asked { since: now, plan };
         self.hold = None;
+        if self.adapt.is_some() {
+            // A faster waveform needs more symbols ahead.
+            let active: Vec<TransferId> = self.outgoing.keys().cloned().collect();
+            active.iter().for_each(|id| self.reserve_rows(id));
+        }
         Some(permit.key())
     }
 
@@ -694,7 +722,7 @@ impl Station {
         times.push(self.silence_at());
         match &self.phase {
             Phase::Asked { since, .. } => times.push(self.key_due(*since)),
-            Phase::Keyed(tx) if !tx.ended => times.push(Some(feed_due(tx, &self.config.waveform))),
+            Phase::Keyed(tx) if !tx.ended => times.push(Some(feed_due(tx, self.air.waveform()))),
             Phase::Keyed(tx) => times.push(Some(self.unkey_limit(tx))),
             Phase::Down | Phase::Quiet => {}
         }

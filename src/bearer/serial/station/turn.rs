@@ -40,6 +40,13 @@ impl Station {
             (None, true) if cancels => Purpose::Probe,
             (None, true) => return None,
         };
+        let chosen = self.choose_waveform(&speakable, &reporting, top);
+        if let (Some(a), Some(choice)) = (&mut self.adapt, chosen)
+            && a.choice != choice
+        {
+            a.choice = choice;
+            self.air = a.palette.air(choice).clone();
+        }
         let mut units = 0;
         let (loss, layout) = self.lay_out(&speakable);
         for t in speakable.iter().filter(|t| !t.unsure) {
@@ -57,7 +64,8 @@ impl Station {
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
-            self.burst.blocks_for(&self.air, &layout, units, loss, most)
+            let plans = self.bursts.entry(chosen.unwrap_or(0)).or_default();
+            plans.blocks_for(&self.air, &layout, units, loss, most)
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
         Some(Plan { purpose, top, blocks })
@@ -88,7 +96,8 @@ impl Station {
             return None;
         }
         let standings: Vec<_> = p.answer.iter().map(|s| (*s, self.standing(station, *s))).collect();
-        (standings.iter().map(|(_, s)| s.bytes()).sum::<usize>() <= BRIEF_STANDINGS).then_some(standings)
+        let most = BRIEF_STANDINGS - usize::from(self.quality_for(station).is_some());
+        (standings.iter().map(|(_, s)| s.bytes()).sum::<usize>() <= most).then_some(standings)
     }
 
     /// The loss these transfers are to expect, and how their frames are best laid out for it.
@@ -100,7 +109,8 @@ impl Station {
 
     /// Estimated share of cells lost towards a station.
     pub(super) fn loss_to(&self, station: u8) -> f64 {
-        self.peers.get(&station).map_or(0.05, |p| p.record.loss())
+        let foretold = self.adapt.as_ref().and_then(|a| Some(a.reaches.get(&station)?.loss(&a.palette, a.choice)));
+        foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, |p| p.record.loss()))
     }
 
     /// Stations a report is owed to and may be said to now.
@@ -194,6 +204,7 @@ impl Station {
     pub(super) fn unkeyed(&mut self, now: Instant) {
         let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) else { return };
         self.account(now, &tx);
+        self.note_sent(now, &tx);
         for station in &tx.expects {
             if let Some(p) = self.peers.get_mut(station) {
                 p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
@@ -208,8 +219,7 @@ impl Station {
                 self.hold_for(now, w.turnaround + Duration::from_secs(3));
             }
         } else {
-            let slots = self.air.report() * (tx.expects.len() as u32 - 1);
-            self.await_until = Some(now + self.air.turn() + self.config.waveform.block + slots);
+            self.await_until = Some(now + self.answer_within(&tx.expects));
             self.awaited = tx.expects;
         }
     }
@@ -218,7 +228,7 @@ impl Station {
     pub(super) fn break_off(&mut self, now: Instant) {
         if let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) {
             self.account(now, &tx);
-            if now < tx.keyed + self.config.waveform.preamble + self.config.waveform.block {
+            if now < tx.keyed + self.air.transmission(1) {
                 // Not a block of it can have been heard: its symbols are as good as unsent, and need no asking about.
                 for id in &tx.sure {
                     self.outgoing.get_mut(id).into_iter().for_each(|t| t.unsure = false);
@@ -252,6 +262,7 @@ impl Station {
         self.await_until = None;
         for station in std::mem::take(&mut self.awaited) {
             self.counts.unanswered += 1;
+            self.note_silence(station);
             let chance = self.draw();
             let only = self.peers.len() == 1;
             let Some(p) = self.peers.get_mut(&station) else { continue };
@@ -312,15 +323,16 @@ impl Station {
     /// Without a usable carrier line, a transmission is over when nothing came for two blocks.
     pub(super) fn silence_at(&self) -> Option<Instant> {
         let h = self.hearing.as_ref().filter(|_| self.carrier.is_none() || self.carrier_stuck)?;
-        let ceased = h.last + self.config.waveform.block * 2 + Duration::from_secs(1);
+        let ceased = h.last + self.longest_block() * 2 + Duration::from_secs(1);
         Some(self.noise_at().map_or(ceased, |t| t.min(ceased)))
     }
 
     /// Until when a frame must have been whole, where bytes come without a carrier and it is not known that this is noise.
     pub(super) fn noise_at(&self) -> Option<Instant> {
         let h = self.hearing.as_ref().filter(|h| !self.carrier_tells && !h.made_sense())?;
-        let frame = self.config.waveform.rate.airtime(u64::from(self.config.waveform.frame_bytes));
-        Some(h.since + (frame + self.config.waveform.block) * 3)
+        let w = self.slowest();
+        let frame = w.rate.airtime(u64::from(w.frame_bytes));
+        Some(h.since + (frame + self.longest_block()) * 3)
     }
 
     pub(super) fn watch_modem(&mut self, now: Instant) {
@@ -356,7 +368,7 @@ impl Station {
     }
 
     pub(super) fn unkey_limit(&self, tx: &Transmission) -> Instant {
-        let end = tx.keyed + self.air.transmission(self.air.blocks(tx.out)) + self.config.waveform.block * 2;
+        let end = tx.keyed + self.air.transmission(self.air.blocks(tx.out)) + self.air.waveform().block * 2;
         end + Duration::from_secs(if tx.alarmed { 20 } else { 10 })
     }
 
