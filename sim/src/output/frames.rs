@@ -137,6 +137,8 @@ fn word(item: &Item) -> &'static str {
         Item::Report(_) => "report",
         Item::Poll(_) => "poll",
         Item::Cancel(_) => "cancel",
+        Item::Order(_) => "order",
+        Item::Follow(_) => "follow",
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::burst::with_parity;
 use super::super::frame::{
-    Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED,
+    Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED, Stations,
 };
 use super::super::keys::Context;
 use super::super::outgoing::Outgoing;
@@ -76,8 +76,14 @@ impl Station {
             );
         }
         let waiting = self.waiting().map_or(0, |p| p.rank() + 1);
+        let order = self.order(&speakable, &greet);
+        // One frame that names the order is heard by all.
+        greet.extend(order.lowest().filter(|_| !greet.iter().any(|s| order.has(*s))));
+        let mut follow = if reporting.is_empty() { None } else { self.follow() };
         for station in greet {
-            let words = polls.contains_key(&station)
+            let words = order.has(station)
+                || follow.is_some()
+                || polls.contains_key(&station)
                 || self
                     .outgoing
                     .values()
@@ -114,7 +120,13 @@ impl Station {
             if asks {
                 tx.expects.insert(station);
             }
-            let important = asks || reporting.contains(&station);
+            if order != Stations::NONE {
+                items.push(Item::Order(order));
+            }
+            if reporting.contains(&station) {
+                items.extend(follow.take().map(Item::Follow));
+            }
+            let important = asks || order != Stations::NONE || reporting.contains(&station);
             let Some(frame) = self.control(station, items) else { continue };
             tx.lead.push_back((0, frame.clone()));
             if important {
@@ -131,6 +143,14 @@ impl Station {
             if length > left { end + left + length } else { end + length }
         });
         tx.blocks = tx.blocks.max(self.air.blocks(end).min(tx.most));
+    }
+
+    /// All who are asked for an answer by a transmission with these transfers and control frames, when it is several.
+    fn order(&self, speakable: &BTreeSet<TransferId>, greet: &BTreeSet<u8>) -> Stations {
+        let carried = speakable.iter().filter_map(|id| self.outgoing.get(id)).map(|t| t.station);
+        let cancelled = |s: &u8| self.peers.get(s).is_some_and(|p| !p.cancels.is_empty());
+        let asked: Stations = carried.chain(greet.iter().copied().filter(cancelled)).collect();
+        if asked.count() > 1 { asked } else { Stations::NONE }
     }
 
     /// Makes the next piece of the stream; false when there is nothing left to put into it.
@@ -333,6 +353,7 @@ pub(super) fn mutated(mut chunk: Chunk, turn: u64) -> Chunk {
 pub(super) fn item_bytes(item: &Item) -> usize {
     match item {
         Item::Hello { .. } => 7,
+        Item::Order(_) | Item::Follow(_) => 4,
         Item::Poll(shorts) | Item::Cancel(shorts) => 2 + 2 * shorts.len(),
         Item::Report(report) => REPORT_FIXED + report.standings.iter().map(|(_, s)| s.bytes()).sum::<usize>(),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::frame::{
-    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, REPORT_FIXED, Report, Standing,
+    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, Overheard, REPORT_FIXED, Report, Standing, Stations,
 };
 use super::super::incoming::{Ending, Key, Partial, Stage};
 use super::super::keys::Context;
@@ -25,7 +25,10 @@ impl Station {
                 last: now,
                 from: BTreeSet::new(),
                 spoke: BTreeSet::new(),
-                others: BTreeSet::new(),
+                speakers: Stations::NONE,
+                asked: Stations::NONE,
+                order: None,
+                follow: None,
                 unsealed: Vec::new(),
             }
         })
@@ -89,24 +92,18 @@ impl Station {
         }
         self.judge_seals(&h);
         self.settle = Some(now + SETTLE);
-        if !h.others.is_empty() {
-            // Those who were spoken to answer first, lower stations before higher ones, one slot each.
-            let before = h.others.iter().filter(|s| **s < self.config.station).count() as u32;
-            let all = h.others.len() as u32;
-            if before > 0 {
-                self.report_at = Some(now + self.air.turn() * before);
-            }
-            self.hold_for(now, self.air.turn() * all);
-        }
         // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
         self.awaited.retain(|s| !h.from.contains(s));
+        self.take_slot(now, &h);
         if self.awaited.is_empty() {
             self.await_until = None;
+        } else if self.await_round(now) {
+            // The next ones have their slots still to come.
         } else if let Some(until) = self.await_until {
             // The answer was lost, or somebody else spoke: no point in waiting for long.
             self.await_until = Some(until.min(now + Duration::from_secs(1)));
         }
-        if h.from.is_empty() {
+        if h.from.is_empty() && !self.is_net() {
             let spread = self.config.waveform.turnaround.as_millis().max(1) as u64;
             let wait = Duration::from_millis(self.draw() % spread) + self.rank_delay();
             self.hold_for(now, wait);
@@ -119,15 +116,29 @@ impl Station {
             match found {
                 Found::Frame(frame) => {
                     self.counts.frames += 1;
-                    let from = frame.address().from;
+                    let Address { from, .. } = frame.address();
                     h.from.insert(from);
+                    h.speakers = h.speakers.and(Stations::one(from));
                     if let Some(p) = self.peers.get_mut(&from) {
                         p.alive();
                     }
                     match frame {
-                        Frame::Symbols { chunks, .. } => self.file(now, from, chunks),
+                        Frame::Symbols { chunks, .. } => {
+                            h.asked = h.asked.and(Stations::one(self.config.station));
+                            self.file(now, from, chunks);
+                        }
                         Frame::Control { epoch, counter, items, .. } => {
                             h.spoke.insert(from);
+                            for item in &items {
+                                match item {
+                                    Item::Poll(_) | Item::Cancel(_) => {
+                                        h.asked = h.asked.and(Stations::one(self.config.station));
+                                    }
+                                    Item::Order(stations) => h.order = Some(*stations),
+                                    Item::Follow(stations) => h.follow = Some(*stations),
+                                    Item::Hello { .. } | Item::Report(_) => {}
+                                }
+                            }
                             self.listen(now, from, epoch, counter, items);
                         }
                         Frame::Brief { context, waiting, heard, standings, .. } => {
@@ -135,10 +146,12 @@ impl Station {
                         }
                     }
                 }
-                Found::Foreign(address) => {
-                    if self.peers.contains_key(&address.to) && address.to != address.from {
-                        h.others.insert(address.to);
+                Found::Foreign(Overheard { address, asks, order }) => {
+                    h.speakers = h.speakers.and(Stations::one(address.from));
+                    if asks && address.to != address.from {
+                        h.asked = h.asked.and(Stations::one(address.to));
                     }
+                    h.order = h.order.or(order);
                 }
                 Found::Unsealed(address) => {
                     self.counts.unsealed += 1;
@@ -274,6 +287,8 @@ impl Station {
                     }
                 }
                 Item::Report(report) => self.take_report(now, from, epoch, counter, report, true),
+                // Heard with the whole transmission: they are about its end.
+                Item::Order(_) | Item::Follow(_) => {}
             }
         }
     }

@@ -8,12 +8,13 @@
 mod compose;
 mod hear;
 mod keep;
+mod slots;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::burst::{Air, Burst, Layout};
-use super::frame::{Address, Deframer, Report};
+use super::frame::{Address, Deframer, Report, Stations};
 use super::incoming::{Ending, Key, Partial, Stage};
 use super::keys::KeyRing;
 use super::outgoing::{Outgoing, OutgoingRecord, short};
@@ -26,14 +27,17 @@ use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
 use keep::outgoing_key;
+use slots::Round;
 use turn::feed_due;
 
 /// Control counters reserved on disk at a time.
 const COUNTERS: u32 = 1024;
 /// How long a report waits for commits and verdicts.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Spread of first keying over the stations of an idle link, so that two that start at once do not collide.
+/// By how much the higher of two stations keys later on an idle link, so that two that start at once do not collide.
 const RANK_SPREAD: Duration = Duration::from_millis(800);
+/// The same from one station of a net to the next: longer than a modem takes to key and another to notice.
+const ACCESS_SLOT: Duration = Duration::from_millis(400);
 /// How much air time's worth of symbols is reserved ahead of sending.
 const COMMIT_AHEAD: Duration = Duration::from_secs(5);
 /// When something that failed to commit is tried again.
@@ -79,6 +83,8 @@ pub struct Station {
     carrier_tells: bool,
     awaited: BTreeSet<u8>,
     await_until: Option<Instant>,
+    /// Answers to the transmission heard last that are still to come.
+    round: Round,
     hold: Option<Instant>,
     settle: Option<Instant>,
     report_at: Option<Instant>,
@@ -188,8 +194,14 @@ struct Hearing {
     from: BTreeSet<u8>,
     /// Those of them that said more than symbols and brief reports.
     spoke: BTreeSet<u8>,
-    /// Other stations that were spoken to.
-    others: BTreeSet<u8>,
+    /// Stations it came from, as far as headers tell.
+    speakers: Stations,
+    /// Stations it wants an answer from, by frames that were heard.
+    asked: Stations,
+    /// All of them in the order they answer in, where it said so.
+    order: Option<Stations>,
+    /// Stations that may speak next because silence has ended, where it said so.
+    follow: Option<Stations>,
     /// Addresses of frames whose seal did not fit.
     unsealed: Vec<Address>,
 }
@@ -197,7 +209,7 @@ struct Hearing {
 impl Hearing {
     /// Whether a frame was among the bytes.
     fn made_sense(&self) -> bool {
-        !self.from.is_empty() || !self.others.is_empty()
+        self.speakers != Stations::NONE
     }
 }
 
@@ -253,6 +265,7 @@ impl Station {
             carrier_tells: false,
             awaited: BTreeSet::new(),
             await_until: None,
+            round: Round::default(),
             hold: None,
             settle: None,
             report_at: None,
@@ -529,8 +542,8 @@ impl Station {
         self.blocked = None;
         self.report_blocked = false;
         self.probe_blocked = false;
-        if matches!(self.phase, Phase::Quiet) && self.hold.is_none() && self.await_until.is_none() {
-            self.hold_for(now, self.rank_delay());
+        if matches!(self.phase, Phase::Quiet) && self.await_until.is_none() {
+            self.leave_silence(now);
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::burst::{Layout, UNIT};
 use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
 use super::super::outgoing::Outgoing;
 use super::super::peer::back_off;
-use super::{ASKED_IN_VAIN, Pending, Phase, Plan, RANK_SPREAD, Station, Transmission};
+use super::{ASKED_IN_VAIN, Pending, Phase, Plan, Station, Transmission};
 use crate::bearer::{Event, ModemAction};
 use crate::emcon::Purpose;
 use crate::mail::Precedence;
@@ -196,6 +196,7 @@ impl Station {
             }
         }
         if tx.expects.is_empty() {
+            self.spoke_in_round();
             // Whoever was reported to goes on, if it has more: let it.
             let w = &self.config.waveform;
             let more = self.peers.values().any(|p| !matches!(p.waiting, Some(None)));
@@ -203,8 +204,7 @@ impl Station {
                 self.hold_for(now, w.turnaround + Duration::from_secs(3));
             }
         } else {
-            let slots = self.air.report() * (tx.expects.len() as u32 - 1);
-            self.await_until = Some(now + self.air.turn() + self.config.waveform.block + slots);
+            self.begin_round(now, tx.expects.iter().copied().collect());
             self.awaited = tx.expects;
         }
     }
@@ -239,9 +239,10 @@ impl Station {
     /// Those who should have answered did not: ask them again, later each time.
     pub(super) fn unanswered(&mut self, now: Instant) {
         self.await_until = None;
+        // One draw for all: those who missed their slots are asked together.
+        let chance = self.draw();
         for station in std::mem::take(&mut self.awaited) {
             self.counts.unanswered += 1;
-            let chance = self.draw();
             let Some(p) = self.peers.get_mut(&station) else { continue };
             p.attempts += 1;
             #[cfg(feature = "mutations")]
@@ -323,12 +324,6 @@ impl Station {
     pub(super) fn unkey_limit(&self, tx: &Transmission) -> Instant {
         let end = tx.keyed + self.air.transmission(self.air.blocks(tx.out)) + self.config.waveform.block * 2;
         end + Duration::from_secs(if tx.alarmed { 20 } else { 10 })
-    }
-
-    /// Lower stations go first on an idle link.
-    pub(super) fn rank_delay(&self) -> Duration {
-        let below = self.peers.keys().filter(|s| **s < self.config.station).count() as u32;
-        RANK_SPREAD * below / (self.peers.len() as u32).max(1)
     }
 
     pub(super) fn hold_for(&mut self, now: Instant, d: Duration) {

@@ -1,0 +1,108 @@
+//! Several stations on one frequency: slots after silence, answers in turn, stations that do not hear each other.
+//!
+//! `ALDIS_SEEDS=N` runs N seeds of each. Times are virtual, so they are asserted to the second.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aldis::emcon::State;
+use aldis::mail::Precedence;
+use aldis::ops::Event;
+use aldis::time::{Duration, Instant};
+use aldis_sim::channel::{Damage, Loss};
+use aldis_sim::ether::{EtherConfig, LinkConfig, StationId};
+use aldis_sim::lab::{Lab, Setup};
+use aldis_sim::modem::ModemConfig;
+use aldis_sim::trace::Trace;
+use aldis_sim::waveform::Waveform;
+
+const SHORE: StationId = StationId(0);
+/// Time on air of a report at 1200 bit/s, short interleaver (preamble and two blocks), and a turnaround.
+const T_ACK: Duration = Duration::from_millis(600 + 2 * 600 + 2000);
+
+/// Ten ships hear mail in silence and are released in the same second: all report within 2 N T_ack and a fifth (P8), and no two
+/// carriers overlap.
+#[test]
+fn ten_ships_released_together_report_in_their_slots() {
+    for seed in seeds(6) {
+        let ships = 10;
+        let (mut lab, released) = released_together(seed, ships, 0.05, |_, _| true);
+        let limit = released + T_ACK * 2 * u32::from(ships) * 6 / 5;
+        lab.run_until(limit);
+        let reported = reported(&lab, released);
+        assert_eq!(reported.len(), usize::from(ships), "seed {seed}: reported in time: {reported:?}");
+        assert_eq!(overlaps(&lab, released), 0, "seed {seed}: carriers that overlap");
+        assert!(lab.run_until_settled(lab.at() + Duration::from_secs(3600)), "seed {seed}: mail is left");
+        assert_eq!(lab.check(), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+/// Ships that do not hear each other cannot keep out of each other's way; drawn back-offs get all of them through.
+#[test]
+fn ships_hidden_from_each_other_get_through_after_a_release() {
+    for seed in seeds(4) {
+        let shore_hears = |a: StationId, b: StationId| a == SHORE || b == SHORE;
+        let (mut lab, _) = released_together(seed, 5, 0.05, shore_hears);
+        assert!(lab.run_until_settled(lab.at() + Duration::from_secs(3600)), "seed {seed}: mail is left");
+        assert_eq!(lab.check(), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+/// A shore station and ships that it sends mail to while they are silent; all are released at the instant that is given back.
+fn released_together(
+    seed: u64,
+    ships: u16,
+    p: f64,
+    hears: impl Fn(StationId, StationId) -> bool,
+) -> (Lab, Instant) {
+    let modem = ModemConfig::new(*Waveform::find(1200, "S").expect("known"));
+    let loss = Loss::Cells { bytes: 212, p, damage: Damage::Garbage };
+    let mut ether = EtherConfig::net(seed, ships + 1, &modem, LinkConfig { loss, ..LinkConfig::default() });
+    ether.links.retain(|(a, b), _| hears(*a, *b));
+    let names: Vec<String> = (0..=ships).map(|i| if i == 0 { "shore".into() } else { format!("ship{i:02}") }).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut lab = Lab::new(&Setup::new(seed, &names, ether), Trace::hashed());
+    lab.provoked.push("does not answer");
+    let all = || (1..=ships).map(StationId);
+    for ship in all() {
+        lab.order(ship, State::Silent);
+    }
+    lab.run_for(Duration::from_secs(60));
+    for ship in all() {
+        lab.submit(SHORE, ship, 900, Precedence::Routine);
+    }
+    lab.run_for(Duration::from_secs(3600 + seed % 600));
+    let released = lab.at();
+    for ship in all() {
+        lab.order(ship, State::Open);
+    }
+    (lab, released)
+}
+
+/// Messages of the shore that a report has spoken of since.
+fn reported(lab: &Lab, since: Instant) -> BTreeSet<String> {
+    let events = lab.node(SHORE).log().events.iter().filter(|(at, _)| *at >= since);
+    let spoken = events.filter_map(|(_, event)| match event {
+        Event::TransferProgress { message, .. } | Event::TransferConfirmed { message, .. } => Some(message.to_string()),
+        _ => None,
+    });
+    spoken.collect()
+}
+
+/// How often a carrier began while another was up.
+fn overlaps(lab: &Lab, since: Instant) -> usize {
+    let mut up: BTreeMap<StationId, Instant> = BTreeMap::new();
+    let mut overlaps = 0;
+    for edge in lab.world().ether().antenna_log() {
+        if edge.on {
+            overlaps += usize::from(!up.is_empty() && edge.at >= since);
+            up.insert(edge.station, edge.at);
+        } else {
+            up.remove(&edge.station);
+        }
+    }
+    overlaps
+}
+
+fn seeds(default: u64) -> std::ops::RangeInclusive<u64> {
+    1..=std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
