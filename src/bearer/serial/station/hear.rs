@@ -92,6 +92,10 @@ impl Station {
         }
         self.judge_seals(&h);
         self.settle = Some(now + SETTLE);
+        if h.speakers == Stations::NONE {
+            let awaited = &self.awaited;
+            self.peers.iter_mut().filter(|(s, _)| awaited.contains(s)).for_each(|(_, p)| p.spoke_garbled = true);
+        }
         // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
         self.awaited.retain(|s| !h.from.contains(s));
         self.take_slot(now, &h);

@@ -244,7 +244,7 @@ impl Station {
         for station in std::mem::take(&mut self.awaited) {
             self.counts.unanswered += 1;
             let Some(p) = self.peers.get_mut(&station) else { continue };
-            p.attempts += 1;
+            let told = p.failed();
             #[cfg(feature = "mutations")]
             if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
                 p.not_before = Some(now + Duration::from_secs(30 * 86_400));
@@ -255,11 +255,11 @@ impl Station {
                 // Mail for one who keeps radio silence must not wait for its word.
                 self.outgoing.values_mut().filter(|t| t.station == station && t.unsent).for_each(|t| t.unsure = false);
             }
-            let tries = if in_vain { 1 } else { p.attempts };
+            let tries = if in_vain { 1 } else { p.failures() };
             let slot = self.config.waveform.turnaround + Duration::from_secs(2);
             p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
-            if p.attempts == 8 {
-                self.events.push_back(Event::Alarm(format!("{} does not answer", p.name)));
+            if let Some(told) = told {
+                self.events.push_back(Event::Alarm(format!("{} {told}", p.name)));
             }
         }
     }
