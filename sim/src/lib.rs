@@ -16,6 +16,7 @@ pub mod lab;
 pub mod limit;
 pub mod link_bench;
 pub mod modem;
+pub mod net_bench;
 pub mod node;
 pub mod output;
 pub mod packet;

@@ -55,6 +55,8 @@ pub struct Setup {
     pub clocks: BTreeMap<StationId, StationClock>,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
+    /// One key for all stations instead of one for each pair: messages for several go once.
+    pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
     /// More lines for the table of every bearer.
@@ -78,6 +80,7 @@ impl Setup {
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
+            net_key: false,
             emcon: "open",
             bearer: "",
             max_transmission: None,

@@ -219,7 +219,9 @@ fn kind(pieces: &[Piece]) -> Kind {
                     match item {
                         Item::Report(_) => report = true,
                         Item::Poll(_) => poll = true,
-                        Item::Hello { .. } | Item::Cancel(_) | Item::Order(_) | Item::Follow(_) => hello = true,
+                        Item::Hello { .. } | Item::Cancel(_) | Item::Order(_) | Item::Group(_) | Item::Follow(_) => {
+                            hello = true;
+                        }
                     }
                 }
             }

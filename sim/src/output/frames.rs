@@ -138,6 +138,7 @@ fn word(item: &Item) -> &'static str {
         Item::Poll(_) => "poll",
         Item::Cancel(_) => "cancel",
         Item::Order(_) => "order",
+        Item::Group(_) => "group",
         Item::Follow(_) => "follow",
     }
 }

@@ -115,6 +115,8 @@ pub enum Item {
     Cancel(Vec<u16>),
     /// Who is to answer this transmission, each in its slot, lower stations before higher ones.
     Order(Stations),
+    /// Transfers of the sender that several stations take from the same symbols, and which; the others need not keep them.
+    Group(Vec<(u16, Stations)>),
     /// The sender has just left silence; these may have left it too and speak after it, in the order of their numbers.
     Follow(Stations),
 }
@@ -360,6 +362,9 @@ impl Item {
             Self::Poll(shorts) => (3, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
             Self::Cancel(shorts) => (4, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
             Self::Order(stations) => (5, stations.0.to_be_bytes().to_vec()),
+            Self::Group(groups) => {
+                (7, groups.iter().flat_map(|(s, who)| [s.to_be_bytes(), who.0.to_be_bytes()]).flatten().collect())
+            }
             Self::Follow(stations) => (6, stations.0.to_be_bytes().to_vec()),
         };
         value.truncate(253);
@@ -371,7 +376,12 @@ impl Item {
     pub fn order(&self) -> Option<Stations> {
         match self {
             Self::Order(stations) => Some(*stations),
-            Self::Hello { .. } | Self::Report(_) | Self::Poll(_) | Self::Cancel(_) | Self::Follow(_) => None,
+            Self::Hello { .. }
+            | Self::Report(_)
+            | Self::Poll(_)
+            | Self::Cancel(_)
+            | Self::Group(_)
+            | Self::Follow(_) => None,
         }
     }
 
@@ -392,6 +402,11 @@ impl Item {
                 4 => items.push(Self::Cancel(shorts())),
                 5 => items.push(Self::Order(Stations(u16::from_be_bytes(value.try_into().ok()?)))),
                 6 => items.push(Self::Follow(Stations(u16::from_be_bytes(value.try_into().ok()?)))),
+                7 => {
+                    let word = |b: &[u8]| u16::from_be_bytes([b[0], b[1]]);
+                    items
+                        .push(Self::Group(value.chunks_exact(4).map(|b| (word(b), Stations(word(&b[2..])))).collect()));
+                }
                 _ => {}
             }
         }

@@ -26,6 +26,7 @@ impl Station {
                 from: BTreeSet::new(),
                 spoke: BTreeSet::new(),
                 speakers: Stations::NONE,
+                foreign: false,
                 asked: Stations::NONE,
                 order: None,
                 follow: None,
@@ -91,8 +92,16 @@ impl Station {
             }
         }
         self.judge_seals(&h);
+        // What was said to all asks those whom the order names.
+        if h.order.is_some_and(|order| order.has(self.config.station)) {
+            for from in &h.from {
+                if let Some(p) = self.peers.get_mut(from) {
+                    p.owed |= std::mem::take(&mut p.unasked);
+                }
+            }
+        }
         self.settle = Some(now + SETTLE);
-        if h.speakers == Stations::NONE {
+        if !h.made_sense() {
             let awaited = &self.awaited;
             self.peers.iter_mut().filter(|(s, _)| awaited.contains(s)).for_each(|(_, p)| p.spoke_garbled = true);
         }
@@ -120,7 +129,8 @@ impl Station {
             match found {
                 Found::Frame(frame) => {
                     self.counts.frames += 1;
-                    let Address { from, .. } = frame.address();
+                    let address = frame.address();
+                    let from = address.from;
                     h.from.insert(from);
                     h.speakers = h.speakers.and(Stations::one(from));
                     if let Some(p) = self.peers.get_mut(&from) {
@@ -128,22 +138,27 @@ impl Station {
                     }
                     match frame {
                         Frame::Symbols { chunks, .. } => {
-                            h.asked = h.asked.and(Stations::one(self.config.station));
-                            self.file(now, from, chunks);
+                            let to_all = address.to == from;
+                            if !to_all {
+                                h.asked = h.asked.and(Stations::one(self.config.station));
+                            }
+                            self.file(now, from, chunks, to_all);
                         }
                         Frame::Control { epoch, counter, items, .. } => {
                             h.spoke.insert(from);
+                            let to_all = address.to == from;
                             for item in &items {
                                 match item {
+                                    Item::Poll(_) | Item::Cancel(_) if to_all => {}
                                     Item::Poll(_) | Item::Cancel(_) => {
                                         h.asked = h.asked.and(Stations::one(self.config.station));
                                     }
                                     Item::Order(stations) => h.order = Some(*stations),
                                     Item::Follow(stations) => h.follow = Some(*stations),
-                                    Item::Hello { .. } | Item::Report(_) => {}
+                                    Item::Hello { .. } | Item::Report(_) | Item::Group(_) => {}
                                 }
                             }
-                            self.listen(now, from, epoch, counter, items);
+                            self.listen(now, from, epoch, counter, self.ours(items, to_all));
                         }
                         Frame::Brief { context, waiting, heard, standings, .. } => {
                             self.take_brief(now, from, context, waiting, heard, standings);
@@ -152,6 +167,7 @@ impl Station {
                 }
                 Found::Foreign(Overheard { address, asks, order }) => {
                     h.speakers = h.speakers.and(Stations::one(address.from));
+                    h.foreign = true;
                     if asks && address.to != address.from {
                         h.asked = h.asked.and(Stations::one(address.to));
                     }
@@ -159,6 +175,7 @@ impl Station {
                 }
                 Found::Unsealed(address) => {
                     self.counts.unsealed += 1;
+                    h.speakers = h.speakers.and(Stations::one(address.from));
                     if h.unsealed.len() < ANSWERS {
                         h.unsealed.push(address);
                     }
@@ -188,13 +205,19 @@ impl Station {
         }
     }
 
-    pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>) {
+    pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>, to_all: bool) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.heard = peer.heard.saturating_add(1);
-        peer.owed = true;
+        match to_all {
+            true => peer.unasked = true,
+            false => peer.owed = true,
+        }
         let rank = peer.waiting.flatten().map_or(0, |p| p.rank() + 1);
         for chunk in chunks {
             let Some(peer) = self.peers.get_mut(&from) else { return };
+            if to_all && peer.aside.contains(&chunk.short) {
+                continue;
+            }
             let (epoch, counter) = peer.record.expand(chunk.short);
             if epoch != 0 {
                 peer.record.transfer_seen = peer.record.transfer_seen.max(counter);
@@ -293,6 +316,7 @@ impl Station {
                 Item::Report(report) => self.take_report(now, from, epoch, counter, report, true),
                 // Heard with the whole transmission: they are about its end.
                 Item::Order(_) | Item::Follow(_) => {}
+                Item::Group(groups) => self.sort_out(from, groups),
             }
         }
     }
@@ -472,7 +496,7 @@ impl Station {
             let more: Vec<u16> = known.filter(|s| !shorts.contains(s)).take(8).collect();
             shorts.extend(more);
         }
-        (peer.owed, peer.told) = (false, true);
+        (peer.owed, peer.unasked, peer.told) = (false, false, true);
         report.epoch = peer.record.epoch;
         report.transfer_seen = peer.record.transfer_seen;
         report.control_seen = peer.record.control_seen;

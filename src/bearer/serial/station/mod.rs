@@ -6,6 +6,7 @@
 //! stays unanswered is followed by a short poll after a back-off that cannot coincide with the other side's.
 
 mod compose;
+mod group;
 mod hear;
 mod keep;
 mod slots;
@@ -68,6 +69,8 @@ pub struct Station {
     air: Air,
     burst: Burst,
     ring: KeyRing,
+    /// Peers that can be spoken to at once.
+    net: Stations,
     peers: BTreeMap<u8, Peer>,
     outgoing: BTreeMap<TransferId, Outgoing>,
     queued: VecDeque<Transfer>,
@@ -194,8 +197,10 @@ struct Hearing {
     from: BTreeSet<u8>,
     /// Those of them that said more than symbols and brief reports.
     spoke: BTreeSet<u8>,
-    /// Stations it came from, as far as headers tell.
+    /// Stations it came from, as far as headers tell, sound ones or not.
     speakers: Stations,
+    /// There were frames of others in it.
+    foreign: bool,
     /// Stations it wants an answer from, by frames that were heard.
     asked: Stations,
     /// All of them in the order they answer in, where it said so.
@@ -209,7 +214,7 @@ struct Hearing {
 impl Hearing {
     /// Whether a frame was among the bytes.
     fn made_sense(&self) -> bool {
-        self.speakers != Stations::NONE
+        !self.from.is_empty() || self.foreign
     }
 }
 
@@ -251,6 +256,7 @@ impl Station {
             air: Air::new(config.waveform.clone()),
             burst: Burst::default(),
             ring,
+            net: Stations::NONE,
             peers,
             outgoing: BTreeMap::new(),
             queued: VecDeque::new(),
@@ -291,6 +297,7 @@ impl Station {
             actions: VecDeque::new(),
             config,
         };
+        station.net = station.net();
         station.restore(now, restored);
         for (number, p) in station.peers.iter().filter(|(_, p)| p.record.epoch != 0) {
             station.ring.heard_from(*number, p.record.epoch, p.record.control_seen);
@@ -407,8 +414,10 @@ impl Station {
         }
         let idle = self.outgoing.is_empty() && self.await_until.is_none() && self.hearing.is_none();
         self.outgoing.insert(id.clone(), outgoing);
-        let ticket = self.ticket(Pending::Spread(id.clone()));
-        self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+        if !self.join_group(&id) {
+            let ticket = self.ticket(Pending::Spread(id.clone()));
+            self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+        }
         self.reserve_rows(&id);
         if idle && self.hold.is_none() && matches!(self.phase, Phase::Quiet) {
             self.hold_for(now, self.rank_delay());
@@ -453,7 +462,8 @@ impl Station {
                 }
             }
             Pending::Rows(id, rows) => {
-                if let Some(t) = self.outgoing.get_mut(&id) {
+                for id in self.siblings(&id) {
+                    let Some(t) = self.outgoing.get_mut(&id) else { continue };
                     t.reserving = false;
                     if ok {
                         t.record.reserved = t.record.reserved.max(rows);
@@ -488,10 +498,12 @@ impl Station {
     pub fn job_done(&mut self, _now: Instant, ticket: u64, done: JobDone) {
         match (self.pending.remove(&ticket), done) {
             (Some(Pending::Spread(id)), JobDone::Spread(symbols)) => {
-                if let Some(t) = self.outgoing.get_mut(&id) {
-                    t.symbols = Some(symbols);
+                for id in self.siblings(&id) {
+                    if let Some(t) = self.outgoing.get_mut(&id) {
+                        t.symbols = Some(symbols.clone());
+                    }
+                    self.extend(&id);
                 }
-                self.extend(&id);
             }
             (Some(Pending::Gather(key)), JobDone::Gathered(Some(payload))) => {
                 if let Some(p) = self.partials.get_mut(&key) {

@@ -139,6 +139,9 @@ impl Station {
 
     /// Silence ended: what was heard in it is reported without being asked for, in a slot by rank, before anything else is said.
     pub(super) fn leave_silence(&mut self, now: Instant) {
+        for p in self.peers.values_mut() {
+            p.owed |= std::mem::take(&mut p.unasked);
+        }
         if !self.is_net() || !self.peers.values().any(|p| p.owed) {
             if self.hold.is_none() {
                 self.hold_for(now, self.rank_delay());

@@ -10,7 +10,7 @@ use super::super::peer::back_off;
 use super::{ASKED_IN_VAIN, Pending, Phase, Plan, Station, Transmission};
 use crate::bearer::{Event, ModemAction};
 use crate::emcon::Purpose;
-use crate::mail::Precedence;
+use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
 impl Station {
@@ -39,20 +39,24 @@ impl Station {
         };
         let mut units = 0;
         let (loss, layout) = self.lay_out(&speakable);
-        for t in speakable.iter().filter(|t| !t.unsure) {
+        let ids: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
+        let groups = self.groups(&ids);
+        for t in speakable.iter().filter(|t| !t.unsure && !groups.contains_key(&t.transfer.id)) {
             units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
         }
         let controls: BTreeSet<u8> = speakable
             .iter()
-            .filter(|t| self.must_greet(t))
+            .filter(|t| !groups.contains_key(&t.transfer.id) && self.must_greet(t))
             .map(|t| t.station)
             .chain(reporting.iter().copied())
             .collect();
         let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
+        let together = self.group_bytes(&layout, &groups);
         let blocks = if units == 0 {
-            self.air.blocks(self.words(&reporting, &speakable) as u64)
+            self.air.blocks(together.max(self.words(&reporting, &speakable) as u64)).min(most)
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
+            let units = units + together.div_ceil(UNIT as u64);
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
             self.burst.blocks_for(&self.air, &layout, units, loss, most)
         };
@@ -64,7 +68,8 @@ impl Station {
     pub(super) fn words(&self, reporting: &BTreeSet<u8>, speakable: &[&Outgoing]) -> usize {
         let mut bytes = 0;
         for (number, p) in &self.peers {
-            let asked = speakable.iter().filter(|t| t.station == *number && t.unsure).count().min(12);
+            let asked =
+                speakable.iter().filter(|t| t.station == *number && t.unsure && !self.shared(t)).count().min(12);
             let cancels = if self.probe_blocked { 0 } else { p.cancels.len().min(12) };
             let reports = reporting.contains(number);
             bytes += match (reports.then(|| self.brief_standings(*number)).flatten(), asked + cancels) {
@@ -73,6 +78,10 @@ impl Station {
                 _ if reports => CONTROL_OVERHEAD + MINIMAL_FRAME + 48,
                 (_, said) => CONTROL_OVERHEAD + 7 + 4 + 2 * said,
             };
+        }
+        let shared = speakable.iter().filter(|t| t.unsure && self.shared(t)).count().min(12);
+        if shared > 0 {
+            bytes += CONTROL_OVERHEAD + 13 + 6 * shared;
         }
         bytes.max(BRIEF_OVERHEAD + 3)
     }
