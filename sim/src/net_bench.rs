@@ -101,7 +101,7 @@ impl Case {
     }
 
     fn trial(self, seed: u64) -> Trial {
-        let loss = Loss::Cells { bytes: FRAME as usize, p: self.loss, damage: Damage::Garbage };
+        let loss = Loss::Cells { bytes: FRAME as u32, p: self.loss, damage: Damage::Garbage };
         let link = LinkConfig { loss, ..LinkConfig::default() };
         let ether = EtherConfig::net(seed, self.receivers + 1, &modem(), link);
         let names: Vec<String> = (0..=self.receivers).map(|i| format!("station{i:02}")).collect();
@@ -155,7 +155,7 @@ impl Case {
         body.extend(b"\r\n");
         let to = |r: u16| Recipient::plain(Mailbox::new(format!("desk@station{r:02}.example")));
         let envelope = Envelope {
-            from: Some(Mailbox::new("op@station00.example".into())),
+            from: Some(Mailbox::new("op@station00.example")),
             recipients: (1..=self.receivers).map(to).collect(),
             envid: None,
             ret: None,

@@ -628,6 +628,19 @@ mod tests {
     }
 
     #[test]
+    fn of_a_shared_envelope_each_node_takes_its_own_recipients() {
+        let mut air = full();
+        air.serves = vec![("redbase".into(), 2), ("blueship".into(), 1)];
+        let far = decode(&encode(&air).expect("encodes")).expect("decodes");
+        assert_eq!(far, air);
+        assert_eq!(far.served(&"redbase".into()), Some(&air.envelope.recipients[..2]));
+        assert_eq!(far.served(&"blueship".into()), Some(&air.envelope.recipients[2..]));
+        assert_eq!(far.served(&"tanker".into()), None, "it is not for everybody who hears it");
+        air.serves[0].1 = 3;
+        assert_eq!(decode(&encode(&air).expect("encodes")), Err(DecodeError::Range("recipients served")));
+    }
+
+    #[test]
     fn a_plain_envelope_costs_ten_bytes_beyond_its_two_addresses() {
         let air = plain("ops@blueship.example", &["cdr@redbase.example"]);
         let bytes = encode(&air).expect("encodes");

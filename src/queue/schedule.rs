@@ -500,6 +500,22 @@ mod tests {
     }
 
     #[test]
+    fn jobs_of_one_message_for_other_hops_go_along_while_they_have_room() {
+        let mut active = set(100);
+        let spread = record(1, Precedence::Routine, 0, 3);
+        let peers = ["alfa", "bravo", "charlie"].map(|p| Hop::Peer(p.into()));
+        let hops = peers.iter().cloned().map(Some).collect();
+        assert_eq!(active.offer(now(100), spread, hops), Offered::Taken);
+        let first = active.next(now(100), wide).expect("ready");
+        let silent = Hop::Peer("charlie".into());
+        let along = active.along(now(100), &first, |hop| wide(hop).filter(|_| *hop != silent));
+        assert_eq!(along.iter().map(|j| &j.hop).collect::<Vec<_>>(), [&peers[1]]);
+        assert_eq!(along[0].recipients, [1]);
+        assert_eq!(active.in_flight(&peers[1]), 1);
+        assert_eq!(active.next(now(100), wide).map(|j| j.hop), Some(silent), "the one left out goes by itself");
+    }
+
+    #[test]
     fn one_job_per_hop_carries_all_its_recipients() {
         let mut active = set(10);
         let hops = vec![Some(mx()), Some(peer()), Some(mx()), None, Some(Hop::Hold), Some(peer())];

@@ -726,6 +726,14 @@ mod tests {
             ("hello and poll", control(vec![Item::Hello { waiting: 2, counter: 2 }, Item::Poll(vec![0x5002])])),
             ("report", control(vec![Item::Hello { waiting: 0, counter: 2 }, Item::Report(report)])),
             ("cancel", control(vec![Item::Cancel(vec![0x5002])])),
+            ("call to all", {
+                let address = Address { to: 0, ..address };
+                let (members, order) = ([1, 2, 3].into_iter().collect(), [1, 2].into_iter().collect());
+                let groups = vec![(0x5001, members)];
+                let hello = Item::Hello { waiting: 2, counter: 2 };
+                let items = vec![hello, Item::Poll(vec![0x5001]), Item::Group(groups), Item::Order(order)];
+                Frame::Control { address, epoch: 0x1000_0005, counter: 1025, items }
+            }),
             ("brief report", brief(vec![(0x5001, Standing::Accepted)])),
             (
                 "brief report on a long transfer",
@@ -773,7 +781,7 @@ mod tests {
     #[test]
     fn a_brief_report_fits_the_least_block_and_needs_both_epochs() {
         // One long block at 75 bit/s holds 45 bytes, 22 of them the modem's own tail.
-        for (name, frame) in vectors().split_off(5) {
+        for (name, frame) in vectors().split_off(6) {
             let bytes = frame.emit(&seal());
             assert!(bytes.len() <= 23, "{name}: {}", bytes.len());
             let mut other = ring();

@@ -53,12 +53,15 @@ impl Station {
         let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
         let together = self.group_bytes(&layout, &groups);
         let blocks = if units == 0 {
-            self.air.blocks(together.max(self.words(&reporting, &speakable) as u64)).min(most)
+            match self.air.blocks(self.words(&reporting, &speakable) as u64) {
+                words if together == 0 => words,
+                words => self.air.blocks(together).max(words).min(most),
+            }
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
-            let units = units + together.div_ceil(UNIT as u64);
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
-            self.burst.blocks_for(&self.air, &layout, units, loss, most)
+            let alone = self.burst.blocks_for(&self.air, &layout, units, loss, most);
+            if together == 0 { alone } else { self.air.blocks(self.air.capacity(alone) + together).min(most) }
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
         Some(Plan { purpose, top, blocks })
