@@ -13,6 +13,7 @@ use aldis_sim::ether::{EtherConfig, LinkConfig, StationId};
 use aldis_sim::lab::{Lab, Setup};
 use aldis_sim::modem::ModemConfig;
 use aldis_sim::net_bench::Case;
+use aldis_sim::rng::Stream;
 use aldis_sim::trace::Trace;
 use aldis_sim::waveform::Waveform;
 
@@ -60,6 +61,49 @@ fn one_message_for_ten_stations_goes_once_and_is_repaired_by_parity() {
     assert!(report.trials.iter().all(|t| t.delivered == 10), "{:?}", report.trials);
     // The bars are for the mean of many seeds; of few it scatters.
     assert!(report.frames_per_useful < 1.35 && report.time_s < 1.15 * report.reference_s, "{}", report.text());
+}
+
+/// Messages for one, several and all stations of a net, with restarts, power cuts and silences in between: each recipient has its copy
+/// once, and nothing radiates in silence.
+#[test]
+fn messages_for_several_stations_survive_restarts_and_silence() {
+    for seed in seeds(10) {
+        let mut chance = Stream::new(seed, "test of groups", 0);
+        let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+        let loss = Loss::Cells { bytes: 262, p: 0.1, damage: Damage::Garbage };
+        let link = LinkConfig { loss, preamble_miss: 0.02, ..LinkConfig::default() };
+        let names = ["shore", "alfa", "bravo", "charlie", "delta"];
+        let setup = Setup::new(seed, &names, EtherConfig::net(seed, 5, &modem, link));
+        let mut lab = Lab::new(&Setup { net_key: chance.chance(0.8), ..setup }, Trace::hashed());
+        lab.listen();
+        lab.provoked.extend(["does not answer", "cannot be read"]);
+        let any = |chance: &mut Stream| StationId(chance.below(5) as u16);
+        for _ in 0..12 {
+            let from = any(&mut chance);
+            let mut to: Vec<StationId> = (0..5).map(StationId).filter(|id| *id != from && chance.chance(0.7)).collect();
+            if let (Some(first), true) = (to.pop(), lab.node(from).is_up()) {
+                let level = Precedence::from_rank(chance.below(6) as u8).unwrap_or(Precedence::Routine);
+                lab.submit_to_several(from, first, &to, 300 + chance.below(6000), level);
+            }
+            let station = any(&mut chance);
+            match chance.below(6) {
+                0 if lab.node(station).is_up() => {
+                    lab.crash(station, chance.chance(0.5), Some(Duration::from_millis(100 + chance.below(60_000))));
+                }
+                1 => drop(lab.order(station, State::Silent)),
+                2 => drop(lab.order(station, State::Open)),
+                _ => {}
+            }
+            lab.run_for(Duration::from_millis(chance.below(120_000)));
+        }
+        lab.run_for(Duration::from_secs(70));
+        for id in (0..5).map(StationId) {
+            lab.start(id);
+            lab.order(id, State::Open);
+        }
+        let settled = lab.run_until_settled(lab.at() + Duration::from_secs(86_400));
+        assert_eq!((lab.check(), settled), (Vec::new(), true), "seed {seed}");
+    }
 }
 
 /// A shore station and ships that it sends mail to while they are silent; all are released at the instant that is given back.
