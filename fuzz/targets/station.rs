@@ -155,7 +155,7 @@ impl Bench {
         self.sent.push(id.clone());
         let precedence = *u.choose(&Precedence::DESCENDING)?;
         let to = if u.arbitrary()? { "ship" } else { "boat" }.into();
-        self.station.send(self.now, Transfer { id, to, precedence, payload: vec![0x5a; bytes].into() });
+        self.station.send(self.now, Transfer { id, to, precedence, payload: vec![0x5a; bytes].into(), lead: None });
         Ok(())
     }
 

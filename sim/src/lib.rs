@@ -19,6 +19,7 @@ pub mod link_plot;
 pub mod load;
 pub mod memo;
 pub mod modem;
+pub mod net_bench;
 pub mod node;
 pub mod output;
 pub mod packet;

@@ -12,6 +12,7 @@ use aldis_sim::codec2::sweep;
 use aldis_sim::link_bench::{self, Cell, CellReport};
 use aldis_sim::link_plot;
 use aldis_sim::load::{self, Way, flash::Moment};
+use aldis_sim::net_bench;
 use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::storm::{self, Storm};
@@ -216,6 +217,27 @@ fn codec2_sweep(options: &sweep::Options, json: bool, svg: Option<&std::path::Pa
 
 #[derive(Subcommand)]
 enum Bench {
+    /// What one message for all stations of a net costs; exit 1 when it is over its bars
+    Net {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// How many receivers
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=15))]
+        receivers: u16,
+        /// Share of cells lost on every link
+        #[arg(long, default_value_t = 0.1)]
+        loss: f64,
+        /// Frames that the payload fills
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=400))]
+        frames: u64,
+        /// How many seeds
+        #[arg(long, default_value_t = 50)]
+        seeds: u64,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// Time to deliver one message over HF, against the limit of an ideal code; exit 1 when a cell is over its bar
     Link {
         /// One JSON document instead of lines
@@ -359,6 +381,16 @@ fn bench(what: Bench) -> ExitCode {
                 eprintln!("aldis-sim: {why}");
                 ExitCode::from(2)
             })
+        }
+        Bench::Net { json, receivers, loss, frames, seeds, jobs } => {
+            let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+            let report = net_bench::Case { receivers, loss, frames }.measure(&seeds, jobs);
+            let text = match json {
+                true => serde_json::to_string(&report).expect("plain data"),
+                false => report.text(),
+            };
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::from(u8::from(!report.passed))
         }
         Bench::Rate { json, scenario, seeds, minutes, chosen, jobs } => {
             bench_rate(json, chosen, &scenario, seeds, minutes, jobs)

@@ -35,6 +35,10 @@ const CALLS: &[(&str, &str)] = &[
     ),
     ("aldis-sim storm --first S --seeds 1", "aldis-sim storm --first 7 --seeds 1"),
     ("aldis-sim storm --first S --show", "aldis-sim storm --first 7 --show"),
+    (
+        "aldis-sim bench net [--receivers N] [--loss P] [--frames K] [--seeds N] [--json]",
+        "aldis-sim bench net --receivers 3 --loss 0 --frames 16 --seeds 1",
+    ),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
 ];
 

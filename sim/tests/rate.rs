@@ -101,7 +101,7 @@ fn symbols(lab: &mut Lab) -> Vec<(u16, u32)> {
     ring.add(&shore.node.name, &own.name, own.station, own.protection, &own.keys);
     let emitted = lab.world_mut().with_host_quietly(SHIP, |node| node.take_emitted()).expect("it is there");
     let (mut deframer, mut symbols) = (Deframer::default(), Vec::new());
-    for (_, keying) in emitted {
+    for (_, _, keying) in emitted {
         match keying {
             Keying::Key => deframer = Deframer::default(),
             Keying::Feed(bytes) => deframer.push(&bytes),

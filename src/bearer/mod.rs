@@ -92,6 +92,8 @@ pub struct Transfer {
     pub precedence: Precedence,
     /// The frozen bytes, sealed.
     pub payload: Arc<[u8]>,
+    /// The counter its symbols go under, when several transfers carry the same payload to several peers: that of the first of them.
+    pub lead: Option<u32>,
 }
 
 /// Work a core wants done off its thread, answered by ticket.

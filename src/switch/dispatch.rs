@@ -16,7 +16,7 @@ use crate::time::{Duration, Now};
 
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
-use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult};
+use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
 
 /// Live transfers per peer of one precedence or above.
 const TRANSFERS_PER_PEER: usize = 16;
@@ -43,7 +43,7 @@ impl Switch {
                     self.plan.peers.iter().filter_map(|p| Some((p.name.clone(), self.towards(now, &p.name)?))).collect()
                 }
             };
-            let job = self.active.next(now, |hop| match hop {
+            let allowance = |hop: &Hop| match hop {
                 Hop::Local => {
                     Some(Allowance { jobs: LOCAL_DELIVERIES, lowest: Precedence::Deferred, recipients: RECIPIENTS })
                 }
@@ -53,9 +53,14 @@ impl Switch {
                 }
                 Hop::Peer(peer) => peers.get(peer).copied(),
                 Hop::Hold => None,
-            });
-            let Some(job) = job else { return };
-            self.start(now, job);
+            };
+            let Some(job) = self.active.next(now, allowance) else { return };
+            let together = group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop);
+            let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
+            match others.is_empty() {
+                true => self.start(now, job),
+                false => self.start_group(now, [vec![job], others].concat()),
+            }
         }
     }
 
@@ -67,7 +72,7 @@ impl Switch {
         Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
     }
 
-    fn start(&mut self, now: Now, job: Job) {
+    pub(super) fn start(&mut self, now: Now, job: Job) {
         let body = self.active.record(job.message).and_then(|record| {
             let first = usize::try_from(*job.recipients.first()?).ok()?;
             record.recipients.get(first).map(|r| r.body)
@@ -118,7 +123,7 @@ impl Switch {
                     Source::Smtp { .. } | Source::Switch => Vec::new(),
                 };
                 hops.push(self.plan.node.name.clone());
-                let air = AirEnvelope { envelope, precedence: job.precedence, hops };
+                let air = AirEnvelope { envelope, precedence: job.precedence, hops, serves: Vec::new() };
                 self.encode(now, job, peer, air, body);
             }
             Hop::Hold => self.job_failed(now, &job, "its route says hold"),
@@ -177,8 +182,9 @@ impl Switch {
             payload: self.ids.body(),
             payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
             precedence: job.precedence,
+            lead: None,
         };
-        self.step(now, job.message, Step::Freeze { transfer: Box::new(transfer), payload, peer });
+        self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload });
     }
 
     /// Frozen payloads of before a restart go back to their stations, except where the store has left the epoch they name.
@@ -206,7 +212,8 @@ impl Switch {
         }
         match payload {
             Ok(payload) => {
-                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload };
+                let lead = transfer.lead;
+                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload, lead };
                 self.put_on_air(now, &transfer, send);
             }
             Err(error) => {
@@ -244,6 +251,7 @@ impl Switch {
         let Some(transfer) = self.transfers.get(id).cloned() else { return };
         let (status, diagnostic) = match reason {
             2 => (Status(5, 4, 6), "routing loop: the message has passed that node before".to_owned()),
+            3 => (Status(5, 4, 4), "the peer goes by another name than it is called here".to_owned()),
             _ => (Status(5, 6, 0), format!("the peer cannot take this payload (reason {reason})")),
         };
         let remote = match &transfer.hop {
@@ -272,7 +280,7 @@ impl Switch {
     }
 
     /// A job that cannot run now waits for its turn again, as if it had not been started.
-    fn put_back(&mut self, now: Now, job: &Job) {
+    pub(super) fn put_back(&mut self, now: Now, job: &Job) {
         if let Some(record) = self.active.record(job.message).cloned()
             && let Some(back) = self.active.finish(now, job.message, &job.hop, record)
         {
@@ -281,13 +289,13 @@ impl Switch {
     }
 
     /// Something on our side kept a job from running: tried again later.
-    fn job_failed(&mut self, now: Now, job: &Job, why: &str) {
+    pub(super) fn job_failed(&mut self, now: Now, job: &Job, why: &str) {
         tracing::warn!(message = %job.message, why, "a delivery could not be started");
         self.job_result(now, job, Vec::new(), AirNote::default(), Some(why));
     }
 
     /// Turns per-recipient results into a step. A recipient without a result is deferred.
-    fn job_result(&mut self, now: Now, job: &Job, results: Vec<Event>, air: AirNote, why: Option<&str>) {
+    pub(super) fn job_result(&mut self, now: Now, job: &Job, results: Vec<Event>, air: AirNote, why: Option<&str>) {
         let mut results = results.into_iter();
         let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").to_owned() };
         let events = job.recipients.iter().map(|i| (*i, results.next().unwrap_or_else(missing))).collect();
@@ -431,6 +439,14 @@ impl Switch {
                     _ => Err("the node is stopping".into()),
                 };
                 self.encoded(now, job, id, peer, payload);
+            }
+            Pending::GroupBody { jobs } => self.group_body_read(now, jobs, read(result)),
+            Pending::GroupEncoded { jobs, ids, bearer } => {
+                let payload = match result {
+                    WorkResult::Encoded(payload) => payload,
+                    _ => Err("the node is stopping".into()),
+                };
+                self.group_encoded(now, jobs, ids, bearer, payload);
             }
             Pending::Thaw { id, peer } => self.thawed(now, id, peer, read(result)),
             Pending::Delivery { job } => self.delivered(now, job, result),

@@ -26,6 +26,8 @@ pub(super) const UNPROTECTED: (Status, &str) =
 /// Reason numbers in reports to the sending station.
 const REFUSED_UNDECODABLE: u8 = 1;
 const REFUSED_LOOP: u8 = 2;
+/// The payload is for several nodes, none of which goes by this one's name.
+const REFUSED_NOT_OURS: u8 = 3;
 
 impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
@@ -348,7 +350,11 @@ impl Switch {
                 return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
             }
         };
-        let Opened { envelope: air, body } = opened;
+        let Opened { envelope: mut air, body } = opened;
+        let Some(own) = air.served(&self.plan.node.name).filter(|own| !own.is_empty()) else {
+            return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_NOT_OURS));
+        };
+        air.envelope.recipients = own.to_vec();
         if accept::seen_twice(&air.hops, &self.plan.node.name) {
             self.event(Event::LoopDetected { peer: from, transfer: id.to_string() });
             return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_LOOP));

@@ -8,6 +8,7 @@ mod air;
 mod choice;
 mod desk;
 mod dispatch;
+mod group;
 mod intake;
 mod io;
 mod renewal;
@@ -127,6 +128,10 @@ enum Pending {
     ReportBody { settled: Box<settle::Settled> },
     /// A payload is being made.
     Encoded { job: Job, id: TransferId, peer: PeerName },
+    /// A body is being read for jobs that share a payload.
+    GroupBody { jobs: Vec<Job> },
+    /// A payload for several peers is being made.
+    GroupEncoded { jobs: Vec<Job>, ids: Vec<TransferId>, bearer: BearerId },
     /// A frozen payload is being read again after a restart.
     Thaw { id: TransferId, peer: PeerName },
     /// A local or onward delivery is under way.

@@ -250,7 +250,7 @@ impl Radio {
             let id =
                 TransferId { origin: PeerName::from(if &*self.other.0 == "b" { "a" } else { "b" }), epoch: 1, counter };
             let payload: std::sync::Arc<[u8]> = vec![counter as u8; size].into();
-            self.station.send(now.at, Transfer { id, to: self.other.clone(), precedence, payload });
+            self.station.send(now.at, Transfer { id, to: self.other.clone(), precedence, payload, lead: None });
             self.pump(now);
         }
     }

@@ -93,15 +93,18 @@ impl Lab {
         for (number, entry) in self.ledger.iter().enumerate() {
             let copies = found.remove(&number).unwrap_or_default();
             let promised = entry.fate.promised.is_some() && !entry.cancelled;
-            if copies.len() > 1 || (promised && copies.is_empty()) {
-                let (times, fate) = (copies.len(), &entry.fate);
-                let kind = if times > 1 { "twice" } else { "lost" };
-                problems.push(format!(
-                    "{kind}: message {number}, promised {promised}, was delivered {times} times: {fate:?}"
-                ));
+            for to in entry.recipients() {
+                let times = copies.iter().filter(|(id, _)| *id == to).count();
+                if times > 1 || (promised && times == 0) {
+                    let (fate, name) = (&entry.fate, self.name(to));
+                    let kind = if times > 1 { "twice" } else { "lost" };
+                    problems.push(format!(
+                        "{kind}: message {number}, promised {promised}, was delivered {times} times at {name}: {fate:?}"
+                    ));
+                }
             }
             for (id, bytes) in copies {
-                if id != entry.to {
+                if !entry.recipients().any(|to| to == id) {
                     let (to, at) = (self.name(entry.to), self.name(id));
                     problems.push(format!("astray: message {number} for {to} lies at {at}"));
                 }
@@ -117,7 +120,8 @@ impl Lab {
     fn check_outcomes(&self, problems: &mut Vec<String>) {
         for (number, entry) in self.ledger.iter().enumerate().filter(|(_, e)| e.fate.promised.is_some()) {
             let mut stations: BTreeSet<StationId> = self.topology.way(entry.from, entry.to).into_iter().collect();
-            stations.extend([entry.from, entry.to]);
+            stations.insert(entry.from);
+            stations.extend(entry.recipients());
             for id in stations {
                 let final_for = |state: &RecipientState| match state {
                     RecipientState::Final { outcome: Outcome::Delivered { .. }, .. } => true,

@@ -62,6 +62,8 @@ pub struct Setup {
     pub clocks: BTreeMap<StationId, StationClock>,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
+    /// One key for all stations instead of one for each pair: messages for several go once.
+    pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
     /// More lines for the table of every bearer.
@@ -87,6 +89,7 @@ impl Setup {
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
+            net_key: false,
             emcon: "open",
             bearer: "",
             max_transmission: None,
@@ -112,6 +115,8 @@ pub struct Entry {
     pub from: StationId,
     /// Whither.
     pub to: StationId,
+    /// Whither else: neighbours of the station it was handed in at.
+    pub also: Vec<StationId>,
     /// Level of service asked for.
     pub precedence: Precedence,
     /// Its Message-ID field, without brackets.
@@ -122,6 +127,13 @@ pub struct Entry {
     pub cancelled: bool,
     /// What became of it, as far as the nodes told.
     pub fate: Fate,
+}
+
+impl Entry {
+    /// Everywhere it has a recipient.
+    pub fn recipients(&self) -> impl Iterator<Item = StationId> + '_ {
+        [self.to].into_iter().chain(self.also.iter().copied())
+    }
 }
 
 /// What the nodes told of a message.
@@ -325,6 +337,18 @@ impl Lab {
 
     /// Hands in a message of `size` bytes of which nothing can be compressed but its header; its number in the ledger.
     pub fn submit(&mut self, from: StationId, to: StationId, size: u64, precedence: Precedence) -> usize {
+        self.submit_to_several(from, to, &[], size, precedence)
+    }
+
+    /// The same with a recipient at each of several stations; those beside the first must be neighbours of `from`.
+    pub fn submit_to_several(
+        &mut self,
+        from: StationId,
+        to: StationId,
+        also: &[StationId],
+        size: u64,
+        precedence: Precedence,
+    ) -> usize {
         let number = self.ledger.len();
         let name = |id: StationId| self.names[usize::from(id.0)].as_str();
         let message_id = format!("{number}.{:x}@{}.example", self.mail, name(from));
@@ -333,7 +357,7 @@ impl Lab {
         let body = message(&message_id, &addresses.0, &addresses.1, size, chance);
         let envelope = Envelope {
             from: Some(Mailbox::new(addresses.0)),
-            recipients: vec![Recipient::plain(Mailbox::new(addresses.1))],
+            recipients: [to].iter().chain(also).map(|id| desk(name(*id))).collect(),
             envid: None,
             ret: None,
             mt_priority: Some(precedence.mt_priority()),
@@ -354,7 +378,17 @@ impl Lab {
             Transaction { envelope, by: None, body: body.clone().into(), facts, trusted: true, received_count: 0 };
         self.by_message_id.insert(message_id.clone(), number);
         let (at, fate) = (self.at(), Fate::default());
-        self.ledger.push(Entry { at, from, to, precedence, message_id, body, cancelled: false, fate });
+        self.ledger.push(Entry {
+            at,
+            from,
+            to,
+            also: also.to_vec(),
+            precedence,
+            message_id,
+            body,
+            cancelled: false,
+            fate,
+        });
         self.world.with_host(from, |node, now| node.submit(now, SessionId(number as u64), transaction));
         self.digest();
         number
@@ -693,6 +727,10 @@ fn excerpt(bytes: &[u8]) -> String {
 
 fn ids(count: usize) -> impl Iterator<Item = StationId> + use<> {
     (0..u16::try_from(count).unwrap_or(0)).map(StationId)
+}
+
+fn desk(name: &str) -> Recipient {
+    Recipient::plain(Mailbox::new(format!("desk@{name}.example")))
 }
 
 /// A message of `size` bytes: a short header, then lines of random bytes other than NUL, CR and LF.

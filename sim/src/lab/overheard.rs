@@ -95,6 +95,10 @@ impl Overheard {
         else {
             return;
         };
+        // The transfers of a group are frozen together, and only the first one's number is on the air.
+        if self.transfers.values().any(|k| k.message == message && k.since == at) {
+            return;
+        }
         let symbol_bytes = geometry.symbol_bytes();
         self.transfers.insert(short, Known { message, precedence, since: at, symbol_bytes, sure: true });
     }

@@ -147,8 +147,11 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
     }
     for peer in topology.neighbours[index].iter().copied() {
         let pair = (index.min(peer), index.max(peer));
-        let key =
-            HEXLOWER.encode(digest(&SHA256, format!("key of the laboratory's pair {pair:?}").as_bytes()).as_ref());
+        let whose = match setup.net_key {
+            true => "key of the laboratory's net".to_owned(),
+            false => format!("key of the laboratory's pair {pair:?}"),
+        };
+        let key = HEXLOWER.encode(digest(&SHA256, whose.as_bytes()).as_ref());
         let keys = match setup.protection {
             "off" => String::new(),
             _ => format!("keys = [{{ id = 0, hex = \"{key}\" }}]\n"),

@@ -228,7 +228,12 @@ fn kind(pieces: &[Piece]) -> Kind {
                     match item {
                         Item::Report(_) => report = true,
                         Item::Poll(_) => poll = true,
-                        Item::Hello { .. } | Item::Cancel(_) | Item::Quality(_) => hello = true,
+                        Item::Hello { .. }
+                        | Item::Cancel(_)
+                        | Item::Quality(_)
+                        | Item::Order(_)
+                        | Item::Group(_)
+                        | Item::Follow(_) => hello = true,
                     }
                 }
             }

@@ -140,6 +140,9 @@ fn word(item: &Item) -> &'static str {
         Item::Poll(_) => "poll",
         Item::Cancel(_) => "cancel",
         Item::Quality(_) => "quality",
+        Item::Order(_) => "order",
+        Item::Group(_) => "group",
+        Item::Follow(_) => "follow",
     }
 }
 

@@ -135,7 +135,33 @@ impl Outgoing {
 
     /// The id frames carry.
     pub fn short(&self) -> u16 {
-        short(self.transfer.id.epoch, self.transfer.id.counter)
+        short(self.transfer.id.epoch, self.transfer.lead.unwrap_or(self.transfer.id.counter))
+    }
+
+    /// What it shares with the transfers that carry the same payload to other stations.
+    pub fn group(&self) -> Option<(u32, u32)> {
+        Some((self.transfer.id.epoch, self.transfer.lead?))
+    }
+
+    /// Rows used so far, by block.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// Goes on where the furthest of its group is.
+    pub fn align(&mut self, rows: &[u32]) {
+        if rows.len() == self.rows.len() {
+            rows.clone_into(&mut self.rows);
+        }
+    }
+
+    /// Symbols have left for this one too, by way of another transfer of its group whose rows stood at `before`.
+    pub fn mirror(&mut self, before: &[u32], now: &[u32]) {
+        for (owed, (before, now)) in self.owed.iter_mut().zip(before.iter().zip(now)) {
+            *owed -= i64::from(now.saturating_sub(*before));
+        }
+        now.clone_into(&mut self.rows);
+        self.unsent = false;
     }
 
     /// Symbols missing there.
@@ -374,7 +400,7 @@ mod tests {
         let payload: Arc<[u8]> = (0..bytes).map(|i| i as u8).collect();
         let JobDone::Spread(symbols) = fec::run(Job::Spread { payload: payload.clone() }) else { panic!("spread") };
         let id = TransferId { origin: PeerName::from("a"), epoch: 5, counter: 9 };
-        let transfer = Transfer { id, to: PeerName::from("b"), precedence: Precedence::Routine, payload };
+        let transfer = Transfer { id, to: PeerName::from("b"), precedence: Precedence::Routine, payload, lead: None };
         let geometry = Geometry::of_payload(bytes).expect("in range");
         let mut t = Outgoing::new(transfer, 1, geometry, record);
         t.symbols = Some(symbols);

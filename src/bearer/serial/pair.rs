@@ -183,7 +183,7 @@ impl Pair {
         let counter = n.counter;
         let payload: Arc<[u8]> =
             (0..bytes).map(|i| mix(u64::from(counter) << 32 | i as u64 | (from as u64) << 60) as u8).collect();
-        let transfer = Transfer { id: id.clone(), to: n.config.peers[0].name.clone(), precedence, payload };
+        let transfer = Transfer { id: id.clone(), to: n.config.peers[0].name.clone(), precedence, payload, lead: None };
         n.sent.insert(id.clone(), transfer.clone());
         if let Some(s) = &mut n.station {
             s.send(self.now, transfer);
@@ -262,6 +262,7 @@ impl Pair {
                 Event::Unkeyed { .. } => {}
                 Event::Alarm(text) => n.alarms.push(text),
                 Event::EpochUsed { .. } => n.epoch_used = true,
+                Event::Lacks { .. } | Event::Shared(_) => panic!("one bearer shares with nobody"),
             }
             return true;
         }

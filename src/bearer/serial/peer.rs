@@ -143,6 +143,10 @@ pub struct Peer {
     pub answer: BTreeSet<u16>,
     /// A report is owed to it.
     pub owed: bool,
+    /// Something of it was heard that asked this station for nothing: to be reported when asked, or after silence.
+    pub unasked: bool,
+    /// Short ids of transfers for other stations, as it said.
+    pub aside: BTreeSet<u16>,
     /// It asked for a report, so it gets to know of everything that is incomplete.
     pub polled: bool,
     /// Symbol frames heard in its latest transmission.
@@ -197,6 +201,8 @@ impl Peer {
             waiting: None,
             answer: BTreeSet::new(),
             owed: false,
+            unasked: false,
+            aside: BTreeSet::new(),
             polled: false,
             heard: 0,
             sent_frames: 0,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::burst::UNIT;
+use super::super::frame::Stations;
 use super::super::outgoing::Outgoing;
 use super::super::rate::{Palette, Quality, Reach, Sent, for_traffic, for_words};
 use super::{Air, Station, Transmission};
@@ -80,7 +81,7 @@ impl Station {
                 snr_db: known.and_then(|(_, r)| r.ratio_db()).or(p.incoming_db),
                 loss: self.loss_to(*station),
                 turnaround: p.turnaround.mean(),
-                wait: self.answer_within(&BTreeSet::from([*station])),
+                wait: self.answer_within(Stations::one(*station)),
                 changes: known.map_or((0, 0), |(_, r)| (r.sent, r.changes)),
             }
         };
@@ -247,18 +248,17 @@ impl Station {
     }
 
     /// How long these stations may take until one of them is heard to answer, from the end of our carrier.
-    pub(super) fn answer_within(&self, stations: &BTreeSet<u8>) -> Duration {
+    pub(super) fn answer_within(&self, stations: Stations) -> Duration {
         let configured = self.config.waveform.turnaround;
-        let sign = match &self.adapt {
+        match &self.adapt {
             // Its report must be out, as far as a station without carrier detect can tell.
             None => self.air.turn() + self.config.waveform.block,
             Some(a) if !self.carrier_tells => configured * 2 + PATIENCE + a.palette.longest_answer(),
             Some(_) => {
-                let of = |s: &u8| self.peers.get(s).map(|p| p.turnaround.within(configured));
-                stations.iter().filter_map(of).max().unwrap_or(configured) + PATIENCE
+                let of = self.peers.iter().filter(|(s, _)| stations.has(**s));
+                of.map(|(_, p)| p.turnaround.within(configured)).max().unwrap_or(configured) + PATIENCE
             }
-        };
-        sign + self.air.report() * (stations.len() as u32).saturating_sub(1)
+        }
     }
 
     /// The longest block anybody may send here.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::frame::{
-    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, REPORT_FIXED, Report, Standing,
+    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, Overheard, REPORT_FIXED, Report, Standing, Stations,
 };
 use super::super::incoming::{Ending, Key, Partial, Stage};
 use super::super::keys::Context;
@@ -27,7 +27,11 @@ impl Station {
                 last: now,
                 from: BTreeSet::new(),
                 spoke: BTreeSet::new(),
-                others: BTreeSet::new(),
+                speakers: Stations::NONE,
+                foreign: false,
+                asked: Stations::NONE,
+                order: None,
+                follow: None,
                 unsealed: Vec::new(),
                 readings: Readings::default(),
                 after,
@@ -96,17 +100,16 @@ impl Station {
             }
         }
         self.judge_seals(&h);
-        self.settle = Some(now + SETTLE);
-        if !h.others.is_empty() {
-            // Those who were spoken to answer first, lower stations before higher ones, one slot each.
-            let before = h.others.iter().filter(|s| **s < self.config.station).count() as u32;
-            let all = h.others.len() as u32;
-            if before > 0 {
-                self.report_at = Some(now + self.air.turn() * before);
+        // What was said to all asks those whom the order names.
+        if h.order.is_some_and(|order| order.has(self.config.station)) {
+            for from in &h.from {
+                if let Some(p) = self.peers.get_mut(from) {
+                    p.owed |= std::mem::take(&mut p.unasked);
+                }
             }
-            self.hold_for(now, self.air.turn() * all);
         }
-        let unreadable = h.from.is_empty() && h.others.is_empty();
+        self.settle = Some(now + SETTLE);
+        let unreadable = !h.made_sense();
         let answered = unreadable && self.peers.len() == 1 && !self.awaited.is_empty();
         if unreadable {
             let awaited = &self.awaited;
@@ -114,13 +117,16 @@ impl Station {
         }
         // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
         self.awaited.retain(|s| !h.from.contains(s));
+        self.take_slot(now, &h);
         if self.awaited.is_empty() {
             self.await_until = None;
+        } else if self.await_round(now) {
+            // The next ones have their slots still to come.
         } else if let Some(until) = self.await_until {
             // The answer was lost, or somebody else spoke: no point in waiting for long.
             self.await_until = Some(until.min(now + Duration::from_secs(1)));
         }
-        if h.from.is_empty() && !answered {
+        if h.from.is_empty() && !self.is_net() && !answered {
             let spread = self.config.waveform.turnaround.as_millis().max(1) as u64;
             let wait = Duration::from_millis(self.draw() % spread) + self.rank_delay();
             self.hold_for(now, wait);
@@ -133,29 +139,53 @@ impl Station {
             match found {
                 Found::Frame(frame) => {
                     self.counts.frames += 1;
-                    let from = frame.address().from;
+                    let address = frame.address();
+                    let from = address.from;
                     h.from.insert(from);
+                    h.speakers = h.speakers.and(Stations::one(from));
                     if let Some(p) = self.peers.get_mut(&from) {
                         p.alive();
                     }
                     match frame {
-                        Frame::Symbols { chunks, .. } => self.file(now, from, chunks),
+                        Frame::Symbols { chunks, .. } => {
+                            let to_all = address.to == from;
+                            if !to_all {
+                                h.asked = h.asked.and(Stations::one(self.config.station));
+                            }
+                            self.file(now, from, chunks, to_all);
+                        }
                         Frame::Control { epoch, counter, items, .. } => {
                             h.spoke.insert(from);
-                            self.listen(now, from, epoch, counter, items);
+                            let to_all = address.to == from;
+                            for item in &items {
+                                match item {
+                                    Item::Poll(_) | Item::Cancel(_) if to_all => {}
+                                    Item::Poll(_) | Item::Cancel(_) => {
+                                        h.asked = h.asked.and(Stations::one(self.config.station));
+                                    }
+                                    Item::Order(stations) => h.order = Some(*stations),
+                                    Item::Follow(stations) => h.follow = Some(*stations),
+                                    Item::Hello { .. } | Item::Report(_) | Item::Group(_) | Item::Quality(_) => {}
+                                }
+                            }
+                            self.listen(now, from, epoch, counter, self.ours(items, to_all));
                         }
                         Frame::Brief { context, waiting, heard, standings, quality, .. } => {
                             self.take_brief(now, from, context, waiting, heard, standings, quality);
                         }
                     }
                 }
-                Found::Foreign(address) => {
-                    if self.peers.contains_key(&address.to) && address.to != address.from {
-                        h.others.insert(address.to);
+                Found::Foreign(Overheard { address, asks, order }) => {
+                    h.speakers = h.speakers.and(Stations::one(address.from));
+                    h.foreign = true;
+                    if asks && address.to != address.from {
+                        h.asked = h.asked.and(Stations::one(address.to));
                     }
+                    h.order = h.order.or(order);
                 }
                 Found::Unsealed(address) => {
                     self.counts.unsealed += 1;
+                    h.speakers = h.speakers.and(Stations::one(address.from));
                     if h.unsealed.len() < ANSWERS {
                         h.unsealed.push(address);
                     }
@@ -185,13 +215,19 @@ impl Station {
         }
     }
 
-    pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>) {
+    pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>, to_all: bool) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.heard = peer.heard.saturating_add(1);
-        peer.owed = true;
+        match to_all {
+            true => peer.unasked = true,
+            false => peer.owed = true,
+        }
         let rank = peer.waiting.flatten().map_or(0, |p| p.rank() + 1);
         for chunk in chunks {
             let Some(peer) = self.peers.get_mut(&from) else { return };
+            if to_all && peer.aside.contains(&chunk.short) {
+                continue;
+            }
             let (epoch, counter) = peer.record.expand(chunk.short);
             if epoch != 0 {
                 peer.record.transfer_seen = peer.record.transfer_seen.max(counter);
@@ -296,6 +332,9 @@ impl Station {
                 }
                 Item::Report(report) => self.take_report(now, from, epoch, counter, report, true),
                 Item::Quality(quality) => self.take_quality(now, from, quality),
+                // Heard with the whole transmission: they are about its end.
+                Item::Order(_) | Item::Follow(_) => {}
+                Item::Group(groups) => self.sort_out(from, groups),
             }
         }
     }
@@ -479,7 +518,7 @@ impl Station {
             let more: Vec<u16> = known.filter(|s| !shorts.contains(s)).take(8).collect();
             shorts.extend(more);
         }
-        (peer.owed, peer.told) = (false, true);
+        (peer.owed, peer.unasked, peer.told) = (false, false, true);
         report.epoch = peer.record.epoch;
         report.transfer_seen = peer.record.transfer_seen;
         report.control_seen = peer.record.control_seen;

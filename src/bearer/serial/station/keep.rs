@@ -169,10 +169,14 @@ impl Station {
             return;
         }
         let rows = t.next_row() + ahead + ahead / 4;
-        t.reserving = true;
-        t.asked_rows = rows;
-        let record = OutgoingRecord { reserved: rows, ..t.record.clone() };
-        let puts = vec![(outgoing_key(id), encode(&record))];
+        let mut puts = Vec::new();
+        for id in self.siblings(id) {
+            let Some(t) = self.outgoing.get_mut(&id) else { continue };
+            t.reserving = true;
+            t.asked_rows = rows;
+            let record = OutgoingRecord { reserved: rows.max(t.record.reserved), ..t.record.clone() };
+            puts.push((outgoing_key(&id), encode(&record)));
+        }
         let ticket = self.ticket(Pending::Rows(id.clone(), rows));
         self.events.push_back(Event::Persist { ticket, puts });
     }

@@ -7,9 +7,11 @@
 
 mod adapt;
 mod compose;
+mod group;
 mod hear;
 mod keep;
 mod share;
+mod slots;
 mod turn;
 
 pub use share::Outlook;
@@ -17,7 +19,7 @@ pub use share::Outlook;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::burst::{Air, Burst, Layout};
-use super::frame::{Address, Deframer, Report};
+use super::frame::{Address, Deframer, Report, Stations};
 use super::incoming::{Ending, Key, Partial, Stage};
 use super::keys::KeyRing;
 use super::outgoing::{Outgoing, OutgoingRecord, short};
@@ -33,14 +35,17 @@ use super::rate::{Palette, Readings};
 use adapt::Adapt;
 pub use adapt::{LinkState, Unheard};
 use keep::outgoing_key;
+use slots::Round;
 use turn::feed_due;
 
 /// Control counters reserved on disk at a time.
 const COUNTERS: u32 = 1024;
 /// How long a report waits for commits and verdicts.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Spread of first keying over the stations of an idle link, so that two that start at once do not collide.
+/// By how much the higher of two stations keys later on an idle link, so that two that start at once do not collide.
 const RANK_SPREAD: Duration = Duration::from_millis(800);
+/// The same from one station of a net to the next: longer than a modem takes to key and another to notice.
+const ACCESS_SLOT: Duration = Duration::from_millis(400);
 /// How much air time's worth of symbols is reserved ahead of sending.
 const COMMIT_AHEAD: Duration = Duration::from_secs(5);
 /// When something that failed to commit is tried again.
@@ -77,6 +82,8 @@ pub struct Station {
     /// When the transmission that is to be answered ended.
     asked_at: Option<Instant>,
     ring: KeyRing,
+    /// Peers that can be spoken to at once.
+    net: Stations,
     peers: BTreeMap<u8, Peer>,
     outgoing: BTreeMap<TransferId, Outgoing>,
     queued: VecDeque<Transfer>,
@@ -92,6 +99,8 @@ pub struct Station {
     carrier_tells: bool,
     awaited: BTreeSet<u8>,
     await_until: Option<Instant>,
+    /// Answers to the transmission heard last that are still to come.
+    round: Round,
     hold: Option<Instant>,
     settle: Option<Instant>,
     report_at: Option<Instant>,
@@ -205,8 +214,16 @@ struct Hearing {
     from: BTreeSet<u8>,
     /// Those of them that said more than symbols and brief reports.
     spoke: BTreeSet<u8>,
-    /// Other stations that were spoken to.
-    others: BTreeSet<u8>,
+    /// Stations it came from, as far as headers tell, sound ones or not.
+    speakers: Stations,
+    /// There were frames of others in it.
+    foreign: bool,
+    /// Stations it wants an answer from, by frames that were heard.
+    asked: Stations,
+    /// All of them in the order they answer in, where it said so.
+    order: Option<Stations>,
+    /// Stations that may speak next because silence has ended, where it said so.
+    follow: Option<Stations>,
     /// Addresses of frames whose seal did not fit.
     unsealed: Vec<Address>,
     /// What the modem measured.
@@ -218,7 +235,7 @@ struct Hearing {
 impl Hearing {
     /// Whether a frame was among the bytes.
     fn made_sense(&self) -> bool {
-        !self.from.is_empty() || !self.others.is_empty()
+        !self.from.is_empty() || self.foreign
     }
 }
 
@@ -265,6 +282,7 @@ impl Station {
             adapt,
             asked_at: None,
             ring,
+            net: Stations::NONE,
             peers,
             outgoing: BTreeMap::new(),
             queued: VecDeque::new(),
@@ -279,6 +297,7 @@ impl Station {
             carrier_tells: false,
             awaited: BTreeSet::new(),
             await_until: None,
+            round: Round::default(),
             hold: None,
             settle: None,
             report_at: None,
@@ -305,6 +324,7 @@ impl Station {
             actions: VecDeque::new(),
             config,
         };
+        station.net = station.net();
         station.restore(now, restored);
         for (number, p) in station.peers.iter().filter(|(_, p)| p.record.epoch != 0) {
             station.ring.heard_from(*number, p.record.epoch, p.record.control_seen);
@@ -425,8 +445,10 @@ impl Station {
         }
         let idle = self.outgoing.is_empty() && self.await_until.is_none() && self.hearing.is_none();
         self.outgoing.insert(id.clone(), outgoing);
-        let ticket = self.ticket(Pending::Spread(id.clone()));
-        self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+        if !self.join_group(&id) {
+            let ticket = self.ticket(Pending::Spread(id.clone()));
+            self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+        }
         self.reserve_rows(&id);
         if idle && self.hold.is_none() && matches!(self.phase, Phase::Quiet) {
             self.hold_for(now, self.rank_delay());
@@ -471,7 +493,8 @@ impl Station {
                 }
             }
             Pending::Rows(id, rows) => {
-                if let Some(t) = self.outgoing.get_mut(&id) {
+                for id in self.siblings(&id) {
+                    let Some(t) = self.outgoing.get_mut(&id) else { continue };
                     t.reserving = false;
                     if ok {
                         t.record.reserved = t.record.reserved.max(rows);
@@ -507,10 +530,12 @@ impl Station {
     pub fn job_done(&mut self, _now: Instant, ticket: u64, done: JobDone) {
         match (self.pending.remove(&ticket), done) {
             (Some(Pending::Spread(id)), JobDone::Spread(symbols)) => {
-                if let Some(t) = self.outgoing.get_mut(&id) {
-                    t.symbols = Some(symbols);
+                for id in self.siblings(&id) {
+                    if let Some(t) = self.outgoing.get_mut(&id) {
+                        t.symbols = Some(symbols.clone());
+                    }
+                    self.extend(&id);
                 }
-                self.extend(&id);
             }
             (Some(Pending::Gather(key)), JobDone::Gathered(Some(payload))) => {
                 if let Some(p) = self.partials.get_mut(&key) {
@@ -561,8 +586,8 @@ impl Station {
         self.blocked = None;
         self.report_blocked = false;
         self.probe_blocked = false;
-        if matches!(self.phase, Phase::Quiet) && self.hold.is_none() && self.await_until.is_none() {
-            self.hold_for(now, self.rank_delay());
+        if matches!(self.phase, Phase::Quiet) && self.await_until.is_none() {
+            self.leave_silence(now);
         }
     }
 

@@ -7,10 +7,10 @@ use super::super::burst::{Layout, UNIT};
 use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
 use super::super::outgoing::{Outgoing, Role};
 use super::super::peer::back_off;
-use super::{ASKED_IN_VAIN, Pending, Phase, Plan, RANK_SPREAD, Station, Transmission};
+use super::{ASKED_IN_VAIN, Pending, Phase, Plan, Station, Transmission};
 use crate::bearer::{Event, ModemAction};
 use crate::emcon::Purpose;
-use crate::mail::Precedence;
+use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
 /// Unreadable answers of the only peer in a row until a station waits before it speaks again: nobody else can have it wait in vain.
@@ -49,23 +49,30 @@ impl Station {
         }
         let mut units = 0;
         let (loss, layout) = self.lay_out(&speakable);
-        for t in speakable.iter().filter(|t| !t.unsure) {
+        let ids: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
+        let groups = self.groups(&ids);
+        for t in speakable.iter().filter(|t| !t.unsure && !groups.contains_key(&t.transfer.id)) {
             units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
         }
         let controls: BTreeSet<u8> = speakable
             .iter()
-            .filter(|t| self.must_greet(t))
+            .filter(|t| !groups.contains_key(&t.transfer.id) && self.must_greet(t))
             .map(|t| t.station)
             .chain(reporting.iter().copied())
             .collect();
         let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
+        let together = self.group_bytes(&layout, &groups);
         let blocks = if units == 0 {
-            self.air.blocks(self.words(&reporting, &speakable) as u64)
+            match self.air.blocks(self.words(&reporting, &speakable) as u64) {
+                words if together == 0 => words,
+                words => self.air.blocks(together).max(words).min(most),
+            }
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
             let plans = self.bursts.entry(chosen.unwrap_or(0)).or_default();
-            plans.blocks_for(&self.air, &layout, units, loss, most)
+            let alone = plans.blocks_for(&self.air, &layout, units, loss, most);
+            if together == 0 { alone } else { self.air.blocks(self.air.capacity(alone) + together).min(most) }
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
         Some(Plan { purpose, top, blocks })
@@ -75,7 +82,8 @@ impl Station {
     pub(super) fn words(&self, reporting: &BTreeSet<u8>, speakable: &[&Outgoing]) -> usize {
         let mut bytes = 0;
         for (number, p) in &self.peers {
-            let asked = speakable.iter().filter(|t| t.station == *number && t.unsure).count().min(12);
+            let asked =
+                speakable.iter().filter(|t| t.station == *number && t.unsure && !self.shared(t)).count().min(12);
             let cancels = if self.probe_blocked { 0 } else { p.cancels.len().min(12) };
             let reports = reporting.contains(number);
             bytes += match (reports.then(|| self.brief_standings(*number)).flatten(), asked + cancels) {
@@ -84,6 +92,10 @@ impl Station {
                 _ if reports => CONTROL_OVERHEAD + MINIMAL_FRAME + 48,
                 (_, said) => CONTROL_OVERHEAD + 7 + 4 + 2 * said,
             };
+        }
+        let shared = speakable.iter().filter(|t| t.unsure && self.shared(t)).count().min(12);
+        if shared > 0 {
+            bytes += CONTROL_OVERHEAD + 13 + 6 * shared;
         }
         bytes.max(BRIEF_OVERHEAD + 3)
     }
@@ -212,6 +224,7 @@ impl Station {
             }
         }
         if tx.expects.is_empty() {
+            self.spoke_in_round();
             // Whoever was reported to goes on, if it has more: let it.
             let w = &self.config.waveform;
             let more = self.peers.values().any(|p| !matches!(p.waiting, Some(None)));
@@ -219,7 +232,7 @@ impl Station {
                 self.hold_for(now, w.turnaround + Duration::from_secs(3));
             }
         } else {
-            self.await_until = Some(now + self.answer_within(&tx.expects));
+            self.begin_round(now, tx.expects.iter().copied().collect());
             self.awaited = tx.expects;
         }
     }
@@ -260,10 +273,11 @@ impl Station {
     /// Those who should have answered did not: ask them again, later each time.
     pub(super) fn unanswered(&mut self, now: Instant) {
         self.await_until = None;
+        // One draw for all: those who missed their slots are asked together.
+        let chance = self.draw();
         for station in std::mem::take(&mut self.awaited) {
             self.counts.unanswered += 1;
             self.note_silence(station);
-            let chance = self.draw();
             let only = self.peers.len() == 1;
             let Some(p) = self.peers.get_mut(&station) else { continue };
             let garbled = p.spoke_garbled;
@@ -370,12 +384,6 @@ impl Station {
     pub(super) fn unkey_limit(&self, tx: &Transmission) -> Instant {
         let end = tx.keyed + self.air.transmission(self.air.blocks(tx.out)) + self.air.waveform().block * 2;
         end + Duration::from_secs(if tx.alarmed { 20 } else { 10 })
-    }
-
-    /// Lower stations go first on an idle link.
-    pub(super) fn rank_delay(&self) -> Duration {
-        let below = self.peers.keys().filter(|s| **s < self.config.station).count() as u32;
-        RANK_SPREAD * below / (self.peers.len() as u32).max(1)
     }
 
     pub(super) fn hold_for(&mut self, now: Instant, d: Duration) {
