@@ -317,8 +317,10 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
             _ => {}
         }
     }
-    // Who fades away answers nobody for a while.
-    if scenario.links.values().any(|link| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. })) {
+    // Who fades away answers nobody for a while, nor does one at whom others keep colliding because they do not hear each other.
+    let stations = scenario.modems.len();
+    let hidden = scenario.links.len() < stations * (stations - 1);
+    if hidden || scenario.links.values().any(|link| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. })) {
         provoked.insert("does not answer");
     }
     let lossy = scenario.links.values().any(|link| link.loss != Loss::Ideal);

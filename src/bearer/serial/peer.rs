@@ -149,8 +149,12 @@ pub struct Peer {
     pub sent_frames: u32,
     /// Cells each of those touched, on average.
     pub sent_cells: f64,
-    /// Turns it did not answer, in a row.
+    /// Turns after which nothing was heard, in a row.
     pub attempts: u32,
+    /// Turns whose answer could not be read, since something of it could be.
+    pub garbled: u32,
+    /// Somebody who could not be read spoke when its answer was due.
+    pub spoke_garbled: bool,
     /// Nothing is sent to it on our own initiative before this.
     pub not_before: Option<Instant>,
     /// Cancelled transfers it has not yet disowned, and how often it was told.
@@ -180,6 +184,8 @@ impl Peer {
             sent_frames: 0,
             sent_cells: 1.0,
             attempts: 0,
+            garbled: 0,
+            spoke_garbled: false,
             not_before: None,
             cancels: BTreeMap::new(),
             unsealed_turns: 0,
@@ -192,10 +198,31 @@ impl Peer {
     /// A good frame came from it.
     pub fn alive(&mut self) {
         self.attempts = 0;
+        self.garbled = 0;
         self.not_before = None;
         self.unsealed_turns = 0;
     }
+
+    /// Its answer did not come, or could not be read. Gives what an operator should know of that.
+    pub fn failed(&mut self) -> Option<&'static str> {
+        if std::mem::take(&mut self.spoke_garbled) {
+            self.garbled += 1;
+            self.attempts = 0;
+            return (self.garbled == UNREADABLE).then_some("answers, but cannot be read");
+        }
+        self.attempts += 1;
+        (self.attempts == UNHEARD).then_some("does not answer")
+    }
+
+    /// How hard the present failure is, for the back-off: an answer that was only damaged says that the peer is there.
+    pub fn failures(&self) -> u32 {
+        (self.attempts + self.garbled / 8).max(1)
+    }
 }
+
+/// Turns without an answer, and with unreadable ones, until the operator is told.
+const UNHEARD: u32 = 8;
+const UNREADABLE: u32 = 32;
 
 /// How long to leave an unanswering peer alone: slots of `slot`, even ones for the lower station and odd ones for the higher, so
 /// that two that collided cannot collide again in step; after some tries minutes, at most ten.
@@ -241,6 +268,24 @@ mod tests {
         for counter in [4000 - 3072, 1029, 2048, 3999, 4000, 4001, 4000 + SHORT_AHEAD] {
             assert_eq!(r.expand(0x5000 | (counter & 0xFFF) as u16), (0x1235, counter));
         }
+    }
+
+    #[test]
+    fn an_answer_that_could_not_be_read_is_no_absence() {
+        let mut p = Peer::new("ship".into(), PeerRecord::default());
+        (0..7).for_each(|_| assert_eq!(p.failed(), None));
+        p.spoke_garbled = true;
+        assert_eq!((p.failed(), p.failures()), (None, 1), "it is there");
+        (0..7).for_each(|_| assert_eq!(p.failed(), None));
+        assert_eq!(p.failed(), Some("does not answer"));
+        p.alive();
+        let told: Vec<_> = (0..40)
+            .filter_map(|_| {
+                p.spoke_garbled = true;
+                p.failed()
+            })
+            .collect();
+        assert_eq!((told, p.failures()), (vec!["answers, but cannot be read"], 5));
     }
 
     #[test]

@@ -157,13 +157,16 @@ fn axis(chronicle: &Chronicle, end: Instant, height: u32, svg: &mut String) {
                 continue;
             }
             known.push(at);
-            let x = format!("{:.4}%", 100.0 * at.0 as f64 / end.0 as f64);
+            let share = at.0 as f64 / end.0 as f64;
+            let x = format!("{:.4}%", 100.0 * share);
+            // At the right end a mark's time stands before it.
+            let side = if share > 0.96 { "dx=\"-3\" text-anchor=\"end\"" } else { "dx=\"3\"" };
             let wall = chronicle.wall(at);
             let midnight = wall.seconds().rem_euclid(86_400) == 0;
             let _ = write!(
                 svg,
                 "<g class=\"{class}\"><line class=\"grid{}\" x1=\"{x}\" x2=\"{x}\" y1=\"24\" y2=\"{height}\"/>\
-                 <text class=\"tick\" x=\"{x}\" y=\"18\" dx=\"3\">{}</text></g>",
+                 <text class=\"tick\" x=\"{x}\" y=\"18\" {side}>{}</text></g>",
                 if midnight { " midnight" } else { "" },
                 if midnight || known.len() == 1 { wall.dtg() } else { zulu(wall) }
             );

@@ -201,6 +201,9 @@ impl Station {
             #[cfg(feature = "mutations")]
             let chunk = mutated(chunk, self.turn);
             t.turn = self.turn;
+            if !t.unsure {
+                tx.sure.insert(id.clone());
+            }
             t.unsure = true;
             let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
             let overhead = if chunks.is_empty() { FRAME_OVERHEAD } else { CHUNK_OVERHEAD };

@@ -98,6 +98,10 @@ impl Station {
             }
             self.hold_for(now, self.air.turn() * all);
         }
+        if h.from.is_empty() && h.others.is_empty() {
+            let awaited = &self.awaited;
+            self.peers.iter_mut().filter(|(s, _)| awaited.contains(s)).for_each(|(_, p)| p.spoke_garbled = true);
+        }
         // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
         self.awaited.retain(|s| !h.from.contains(s));
         if self.awaited.is_empty() {

@@ -181,6 +181,7 @@ impl Station {
             layout,
             frames: BTreeMap::new(),
             shares: BTreeMap::new(),
+            sure: BTreeSet::new(),
             expects: BTreeSet::new(),
             ended: false,
             alarmed: false,
@@ -214,6 +215,12 @@ impl Station {
     pub(super) fn break_off(&mut self, now: Instant) {
         if let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) {
             self.account(now, &tx);
+            if now < tx.keyed + self.config.waveform.preamble + self.config.waveform.block {
+                // Not a block of it can have been heard: its symbols are as good as unsent, and need no asking about.
+                for id in &tx.sure {
+                    self.outgoing.get_mut(id).into_iter().for_each(|t| t.unsure = false);
+                }
+            }
             for s in &tx.expects {
                 if let Some(p) = self.peers.get_mut(s) {
                     p.sent_frames = 0;
@@ -244,7 +251,7 @@ impl Station {
             self.counts.unanswered += 1;
             let chance = self.draw();
             let Some(p) = self.peers.get_mut(&station) else { continue };
-            p.attempts += 1;
+            let told = p.failed();
             #[cfg(feature = "mutations")]
             if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
                 p.not_before = Some(now + Duration::from_secs(30 * 86_400));
@@ -255,11 +262,11 @@ impl Station {
                 // Mail for one who keeps radio silence must not wait for its word.
                 self.outgoing.values_mut().filter(|t| t.station == station && t.unsent).for_each(|t| t.unsure = false);
             }
-            let tries = if in_vain { 1 } else { p.attempts };
+            let tries = if in_vain { 1 } else { p.failures() };
             let slot = self.config.waveform.turnaround + Duration::from_secs(2);
             p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
-            if p.attempts == 8 {
-                self.events.push_back(Event::Alarm(format!("{} does not answer", p.name)));
+            if let Some(told) = told {
+                self.events.push_back(Event::Alarm(format!("{} {told}", p.name)));
             }
         }
     }
