@@ -85,6 +85,8 @@ impl Bench {
                 frame_bytes: 262,
                 turnaround: Duration::from_secs(2),
             },
+            net: String::new(),
+            siblings: Default::default(),
             peers: vec![peer("ship", 1), peer("boat", 2)],
             max_transmission: Duration::from_secs(30),
             max_transmission_routine: Duration::from_millis(127_500),

@@ -77,6 +77,7 @@ expire = "3h"
 [precedence]
 default = "routine"
 mmhs = false
+two_bearers = "immediate"
 
 [[peer]]
 name = "shore"
@@ -103,6 +104,8 @@ max_payload = "256KiB"
 max_air = "12h"
 on_excess = "hold"
 protected = false
+cost = "2s"
+net = "fleet"
 carrier_stuck_after = "3min"
 [bearer.carry]
 override = {}
@@ -130,6 +133,8 @@ fn a_full_profile_becomes_its_plan() {
     assert_eq!(plan.retry[&Precedence::Flash].after, [Duration::from_secs(10)]);
     assert_eq!(plan.retry[&Precedence::Routine].after.len(), 3);
     assert!(!plan.precedence.mmhs);
+    assert_eq!(plan.precedence.two_bearers, Some(Precedence::Immediate));
+    assert_eq!((plan.bearers[0].cost, &*plan.bearers[0].net), (Duration::from_secs(2), "fleet"));
     assert_eq!(plan.peers[0].protection, Protection::Mac);
     assert_eq!(plan.peers[0].keys.iter().map(|k| k.id).collect::<Vec<_>>(), [0, 1]);
     let bearer = &plan.bearers[0];
@@ -171,7 +176,7 @@ fn every_problem_is_reported_at_once_where_it_stands() {
         ("limits.recipients", "recipients = 5", "100"),
         ("limits.session_idle", "session_idle = 120", "90s"),
         ("listener.relay.kind", "rely", "relay, submission, lmtp"),
-        ("precedence.mhms", "mhms", "default, mmhs"),
+        ("precedence.mhms", "mhms", "default, mmhs, two_bearers"),
         ("bearer.hf1.rate", "2401bps", "75bps, 150bps"),
         ("route.*.to", "peer:sea", "shore"),
     ] {

@@ -275,6 +275,7 @@ impl Switch {
         let carries = |c: &&Candidate| here.iter().any(|(n, role)| *n == c.bearer && *role == Role::Carry);
         let others = || candidates.iter().filter(|c| c.class == Class::Open && c.bearer != main.bearer && twice);
         let second = others().find(carries).or_else(|| others().min_by(|a, b| a.seconds.total_cmp(&b.seconds)));
+        let from = self.joined_headway(&transfer);
         for c in &candidates {
             let asks = c.class == Class::Lost && (main.class == Class::Lost || c.clearly_before(main));
             let want = match () {
@@ -287,21 +288,37 @@ impl Switch {
                 continue;
             }
             let beside = want == Role::Carry && c.bearer != main.bearer;
-            self.assign(now, &transfer, &c.bearer, want, &main.bearer, beside);
+            self.assign(now, &transfer, &from, &c.bearer, want, &main.bearer, beside);
         }
     }
 
-    /// Gives a station its part in a transfer.
-    fn assign(&mut self, now: Now, transfer: &Transfer, name: &BearerId, role: Role, main: &BearerId, beside: bool) {
-        let id = &transfer.id;
+    /// How far a transfer has come on all bearers together.
+    fn joined_headway(&self, transfer: &Transfer) -> Headway {
         let mut from: Option<Headway> = None;
         for (_, bearer) in self.bearers_to(&transfer.to) {
-            let Some(mut headway) = bearer.station.headway(id) else { continue };
+            let Some(mut headway) = bearer.station.headway(&transfer.id) else { continue };
             // What a station that only listens is unsure of is nothing that left.
-            headway.sure |= bearer.station.role(id).is_some_and(|r| r != Role::Carry);
-            from = Some(from.map_or_else(|| headway.clone(), |f| f.joined(headway.clone())));
+            headway.sure |= bearer.station.role(&transfer.id).is_some_and(|r| r != Role::Carry);
+            from = Some(match from {
+                Some(other) => other.joined(headway),
+                None => headway,
+            });
         }
-        let mut from = from.unwrap_or_default();
+        from.unwrap_or_default()
+    }
+
+    /// Gives a station its part in a transfer.
+    fn assign(
+        &mut self,
+        now: Now,
+        transfer: &Transfer,
+        from: &Headway,
+        name: &BearerId,
+        role: Role,
+        main: &BearerId,
+        beside: bool,
+    ) {
+        let (id, mut from) = (&transfer.id, from.clone());
         if beside {
             // Different symbols on each: half of all there are lies between the two.
             from.row += Geometry::of_payload(transfer.payload.len()).map_or(0, |g| g.rows() / 2);

@@ -191,6 +191,8 @@ impl Outgoing {
         self.record.peer_epoch = epoch;
         self.lack.iter_mut().zip(lack).for_each(|(known, said)| *known = (*known).min(u32::from(*said)));
         self.record.lack = self.lack.iter().map(|l| *l as u8).collect();
+        // Whole there; the verdict may be still out, and nobody else asks for it.
+        self.unsure |= self.missing() == 0;
     }
 
     /// The far side said what it lacks, and that word is in the record.

@@ -259,7 +259,7 @@ impl Pair {
                 }
                 Event::Refused { id, reason } => panic!("{id} refused: {reason}"),
                 Event::Keyed { at, precedence, .. } => n.keyed.push((at, precedence)),
-                Event::Unkeyed { .. } => {}
+                Event::Unkeyed { .. } | Event::Lacks { .. } | Event::Shared(_) => {}
                 Event::Alarm(text) => n.alarms.push(text),
                 Event::EpochUsed { .. } => n.epoch_used = true,
                 Event::Lacks { .. } | Event::Shared(_) => panic!("one bearer shares with nobody"),

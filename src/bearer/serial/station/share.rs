@@ -17,7 +17,7 @@ use crate::time::{Duration, Instant};
 pub struct Outlook {
     /// The modem or its port is away, does not key, or tells of a carrier that never ends.
     pub broken: bool,
-    /// Turns in a row that the peer did not answer.
+    /// Turns in a row that the peer did not answer, or not so that it could be read.
     pub unanswered: u32,
     /// Estimated share of cells lost on the way there.
     pub loss: f64,
@@ -30,7 +30,9 @@ impl Station {
     pub fn outlook(&self, peer: &PeerName) -> Option<Outlook> {
         let p = self.peers.values().find(|p| p.name == *peer)?;
         let broken = matches!(self.phase, Phase::Down) || self.unkeyable || self.carrier_stuck;
-        Some(Outlook { broken, unanswered: p.attempts, loss: p.record.loss(), agrees: p.agrees })
+        // An answer that cannot be read is worth half of one.
+        let unanswered = p.attempts + p.garbled.div_ceil(2);
+        Some(Outlook { broken, unanswered, loss: p.record.loss(), agrees: p.agrees })
     }
 
     /// Bytes of symbols that wait here at `level` or above, `but` aside.
