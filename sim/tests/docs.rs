@@ -36,6 +36,10 @@ const CALLS: &[(&str, &str)] = &[
     ("aldis-sim storm --first S --seeds 1", "aldis-sim storm --first 7 --seeds 1"),
     ("aldis-sim storm --first S --show", "aldis-sim storm --first 7 --show"),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
+    ("aldis-sim bench bulk [--link ...]", "aldis-sim bench bulk --bytes 100000 --link 2400,S,2,0 --seeds 1"),
+    ("aldis-sim bench two-way [--link ...]", "aldis-sim bench two-way --link 2400,L,2,0 --seeds 1"),
+    ("aldis-sim bench texts [--link ...]", "aldis-sim bench texts --link 300,S,2,0"),
+    ("aldis-sim bench flash [--link ...]", "aldis-sim bench flash --link 2400,S,2,0 --seeds 1"),
 ];
 
 #[test]
