@@ -40,6 +40,10 @@ const CALLS: &[(&str, &str)] = &[
         "aldis-sim bench net --receivers 3 --loss 0 --frames 16 --seeds 1",
     ),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
+    ("aldis-sim bench bulk [--link ...]", "aldis-sim bench bulk --bytes 100000 --link 2400,S,2,0 --seeds 1"),
+    ("aldis-sim bench two-way [--link ...]", "aldis-sim bench two-way --link 2400,L,2,0 --seeds 1"),
+    ("aldis-sim bench texts [--link ...]", "aldis-sim bench texts --link 300,S,2,0"),
+    ("aldis-sim bench flash [--link ...]", "aldis-sim bench flash --link 2400,S,2,0 --seeds 1"),
 ];
 
 #[test]

@@ -98,6 +98,9 @@ async fn serve(air: impl Frequency, options: &Options, stage: &Stage<'_>, direct
     let clock = Clock::start(options.speed);
     let mut bridge = Bridge::open(air, clock, ports).await.map_err(|e| e.to_string())?;
     bridge.play(&scenario.events);
+    for (id, unkey_after) in &scenario.keyed_by_bytes {
+        bridge.key_by_bytes(*id, *unkey_after);
+    }
     let mut packets = JoinSet::new();
     for satcom in scenario.satcoms.iter().filter(|s| !s.ports.is_empty()) {
         let sockets = Sockets::of(satcom).map_err(|e| format!("satcom {}: {e}", satcom.name))?;
@@ -176,9 +179,12 @@ impl Stage<'_> {
         }
     }
 
-    /// The `[[bearer]]` of a profile for this port; the product opens a terminal, so a TCP port has none.
+    /// The `[[bearer]]` of a profile for this port; the product opens a terminal and its lines, so a TCP port has none, nor has one keyed by its bytes.
     fn stanza(&self, id: StationId, place: &Place) -> Option<String> {
         let Port::Terminal(at) = place else { return None };
+        if self.scenario.keyed_by_bytes.contains_key(&id) {
+            return None;
+        }
         let modem = self.scenario.modems.get(usize::from(id.0))?;
         let others = self.scenario.stations.iter().enumerate().filter(|(i, _)| *i != usize::from(id.0));
         let peers: Vec<String> = others.map(|(_, name)| format!("{name:?}")).collect();

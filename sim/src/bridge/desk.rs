@@ -2,10 +2,11 @@
 
 use std::io;
 
-use aldis::time::Instant;
+use aldis::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::by_bytes::ByBytes;
 use super::lines::{BACKLOG, BadLine, Command, Word};
 use super::pty::TerminalPort;
 use super::tcp::TcpPort;
@@ -28,6 +29,8 @@ pub(super) struct Desk {
     output: u64,
     /// `RTS 0` announced more bytes than have come.
     owed: Option<Owed>,
+    /// The bytes key it; there is no host on the lines.
+    by_bytes: Option<ByBytes>,
 }
 
 enum Data {
@@ -77,7 +80,24 @@ impl Desk {
                 (Data::Tcp(port), place)
             }
         };
-        Ok((Self { id, data, host: None, to_host, fed: 0, output: 0, owed: None }, place))
+        Ok((Self { id, data, host: None, to_host, fed: 0, output: 0, owed: None, by_bytes: None }, place))
+    }
+
+    /// Lets the bytes key the modem.
+    pub(super) fn key_by_bytes(&mut self, air: &mut impl Frequency, now: Instant, unkey_after: Duration) {
+        self.by_bytes = Some(ByBytes::new(unkey_after));
+        self.data.flush();
+        air.open_port(now, self.id);
+    }
+
+    /// Does what the bytes ask for; false when there was nothing to do.
+    pub(super) fn turn(&mut self, air: &mut impl Frequency, now: Instant) -> bool {
+        self.by_bytes.as_mut().is_some_and(|key| key.turn(air, now, self.id))
+    }
+
+    /// When a key that bytes hold goes up.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.by_bytes.as_ref()?.next_timeout()
     }
 
     /// When the wait for announced bytes ends.
@@ -87,6 +107,12 @@ impl Desk {
 
     /// Takes what one of the port's tasks reports.
     pub(super) fn take(&mut self, air: &mut impl Frequency, now: Instant, word: Word) {
+        if let Some(key) = &mut self.by_bytes {
+            if let Word::Bytes(bytes) = word {
+                key.take(now, &bytes);
+            }
+            return;
+        }
         match word {
             Word::Bytes(bytes) => {
                 if self.host.is_some() {
@@ -161,6 +187,9 @@ impl Desk {
 
     /// Tells the host what its modem says.
     pub(super) fn tell(&mut self, output: ModemOutput) {
+        if let Some(key) = &mut self.by_bytes {
+            key.tell(&output);
+        }
         match output {
             ModemOutput::Keyed { .. } => self.say("KEYED".to_owned()),
             ModemOutput::Unkeyed => {
@@ -175,7 +204,8 @@ impl Desk {
             ModemOutput::Received(bytes) => {
                 let length = bytes.len() as u64;
                 // With nobody at the other end the bytes are gone, as on any open cable.
-                if self.host.is_some() && self.data.attached() && self.to_host.try_send(bytes).is_ok() {
+                let host = self.host.is_some() || self.by_bytes.is_some();
+                if host && self.data.attached() && self.to_host.try_send(bytes).is_ok() {
                     self.output += length;
                 }
             }

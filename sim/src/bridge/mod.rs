@@ -6,7 +6,7 @@
 
 use std::io;
 
-use aldis::time::Instant;
+use aldis::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -14,6 +14,7 @@ use crate::ether::{Ether, StationId};
 use crate::modem::{Failure, ModemOutput};
 use crate::scenario::{Event, What};
 
+mod by_bytes;
 mod clock;
 pub mod command;
 mod desk;
@@ -191,12 +192,22 @@ impl<F: Frequency> Bridge<F> {
         self.script.sort_by_key(|event| std::cmp::Reverse(event.at));
     }
 
+    /// From now on the modem of a station is keyed by the bytes it is fed, and lets go when none has come for `unkey_after`; its lines
+    /// take no host.
+    pub fn key_by_bytes(&mut self, id: StationId, unkey_after: Duration) {
+        let now = self.clock.now();
+        if let Some(desk) = self.desks.get_mut(usize::from(id.0)) {
+            desk.key_by_bytes(&mut self.air, now, unkey_after);
+        }
+    }
+
     /// Serves the ports until `shutdown` is done, and shows `watch` what happens, with the virtual time; gives the frequency back for
     /// its logs.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>, mut watch: impl FnMut(Instant, Sight<'_>)) -> F {
         tokio::pin!(shutdown);
         loop {
-            let due = self.air.next_timeout().into_iter().chain(self.script.last().map(|event| event.at)).min();
+            let due = self.air.next_timeout().into_iter().chain(self.script.last().map(|event| event.at));
+            let due = due.chain(self.desks.iter().filter_map(Desk::next_timeout)).min();
             let due = due.map(|at| self.clock.real(at)).into_iter();
             let due = due.chain(self.desks.iter().filter_map(Desk::patience_ends)).min();
             let sleep = async {
@@ -236,10 +247,16 @@ impl<F: Frequency> Bridge<F> {
         for desk in &mut self.desks {
             desk.give_up_waiting(&mut self.air, now);
         }
-        while let Some((id, output)) = self.air.poll() {
-            watch(now, Sight::Modem(id, &output));
-            if let Some(desk) = self.desks.get_mut(usize::from(id.0)) {
-                desk.tell(output);
+        loop {
+            while let Some((id, output)) = self.air.poll() {
+                watch(now, Sight::Modem(id, &output));
+                if let Some(desk) = self.desks.get_mut(usize::from(id.0)) {
+                    desk.tell(output);
+                }
+            }
+            let acted = self.desks.iter_mut().filter_map(|desk| desk.turn(&mut self.air, now).then_some(())).count();
+            if acted == 0 {
+                return;
             }
         }
     }

@@ -47,6 +47,38 @@ async fn bytes_cross_from_terminal_to_terminal_and_back_in_the_time_they_take() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_knows_no_lines_keys_by_its_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let name = |name: &str| dir.path().join(name);
+    let ports = ["a", "b"].map(|n| PortPaths { tty_link: name(n), socket: name(&format!("{n}.lines")) });
+    let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+    let ether = Ether::new(EtherConfig::net(1, 2, &modem, LinkConfig::default()));
+    let mut bridge = Bridge::open(ether, Clock::start(SPEED), ports.to_vec()).await.expect("opens");
+    [A, B].into_iter().for_each(|id| bridge.key_by_bytes(id, Duration::from_secs(5)));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(bridge.run(async { drop(stopped.await) }, |_, _| {}));
+    let open = |path: &std::path::Path| fs::OpenOptions::new().read(true).write(true).open(path).expect("opens");
+    let (a, b) = (open(&ports[0].tty_link), open(&ports[1].tty_link));
+    let heard = tokio::task::spawn_blocking(move || {
+        use std::io::{Read, Write};
+        let (mut a, mut b, mut got) = (a, b, [0; 3000]);
+        a.write_all(&[7; 3000]).expect("writes");
+        b.read_exact(&mut got).expect("reads");
+        b.write_all(b"thanks").expect("writes");
+        a.read_exact(&mut got[..6]).expect("reads");
+        got[..6].to_vec()
+    });
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(60), heard).await.expect("in time").expect("ends");
+    assert_eq!(heard, b"thanks");
+    drop(stop);
+    let ether = serving.await.expect("ends");
+    // Each key went down once: the first was up again before the answer was on the air.
+    let ons: Vec<StationId> = ether.antenna_log().iter().filter(|e| e.on).map(|e| e.station).collect();
+    assert_eq!(ons, [A, B]);
+    ether.balance().expect("every byte accounted for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_key_waits_for_the_bytes_that_were_announced() {
     let bench = Bench::new().await;
     let (mut a, mut b) = (bench.host(0).await, bench.host(1).await);

@@ -1,14 +1,19 @@
 //! Many small messages to one peer: where every byte of the sender's transmissions goes (link-rules D1).
+//!
+//! Some messages go first, so that the sender knows the losses, as before every measurement (E1).
 
 use aldis::bearer::serial::frame::{CHUNK_OVERHEAD, FRAME_OVERHEAD, MINIMAL_FRAME};
 use aldis::mail::{Precedence, Protection};
 use aldis::security;
-use aldis::time::{Duration, Instant};
+use aldis::time::Duration;
 use serde::Serialize;
 
 use super::{LONGEST, SHIP, SHORE, Way, rounded, whole_after};
-use crate::lab::{Transmission, What};
+use crate::lab::{Lab, Transmission, What};
 
+/// Messages that go first, together, and the encoded size of each.
+const WARM_UP: usize = 10;
+const WARM_UP_BYTES: u64 = 2048;
 /// Longest the load may take.
 const PATIENCE: Duration = Duration::from_secs(86_400);
 
@@ -65,14 +70,21 @@ pub struct TextsReport {
 
 /// Sends `messages` messages of `payload` encoded bytes each, all handed in at once.
 pub fn measure(way: &Way, messages: usize, payload: u64, seed: u64) -> TextsReport {
-    let size = way.message_size(payload);
+    let (size, warm) = (way.message_size(payload), way.message_size(WARM_UP_BYTES));
     let mut lab = way.lab(seed, Some(LONGEST));
+    let all = |lab: &Lab| lab.ledger().iter().all(|e| e.fate.confirmed.is_some());
+    for _ in 0..WARM_UP {
+        lab.submit(SHIP, SHORE, warm, Precedence::Routine);
+    }
+    lab.run_while(lab.at() + PATIENCE, all);
+    lab.run_for(Duration::from_secs(120));
     lab.record();
+    let begun = lab.at();
     for _ in 0..messages {
         lab.submit(SHIP, SHORE, size, Precedence::Routine);
     }
-    let done = lab.run_while(Instant::ZERO + PATIENCE, |lab| lab.ledger().iter().all(|e| e.fate.confirmed.is_some()));
-    let payload_bytes = lab.ledger().iter().map(|e| e.fate.payload_bytes).sum();
+    let done = lab.run_while(begun + PATIENCE, all);
+    let payload_bytes = lab.ledger().iter().skip(WARM_UP).map(|e| e.fate.payload_bytes).sum();
     let mut report = TextsReport {
         rate: way.waveform.rate,
         interleaver: way.waveform.interleaver,
@@ -80,7 +92,7 @@ pub fn measure(way: &Way, messages: usize, payload: u64, seed: u64) -> TextsRepo
         messages,
         payload_bytes,
         seal_bytes: (messages * security::overhead(Protection::Mac)) as u64,
-        whole_s: rounded(whole_after(&lab, Instant::ZERO).unwrap_or_default().as_secs_f64(), 2),
+        whole_s: rounded(whole_after(&lab, begun).unwrap_or_default().as_secs_f64(), 2),
         transmissions: 0,
         fed_bytes: 0,
         frames: 0,

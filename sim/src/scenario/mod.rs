@@ -53,6 +53,8 @@ pub struct Scenario {
     pub codec2: Option<Setup>,
     /// Stations whose modem a bridge puts on TCP; the others get terminals.
     pub tcp: BTreeMap<StationId, TcpAddresses>,
+    /// Stations whose modem the bytes on their terminal key, and after what gap it is let go.
+    pub keyed_by_bytes: BTreeMap<StationId, Duration>,
 }
 
 /// One message to be sent.
@@ -373,6 +375,7 @@ mod tests {
             ("6.0", "600.0", "-30 to 60"),
             ("kind = \"tcp\"", "kind = \"pty\"", "kind is pty, or tcp"),
             ("127.0.0.1:7302", "shore:7302", "no address"),
+            ("kind = \"tcp\"", "kind = \"tcp\"\nunkey_after = \"1s\"", "goes with kind = \"pty\""),
             ("station = \"shore\"", "station = \"sure\"", "no station sure"),
         ] {
             assert!(REAL.contains(old), "{old}");

@@ -55,6 +55,7 @@ pub(crate) struct Port {
     pub(crate) kind: String,
     pub(crate) data: Option<String>,
     pub(crate) control: Option<String>,
+    pub(crate) unkey_after: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

@@ -125,6 +125,7 @@ impl Reader {
         events.sort_by_key(|e| e.at);
         let satcoms = self.satcoms(&raw, duration);
         let tcp = raw.port.iter().filter_map(|port| self.port(port)).collect();
+        let keyed_by_bytes = raw.port.iter().filter_map(|port| self.unkey_after(port)).collect();
         let stations = self.names.clone();
         Scenario {
             name: raw.name,
@@ -140,6 +141,7 @@ impl Reader {
             satcoms,
             codec2,
             tcp,
+            keyed_by_bytes,
         }
     }
 
@@ -227,6 +229,15 @@ impl Reader {
             }
             _ => self.problem(None, &place, "kind is pty, or tcp with data and control"),
         }
+    }
+
+    fn unkey_after(&mut self, raw: &raw::Port) -> Option<(StationId, Duration)> {
+        let place = format!("port {}", raw.station);
+        let gap = raw.unkey_after.as_ref()?;
+        if raw.kind != "pty" {
+            return self.problem(None, &place, "unkey_after goes with kind = \"pty\"");
+        }
+        Some((self.station(&place, &raw.station), self.duration(&place, gap)))
     }
 
     fn traffic(&mut self, raw: &raw::Traffic, duration: Duration) -> Vec<Message> {

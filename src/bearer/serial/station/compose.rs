@@ -16,7 +16,7 @@ use crate::time::Instant;
 
 /// What a transfer is served before the next of its precedence has its turn: a whole text. Less at a time, and at low rates the report on
 /// a transmission has to speak of so many transfers that it takes several blocks; more, and a long message keeps short ones waiting.
-const SHARE_BYTES: usize = 1024;
+const SHARE_BYTES: usize = 2048;
 
 impl Station {
     pub(super) fn feed(&mut self, now: Instant) -> Option<Vec<u8>> {
@@ -177,7 +177,9 @@ impl Station {
     pub(super) fn fill(&mut self, now: Instant, tx: &mut Transmission, total: u64) -> bool {
         let stride = tx.layout.stride.max(MINIMAL_FRAME);
         let left = usize::try_from(total - tx.made).unwrap_or(usize::MAX);
-        let room = if tx.layout.packed { left } else { (stride - tx.made as usize % stride).min(left) };
+        let cell = stride - tx.made as usize % stride;
+        // What is too little for another frame goes to the last one.
+        let room = if tx.layout.packed || left < cell + MINIMAL_FRAME { left } else { cell };
         let mut bytes: Vec<u8> = Vec::with_capacity(stride);
         while let Some((from, control)) = tx.lead.front() {
             if *from > tx.pieces || bytes.len() + control.len() > room {
@@ -261,6 +263,10 @@ impl Station {
             chunks.push(chunk);
             let Some(rest) = room.checked_sub(bytes + CHUNK_OVERHEAD) else { break };
             room = rest;
+            if tx.layout.packed && room * FRAME_OVERHEAD < tx.layout.stride * CHUNK_OVERHEAD {
+                // Another transfer here would cost more than the share of a frame that it saves.
+                break;
+            }
         }
         let to = station?;
         if to == self.config.station {
