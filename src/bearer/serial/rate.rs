@@ -24,8 +24,12 @@ const QUICK: f64 = 10.0;
 const READING: f64 = 2.0;
 /// How much less the way back may tell of the way there: dB, and dB² of doubt.
 const BACKWARDS: (f64, f64) = (2.0, 25.0);
+/// Share of blocks that must be expected to arrive: a fast waveform that mostly fails brings as much as a slow one that does not, but
+/// its turns fail too.
+const LEAST_SUCCESS: f64 = 0.35;
 /// How much better another waveform must be before it is taken.
 const WORTH: f64 = 1.2;
+const WORTH_SLOWER: f64 = 1.08;
 /// Good transmissions before the rate goes up.
 const GOOD: u32 = 2;
 /// Of a transmission's frames so many must have arrived for it to be a good one.
@@ -283,7 +287,7 @@ impl Reach {
         let expected = self.success_at(palette, sent.choice, ratio, doubt);
         // Few frames say little.
         let weight = (f64::from(sent.frames) / 8.0).min(1.0);
-        let off = 2.0 * (expected - share) * weight;
+        let off = (expected - share) * weight * if share < expected { 3.0 } else { 1.5 };
         let rate = palette.rate(sent.choice);
         for choice in palette.all() {
             let other = palette.rate(choice) != rate;
@@ -382,10 +386,17 @@ pub fn for_traffic(palette: &Palette, peers: &[&Reach], bytes: u64, cap: Duratio
     let start = palette.rate(palette.start);
     // Before anything came back the start is as fast as it goes.
     let unknown = peers.iter().any(|p| p.source == Source::Nothing);
-    let candidates = palette.all().filter(|c| !unknown || palette.rate(*c) <= start);
-    let Some(best) = candidates.max_by(|a, b| score(*a).total_cmp(&score(*b))) else { return palette.start };
+    let slow = |choice: &usize| !unknown || palette.rate(*choice) <= start;
+    let usable = |choice: &usize| slow(choice) && worst(palette, peers, *choice) >= LEAST_SUCCESS;
+    let best = palette.all().filter(usable).max_by(|a, b| score(*a).total_cmp(&score(*b)));
+    // On a path that bears nothing for sure: the one that needs least.
+    let Some(best) = best else { return most_robust(palette, peers) };
     let [peer] = peers else { return best };
-    let (worth, faster) = (score(best) > WORTH * score(peer.present), palette.rate(best) > palette.rate(peer.present));
+    if !usable(&peer.present) {
+        return best;
+    }
+    let faster = palette.rate(best) > palette.rate(peer.present);
+    let worth = score(best) > if faster { WORTH } else { WORTH_SLOWER } * score(peer.present);
     let first = peer.changes == 0 && peer.source > Source::Losses;
     match worth && (!faster || first || peer.good >= GOOD) {
         true => best,
@@ -402,6 +413,14 @@ pub fn for_words(palette: &Palette, peers: &[&Reach], bytes: u64) -> usize {
         time + (1.0 - success) / success * (time + FAILED_TURN)
     };
     palette.all().min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(palette.start)
+}
+
+fn most_robust(palette: &Palette, peers: &[&Reach]) -> usize {
+    let needs = |choice: usize| {
+        let bias = peers.iter().map(|p| p.bias[choice]).fold(0.0, f64::max);
+        half_db(palette.choice(choice)) + bias
+    };
+    palette.all().min_by(|a, b| needs(*a).total_cmp(&needs(*b))).unwrap_or(palette.start)
 }
 
 fn worst(palette: &Palette, peers: &[&Reach], choice: usize) -> f64 {
