@@ -67,6 +67,9 @@ pub struct Chunk {
     pub symbols: Vec<Vec<u8>>,
 }
 
+/// Transfers by short id.
+type Standings = Vec<(u16, Standing)>;
+
 /// What a report says about one transfer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -513,7 +516,7 @@ fn emit_standings(standings: &[(u16, Standing)], out: &mut Vec<u8>) {
 }
 
 /// Reads standings, and gives what is left when no further one can begin: less than two bytes.
-fn parse_standings(mut rest: &[u8]) -> Option<(Vec<(u16, Standing)>, &[u8])> {
+fn parse_standings(mut rest: &[u8]) -> Option<(Standings, &[u8])> {
     let mut standings = Vec::new();
     while let [a, b, tail @ ..] = rest {
         let (standing, used) = Standing::parse(tail)?;
@@ -774,11 +777,11 @@ mod tests {
     #[test]
     fn vectors_match_the_page() {
         let page = include_str!("../../../docs/wire-serial.md");
-        for (name, frame) in vectors() {
-            let hex = data_encoding::HEXLOWER.encode(&frame.emit(&seal()));
-            let line = format!("| {name} | `{hex}` |");
-            assert!(page.contains(&line), "docs/wire-serial.md lacks\n{line}");
-        }
+        let line = |(name, frame): (&str, Frame)| {
+            format!("| {name} | `{}` |", data_encoding::HEXLOWER.encode(&frame.emit(&seal())))
+        };
+        let lacks: Vec<String> = vectors().into_iter().map(line).filter(|line| !page.contains(line)).collect();
+        assert!(lacks.is_empty(), "docs/wire-serial.md lacks\n{}", lacks.join("\n"));
     }
 
     #[test]
@@ -797,7 +800,7 @@ mod tests {
     #[test]
     fn a_brief_report_fits_the_least_block_and_needs_both_epochs() {
         // One long block at 75 bit/s holds 45 bytes, 22 of them the modem's own tail.
-        for (name, frame) in vectors().split_off(6) {
+        for (name, frame) in vectors().into_iter().filter(|(name, _)| name.starts_with("brief")) {
             let bytes = frame.emit(&seal());
             assert!(bytes.len() <= 23, "{name}: {}", bytes.len());
             let mut other = ring();

@@ -24,14 +24,20 @@ const QUICK: f64 = 10.0;
 const READING: f64 = 2.0;
 /// How much less the way back may tell of the way there: dB, and dB² of doubt.
 const BACKWARDS: (f64, f64) = (2.0, 25.0);
+/// Share of blocks that must be expected to arrive: a fast waveform that mostly fails brings as much as a slow one that does not, but
+/// its turns fail too.
+const LEAST_SUCCESS: f64 = 0.35;
 /// How much better another waveform must be before it is taken.
 const WORTH: f64 = 1.2;
+const WORTH_SLOWER: f64 = 1.08;
 /// Good transmissions before the rate goes up.
 const GOOD: u32 = 2;
 /// Of a transmission's frames so many must have arrived for it to be a good one.
 const GOOD_SHARE: f64 = 0.5;
 /// A sheet's figure stands for one block in ten lost; half of them are lost so many dB below, at a decade a decibel.
 const HALF_BELOW: f64 = 0.954;
+/// What a frame needs more with every doubling of the blocks it lies over, dB: the worst of them decides.
+const FRAME_OVER_BLOCKS: f64 = 1.2;
 /// Width of that step, dB².
 const STEP: f64 = 0.64;
 /// Bit error ratio at the sheet's figure, as a power of ten: one block in ten, one bit in twenty of it.
@@ -48,6 +54,8 @@ const FAILED_TURN: f64 = 12.0;
 pub struct Palette {
     choices: Vec<Choice>,
     airs: Vec<Air>,
+    /// Ratio at which half of a transmission's frames are lost, dB.
+    halves: Vec<f64>,
     start: usize,
     reply: Duration,
 }
@@ -62,7 +70,8 @@ impl Palette {
         let reply = low.map(|c| Air::new(c.waveform.clone()).report()).min()?;
         let airs = choices.iter().map(|c| Air::new(c.waveform.clone()).answered_in(reply)).collect();
         let start = choices.iter().position(|c| c.waveform == *start).unwrap_or(0);
-        Some(Self { choices, airs, start, reply })
+        let halves = choices.iter().map(half_db).collect();
+        Some(Self { choices, airs, halves, start, reply })
     }
 
     /// The arithmetic of a choice.
@@ -92,6 +101,10 @@ impl Palette {
 
     fn rate(&self, choice: usize) -> u32 {
         self.choice(choice).waveform.rate.0
+    }
+
+    fn half_db(&self, choice: usize) -> f64 {
+        self.halves[choice.min(self.halves.len() - 1)]
     }
 
     fn all(&self) -> std::ops::Range<usize> {
@@ -283,10 +296,10 @@ impl Reach {
         let expected = self.success_at(palette, sent.choice, ratio, doubt);
         // Few frames say little.
         let weight = (f64::from(sent.frames) / 8.0).min(1.0);
-        let off = 2.0 * (expected - share) * weight;
+        let off = (expected - share) * weight * if share < expected { 3.0 } else { 1.5 };
         let rate = palette.rate(sent.choice);
         for choice in palette.all() {
-            let other = palette.rate(choice) != rate;
+            let other = choice != sent.choice;
             let bias = &mut self.bias[choice];
             *bias += if other { 0.2 * off } else { off };
             if other && palette.rate(choice) > rate && share > 0.95 {
@@ -299,7 +312,7 @@ impl Reach {
     /// A modem that measures nothing: what arrived says where the ratio must be.
     fn by_losses(&mut self, now: Instant, palette: &Palette, sent: Sent, share: f64) {
         let sigma = self.block_variance(palette, sent.choice).sqrt();
-        let at = half_db(palette.choice(sent.choice)) + inverse(share.clamp(0.04, 0.96)) * sigma;
+        let at = palette.half_db(sent.choice) + inverse(share.clamp(0.04, 0.96)) * sigma;
         // All arrived: it is that good at least. Nothing arrived: at most.
         if !(share > 0.95 && at < self.mean || share < 0.05 && at > self.mean) {
             self.measure(now, at, 6.0 + 40.0 / f64::from(sent.frames) + scatter(sent.air));
@@ -316,7 +329,7 @@ impl Reach {
             3 => 6.0,
             _ => 10.0,
         };
-        let floor = palette.all().map(|c| half_db(palette.choice(c))).fold(f64::INFINITY, f64::min);
+        let floor = palette.all().map(|c| palette.half_db(c)).fold(f64::INFINITY, f64::min);
         self.mean = (self.mean - step).max(floor);
         self.variance = (self.variance + step * step).min(VAGUE);
     }
@@ -357,8 +370,10 @@ impl Reach {
     }
 
     fn success_at(&self, palette: &Palette, choice: usize, db: f64, doubt: f64) -> f64 {
-        let half = half_db(palette.choice(choice)) + self.bias[choice];
-        normal((db - half) / (self.block_variance(palette, choice) + doubt + STEP).sqrt())
+        let over = db - palette.half_db(choice) - self.bias[choice];
+        // Where most is lost, a block that sees a single fade more often is a lucky one; nobody should count on that.
+        let variance = if over > 0.0 { self.block_variance(palette, choice) } else { self.spread * self.spread };
+        normal(over / (variance + doubt + STEP).sqrt())
     }
 
     fn success(&self, palette: &Palette, choice: usize) -> f64 {
@@ -382,10 +397,17 @@ pub fn for_traffic(palette: &Palette, peers: &[&Reach], bytes: u64, cap: Duratio
     let start = palette.rate(palette.start);
     // Before anything came back the start is as fast as it goes.
     let unknown = peers.iter().any(|p| p.source == Source::Nothing);
-    let candidates = palette.all().filter(|c| !unknown || palette.rate(*c) <= start);
-    let Some(best) = candidates.max_by(|a, b| score(*a).total_cmp(&score(*b))) else { return palette.start };
+    let slow = |choice: &usize| !unknown || palette.rate(*choice) <= start;
+    let usable = |choice: &usize| slow(choice) && worst(palette, peers, *choice) >= LEAST_SUCCESS;
+    let best = palette.all().filter(usable).max_by(|a, b| score(*a).total_cmp(&score(*b)));
+    // On a path that bears nothing for sure: the one that needs least.
+    let Some(best) = best else { return most_robust(palette, peers) };
     let [peer] = peers else { return best };
-    let (worth, faster) = (score(best) > WORTH * score(peer.present), palette.rate(best) > palette.rate(peer.present));
+    if !usable(&peer.present) {
+        return best;
+    }
+    let faster = palette.rate(best) > palette.rate(peer.present);
+    let worth = score(best) > if faster { WORTH } else { WORTH_SLOWER } * score(peer.present);
     let first = peer.changes == 0 && peer.source > Source::Losses;
     match worth && (!faster || first || peer.good >= GOOD) {
         true => best,
@@ -404,13 +426,27 @@ pub fn for_words(palette: &Palette, peers: &[&Reach], bytes: u64) -> usize {
     palette.all().min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(palette.start)
 }
 
+fn most_robust(palette: &Palette, peers: &[&Reach]) -> usize {
+    let needs = |choice: usize| {
+        let bias = peers.iter().map(|p| p.bias[choice]).fold(0.0, f64::max);
+        palette.half_db(choice) + bias
+    };
+    palette.all().min_by(|a, b| needs(*a).total_cmp(&needs(*b))).unwrap_or(palette.start)
+}
+
 fn worst(palette: &Palette, peers: &[&Reach], choice: usize) -> f64 {
     peers.iter().map(|p| p.success(palette, choice)).fold(1.0, f64::min)
 }
 
-/// Ratio at which half the blocks are lost, dB.
+/// Ratio at which half the frames are lost, dB: that for blocks, and more where a frame lies over several of them.
 fn half_db(choice: &Choice) -> f64 {
-    choice.anchor_db - HALF_BELOW
+    let w = &choice.waveform;
+    let block_bytes = (f64::from(w.rate.0) * w.block.as_secs_f64() / 8.0).max(1.0);
+    let (mut blocks, mut doublings) = (1.0 + f64::from(w.frame_bytes) / block_bytes, 0.0);
+    while blocks >= 2.0 {
+        (blocks, doublings) = (blocks / 2.0, doublings + 1.0);
+    }
+    choice.anchor_db - HALF_BELOW + FRAME_OVER_BLOCKS * (doublings + blocks - 1.0)
 }
 
 /// How far the mean over a transmission is from the mean over minutes, dB².

@@ -171,7 +171,9 @@ impl Station {
                             self.listen(now, from, epoch, counter, self.ours(items, to_all));
                         }
                         Frame::Brief { context, waiting, heard, standings, quality, .. } => {
-                            self.take_brief(now, from, context, waiting, heard, standings, quality);
+                            let epoch = self.config.epoch;
+                            let report = Report { epoch, heard, standings, ..Report::default() };
+                            self.take_brief(now, from, context, waiting, report, quality);
                         }
                     }
                 }
@@ -289,8 +291,7 @@ impl Station {
         from: u8,
         context: Context,
         waiting: u8,
-        heard: u8,
-        standings: Vec<(u16, Standing)>,
+        report: Report,
         quality: Option<u8>,
     ) {
         if !self.admit(from, context.epoch, context.counter) {
@@ -302,7 +303,6 @@ impl Station {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.waiting = Some(waiting.checked_sub(1).and_then(Precedence::from_rank));
         }
-        let report = Report { epoch: self.config.epoch, heard, standings, ..Report::default() };
         self.take_report(now, from, context.epoch, context.counter, report, false);
     }
 
