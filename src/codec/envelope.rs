@@ -714,7 +714,7 @@ mod tests {
         // A thousand recipients claimed, none there.
         assert_eq!(decode(&[VERSION, 1, 0, 0, 0xe8, 0x07]), Err(DecodeError::Short));
         assert_eq!(decode(&[VERSION, 1, 0, 0, 0xe9, 0x07]), Err(DecodeError::Range("recipients")));
-        assert_eq!(decode(&[2]), Err(DecodeError::Version(2)));
+        assert_eq!(decode(&[3]), Err(DecodeError::Version(3)));
     }
 
     #[test]
