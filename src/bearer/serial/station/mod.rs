@@ -499,6 +499,8 @@ impl Station {
                     if ok {
                         t.record.reserved = t.record.reserved.max(rows);
                         self.extend(&id);
+                        // Another bearer may have brought it farther since this was asked for.
+                        self.reserve_rows(&id);
                     }
                 }
             }
