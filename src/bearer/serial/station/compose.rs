@@ -351,7 +351,7 @@ impl Station {
         if let Some(t) = self.outgoing.get_mut(id) {
             t.owe(total);
         }
-        let owed: u64 = self.outgoing.values().map(Outgoing::outstanding_bytes).sum();
+        let owed = self.outstanding_bytes();
         let bytes = owed * layout.stride as u64 / layout.symbol_bytes as u64 + MINIMAL_FRAME as u64;
         if let Phase::Keyed(tx) = &mut self.phase {
             let need = self.air.blocks(tx.made + bytes);

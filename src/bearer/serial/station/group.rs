@@ -104,6 +104,22 @@ impl Station {
         needs.values().sum::<u64>() + words
     }
 
+    /// Bytes of symbols this transmission still means to send, those of a group once.
+    pub(super) fn outstanding_bytes(&self) -> u64 {
+        let mut groups: BTreeMap<Lead, u64> = BTreeMap::new();
+        let mut bytes = 0;
+        for t in self.outgoing.values() {
+            match t.group().filter(|_| self.shared(t)) {
+                Some(lead) => {
+                    let most = groups.entry(lead).or_default();
+                    *most = (*most).max(t.outstanding_bytes());
+                }
+                None => bytes += t.outstanding_bytes(),
+            }
+        }
+        bytes + groups.values().sum::<u64>()
+    }
+
     /// The control frame to all: who is asked, about what, and for whom each transfer is.
     pub(super) fn call(
         &mut self,

@@ -20,7 +20,6 @@ impl Station {
     pub(super) fn hear(&mut self, now: Instant) -> &mut Hearing {
         let after = self.asked_at.map(|at| now.since(at));
         self.hearing.get_or_insert_with(|| {
-            self.peers.values_mut().for_each(|p| p.heard = 0);
             Hearing {
                 deframer: Deframer::default(),
                 since: now,
@@ -141,10 +140,14 @@ impl Station {
                     self.counts.frames += 1;
                     let address = frame.address();
                     let from = address.from;
-                    h.from.insert(from);
+                    let first = h.from.insert(from);
                     h.speakers = h.speakers.and(Stations::one(from));
                     if let Some(p) = self.peers.get_mut(&from) {
                         p.alive();
+                        if first {
+                            // Between its transmission and the answer others may have had their slots.
+                            p.heard = 0;
+                        }
                     }
                     match frame {
                         Frame::Symbols { chunks, .. } => {
