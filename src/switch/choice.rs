@@ -287,8 +287,8 @@ impl Switch {
             if have == Some(want) || have.is_none() && want == Role::Rest {
                 continue;
             }
-            let beside = want == Role::Carry && c.bearer != main.bearer;
-            self.assign(now, &transfer, &from, &c.bearer, want, &main.bearer, beside);
+            let beside = (want == Role::Carry && c.bearer != main.bearer).then_some(&main.bearer);
+            self.assign(now, &transfer, &from, &c.bearer, want, beside);
         }
     }
 
@@ -307,7 +307,7 @@ impl Switch {
         from.unwrap_or_default()
     }
 
-    /// Gives a station its part in a transfer.
+    /// Gives a station its part in a transfer, all of it or `beside` another bearer.
     fn assign(
         &mut self,
         now: Now,
@@ -315,11 +315,10 @@ impl Switch {
         from: &Headway,
         name: &BearerId,
         role: Role,
-        main: &BearerId,
-        beside: bool,
+        beside: Option<&BearerId>,
     ) {
         let (id, mut from) = (&transfer.id, from.clone());
-        if beside {
+        if let Some(main) = beside {
             // Different symbols on each: half of all there are lies between the two.
             from.row += Geometry::of_payload(transfer.payload.len()).map_or(0, |g| g.rows() / 2);
             let agrees = self.bearers.get(name).and_then(|b| b.station.outlook(&transfer.to)).is_some_and(|o| o.agrees);
