@@ -319,7 +319,7 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
     }
     // Who fades away answers nobody for a while, nor does one at whom others keep colliding because they do not hear each other.
     let stations = scenario.modems.len();
-    let hidden = scenario.links.len() < stations * (stations - 1);
+    let hidden = scenario.links.len() < stations * stations.saturating_sub(1);
     if hidden || scenario.links.values().any(|link| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. })) {
         provoked.insert("does not answer");
     }

@@ -19,22 +19,20 @@ use crate::time::{Duration, Instant};
 impl Station {
     pub(super) fn hear(&mut self, now: Instant) -> &mut Hearing {
         let after = self.asked_at.map(|at| now.since(at));
-        self.hearing.get_or_insert_with(|| {
-            Hearing {
-                deframer: Deframer::default(),
-                since: now,
-                last: now,
-                from: BTreeSet::new(),
-                spoke: BTreeSet::new(),
-                speakers: Stations::NONE,
-                foreign: false,
-                asked: Stations::NONE,
-                order: None,
-                follow: None,
-                unsealed: Vec::new(),
-                readings: Readings::default(),
-                after,
-            }
+        self.hearing.get_or_insert_with(|| Hearing {
+            deframer: Deframer::default(),
+            since: now,
+            last: now,
+            from: BTreeSet::new(),
+            spoke: BTreeSet::new(),
+            speakers: Stations::NONE,
+            foreign: false,
+            asked: Stations::NONE,
+            order: None,
+            follow: None,
+            unsealed: Vec::new(),
+            readings: Readings::default(),
+            after,
         })
     }
 
