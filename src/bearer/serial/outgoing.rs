@@ -160,6 +160,9 @@ impl Outgoing {
         for (owed, (before, now)) in self.owed.iter_mut().zip(before.iter().zip(now)) {
             *owed -= i64::from(now.saturating_sub(*before));
         }
+        for (since, (before, now)) in self.since.iter_mut().flatten().zip(before.iter().zip(now)) {
+            *since += now.saturating_sub(*before);
+        }
         now.clone_into(&mut self.rows);
         self.unsent = false;
     }
@@ -179,6 +182,10 @@ impl Outgoing {
     pub fn go_on(&mut self, from: &Headway) {
         self.rows.iter_mut().for_each(|row| *row = (*row).max(from.row));
         self.unsent &= !from.sent;
+        if from.sent {
+            // How much of that has left since the last word is not known here.
+            self.since = None;
+        }
         self.learn(from.epoch, &from.lack);
     }
 
