@@ -189,11 +189,11 @@ pub fn with_parity(missing: u32, loss: f64) -> u32 {
     ((d + 0.7 * (d * p).sqrt()) / (1.0 - p)).ceil() as u32
 }
 
-/// The same for several receivers that take what they lack from the same frames of `each` symbols: whoever loses most must have enough.
-pub fn with_parity_for(hearers: usize, missing: u32, each: u32, loss: f64) -> u32 {
+/// The same for several receivers that take what they lack from the same frames of `each` symbols. Less is sent ahead than for one: in
+/// the next round the worst of them says what is missing, and what was too much would have been so for all the others.
+pub fn with_parity_for(missing: u32, each: u32, loss: f64) -> u32 {
     let (d, p) = (f64::from(missing) / f64::from(each.max(1)), loss.clamp(0.0, 0.8));
-    let margin = 0.7 + 0.33 * (hearers.saturating_sub(1) as f64).sqrt();
-    ((d + margin * (d * p).sqrt()) / (1.0 - p) * f64::from(each)).ceil() as u32
+    ((d + 0.3 * (d * p).sqrt()) / (1.0 - p) * f64::from(each)).ceil() as u32
 }
 
 /// Chance that a frame over `cells` cells survives when each does with chance `q`: between whole numbers by a straight line.

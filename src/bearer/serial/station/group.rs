@@ -81,10 +81,9 @@ impl Station {
 
     /// What each group still means to send: for every member what it needs, with the margin that the worst of so many wants.
     pub(super) fn owe_groups(&mut self, tx: &Transmission, groups: &BTreeMap<TransferId, Lead>) {
-        for (id, lead) in groups {
-            let hearers = groups.values().filter(|l| *l == lead).count();
+        for id in groups.keys() {
             if let Some(t) = self.outgoing.get_mut(id).filter(|t| !t.unsure) {
-                t.owe(with_parity_for(hearers, t.missing(), frame_symbols(&tx.layout, t), tx.layout.loss));
+                t.owe(with_parity_for(t.missing(), frame_symbols(&tx.layout, t), tx.layout.loss));
             }
         }
     }
@@ -93,10 +92,9 @@ impl Station {
     pub(super) fn group_bytes(&self, layout: &Layout, groups: &BTreeMap<TransferId, Lead>) -> u64 {
         let mut needs: BTreeMap<Lead, u64> = BTreeMap::new();
         for (id, lead) in groups {
-            let hearers = groups.values().filter(|l| *l == lead).count();
             let Some(t) = self.outgoing.get(id).filter(|t| !t.unsure) else { continue };
             let each = frame_symbols(layout, t);
-            let frames = with_parity_for(hearers, t.missing(), each, layout.loss).div_ceil(each);
+            let frames = with_parity_for(t.missing(), each, layout.loss).div_ceil(each);
             let need = needs.entry(*lead).or_default();
             *need = (*need).max(u64::from(frames) * layout.stride as u64);
         }
