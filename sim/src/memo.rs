@@ -15,11 +15,13 @@ use ring::digest::{Context, SHA256};
 const MOST_BYTES: usize = 64 << 20;
 
 type Name = [u8; 32];
+/// An envelope and a body.
+type Parts = (Vec<u8>, Vec<u8>);
 
 #[derive(Default)]
 struct Memo {
     coded: BTreeMap<Name, Arc<[u8]>>,
-    read: BTreeMap<Name, Arc<(Vec<u8>, Vec<u8>)>>,
+    read: BTreeMap<Name, Arc<Parts>>,
     bytes: usize,
 }
 

@@ -199,7 +199,7 @@ impl Station {
 
 /// Symbols of a transfer in one frame.
 fn frame_symbols(layout: &Layout, t: &Outgoing) -> u32 {
-    let symbol = t.geometry.symbol_bytes() as usize;
+    let symbol = t.geometry.symbol_bytes();
     let room = if layout.packed { layout.symbol_bytes } else { layout.stride.saturating_sub(FRAME_OVERHEAD) };
     u32::try_from(room / symbol).unwrap_or(1).max(1)
 }

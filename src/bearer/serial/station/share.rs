@@ -165,6 +165,10 @@ impl Station {
         if !present {
             return;
         }
+        if let Some(peer) = self.peers.get(&station) {
+            // Our next report names that epoch, and what answers it may be brief.
+            self.ring.heard_from(station, epoch, peer.record.control_seen);
+        }
         let key = (station, epoch, counter);
         match holding {
             Holding::Epoch => {}
