@@ -147,6 +147,8 @@ pub struct Peer {
     pub unasked: bool,
     /// Short ids of transfers for other stations, as it said.
     pub aside: BTreeSet<u16>,
+    /// Its question was answered, and nothing but questions came from it since.
+    pub answered: bool,
     /// It asked for a report, so it gets to know of everything that is incomplete.
     pub polled: bool,
     /// Symbol frames heard in its latest transmission.
@@ -203,6 +205,7 @@ impl Peer {
             owed: false,
             unasked: false,
             aside: BTreeSet::new(),
+            answered: false,
             polled: false,
             heard: 0,
             sent_frames: 0,

@@ -211,6 +211,8 @@ pub struct Reach {
     present: usize,
     good: u32,
     unanswered: u32,
+    /// Reports that it asked for again, since anything of ours was known to be heard there.
+    unheard: u32,
     /// Transmissions of traffic, and changes of rate between them.
     pub sent: u32,
     /// See there.
@@ -231,6 +233,7 @@ impl Reach {
             present: palette.start,
             good: 0,
             unanswered: 0,
+            unheard: 0,
             sent: 0,
             changes: 0,
         }
@@ -265,6 +268,7 @@ impl Reach {
     /// The peer says what it measured of a transmission of ours.
     pub fn told(&mut self, now: Instant, quality: Quality, air: Duration) {
         self.source = Source::Told;
+        self.unheard = 0;
         self.measure(now, quality.db, scatter(air) + READING);
         if let Some(spread) = quality.spread_db {
             self.spread = (self.spread + 0.2 * (spread - self.spread)).clamp(1.0, 7.0);
@@ -272,11 +276,10 @@ impl Reach {
     }
 
     /// Its own transmission was heard with this ratio: for want of a better one, that is the way there too.
+    /// It counts little beside a fresh word of the peer's, and much once that is old: the variance has grown by then.
     pub fn overheard(&mut self, now: Instant, quality: Quality, air: Duration) {
-        if self.source <= Source::Heard {
-            self.source = Source::Heard;
-            self.measure(now, quality.db - BACKWARDS.0, scatter(air) + READING + BACKWARDS.1);
-        }
+        self.source = self.source.max(Source::Heard);
+        self.measure(now, quality.db - BACKWARDS.0, scatter(air) + READING + BACKWARDS.1);
     }
 
     /// Of what was sent so many frames arrived.
@@ -286,6 +289,9 @@ impl Reach {
         }
         let share = (f64::from(heard) / f64::from(sent.frames)).min(1.0);
         self.good = if share >= GOOD_SHARE { self.good + 1 } else { 0 };
+        if heard > 0 {
+            self.unheard = 0;
+        }
         self.source = self.source.max(Source::Losses);
         if self.source <= Source::Losses {
             self.by_losses(now, palette, sent, share);
@@ -294,8 +300,8 @@ impl Reach {
         let ratio = told.map_or(self.mean, |q| q.db);
         let doubt = if told.is_some() { READING } else { self.variance };
         let expected = self.success_at(palette, sent.choice, ratio, doubt);
-        // Few frames say little.
-        let weight = (f64::from(sent.frames) / 8.0).min(1.0);
+        // Few frames say little, unless not one of them arrived.
+        let weight = if heard == 0 { 1.0 } else { (f64::from(sent.frames) / 8.0).min(1.0) };
         let off = (expected - share) * weight * if share < expected { 3.0 } else { 1.5 };
         let rate = palette.rate(sent.choice);
         for choice in palette.all() {
@@ -322,8 +328,18 @@ impl Reach {
     /// A turn went without an answer: each in a row counts for more, until the most robust waveform is left.
     pub fn silence(&mut self, palette: &Palette) {
         self.unanswered += 1;
+        self.step_down(palette, self.unanswered);
+    }
+
+    /// It asks for what was reported to it: the report was not heard there.
+    pub fn asked_again(&mut self, palette: &Palette) {
+        self.unheard += 1;
+        self.step_down(palette, self.unheard);
+    }
+
+    fn step_down(&mut self, palette: &Palette, in_a_row: u32) {
         self.good = 0;
-        let step = match self.unanswered {
+        let step = match in_a_row {
             1 => 1.0,
             2 => 3.0,
             3 => 6.0,

@@ -213,6 +213,15 @@ impl Station {
         }
     }
 
+    /// A peer asks. Where it was answered and has said nothing else since, it did not hear the answer.
+    pub(super) fn note_question(&mut self, from: u8) {
+        let answered = self.peers.get_mut(&from).is_some_and(|p| std::mem::take(&mut p.answered));
+        let Some(a) = self.adapt.as_mut().filter(|_| answered) else { return };
+        if let Some(reach) = a.reaches.get_mut(&from) {
+            reach.asked_again(&a.palette);
+        }
+    }
+
     /// A turn was not answered.
     pub(super) fn note_silence(&mut self, station: u8) {
         self.asked_at = None;

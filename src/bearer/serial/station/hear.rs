@@ -221,6 +221,7 @@ impl Station {
     pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>, to_all: bool) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.heard = peer.heard.saturating_add(1);
+        peer.answered = false;
         match to_all {
             true => peer.unasked = true,
             false => peer.owed = true,
@@ -319,6 +320,8 @@ impl Station {
                     peer.record.transfer_seen = peer.record.transfer_seen.max(counter);
                 }
                 Item::Poll(shorts) => {
+                    self.note_question(from);
+                    let Some(peer) = self.peers.get_mut(&from) else { return };
                     (peer.owed, peer.polled) = (true, true);
                     peer.answer.extend(shorts.into_iter().take(ANSWERS));
                 }
@@ -511,6 +514,7 @@ impl Station {
         let Some(peer) = self.peers.get_mut(&station) else { return report };
         let mut shorts: Vec<u16> = std::mem::take(&mut peer.answer).into_iter().collect();
         if std::mem::take(&mut peer.polled) {
+            peer.answered = true;
             let known = self
                 .partials
                 .keys()
