@@ -1,6 +1,8 @@
 //! Any byte stream from a modem, cut anywhere: no panic, bounded, and a good frame behind it is found.
 #![no_main]
 
+mod tally;
+
 use aldis::bearer::serial::frame::{Address, Deframer, Found, Frame};
 use aldis::bearer::serial::keys::{KeyRing, Seal};
 use aldis::mail::{PeerName, Protection};
@@ -14,6 +16,7 @@ fuzz_target!(|data: &[u8]| {
     let good = Frame::Control { address, epoch: 7, counter: 9, items: Vec::new() };
     let mut deframer = Deframer::default();
     let cut = data.first().map_or(0, |b| usize::from(*b)).min(data.len());
+    tally::add(data.len());
     for part in [&data[..cut], &data[cut..]] {
         deframer.push(part);
         while deframer.poll(&ring).is_some() {}

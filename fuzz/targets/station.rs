@@ -2,6 +2,8 @@
 //! order of events. No panic, nothing beyond its bounds, no key without a permit, time that goes on.
 #![no_main]
 
+mod tally;
+
 use aldis::bearer::fec::{self, Geometry};
 use aldis::bearer::serial::frame::{Address, Chunk, Frame, Item, Report, Standing};
 use aldis::bearer::serial::keys::{Context, Seal};
@@ -63,7 +65,12 @@ impl Bench {
             author: String::new(),
         };
         gate.add(bearer.clone(), Some(order));
-        let peer = |name: &str, station| PeerConfig { name: name.into(), station, protection: Protection::Off, keys: Vec::new() };
+        let peer = |name: &str, station| PeerConfig {
+            name: name.into(),
+            station,
+            protection: Protection::Off,
+            keys: Vec::new(),
+        };
         let config = Config {
             name: "shore".into(),
             station: 0,
@@ -95,7 +102,7 @@ impl Bench {
         match u.int_in_range(0..=15u8)? {
             0..=4 => {
                 let bytes = frame(u)?.emit(&Seal::checksum());
-                self.station.handle_modem(now, ModemEvent::Received(bytes));
+                self.receive(bytes);
             }
             5 => {
                 // A good frame with a few bytes changed, or cut.
@@ -105,11 +112,11 @@ impl Bench {
                     bytes[at] = u.arbitrary()?;
                 }
                 bytes.truncate(u.int_in_range(0..=bytes.len())?);
-                self.station.handle_modem(now, ModemEvent::Received(bytes));
+                self.receive(bytes);
             }
             6 => {
                 let n = u.int_in_range(0..=600usize)?.min(u.len());
-                self.station.handle_modem(now, ModemEvent::Received(u.bytes(n)?.to_vec()));
+                self.receive(u.bytes(n)?.to_vec());
             }
             7 => self.station.handle_modem(now, ModemEvent::Carrier(u.arbitrary()?)),
             8 => self.station.handle_modem(now, ModemEvent::Keyed),
@@ -134,6 +141,11 @@ impl Bench {
         }
         self.station.handle_timeout(self.now);
         Ok(())
+    }
+
+    fn receive(&mut self, bytes: Vec<u8>) {
+        tally::add(bytes.len());
+        self.station.handle_modem(self.now, ModemEvent::Received(bytes));
     }
 
     fn send(&mut self, u: &mut Unstructured<'_>) -> Result<()> {

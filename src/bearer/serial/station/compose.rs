@@ -206,6 +206,9 @@ impl Station {
             self.turn += 1;
             #[cfg(feature = "mutations")]
             let chunk = mutated(chunk, self.turn);
+            if !t.unsure {
+                tx.sure.insert(id.clone());
+            }
             t.unsure = true;
             let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
             t.served += bytes;

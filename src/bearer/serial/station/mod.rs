@@ -173,6 +173,8 @@ struct Transmission {
     /// Symbol frames per station.
     frames: BTreeMap<u8, u32>,
     shares: BTreeMap<TransferId, u64>,
+    /// Those of them of which nothing was in doubt before.
+    sure: BTreeSet<TransferId>,
     expects: BTreeSet<u8>,
     /// Nothing more will be fed.
     ended: bool,

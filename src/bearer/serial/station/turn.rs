@@ -180,6 +180,7 @@ impl Station {
             layout,
             frames: BTreeMap::new(),
             shares: BTreeMap::new(),
+            sure: BTreeSet::new(),
             expects: BTreeSet::new(),
             ended: false,
             alarmed: false,
@@ -213,6 +214,12 @@ impl Station {
     pub(super) fn break_off(&mut self, now: Instant) {
         if let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) {
             self.account(now, &tx);
+            if now < tx.keyed + self.config.waveform.preamble + self.config.waveform.block {
+                // Not a block of it can have been heard: its symbols are as good as unsent, and need no asking about.
+                for id in &tx.sure {
+                    self.outgoing.get_mut(id).into_iter().for_each(|t| t.unsure = false);
+                }
+            }
             for s in &tx.expects {
                 if let Some(p) = self.peers.get_mut(s) {
                     p.sent_frames = 0;
