@@ -133,6 +133,7 @@ impl Sample {
             },
             precedence,
             hops: vec![PeerName::from(chance.pick(&["ship", "shore", "node6", "hub"]))],
+            serves: Vec::new(),
         };
         let node = chance.pick(&["gw.kestrel.navy.example.mil", "hf.hub.example.mil", "ship.example", "shore.example"]);
         let host = from.as_ref().map_or("localhost".to_owned(), |f| format!("mx.{}", f.domain()));

@@ -8,7 +8,7 @@ use aldis::bearer::fec::{self, Geometry};
 use aldis::bearer::serial::frame::{Address, Chunk, Frame, Item, Report, Standing};
 use aldis::bearer::serial::keys::{Context, Seal};
 use aldis::bearer::serial::{Config, PeerConfig, Station, Waveform};
-use aldis::bearer::{Event, JobDone, ModemEvent, Transfer, Verdict};
+use aldis::bearer::{Event, JobDone, ModemEvent, Transfer, Verdict, WaveformName};
 use aldis::emcon::{Gate, Order, State};
 use aldis::mail::{BearerId, Precedence, Protection, TransferId};
 use aldis::time::{Duration, Instant, Now, Wall};
@@ -85,6 +85,10 @@ impl Bench {
                 frame_bytes: 262,
                 turnaround: Duration::from_secs(2),
             },
+            net: String::new(),
+            siblings: Default::default(),
+            named: WaveformName { rate: Bps(2400), interleaver: "S".into() },
+            choices: Vec::new(),
             peers: vec![peer("ship", 1), peer("boat", 2)],
             max_transmission: Duration::from_secs(30),
             max_transmission_routine: Duration::from_millis(127_500),
@@ -155,7 +159,7 @@ impl Bench {
         self.sent.push(id.clone());
         let precedence = *u.choose(&Precedence::DESCENDING)?;
         let to = if u.arbitrary()? { "ship" } else { "boat" }.into();
-        self.station.send(self.now, Transfer { id, to, precedence, payload: vec![0x5a; bytes].into() });
+        self.station.send(self.now, Transfer { id, to, precedence, payload: vec![0x5a; bytes].into(), lead: None });
         Ok(())
     }
 
@@ -252,7 +256,7 @@ fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
             let context = Context { epoch: epoch(u)?, far: EPOCH, counter: counter(u)? };
             let n = u.int_in_range(0..=8usize)?;
             let standings = (0..n).map(|_| standing(u)).collect::<Result<_>>()?;
-            Frame::Brief { address, context, waiting: u.arbitrary()?, heard: u.arbitrary()?, standings }
+            Frame::Brief { address, context, waiting: u.arbitrary()?, heard: u.arbitrary()?, standings, quality: u.arbitrary()? }
         }
     })
 }

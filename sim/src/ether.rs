@@ -13,10 +13,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use aldis::bearer::{Measurement, WaveformName};
 use aldis::time::{Duration, Instant};
+use aldis::units::Bps;
 use serde::Serialize;
 
-use crate::channel::{Loss, Passage, Preamble, Span};
+use crate::channel::{Loss, Passage, Preamble, Span, normal};
 use crate::journal::{Journal, Outcome};
 use crate::modem::{Failure, ModemConfig, ModemOutput, StationStats, Transmitter};
 use crate::rng::Stream;
@@ -24,6 +26,9 @@ use crate::waveform::Waveform;
 
 /// How much stronger a carrier must be to be received over another.
 pub const CAPTURE_DB: f64 = 10.0;
+
+/// Least time between two readings of the ratio.
+const READING: Duration = Duration::from_millis(500);
 
 /// Parts in which a block is clocked out.
 const PIECES: u32 = 8;
@@ -191,6 +196,8 @@ struct Lock {
     hit: bool,
     /// The block before was lost to noise.
     failed: bool,
+    /// When the host was last told how well this is heard.
+    measured: Option<Instant>,
     waveform: Waveform,
     passage: Passage,
 }
@@ -400,6 +407,14 @@ impl Ether {
         if let Some(station) = self.stations.get_mut(usize::from(id.0)) {
             station.config.waveform = waveform;
         }
+    }
+
+    /// Tells a modem what to transmit with from its next key request on; false when it cannot.
+    pub fn select(&mut self, id: StationId, rate: u32, interleaver: &str) -> bool {
+        let Some(station) = self.stations.get_mut(usize::from(id.0)).filter(|s| s.config.selects) else { return false };
+        let Some(waveform) = Waveform::selected(rate, interleaver) else { return false };
+        station.config.waveform = *waveform;
+        true
     }
 
     /// Acts on everything due at or before `now`.
@@ -823,9 +838,20 @@ impl Ether {
             if !Stream::keyed(seed, "preamble", name).chance(miss) {
                 let preamble_end = now + waveform.preamble();
                 let spoilt = rival > level_db - CAPTURE_DB;
-                let (entered, hit, failed) = (now, false, false);
-                let lock =
-                    Lock { from, number, level_db, entered, preamble_end, spoilt, hit, failed, waveform, passage };
+                let (entered, hit, failed, measured) = (now, false, false, None);
+                let lock = Lock {
+                    from,
+                    number,
+                    level_db,
+                    entered,
+                    preamble_end,
+                    spoilt,
+                    hit,
+                    failed,
+                    measured,
+                    waveform,
+                    passage,
+                };
                 self.stations[usize::from(id.0)].lock = Some(lock);
                 self.plan(detected, id, Happening::Detect { from, number });
             }
@@ -904,6 +930,16 @@ impl Ether {
                 false => Outcome::Damaged,
             };
             journal.arrives(self.now, (from, id, number), outcome, Some((&arrived.bytes, arrived.snr_db)));
+        }
+        let due = lock.measured.is_none_or(|last| now >= last + READING);
+        if let (Some(sigma), Some(db), false, true) = (station.config.snr_error_db, arrived.snr_db, ruined, due) {
+            lock.measured = Some(now);
+            let mut draw = Stream::keyed(self.seed, "snr reading", &[from.0.into(), id.0.into(), number, sent.number]);
+            let tenths = ((db + sigma * normal::pair(&mut draw).0) * 10.0).clamp(-300.0, 600.0) as i16;
+            let (rate, interleaver) = (Bps(lock.waveform.rate), lock.waveform.interleaver.into());
+            let waveform = Some(WaveformName { rate, interleaver });
+            let reading = Measurement { waveform, snr_tenths: Some(tenths), ber_tenths: None };
+            self.outputs.push_back((id, ModemOutput::Measured(reading)));
         }
         if arrived.bytes.is_empty() {
             return;

@@ -4,10 +4,16 @@
 //! loss; then, on an idle link, the one that counts, from its first preamble symbol to the receiver's commit. Long interleaver both
 //! ways, frames authenticated, reports as lossy as traffic, transmissions of at most 127.5 s. A cell is one rate, encoded size,
 //! turnaround and loss; the message is made so long that its frozen payload has that size. Cold trials leave the ten messages out.
+//!
+//! A seed decides what the nodes draw and what the ether loses. The mail is the same in every trial, and so are the instants it is
+//! handed in at where the one before was done in time, so that it need not be coded anew each time ([`crate::memo`]).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::{self, Sample, Summary};
 use crate::channel::{Damage, Loss};
@@ -24,10 +30,12 @@ const RECEIVER: StationId = StationId(1);
 const WARM_UP: usize = 10;
 /// Encoded size of those at most: what they are for is the estimate of the loss.
 const WARM_UP_BYTES: u64 = 10 * 1024;
+/// Seed of the mail.
+const MAIL: u64 = 1;
 /// Longest a single message may take before a trial is given up.
 const PATIENCE: Duration = Duration::from_secs(4 * 86_400);
 /// What a bar allows over the limit to a message that has had no forerunner.
-const COLD_BAR: f64 = 1.35;
+pub const COLD_BAR: f64 = 1.35;
 
 /// One measured case.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -43,7 +51,7 @@ pub struct Cell {
 }
 
 /// What a cell came to. The first four fields are the keys of the limit tables.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct CellReport {
     /// Data rate, bit/s.
     pub rate: u32,
@@ -148,7 +156,8 @@ impl Cell {
 
     /// Measures this cell over `seeds`, `jobs` trials at a time.
     pub fn measure(&self, seeds: &[u64], jobs: usize, mut progress: impl FnMut(usize)) -> CellReport {
-        let sizes = Sizes { own: self.message_size(self.payload_bytes), warm: self.warm_size() };
+        let warm_payload = self.payload_bytes.min(WARM_UP_BYTES);
+        let sizes = Sizes { own: message_size(self.payload_bytes), warm: message_size(warm_payload) };
         let warm = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, WARM_UP), &mut progress);
         let cold = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, 0), |_| {});
         let link = Link::new(self.waveform(), self.turnaround_s, self.loss);
@@ -199,6 +208,7 @@ impl Cell {
     /// One trial with `warm_up` messages before the one that counts.
     fn trial(&self, seed: u64, sizes: Sizes, warm_up: usize) -> Trial {
         let mut lab = self.lab(seed);
+        let slot = self.slot();
         for _ in 0..warm_up {
             lab.submit(SENDER, RECEIVER, sizes.warm, Precedence::Routine);
             let all = |lab: &Lab| lab.ledger().iter().all(|e| e.fate.confirmed.is_some());
@@ -206,6 +216,7 @@ impl Cell {
                 return failed(seed, lab);
             }
             idle(&mut lab);
+            lab.run_until(Instant(lab.at().0.next_multiple_of(slot)));
         }
         let ether = lab.world().ether();
         let before = [SENDER, RECEIVER].map(|id| (ether.stats(id).air, ether.stats(id).fed));
@@ -236,25 +247,11 @@ impl Cell {
         Trial { sample, frozen: fate.payload_bytes, key_after_s, late_air_s }
     }
 
-    fn warm_size(&self) -> u64 {
-        self.message_size(self.payload_bytes.min(WARM_UP_BYTES))
-    }
-
-    /// Bytes of a message whose frozen payload has `payload` bytes: found by freezing some on a link that loses nothing.
-    fn message_size(&self, payload: u64) -> u64 {
-        let mut size = payload;
-        for _ in 0..4 {
-            let mut lab = Self { loss: 0.0, ..*self }.lab(1);
-            let number = lab.submit(SENDER, RECEIVER, size, Precedence::Routine);
-            let end = lab.at() + Duration::from_secs(60);
-            lab.run_while(end, |lab| lab.ledger()[number].fate.payload_bytes > 0);
-            let frozen = lab.ledger()[number].fate.payload_bytes;
-            if frozen == payload {
-                break;
-            }
-            size = (size + payload).saturating_sub(frozen);
-        }
-        size
+    /// Nanoseconds from one message to the next: three times what the worst cell of this rate may take, and whole minutes.
+    fn slot(&self) -> u64 {
+        let link = Link::new(self.waveform(), 8.0, 0.2);
+        let longest = link.incremental_redundancy(link.frames(self.payload_bytes.min(WARM_UP_BYTES)));
+        (longest / 20.0 + 5.0) as u64 * 60 * 1_000_000_000
     }
 
     fn waveform(&self) -> &'static Waveform {
@@ -278,8 +275,32 @@ impl Cell {
         };
         let ether = EtherConfig::net(seed, 2, &modem, LinkConfig { loss, ..LinkConfig::default() });
         let most = Some(Duration::from_millis(127_500));
-        Lab::new(&Setup { max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) }, Trace::hashed())
+        let setup = Setup { mail: MAIL, max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) };
+        Lab::new(&setup, Trace::hashed())
     }
+}
+
+/// Bytes of a message whose frozen payload has `payload` bytes: found by freezing some on a link that loses nothing.
+fn message_size(payload: u64) -> u64 {
+    static KNOWN: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(size) = known().get(&payload) {
+        return *size;
+    }
+    let mut size = payload;
+    for _ in 0..4 {
+        let mut lab = Cell { rate: 9600, payload_bytes: payload, turnaround_s: 2.0, loss: 0.0 }.lab(1);
+        let number = lab.submit(SENDER, RECEIVER, size, Precedence::Routine);
+        let end = lab.at() + Duration::from_secs(60);
+        lab.run_while(end, |lab| lab.ledger()[number].fate.payload_bytes > 0);
+        let frozen = lab.ledger()[number].fate.payload_bytes;
+        if frozen == payload {
+            break;
+        }
+        size = (size + payload).saturating_sub(frozen);
+    }
+    known().insert(payload, size);
+    size
 }
 
 /// Message sizes that freeze to the payloads a cell asks for.
@@ -362,7 +383,7 @@ mod tests {
     #[test]
     fn the_message_is_as_long_as_its_payload_is_to_be() {
         let cell = Cell::parse("2400,1024,4,0").expect("reads");
-        let size = cell.message_size(1024);
+        let size = message_size(1024);
         let trial = cell.trial(3, Sizes { own: size, warm: size }, 2);
         assert!(trial.frozen.abs_diff(1024) <= 4, "{}", trial.frozen);
         assert!(trial.sample.delivery_s.is_some_and(|t| t >= 9.6), "{trial:?}");

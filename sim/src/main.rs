@@ -5,16 +5,19 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aldis::time::Duration;
 use aldis_sim::codec2::audio;
 use aldis_sim::codec2::modem::Mode;
 use aldis_sim::codec2::sweep;
-use aldis_sim::link_bench::{self, Cell};
+use aldis_sim::link_bench::{self, Cell, CellReport};
+use aldis_sim::link_plot;
 use aldis_sim::load::{self, Way, flash::Moment};
+use aldis_sim::net_bench;
 use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
 use aldis_sim::storm::{self, Storm};
 use aldis_sim::trace::Trace;
-use aldis_sim::{bridge, check, demo, run};
+use aldis_sim::{bridge, check, demo, rate_bench, run};
 use clap::{Parser, Subcommand};
 
 /// The laboratory of Aldis: simulated modems, channels, and a demonstration with two whole nodes
@@ -214,6 +217,27 @@ fn codec2_sweep(options: &sweep::Options, json: bool, svg: Option<&std::path::Pa
 
 #[derive(Subcommand)]
 enum Bench {
+    /// What one message for all stations of a net costs; exit 1 when it is over its bars
+    Net {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// How many receivers
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=15))]
+        receivers: u16,
+        /// Share of cells lost on every link
+        #[arg(long, default_value_t = 0.1)]
+        loss: f64,
+        /// Frames that the payload fills
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=400))]
+        frames: u64,
+        /// How many seeds
+        #[arg(long, default_value_t = 50)]
+        seeds: u64,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// Time to deliver one message over HF, against the limit of an ideal code; exit 1 when a cell is over its bar
     Link {
         /// One JSON document instead of lines
@@ -231,6 +255,12 @@ enum Bench {
         /// How many trials at once
         #[arg(long, default_value_t = 1)]
         jobs: usize,
+        /// Do not measure: take what an earlier run printed with --json; may be given more than once
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["cell", "seed"])]
+        from: Vec<PathBuf>,
+        /// Draw the ratios as SVG into this file
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
     },
     /// Much mail one way: goodput against the long-run limit; exit 1 when it is under its bar
     Bulk {
@@ -258,6 +288,27 @@ enum Bench {
         messages: usize,
         #[command(flatten)]
         load: Load,
+    },
+    /// What choosing the rate brings, against every fixed rate over the same sky; exit 1 when a scenario is below a bar
+    Rate {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Only this scenario; may be given more than once [default: five shipped ones]
+        #[arg(long, value_name = "FILE")]
+        scenario: Vec<PathBuf>,
+        /// How many seeds
+        #[arg(long, default_value_t = 5)]
+        seeds: u64,
+        /// Virtual minutes of each run [default: the scenario's]
+        #[arg(long)]
+        minutes: Option<u64>,
+        /// Leave the fixed rates out, and say of every run of the choice how it went
+        #[arg(long, conflicts_with = "json")]
+        chosen: bool,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
     },
     /// FLASH handed in among ROUTINE: time to the air, and what is sent twice for it; exit 1 when a bar is broken
     Flash {
@@ -318,11 +369,31 @@ impl Load {
 /// Losses a load is measured at.
 const LOSSES: [f64; 3] = [0.0, 0.05, 0.2];
 
-fn bench_load(what: Bench) -> ExitCode {
+fn bench(what: Bench) -> ExitCode {
     match what {
-        Bench::Link { json, cell, seeds, seed, jobs } => {
+        Bench::Link { json, cell, seeds, seed, jobs, from, plot } => {
             let seeds: Vec<u64> = seed.map_or_else(|| (1..=seeds.max(1)).collect(), |seed| vec![seed]);
-            bench_link(json, cell, &seeds, jobs)
+            let reports = match from.is_empty() {
+                true => Ok(measure_links(json, cell, &seeds, jobs)),
+                false => read_links(&from),
+            };
+            reports.and_then(|reports| bench_link(json, &reports, plot.as_deref())).unwrap_or_else(|why| {
+                eprintln!("aldis-sim: {why}");
+                ExitCode::from(2)
+            })
+        }
+        Bench::Net { json, receivers, loss, frames, seeds, jobs } => {
+            let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+            let report = net_bench::Case { receivers, loss, frames }.measure(&seeds, jobs);
+            let text = match json {
+                true => serde_json::to_string(&report).expect("plain data"),
+                false => report.text(),
+            };
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::from(u8::from(!report.passed))
+        }
+        Bench::Rate { json, scenario, seeds, minutes, chosen, jobs } => {
+            bench_rate(json, chosen, &scenario, seeds, minutes, jobs)
         }
         Bench::Bulk { bytes, load } => load.measure(
             load::bulk::ways(&LOSSES),
@@ -347,6 +418,46 @@ fn bench_load(what: Bench) -> ExitCode {
             |report| (report.passed, report.text()),
         ),
     }
+}
+
+fn bench_rate(json: bool, chosen: bool, files: &[PathBuf], seeds: u64, minutes: Option<u64>, jobs: usize) -> ExitCode {
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| wrong(path, e));
+    let texts: Result<Vec<String>, String> = match files {
+        [] => Ok(rate_bench::SCENARIOS.iter().map(ToString::to_string).collect()),
+        files => files.iter().map(read).collect(),
+    };
+    let scenarios = texts.and_then(|texts| {
+        texts.iter().map(|text| Scenario::parse(text).map_err(|problems| problems.join("\n"))).collect()
+    });
+    let scenarios: Vec<Scenario> = match scenarios {
+        Ok(scenarios) => scenarios,
+        Err(why) => {
+            eprintln!("aldis-sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+    let mut reports = Vec::new();
+    for scenario in &scenarios {
+        let duration = minutes.map_or(scenario.duration, |m| Duration::from_secs(m * 60));
+        if chosen {
+            for seed in &seeds {
+                let trial = rate_bench::trial(scenario, *seed, duration, None);
+                let _ = writeln!(std::io::stdout(), "{}: seed {seed}: {}", scenario.name, trial.text());
+            }
+            continue;
+        }
+        let report = rate_bench::measure(scenario, &seeds, duration, jobs);
+        match json {
+            true => eprintln!("{}", report.text()),
+            false => drop(writeln!(std::io::stdout(), "{}", report.text())),
+        }
+        reports.push(report);
+    }
+    if json {
+        let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(&reports).expect("plain data"));
+    }
+    ExitCode::from(u8::from(reports.iter().any(|r| !r.passed)))
 }
 
 /// What `run` writes and how.
@@ -420,7 +531,24 @@ fn shrink_scenario(path: &std::path::Path, seed: u64, seconds: Option<f64>) -> E
     }
 }
 
-fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitCode {
+fn bench_link(json: bool, reports: &[CellReport], plot: Option<&Path>) -> Result<ExitCode, String> {
+    let passed = reports.iter().filter(|r| r.passed).count();
+    match json {
+        true => drop(writeln!(std::io::stdout(), "{}", serde_json::to_string(reports).expect("plain data"))),
+        false => {
+            let hashes: String = reports.iter().map(|r| r.trace_hash.as_str()).collect();
+            let hash = aldis_sim::trace::short_digest(hashes.as_bytes());
+            drop(writeln!(std::io::stdout(), "{passed} passed, {} failed; {hash}", reports.len() - passed));
+        }
+    }
+    if let Some(path) = plot {
+        std::fs::write(path, link_plot::svg(reports)).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(ExitCode::from(u8::from(passed < reports.len())))
+}
+
+/// Measures cells, telling of each when it is done.
+fn measure_links(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> Vec<CellReport> {
     let cells = if cells.is_empty() { link_bench::cells() } else { cells };
     let mut reports = Vec::new();
     for cell in &cells {
@@ -431,12 +559,18 @@ fn bench_link(json: bool, cells: Vec<Cell>, seeds: &[u64], jobs: usize) -> ExitC
         }
         reports.push(report);
     }
-    let passed = reports.iter().filter(|r| r.passed).count();
-    match json {
-        true => drop(writeln!(std::io::stdout(), "{}", serde_json::to_string(&reports).expect("plain data"))),
-        false => drop(writeln!(std::io::stdout(), "{passed} passed, {} failed", reports.len() - passed)),
+    reports
+}
+
+/// What earlier runs printed, in order.
+fn read_links(files: &[PathBuf]) -> Result<Vec<CellReport>, String> {
+    let mut reports = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let more: Vec<CellReport> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        reports.extend(more);
     }
-    ExitCode::from(u8::from(passed < reports.len()))
+    Ok(reports)
 }
 
 fn parse_profile(name: &str) -> Result<storm::Profile, String> {
@@ -520,7 +654,7 @@ fn main() -> ExitCode {
             storm::command::run(&options)
         }
         Command::Shrink { scenario, seed, seconds } => shrink_scenario(&scenario, seed, seconds),
-        Command::Bench { what } => bench_load(what),
+        Command::Bench { what } => bench(what),
         Command::Check { quick, json } => {
             let report = check::run(quick);
             let mut text = String::new();

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use aldis::bearer::ModemEvent;
+use aldis::bearer::{Measurement, ModemEvent};
 use aldis::time::{Duration, Instant};
 
 use crate::waveform::Waveform;
@@ -37,6 +37,10 @@ pub struct ModemConfig {
     pub energy_detect: bool,
     /// True: bytes come out at the air rate, the last of a block one block after it. False: all at once at its end.
     pub clocked_output: bool,
+    /// It can be told what to transmit with, one of [`Waveform::palette`].
+    pub selects: bool,
+    /// It tells what it recognises and the signal-to-noise ratio it measures, with this standard deviation of each reading, dB.
+    pub snr_error_db: Option<f64>,
     /// Garbage between transmissions: mean time between bursts and their greatest length.
     pub noise: Option<Noise>,
 }
@@ -67,6 +71,8 @@ impl ModemConfig {
             max_key_down: None,
             energy_detect: false,
             clocked_output: false,
+            selects: false,
+            snr_error_db: None,
             noise: None,
         }
     }
@@ -86,6 +92,8 @@ pub enum ModemOutput {
     Carrier(bool),
     /// Bytes received.
     Received(Vec<u8>),
+    /// What it measures of what it is receiving.
+    Measured(Measurement),
     /// Clear to send: keyed and room in the buffer.
     Cts(bool),
     /// The modem cut the transmission itself, or failed.
@@ -109,6 +117,7 @@ impl ModemOutput {
             Self::Unkeyed => ModemEvent::Unkeyed,
             Self::Carrier(on) => ModemEvent::Carrier(on),
             Self::Received(bytes) => ModemEvent::Received(bytes),
+            Self::Measured(m) => ModemEvent::Measured(m),
             Self::Fault(text) => ModemEvent::Fault(text),
             Self::Ready => ModemEvent::Ready,
             Self::Cts(_) | Self::Antenna { .. } => return None,

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use aldis::bearer::serial::LinkState;
 use aldis::bearer::{ModemAction, ModemEvent};
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
@@ -21,6 +22,7 @@ use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch,
 use aldis::time::{Duration, Instant, Now};
 
 use crate::disk::SimDisk;
+use crate::memo;
 use crate::rng::Stream;
 use crate::world::Host;
 
@@ -30,7 +32,8 @@ const GROUP: usize = 256;
 /// One node; its process may be down.
 pub struct VirtualNode {
     plan: Arc<Plan>,
-    bearer: BearerId,
+    /// In order of its ports.
+    bearers: Vec<BearerId>,
     seed: u64,
     boots: u64,
     /// The store's disk.
@@ -40,7 +43,7 @@ pub struct VirtualNode {
     process: Option<Process>,
     log: Log,
     /// What was keyed and fed since the laboratory last listened; nothing is kept unless it does.
-    emitted: Option<Vec<(Instant, Keying)>>,
+    emitted: Option<Vec<(Instant, usize, Keying)>>,
 }
 
 /// What a node said and did, over all its lives.
@@ -63,15 +66,16 @@ pub struct Log {
 struct Process {
     switch: Switch,
     engine: Engine,
-    watch: EpochWatch,
+    /// By port.
+    watches: Vec<EpochWatch>,
     chance: Stream,
     /// Calls that wait for the writer.
     calls: VecDeque<(Ticket, StoreCall)>,
     writing: bool,
     agenda: BTreeMap<(Instant, u64), Coming>,
     sequence: u64,
-    emissions: VecDeque<Emission>,
-    actions: VecDeque<ModemAction>,
+    emissions: VecDeque<(usize, Emission)>,
+    actions: VecDeque<(usize, ModemAction)>,
     /// The store failed and the process ends: orders in force that are yet to be made durable.
     last_words: Option<Batch>,
 }
@@ -93,15 +97,11 @@ impl std::fmt::Debug for VirtualNode {
 
 impl VirtualNode {
     /// A node that is not running yet, on empty disks.
-    ///
-    /// # Panics
-    ///
-    /// When the plan has not exactly one bearer: a station of the ether has one modem.
-    pub fn new(plan: Plan, seed: u64) -> Self {
-        let [bearer] = plan.bearers.as_slice() else { panic!("one bearer is needed, not {}", plan.bearers.len()) };
+    /// `ports` says which bearer is cabled to each port; one that the plan lacks leaves its radio alone.
+    pub fn new(plan: Plan, ports: Vec<BearerId>, seed: u64) -> Self {
         let disk = |part| SimDisk::new(Stream::new(seed, "disk", part).next_u64());
         Self {
-            bearer: bearer.id.clone(),
+            bearers: ports,
             plan: Arc::new(plan),
             seed,
             boots: 0,
@@ -119,12 +119,13 @@ impl VirtualNode {
     }
 
     /// What was keyed and fed since this was last asked.
-    pub fn take_emitted(&mut self) -> Vec<(Instant, Keying)> {
+    pub fn take_emitted(&mut self) -> Vec<(Instant, usize, Keying)> {
         self.emitted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Starts the process: opens the store, builds the switch, opens the modem, whose carrier line may be up already.
-    pub fn start(&mut self, now: Now, carrier: bool) {
+    /// Starts the process: opens the store, builds the switch, opens the modems; of those at `carrier` the line may be up
+    /// already.
+    pub fn start(&mut self, now: Now, carrier: &[usize]) {
         self.boots += 1;
         let mut chance = Stream::new(self.seed, "process", self.boots);
         let fresh_epoch = (chance.next_u64() as u32).max(1);
@@ -143,11 +144,11 @@ impl VirtualNode {
         self.log.damaged.extend(opened.damaged.iter().cloned());
         self.log.lives.push((now.at, true));
         let switch = Switch::new(now, self.plan.clone(), opened, Vec::new(), chance.next_u64());
-        let watch = switch.epoch_watch(&self.bearer).unwrap_or_default();
+        let watches = self.bearers.iter().map(|b| switch.epoch_watch(b).unwrap_or_default()).collect();
         self.process = Some(Process {
             switch,
             engine,
-            watch,
+            watches,
             chance,
             calls: VecDeque::new(),
             writing: false,
@@ -158,9 +159,11 @@ impl VirtualNode {
             last_words: None,
         });
         self.drain(now);
-        self.input(now, Input::Modem { bearer: self.bearer.clone(), event: ModemEvent::Ready });
-        if carrier {
-            self.input(now, Input::Modem { bearer: self.bearer.clone(), event: ModemEvent::Carrier(true) });
+        for port in 0..self.bearers.len() {
+            self.handle_modem(now, port, ModemEvent::Ready);
+            if carrier.contains(&port) {
+                self.handle_modem(now, port, ModemEvent::Carrier(true));
+            }
         }
     }
 
@@ -213,9 +216,20 @@ impl VirtualNode {
             && matches!(process.engine.execute(vec![StoreCall::Commit(batch)])[..], [StoreResult::Committed(Ok(()))])
     }
 
+    /// The state of its links, as its status has them.
+    pub fn links(&self) -> Vec<LinkState> {
+        let links = self.process.as_ref().map(|p| p.switch.links()).unwrap_or_default();
+        links.into_iter().map(|(_, link)| link).collect()
+    }
+
     /// How much its switch holds in memory.
     pub fn sizes(&self) -> Option<Sizes> {
         Some(self.process.as_ref()?.switch.sizes())
+    }
+
+    /// The bearer at a port.
+    pub fn bearer(&self, port: usize) -> Option<&BearerId> {
+        self.bearers.get(port)
     }
 
     /// The profile it runs.
@@ -307,8 +321,16 @@ impl VirtualNode {
                     self.log.answers.push((now.at, session, kept, text));
                 }
                 Output::Work { ticket, work } => process.work(now.at, ticket, work, &self.mail, &mut self.log),
-                Output::Emit(emission) => process.emissions.push_back(emission),
-                Output::Act { action, .. } => process.actions.push_back(action),
+                Output::Emit(emission) => {
+                    if let Some(port) = self.bearers.iter().position(|b| b == emission.bearer()) {
+                        process.emissions.push_back((port, emission));
+                    }
+                }
+                Output::Act { bearer, action } => {
+                    if let Some(port) = self.bearers.iter().position(|b| *b == bearer) {
+                        process.actions.push_back((port, action));
+                    }
+                }
                 Output::Reply { id, response } => self.log.replies.push((now.at, id, response)),
                 Output::Event(event) => self.log.events.push((now.at, event)),
             }
@@ -345,8 +367,8 @@ impl Process {
     fn work(&mut self, at: Instant, ticket: Ticket, work: Work, mail: &SimDisk, log: &mut Log) {
         let (result, least, most) = match work {
             Work::Store(call) => return self.calls.push_back((ticket, call)),
-            Work::Encode(encode) => (work::encode(&encode), 1, 50),
-            Work::Decode(decode) => (work::decode(&decode), 1, 50),
+            Work::Encode(encode) => (work::encode_by(&encode, memo::code), 1, 50),
+            Work::Decode(decode) => (work::decode_by(&decode, memo::read), 1, 50),
             Work::Job(job) => (work::job(job), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),
             Work::Forward(forward) => (forwarded(at, *forward, log), 20, 2000),
@@ -400,8 +422,10 @@ fn forwarded(at: Instant, forward: Forward, log: &mut Log) -> WorkResult {
 }
 
 impl Host for VirtualNode {
-    fn handle_modem(&mut self, now: Now, event: ModemEvent) {
-        self.input(now, Input::Modem { bearer: self.bearer.clone(), event });
+    fn handle_modem(&mut self, now: Now, port: usize, event: ModemEvent) {
+        if let Some(bearer) = self.bearers.get(port).cloned() {
+            self.input(now, Input::Modem { bearer, event });
+        }
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -413,20 +437,21 @@ impl Host for VirtualNode {
         }
     }
 
-    fn poll_emission(&mut self, now: Now) -> Option<Keying> {
+    fn poll_emission(&mut self, now: Now) -> Option<(usize, Keying)> {
         let process = self.process.as_mut()?;
-        while let Some(emission) = process.emissions.pop_front() {
-            if let Some(keying) = emission.redeem(&process.watch, now.at) {
+        while let Some((port, emission)) = process.emissions.pop_front() {
+            let watch = process.watches.get(port)?;
+            if let Some(keying) = emission.redeem(watch, now.at) {
                 if let Some(emitted) = &mut self.emitted {
-                    emitted.push((now.at, keying.clone()));
+                    emitted.push((now.at, port, keying.clone()));
                 }
-                return Some(keying);
+                return Some((port, keying));
             }
         }
         None
     }
 
-    fn poll_action(&mut self) -> Option<ModemAction> {
+    fn poll_action(&mut self) -> Option<(usize, ModemAction)> {
         self.process.as_mut()?.actions.pop_front()
     }
 

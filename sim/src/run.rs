@@ -90,7 +90,7 @@ pub struct MessageLine {
 pub struct StationLine {
     /// Its name.
     pub station: String,
-    /// Seconds of carrier.
+    /// Seconds of carrier, all its radios together.
     pub air_s: f64,
     /// Bytes fed to its modem.
     pub bytes_on_air: u64,
@@ -116,6 +116,7 @@ pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
     Setup {
         start: scenario.start,
         protection: scenario.protection,
+        further: scenario.bearers.clone(),
         clocks: clocks.collect(),
         ..Setup::new(seed, &names, scenario.ether(seed))
     }
@@ -288,7 +289,7 @@ fn heal(lab: &mut Lab, scenario: &Scenario) {
         befall(lab, scenario, &mended);
     }
     lab.run_for(REBOOTS);
-    let all: Vec<StationId> = lab.world().ether().ids().collect();
+    let all: Vec<StationId> = (0..).take(scenario.stations.len()).map(StationId).collect();
     all.into_iter().for_each(|station| lab.start(station));
     for station in ordered {
         lab.order(station, State::Open);
@@ -318,7 +319,7 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
     }
     // Who fades away answers nobody for a while, nor does one at whom others keep colliding because they do not hear each other.
     let stations = scenario.modems.len();
-    let hidden = scenario.links.len() < stations * (stations - 1);
+    let hidden = scenario.links.len() < stations * stations.saturating_sub(1);
     if hidden || scenario.links.values().any(|link| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. })) {
         provoked.insert("does not answer");
     }
@@ -355,15 +356,15 @@ fn messages(lab: &Lab, scenario: &Scenario) -> Vec<MessageLine> {
 fn stations(lab: &Lab, scenario: &Scenario) -> Vec<StationLine> {
     let ether = lab.world().ether();
     let line = |id: StationId| {
-        let stats = ether.stats(id);
+        let stats = || lab.world().radios(id).map(|radio| ether.stats(radio));
         StationLine {
             station: scenario.station(id).to_owned(),
-            air_s: stats.air.as_secs_f64(),
-            bytes_on_air: stats.fed,
-            transmissions: stats.transmissions,
+            air_s: stats().map(|s| s.air.as_secs_f64()).sum(),
+            bytes_on_air: stats().map(|s| s.fed).sum(),
+            transmissions: stats().map(|s| s.transmissions).sum(),
         }
     };
-    ether.ids().map(line).collect()
+    (0..).take(scenario.stations.len()).map(StationId).map(line).collect()
 }
 
 fn seconds(at: Instant) -> f64 {

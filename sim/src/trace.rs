@@ -77,6 +77,10 @@ impl Trace {
             ModemOutput::Received(bytes) => {
                 self.record(at, id, "received", Sum { bytes: bytes.len(), sha256: short_digest(bytes) });
             }
+            ModemOutput::Measured(m) => {
+                let waveform = m.waveform.as_ref().map(ToString::to_string);
+                self.record(at, id, "measured", Reading { waveform, snr_tenths: m.snr_tenths });
+            }
             ModemOutput::Cts(on) => self.record(at, id, "cts", On { on: *on }),
             ModemOutput::Fault(text) => self.record(at, id, "fault", Text { text }),
             ModemOutput::Ready => self.record(at, id, "ready", Nothing {}),
@@ -105,6 +109,11 @@ pub fn short_digest(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&digest(&SHA256, bytes).as_ref()[..8])
 }
 
+#[derive(Serialize)]
+struct Reading {
+    waveform: Option<String>,
+    snr_tenths: Option<i16>,
+}
 #[derive(Serialize)]
 struct Nothing {}
 #[derive(Serialize)]

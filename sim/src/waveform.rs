@@ -172,6 +172,21 @@ impl Waveform {
         Some(Self { family: Family::Wideband, khz, preamble_symbols, block_symbols, ..low(rate, interleaver, 0) })
     }
 
+    /// What a modem offers that can be told its waveform: 75 bit/s of STANAG 4415, which the modems of that family receive, the other low
+    /// rates of 110A, the high ones of 4539.
+    pub fn palette() -> impl Iterator<Item = &'static Self> {
+        TABLE.iter().filter(|w| match w.family {
+            Family::Stanag4415 | Family::Stanag4539 => true,
+            Family::Mil110a => w.rate > 75 && w.interleaver != "Z",
+            Family::Stanag4285 | Family::Wideband | Family::FreeDv => false,
+        })
+    }
+
+    /// The one of these of this rate and interleaver.
+    pub fn selected(rate: u32, interleaver: &str) -> Option<&'static Self> {
+        Self::palette().find(|w| w.rate == rate && w.interleaver == interleaver)
+    }
+
     /// Whether a receiver can join in the middle of a transmission.
     pub fn late_entry(&self) -> bool {
         self.family == Family::Stanag4285

@@ -1,6 +1,7 @@
 //! Virtual time: an ether, one host per station, and nothing that waits.
 //!
-//! A [`Host`] is whatever sits at the other end of a modem's cable: a link core, a whole switch, a test's parrot. The world
+//! A [`Host`] is whatever sits at the other end of a modem's cable: a link core, a whole switch, a test's parrot. It may have several
+//! modems, each on a frequency of its own: in an ether of as many stations for each host, station `port * hosts + host`. The world
 //! steps to the earliest timeout, lets the ether act, then every host in order, and goes on until all are quiet at that instant;
 //! ties fall by (time, station, sequence), so that one seed is one run. Called by scenarios, benches and checks.
 
@@ -15,15 +16,15 @@ use crate::trace::Trace;
 
 /// What a modem is cabled to.
 pub trait Host {
-    /// Takes what the modem says.
-    fn handle_modem(&mut self, now: Now, event: ModemEvent);
+    /// Takes what the modem at `port` says; 0 is the first.
+    fn handle_modem(&mut self, now: Now, port: usize, event: ModemEvent);
     /// Acts on every deadline at or before `now`.
     fn handle_timeout(&mut self, now: Now);
-    /// What to key or feed next. A host that holds an `Emission` redeems it here; a stale one is skipped.
-    fn poll_emission(&mut self, now: Now) -> Option<Keying>;
-    /// What to tell the modem that does not radiate. Of what a host says in one turn an abort is carried out first, so that an
+    /// What to key or feed next, at which port. A host that holds an `Emission` redeems it here; a stale one is skipped.
+    fn poll_emission(&mut self, now: Now) -> Option<(usize, Keying)>;
+    /// What to tell a modem that does not radiate. Of what a host says in one turn an abort is carried out first, so that an
     /// order of silence overtakes emissions, and an unkey last, so that it follows the bytes fed with it.
-    fn poll_action(&mut self) -> Option<ModemAction>;
+    fn poll_action(&mut self) -> Option<(usize, ModemAction)>;
     /// When `handle_timeout` next has work.
     fn next_timeout(&self) -> Option<Instant>;
 }
@@ -71,7 +72,7 @@ pub struct World<H> {
 }
 
 impl<H: Host> World<H> {
-    /// Cables `hosts` to the stations of `ether`, in order; all clocks set and right.
+    /// Cables `hosts` to the stations of `ether`, in order, once for each frequency; all clocks set and right.
     pub fn new(ether: Ether, hosts: Vec<H>, trace: Trace) -> Self {
         let all: BTreeSet<usize> = (0..hosts.len()).collect();
         let mut world = Self {
@@ -136,6 +137,23 @@ impl<H: Host> World<H> {
     /// What a station knows about time.
     pub fn now(&self, id: StationId) -> Now {
         self.clock(id).now(self.at)
+    }
+
+    /// The host at the other end of a radio's cable, and the port there.
+    pub fn cabled(&self, radio: StationId) -> (StationId, usize) {
+        let (radio, hosts) = (usize::from(radio.0), self.hosts.len().max(1));
+        (StationId(u16::try_from(radio % hosts).unwrap_or(u16::MAX)), radio / hosts)
+    }
+
+    /// The radio at a host's port.
+    pub fn radio(&self, host: StationId, port: usize) -> StationId {
+        StationId(u16::try_from(port * self.hosts.len() + usize::from(host.0)).unwrap_or(u16::MAX))
+    }
+
+    /// The radios of a host that are in the ether.
+    pub fn radios(&self, host: StationId) -> impl Iterator<Item = StationId> + use<H> {
+        let hosts = self.hosts.len();
+        self.ether.ids().filter(move |radio| usize::from(radio.0) % hosts.max(1) == usize::from(host.0))
     }
 
     /// Sets a station's civil clock, wrong or unset if need be (link-rules A7).
@@ -235,10 +253,11 @@ impl<H: Host> World<H> {
             while let Some((id, output)) = self.ether.poll() {
                 quiet = false;
                 self.trace.modem(self.at, id, &output);
-                let now = self.now(id);
-                if let (Some(host), Some(event)) = (self.hosts.get_mut(usize::from(id.0)), output.event()) {
-                    host.handle_modem(now, event);
-                    self.called(usize::from(id.0));
+                let (host, port) = self.cabled(id);
+                let now = self.now(host);
+                if let (Some(listener), Some(event)) = (self.hosts.get_mut(usize::from(host.0)), output.event()) {
+                    listener.handle_modem(now, port, event);
+                    self.called(usize::from(host.0));
                 }
             }
             for i in std::mem::take(&mut self.vocal) {
@@ -260,33 +279,38 @@ impl<H: Host> World<H> {
         }
     }
 
-    /// Carries one host's words to its modem; true when there were any.
+    /// Carries one host's words to its modems; true when there were any.
     fn carry(&mut self, i: usize) -> bool {
         let (at, id) = (self.at, StationId(u16::try_from(i).unwrap_or(u16::MAX)));
         let now = self.clocks[i].now(at);
-        let (mut spoke, mut unkeys) = (false, false);
-        while let Some(action) = self.hosts[i].poll_action() {
+        let (mut spoke, mut unkeys) = (false, BTreeSet::new());
+        while let Some((port, action)) = self.hosts[i].poll_action() {
             spoke = true;
             match action {
-                ModemAction::Unkey => unkeys = true,
+                ModemAction::Unkey => drop(unkeys.insert(port)),
+                // A modem that has no such waveform keeps the one it has, and the bytes are lost: the profile was wrong.
+                ModemAction::Transmit(name) => {
+                    self.ether.select(self.radio(id, port), name.rate.0, &name.interleaver);
+                }
                 ModemAction::Abort => {
-                    unkeys = false;
-                    self.ether.abort(at, id);
+                    unkeys.remove(&port);
+                    self.ether.abort(at, self.radio(id, port));
                 }
             }
         }
-        while let Some(keying) = self.hosts[i].poll_emission(now) {
+        while let Some((port, keying)) = self.hosts[i].poll_emission(now) {
             spoke = true;
+            let radio = self.radio(id, port);
             match keying {
-                Keying::Key => self.ether.key(at, id),
+                Keying::Key => self.ether.key(at, radio),
                 Keying::Feed(bytes) => {
-                    self.trace.fed(at, id, &bytes);
-                    self.ether.feed(at, id, &bytes);
+                    self.trace.fed(at, radio, &bytes);
+                    self.ether.feed(at, radio, &bytes);
                 }
             }
         }
-        if unkeys {
-            self.ether.unkey(at, id);
+        for port in unkeys {
+            self.ether.unkey(at, self.radio(id, port));
         }
         spoke
     }
@@ -384,7 +408,7 @@ mod tests {
     }
 
     impl Host for Player {
-        fn handle_modem(&mut self, now: Now, event: ModemEvent) {
+        fn handle_modem(&mut self, now: Now, _: usize, event: ModemEvent) {
             match event {
                 ModemEvent::Keyed => {
                     self.played += 1;
@@ -395,7 +419,8 @@ mod tests {
                 ModemEvent::Carrier(false) if self.heard > 0 => {
                     self.serve_at = Some(now.at + Duration::from_millis(700 * u64::from(self.number)));
                 }
-                ModemEvent::Carrier(_) | ModemEvent::Unkeyed | ModemEvent::Fault(_) | ModemEvent::Ready => {}
+                ModemEvent::Carrier(_) | ModemEvent::Unkeyed | ModemEvent::Measured(_) => {}
+                ModemEvent::Fault(_) | ModemEvent::Ready => {}
             }
         }
 
@@ -407,12 +432,12 @@ mod tests {
             }
         }
 
-        fn poll_emission(&mut self, _: Now) -> Option<Keying> {
-            self.emissions.pop_front()
+        fn poll_emission(&mut self, _: Now) -> Option<(usize, Keying)> {
+            self.emissions.pop_front().map(|keying| (0, keying))
         }
 
-        fn poll_action(&mut self) -> Option<ModemAction> {
-            self.actions.pop_front()
+        fn poll_action(&mut self) -> Option<(usize, ModemAction)> {
+            self.actions.pop_front().map(|action| (0, action))
         }
 
         fn next_timeout(&self) -> Option<Instant> {

@@ -35,6 +35,15 @@ const CALLS: &[(&str, &str)] = &[
     ),
     ("aldis-sim storm --first S --seeds 1", "aldis-sim storm --first 7 --seeds 1"),
     ("aldis-sim storm --first S --show", "aldis-sim storm --first 7 --show"),
+    (
+        "aldis-sim bench net [--receivers N] [--loss P] [--frames K] [--seeds N] [--json]",
+        "aldis-sim bench net --receivers 3 --loss 0 --frames 16 --seeds 1",
+    ),
+    ("aldis-sim bench rate [--minutes N]", "aldis-sim bench rate --chosen --minutes 5 --seeds 1"),
+    (
+        "aldis-sim bench rate [--scenario FILE] [--seeds N] [--minutes N] [--chosen] [--jobs N] [--json]",
+        "aldis-sim bench rate --chosen --minutes 5 --seeds 1",
+    ),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
     ("aldis-sim bench bulk [--link ...]", "aldis-sim bench bulk --bytes 100000 --link 2400,S,2,0 --seeds 1"),
     ("aldis-sim bench two-way [--link ...]", "aldis-sim bench two-way --link 2400,L,2,0 --seeds 1"),

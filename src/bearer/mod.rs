@@ -6,11 +6,39 @@
 pub mod fec;
 pub mod serial;
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::emcon::Purpose;
 use crate::mail::{PeerName, Precedence, TransferId};
 use crate::time::{Duration, Instant};
+use crate::units::Bps;
+
+/// A rate and an interleaver, as modem sheets and modems name them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct WaveformName {
+    /// Data rate.
+    pub rate: Bps,
+    /// Letter of the interleaver.
+    pub interleaver: Arc<str>,
+}
+
+impl fmt::Display for WaveformName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.rate, self.interleaver)
+    }
+}
+
+/// What a modem says of what it is receiving, as far as it tells.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Measurement {
+    /// What it recognised.
+    pub waveform: Option<WaveformName>,
+    /// Signal-to-noise ratio in 3 kHz, tenths of a decibel, over the last block or so.
+    pub snr_tenths: Option<i16>,
+    /// Decimal logarithm of the bit error ratio after decoding, in tenths.
+    pub ber_tenths: Option<i16>,
+}
 
 /// What a modem tells its core.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +51,8 @@ pub enum ModemEvent {
     Carrier(bool),
     /// Bytes received, garbage included.
     Received(Vec<u8>),
+    /// What the modem measures of what it is receiving; before the `Carrier(false)` it belongs to.
+    Measured(Measurement),
     /// The modem or its port failed or came back; anything keyed is off.
     Fault(String),
     /// The port works again.
@@ -30,8 +60,10 @@ pub enum ModemEvent {
 }
 
 /// What a core tells its modem that does not radiate. Keying and feeding go by [`Emission`](crate::emcon::Emission) only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ModemAction {
+    /// Transmit with this from the next key on.
+    Transmit(WaveformName),
     /// Drop the key once everything fed has been taken.
     Unkey,
     /// Drop the key now and discard what the modem holds.
@@ -60,6 +92,8 @@ pub struct Transfer {
     pub precedence: Precedence,
     /// The frozen bytes, sealed.
     pub payload: Arc<[u8]>,
+    /// The counter its symbols go under, when several transfers carry the same payload to several peers: that of the first of them.
+    pub lead: Option<u32>,
 }
 
 /// Work a core wants done off its thread, answered by ticket.
@@ -99,6 +133,39 @@ pub enum Verdict {
     Refused(u8),
     /// Not now (no room): keep the symbols, say nothing final, ask again later.
     Later,
+}
+
+/// What one bearer of a node holds of a transfer on its way in, told to the others (link-rules C3: symbols belong to no bearer).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Station number of the sender, the same on every bearer.
+    pub station: u8,
+    /// Its store epoch.
+    pub epoch: u32,
+    /// Counter of the transfer.
+    pub counter: u32,
+    /// What is held.
+    pub holding: Holding,
+}
+
+/// See [`Share`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Holding {
+    /// Nothing; but the peer speaks under this epoch.
+    Epoch,
+    /// These symbols, committed, of a payload of `coded` bytes.
+    Symbols {
+        /// Exact payload length.
+        coded: u32,
+        /// Sequence numbers and bytes.
+        symbols: Vec<(u16, Vec<u8>)>,
+    },
+    /// It was accepted.
+    Accepted,
+    /// It was refused, and why.
+    Refused(u8),
+    /// What was held was given up.
+    Dropped,
 }
 
 /// What happened on a bearer.
@@ -174,6 +241,17 @@ pub enum Event {
         /// Bytes fed.
         bytes: u64,
     },
+    /// The far side holds all of a transfer but this, by its report; for the other bearers that may carry it.
+    Lacks {
+        /// Which transfer.
+        id: TransferId,
+        /// Store epoch of the far side.
+        epoch: u32,
+        /// Symbols it lacks, per block.
+        lack: Vec<u8>,
+    },
+    /// What this bearer holds of a peer's transfer has changed, durably; for the other bearers that reach the peer.
+    Shared(Share),
     /// Something an operator must know: stuck carrier, stuck key, wrong key, peer restored from backup.
     Alarm(String),
     /// A peer's word shows that this node's store is an old copy: the station keeps still until it is given another epoch (A2, C1).

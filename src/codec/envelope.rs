@@ -25,8 +25,12 @@ pub const MAX_HOPS: usize = 32;
 /// Longest node name.
 pub const MAX_NODE_BYTES: usize = 64;
 
-/// The only version so far.
+/// An envelope all of whose recipients are the receiver's.
 const VERSION: u8 = 1;
+/// The same for several receivers: after the nodes passed it says whose the recipients are.
+const VERSION_SHARED: u8 = 2;
+/// Most receivers one payload is for: the stations of a net.
+pub const MAX_SERVED: usize = 16;
 
 /// 2020-01-01T00:00:00Z in milliseconds: times count from here, so that they stay short.
 const ERA_MS: i64 = 1_577_836_800_000;
@@ -42,6 +46,26 @@ pub struct AirEnvelope {
     pub precedence: Precedence,
     /// The nodes the message has passed, first to last, the sender included: a node that finds its own name drops the message (A8).
     pub hops: Vec<PeerName>,
+    /// Which node takes how many of the recipients, in their order; empty when all are the receiver's.
+    pub serves: Vec<(PeerName, u32)>,
+}
+
+impl AirEnvelope {
+    /// The recipients that a node takes; `None` when the payload is not for it.
+    pub fn served(&self, node: &PeerName) -> Option<&[Recipient]> {
+        if self.serves.is_empty() {
+            return Some(&self.envelope.recipients);
+        }
+        let mut rest = self.envelope.recipients.as_slice();
+        for (name, count) in &self.serves {
+            let (these, others) = rest.split_at_checked(usize::try_from(*count).ok()?)?;
+            if name == node {
+                return Some(these);
+            }
+            rest = others;
+        }
+        None
+    }
 }
 
 /// Why an envelope cannot be put on the air.
@@ -100,7 +124,7 @@ pub fn carried(envelope: &Envelope) -> Envelope {
 
 /// Encodes an envelope.
 pub fn encode(air: &AirEnvelope) -> Result<Vec<u8>, EncodeError> {
-    let AirEnvelope { envelope, precedence, hops } = air;
+    let AirEnvelope { envelope, precedence, hops, serves } = air;
     if envelope.recipients.is_empty() {
         return Err(EncodeError::NoRecipients);
     }
@@ -110,6 +134,9 @@ pub fn encode(air: &AirEnvelope) -> Result<Vec<u8>, EncodeError> {
     if hops.len() > MAX_HOPS {
         return Err(EncodeError::TooManyHops);
     }
+    if serves.len() > MAX_SERVED {
+        return Err(EncodeError::TooMany);
+    }
     let expiry = expiry_minutes(envelope.expires);
     let priority = match envelope.mt_priority {
         None => flag::PRIORITY_NONE,
@@ -118,7 +145,7 @@ pub fn encode(air: &AirEnvelope) -> Result<Vec<u8>, EncodeError> {
     };
     let detailed = envelope.recipients.iter().any(|r| r.notify.is_some() || r.orcpt.is_some());
 
-    let mut out = vec![VERSION];
+    let mut out = vec![if serves.is_empty() { VERSION } else { VERSION_SHARED }];
     out.push(
         precedence.rank()
             | body_code(envelope.body) << 3
@@ -157,6 +184,16 @@ pub fn encode(air: &AirEnvelope) -> Result<Vec<u8>, EncodeError> {
             put_text(&mut out, &hop.0);
         }
     }
+    if !serves.is_empty() {
+        varint::put(&mut out, serves.len() as u64);
+        for (node, count) in serves {
+            if !node_is_sound(&node.0) {
+                return Err(EncodeError::Text(TextField::Node));
+            }
+            put_text(&mut out, &node.0);
+            varint::put(&mut out, u64::from(*count));
+        }
+    }
     if let Some(envid) = &envelope.envid {
         if !parameter_is_sound(envid) {
             return Err(EncodeError::Text(TextField::Envid));
@@ -185,7 +222,7 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
     }
     let mut input = Input(bytes);
     let version = input.byte()?;
-    if version != VERSION {
+    if version != VERSION && version != VERSION_SHARED {
         return Err(DecodeError::Version(version));
     }
     let first = input.byte()?;
@@ -237,6 +274,20 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
             hops.push(PeerName::from(node));
         }
     }
+    let mut serves = Vec::new();
+    if version == VERSION_SHARED {
+        for _ in 0..input.count(MAX_SERVED, "nodes served")? {
+            let node = input.text(MAX_NODE_BYTES, TextField::Node)?;
+            if !node_is_sound(node) {
+                return Err(DecodeError::Text(TextField::Node));
+            }
+            let node = PeerName::from(node);
+            serves.push((node, input.count(MAX_RECIPIENTS, "recipients")? as u32));
+        }
+        if serves.is_empty() {
+            return Err(DecodeError::Range("nodes served"));
+        }
+    }
     let envid = if second & 1 != 0 {
         let envid = input.text(MAX_TEXT_BYTES, TextField::Envid)?;
         if !parameter_is_sound(envid) {
@@ -257,6 +308,9 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
     if !input.0.is_empty() {
         return Err(DecodeError::Long);
     }
+    if !serves.is_empty() && serves.iter().map(|(_, n)| *n as usize).sum::<usize>() != recipients.len() {
+        return Err(DecodeError::Range("recipients served"));
+    }
     let envelope = Envelope {
         from,
         recipients,
@@ -269,7 +323,7 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
         deliver_by,
         expires,
     };
-    Ok(AirEnvelope { envelope, precedence, hops })
+    Ok(AirEnvelope { envelope, precedence, hops, serves })
 }
 
 /// Values of the two priority bits.
@@ -538,6 +592,7 @@ mod tests {
             },
             precedence: Precedence::Routine,
             hops: Vec::new(),
+            serves: Vec::new(),
         }
     }
 
@@ -570,6 +625,19 @@ mod tests {
     fn a9_every_parameter_crosses_exactly() {
         let air = full();
         assert_eq!(decode(&encode(&air).expect("encodes")), Ok(air));
+    }
+
+    #[test]
+    fn of_a_shared_envelope_each_node_takes_its_own_recipients() {
+        let mut air = full();
+        air.serves = vec![("redbase".into(), 2), ("blueship".into(), 1)];
+        let far = decode(&encode(&air).expect("encodes")).expect("decodes");
+        assert_eq!(far, air);
+        assert_eq!(far.served(&"redbase".into()), Some(&air.envelope.recipients[..2]));
+        assert_eq!(far.served(&"blueship".into()), Some(&air.envelope.recipients[2..]));
+        assert_eq!(far.served(&"tanker".into()), None, "it is not for everybody who hears it");
+        air.serves[0].1 = 3;
+        assert_eq!(decode(&encode(&air).expect("encodes")), Err(DecodeError::Range("recipients served")));
     }
 
     #[test]
@@ -646,7 +714,7 @@ mod tests {
         // A thousand recipients claimed, none there.
         assert_eq!(decode(&[VERSION, 1, 0, 0, 0xe8, 0x07]), Err(DecodeError::Short));
         assert_eq!(decode(&[VERSION, 1, 0, 0, 0xe9, 0x07]), Err(DecodeError::Range("recipients")));
-        assert_eq!(decode(&[2]), Err(DecodeError::Version(2)));
+        assert_eq!(decode(&[3]), Err(DecodeError::Version(3)));
     }
 
     #[test]
@@ -721,6 +789,7 @@ mod tests {
                 },
                 precedence: Precedence::from_rank(level).expect("in range"),
                 hops: hops.iter().map(|h| PeerName::from(h.as_str())).collect(),
+                serves: Vec::new(),
             }
         }
     }

@@ -433,6 +433,7 @@ mod tests {
 
     fn an_envelope() -> Vec<u8> {
         envelope::encode(&envelope::AirEnvelope {
+            serves: Vec::new(),
             envelope: Envelope {
                 from: Some(Mailbox::new("toc.ops@tf-heron.example.mil")),
                 recipients: vec![Recipient::plain(Mailbox::new("cp@bcoy.node7.example.mil"))],

@@ -39,6 +39,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     stations_are_distinct(reader, d);
     bearers_fit_their_waveforms(reader, d);
     protection_is_what_it_says(reader, d);
+    nets_have_names_where_two_meet(reader, d);
     devices_are_used_once(reader, d);
     directories_do_not_clash(reader, d);
     limits_agree(reader, d);
@@ -223,14 +224,16 @@ fn stations_are_distinct(reader: &mut Reader, d: &Declared<'_>) {
 
 fn bearers_fit_their_waveforms(reader: &mut Reader, d: &Declared<'_>) {
     for (path, bearer) in d.bearers {
-        let w = &bearer.waveform;
+        let fastest = bearer.choices.iter().map(|c| &c.waveform).max_by_key(|w| w.rate);
+        let w = fastest.unwrap_or(&bearer.waveform);
         // Start and stop bit stay on the line between us and the modem: ten bits there for eight on the air.
         let needed = u64::from(w.rate.0) * 10 / 8;
         if u64::from(bearer.baud) < needed {
             let problem = format!("{} baud cannot keep {} fed", bearer.baud, w.rate);
             reader.problem(&join(path, "baud"), problem, &format!("at least {needed}"));
         }
-        let least = w.preamble + w.block;
+        let choices = bearer.choices.iter().map(|c| &c.waveform).chain([&bearer.waveform]);
+        let least = choices.map(|w| w.preamble + w.block).max().unwrap_or_default();
         for (key, cap) in [
             ("max_transmission", bearer.max_transmission),
             ("max_transmission_routine", bearer.max_transmission_routine),
@@ -276,6 +279,19 @@ fn protection_is_what_it_says(reader: &mut Reader, d: &Declared<'_>) {
                     "aead, or mac",
                 ),
                 Protection::Mac => {}
+            }
+        }
+    }
+}
+
+/// A frame of one net, recorded and sent on another, must be worth nothing there.
+fn nets_have_names_where_two_meet(reader: &mut Reader, d: &Declared<'_>) {
+    for (n, (path, bearer)) in d.bearers.iter().enumerate() {
+        for (other_path, other) in d.bearers[..n].iter().filter(|(_, o)| o.net == bearer.net) {
+            if let Some(peer) = bearer.peers.iter().find(|p| other.peers.contains(p)) {
+                let problem =
+                    format!("{peer} is reached by {other_path} too, and frames of one would pass on the other");
+                reader.problem(&join(path, "net"), problem, "a name for this net, the same at all its nodes");
             }
         }
     }

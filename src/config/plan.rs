@@ -167,6 +167,8 @@ pub struct PrecedencePlan {
     pub default: Precedence,
     /// Whether MMHS-Primary-Precedence in the header counts when no parameter was given.
     pub mmhs: bool,
+    /// From this level on mail goes on two bearers at once where two are open; `None`: it never does.
+    pub two_bearers: Option<Precedence>,
 }
 
 /// One `[[peer]]`
@@ -256,6 +258,8 @@ pub struct BearerPlan {
     pub keying: KeyingPlan,
     /// Waveform facts from the modem's sheet in hw/, for the chosen rate and interleaver.
     pub waveform: Waveform,
+    /// What the rate may be chosen from, `waveform` among it; empty: it is fixed.
+    pub choices: Vec<Choice>,
     /// Own station number on the net, 0..=15.
     pub station: u8,
     /// Peers heard here.
@@ -274,8 +278,21 @@ pub struct BearerPlan {
     pub hold_excess: bool,
     /// Whether mail that asks for protection may go here (C4).
     pub protected: bool,
+    /// What a KiB here counts for in the choice between bearers, as if it took so much longer.
+    pub cost: Duration,
+    /// Name of the net, the same at all its stations; empty: it has none.
+    pub net: String,
     /// Carrier present longer than this is an alarm (A6).
     pub carrier_stuck_after: Duration,
+}
+
+/// A waveform that may be chosen.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Choice {
+    /// Its facts.
+    pub waveform: Waveform,
+    /// Signal-to-noise ratio, dB in 3 kHz, at which one block in ten is lost on a fading path.
+    pub anchor_db: f64,
 }
 
 /// What a core must know of its modem's waveform.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::plan::{
-    BearerPlan, CarryPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, Plan,
+    BearerPlan, CarryPlan, Choice, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, Plan,
     PrecedencePlan, RetryPlan, TlsPlan, UserPlan, Waveform,
 };
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
@@ -349,7 +349,9 @@ fn precedence(reader: &mut Reader, entry: Option<&Entry>) -> Option<PrecedencePl
     let mut s = reader.scope(&schema::PRECEDENCE, "precedence", entry);
     let default = s.field("default", parsed(Precedence::parse));
     let mmhs = s.field("mmhs", boolean);
-    Some(PrecedencePlan { default: default?, mmhs: mmhs? })
+    let two_bearers =
+        s.field("two_bearers", |e| if text(e)? == "never" { Ok(None) } else { parsed(Precedence::parse)(e).map(Some) });
+    Some(PrecedencePlan { default: default?, mmhs: mmhs?, two_bearers: two_bearers? })
 }
 
 fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<PeerPlan> {
@@ -436,8 +438,13 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
     let device = s.field("device", parsed(self::path));
     let baud = s.field("baud", integer(50, 4_000_000));
     let modem = s.field("modem", text);
-    let rate = s.field("rate", parsed(Bps::parse));
-    let interleaver = s.field("interleaver", text);
+    let rate = s.field("rate", rates);
+    let interleaver = match s.has("interleaver") || matches!(rate, Some(Rates::One(_))) {
+        true => s.field("interleaver", letters),
+        false => s.field_or("interleaver", "auto".to_owned(), letters),
+    };
+    let first_rate = s.has("first_rate").then(|| s.field("first_rate", parsed(Bps::parse))).flatten();
+    s.raw("first_rate");
     let station = s.field("station", integer(0, 15));
     let peers = s.field("peers", list(name));
     let emcon = s.field("emcon", parsed(State::parse));
@@ -450,6 +457,8 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
     let carry_entry = s.raw("carry");
     let on_excess = s.field("on_excess", parsed(|t| ["return", "hold"].contains(&t).then(|| t == "hold")));
     let protected = s.field("protected", boolean);
+    let cost = s.field("cost", parsed(parse_duration));
+    let net = s.field("net", parsed(name));
     let stuck = s.field("carrier_stuck_after", parsed(at_least_a_second));
     let keying_path = s.at("keying");
     let keying = s.raw("keying");
@@ -467,7 +476,29 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
     };
     let carry = carry(reader, &carry_path, carry_entry.as_ref(), max_payload?, max_air?);
     let keying = keying_of(reader, context, &keying_path, keying.as_ref(), &sheet);
-    let waveform = waveform(reader, path, &sheet, rate?, &interleaver?, turnaround?);
+    let (waveform, choices) = match (rate?, interleaver?) {
+        (Rates::One(rate), Some(letters)) if letters.len() == 1 => {
+            if first_rate.is_some() {
+                reader.problem(&join(path, "first_rate"), "the rate is fixed", "only with rate = \"auto\" or a list");
+            }
+            (waveform(reader, path, &sheet, rate, &letters[0], turnaround?), Vec::new())
+        }
+        (Rates::One(_), _) => {
+            let one = "one of them; a list or auto goes with rate = \"auto\" or a list";
+            reader.problem(&join(path, "interleaver"), "the rate is fixed, so the interleaver is", one);
+            return None;
+        }
+        (rates, letters) => {
+            let wanted = Wanted { rates, letters, first_rate };
+            let selects = sheet.selects_waveform && matches!(keying, Some(KeyingPlan::Socket(_)));
+            let choices = choices(reader, path, &sheet, &wanted, selects, turnaround?)?;
+            let first = first_of(&choices, first_rate);
+            (
+                first.and_then(|first| waveform(reader, path, &sheet, first.rate, &first.interleaver, turnaround?)),
+                choices,
+            )
+        }
+    };
     kind?;
     Some(BearerPlan {
         id: BearerId::from(bearer_name?.as_str()),
@@ -475,6 +506,7 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
         baud: u32::try_from(baud?).ok()?,
         keying: keying?,
         waveform: waveform?,
+        choices,
         station: u8::try_from(station?).ok()?,
         peers: peers?.iter().map(|p| PeerName::from(p.as_str())).collect(),
         emcon: emcon?,
@@ -484,6 +516,8 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
         carry,
         hold_excess: on_excess?,
         protected: protected?,
+        cost: cost?,
+        net: if net.as_deref() == Some("none") { String::new() } else { net? },
         carrier_stuck_after: stuck?,
     })
 }
@@ -574,6 +608,101 @@ fn keying_of(
             None
         }
     }
+}
+
+/// What `rate` may say.
+enum Rates {
+    One(Bps),
+    Some(Vec<Bps>),
+    All,
+}
+
+fn rates(entry: &Entry) -> Result<Rates, String> {
+    match &entry.value {
+        Value::List(_) => list(Bps::parse)(entry).map(Rates::Some),
+        _ => parsed(|t| if t == "auto" { Some(Rates::All) } else { Bps::parse(t).map(Rates::One) })(entry),
+    }
+}
+
+/// What `interleaver` may say; `None` is any.
+fn letters(entry: &Entry) -> Result<Option<Vec<String>>, String> {
+    match &entry.value {
+        Value::List(_) => list(|t| Some(t.to_owned()))(entry).map(Some),
+        _ => text(entry).map(|t| if t == "auto" { None } else { Some(vec![t]) }),
+    }
+}
+
+struct Wanted {
+    rates: Rates,
+    letters: Option<Vec<String>>,
+    first_rate: Option<Bps>,
+}
+
+/// The waveforms a bearer may choose from: of the sheet's, those wanted, of which the sheet says what ratio they need.
+fn choices(
+    reader: &mut Reader,
+    path: &str,
+    sheet: &Sheet,
+    wanted: &Wanted,
+    selects: bool,
+    turnaround: Duration,
+) -> Option<Vec<Choice>> {
+    let key = join(path, "rate");
+    if !selects {
+        let problem = format!("the modem {} cannot be told what to transmit with", sheet.name);
+        reader.problem(&key, problem, "one rate; or a sheet with selects_waveform = true and keying by socket");
+        return None;
+    }
+    let listed = match &wanted.rates {
+        Rates::One(rate) => vec![*rate],
+        Rates::Some(rates) => rates.clone(),
+        Rates::All => sheet.rates.iter().filter(|(_, facts)| facts.snr_db.is_some()).map(|(rate, _)| *rate).collect(),
+    };
+    let mut choices = Vec::new();
+    for rate in &listed {
+        let facts = sheet.rates.get(rate);
+        let Some((facts, anchor_db)) = facts.and_then(|f| Some((f, f.snr_db?))) else {
+            let usable: Vec<String> =
+                sheet.rates.iter().filter(|(_, f)| f.snr_db.is_some()).map(|(r, _)| r.to_string()).collect();
+            reader.problem(&key, format!("the sheet {} has no {rate} with a snr", sheet.name), &usable.join(", "));
+            return None;
+        };
+        let allowed = |letter: &str| wanted.letters.as_ref().is_none_or(|l| l.iter().any(|l| l == letter));
+        let before = choices.len();
+        for (letter, (preamble, block)) in facts.interleavers.iter().filter(|(letter, _)| allowed(letter)) {
+            let waveform = Waveform {
+                rate: *rate,
+                interleaver: letter.clone(),
+                preamble: *preamble,
+                block: *block,
+                tail_bits: sheet.tail_bits,
+                frame_bytes: facts.frame_bytes,
+                turnaround,
+                buffer_bytes: sheet.buffer_bytes,
+                can_abort: sheet.can_abort,
+            };
+            choices.push(Choice { waveform, anchor_db });
+        }
+        if choices.len() == before {
+            let letters: Vec<&str> = facts.interleavers.keys().map(String::as_str).collect();
+            let problem = format!("{rate} has none of these interleavers");
+            reader.problem(&join(path, "interleaver"), problem, &letters.join(", "));
+            return None;
+        }
+    }
+    if wanted.first_rate.is_some_and(|first| !listed.contains(&first)) {
+        let listed: Vec<String> = listed.iter().map(Bps::to_string).collect();
+        reader.problem(&join(path, "first_rate"), "not among the rates allowed", &listed.join(", "));
+        return None;
+    }
+    Some(choices)
+}
+
+/// The waveform a link begins with: of the rate asked for, or the first from 300 bit/s up, the shortest block.
+fn first_of(choices: &[Choice], first_rate: Option<Bps>) -> Option<&Waveform> {
+    let of_rate = |c: &&Choice| first_rate.map_or(c.waveform.rate >= Bps(300), |rate| c.waveform.rate == rate);
+    let slow = choices.iter().filter(of_rate).min_by_key(|c| (c.waveform.rate, c.waveform.block));
+    slow.or_else(|| choices.iter().max_by_key(|c| c.waveform.rate)).map(|c| &c.waveform)
 }
 
 /// The facts of the chosen rate and interleaver.

@@ -207,8 +207,15 @@ pub static RETRY_LEVEL: Section = Section {
 };
 
 /// `[precedence]`
-pub static PRECEDENCE: Section =
-    Section { name: "precedence", many: false, keys: &[or("default", LEVEL, "routine"), or("mmhs", YES_NO, "true")] };
+pub static PRECEDENCE: Section = Section {
+    name: "precedence",
+    many: false,
+    keys: &[
+        or("default", LEVEL, "routine"),
+        or("mmhs", YES_NO, "true"),
+        or("two_bearers", "deferred, routine, priority, immediate, flash, override, never", "flash"),
+    ],
+};
 
 /// `[[peer]]`
 pub static PEER: Section = Section {
@@ -244,8 +251,13 @@ pub static BEARER: Section = Section {
         or("baud", "an integer, 50 to 4000000", "19200"),
         from("keying", "\"lines\" or { socket = \"PATH\" }", "what the modem's sheet says"),
         must("modem", "the name of a built-in sheet, or a path to one"),
-        must("rate", "a rate of the modem's sheet: 2400bps"),
-        must("interleaver", "an interleaver of that rate: S, L"),
+        must("rate", "a rate of the modem's sheet: 2400bps; a list of them, or auto"),
+        from(
+            "interleaver",
+            "an interleaver of that rate: S, L; where the rate is chosen, a list of them or auto",
+            "auto",
+        ),
+        from("first_rate", "a rate that may be chosen: 300bps", "300bps, or the next faster one allowed"),
         from("turnaround", DURATION, "what the modem's sheet says"),
         must("station", "an integer, 0 to 15"),
         must("peers", "a list of names of [[peer]] tables"),
@@ -257,6 +269,8 @@ pub static BEARER: Section = Section {
         from("carry", "the [bearer.carry.LEVEL] tables", "max_payload and max_air"),
         or("on_excess", "return, hold", "return"),
         or("protected", YES_NO, "false"),
+        or("cost", DURATION, "0s"),
+        or("net", NAME, "none"),
         or("carrier_stuck_after", DURATION, "5min"),
     ],
 };
@@ -290,6 +304,7 @@ pub static SHEET: Section = Section {
         must("buffer", BYTES),
         must("tail_bits", "an integer, 0 to 10000"),
         must("turnaround", DURATION),
+        or("selects_waveform", YES_NO, "false"),
         must("symbol_rate", "symbols a second, 1 to 100000"),
         must("waveform", "[[waveform]] tables"),
     ],
@@ -303,6 +318,7 @@ pub static WAVEFORM: Section = Section {
         must("rate", "a bit rate: 2400bps"),
         must("frame", "a size, 32B to 1023B"),
         must("interleavers", "a table of { preamble, block } in symbols"),
+        from("snr", "a ratio in 3 kHz: 12dB, -4.5dB", "none: this rate is not chosen by itself"),
     ],
 };
 

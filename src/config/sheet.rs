@@ -29,6 +29,8 @@ pub struct Sheet {
     pub buffer_bytes: u32,
     pub tail_bits: u32,
     pub turnaround: Duration,
+    /// Whether the modem can be told over its side channel what to transmit with.
+    pub selects_waveform: bool,
     pub rates: BTreeMap<Bps, Rate>,
     /// Where the sheet was read.
     pub origin: Origin,
@@ -38,6 +40,8 @@ pub struct Sheet {
 #[derive(Clone, Debug)]
 pub struct Rate {
     pub frame_bytes: u32,
+    /// Signal-to-noise ratio, dB in 3 kHz, at which one block in ten is lost on a fading path.
+    pub snr_db: Option<f64>,
     /// By letter: preamble and block.
     pub interleavers: BTreeMap<String, (Duration, Duration)>,
     pub origin: Origin,
@@ -70,6 +74,8 @@ fn read_root(reader: &mut Reader, root: &Entry) -> Option<Sheet> {
     let buffer = s.field("buffer", parsed(|t| Bytes::parse(t).and_then(|b| u32::try_from(b.0).ok())));
     let tail_bits = s.field("tail_bits", integer(0, 10_000));
     let turnaround = s.field("turnaround", parsed(parse_duration));
+    let selects_waveform = s.field("selects_waveform", boolean);
+    let selects_path = s.at("selects_waveform");
     let symbol_rate = s.field("symbol_rate", integer(1, 100_000));
     let waveforms = s.raw("waveform");
     let symbol_rate = u64::try_from(symbol_rate?).ok()?;
@@ -87,7 +93,11 @@ fn read_root(reader: &mut Reader, root: &Entry) -> Option<Sheet> {
         }
         _ => reader.problem_at(&root.origin, "waveform", "missing", "[[waveform]] tables"),
     }
+    if (keying, selects_waveform) == (Some(true), Some(true)) {
+        reader.problem(&selects_path, "lines carry no words to the modem", "keying = \"socket\", or false");
+    }
     Some(Sheet {
+        selects_waveform: selects_waveform?,
         name: name?,
         title: title?,
         keyed_by_lines: keying?,
@@ -104,6 +114,8 @@ fn read_rate(reader: &mut Reader, path: &str, entry: &Entry, symbol_rate: u64) -
     let mut s = reader.scope(&schema::WAVEFORM, path, Some(entry));
     let rate = s.field("rate", parsed(Bps::parse));
     let frame = s.field("frame", parsed(|t| Bytes::parse(t).map(|b| b.0).filter(|b| (32..=1023).contains(b))));
+    let snr_db = s.has("snr").then(|| s.field("snr", parsed(decibels))).flatten();
+    s.raw("snr");
     let table = s.raw("interleavers");
     let mut interleavers = BTreeMap::new();
     match table.map(|t| t.value) {
@@ -120,7 +132,13 @@ fn read_rate(reader: &mut Reader, path: &str, entry: &Entry, symbol_rate: u64) -
         }
         _ => reader.problem_at(&entry.origin, &join(path, "interleavers"), "missing", "a table of { preamble, block }"),
     }
-    Some((rate?, Rate { frame_bytes: u32::try_from(frame?).ok()?, interleavers, origin: entry.origin.clone() }))
+    let frame_bytes = u32::try_from(frame?).ok()?;
+    Some((rate?, Rate { frame_bytes, snr_db, interleavers, origin: entry.origin.clone() }))
+}
+
+/// A ratio such as `-4.5dB`.
+fn decibels(text: &str) -> Option<f64> {
+    text.strip_suffix("dB")?.trim_end().parse::<f64>().ok().filter(|db| (-30.0..=60.0).contains(db))
 }
 
 /// Time of so many symbols, rounded up to the nanosecond: rounded down, a block would seem to hold a bit less than it does.

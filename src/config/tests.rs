@@ -77,6 +77,7 @@ expire = "3h"
 [precedence]
 default = "routine"
 mmhs = false
+two_bearers = "immediate"
 
 [[peer]]
 name = "shore"
@@ -103,6 +104,8 @@ max_payload = "256KiB"
 max_air = "12h"
 on_excess = "hold"
 protected = false
+cost = "2s"
+net = "fleet"
 carrier_stuck_after = "3min"
 [bearer.carry]
 override = {}
@@ -130,6 +133,8 @@ fn a_full_profile_becomes_its_plan() {
     assert_eq!(plan.retry[&Precedence::Flash].after, [Duration::from_secs(10)]);
     assert_eq!(plan.retry[&Precedence::Routine].after.len(), 3);
     assert!(!plan.precedence.mmhs);
+    assert_eq!(plan.precedence.two_bearers, Some(Precedence::Immediate));
+    assert_eq!((plan.bearers[0].cost, &*plan.bearers[0].net), (Duration::from_secs(2), "fleet"));
     assert_eq!(plan.peers[0].protection, Protection::Mac);
     assert_eq!(plan.peers[0].keys.iter().map(|k| k.id).collect::<Vec<_>>(), [0, 1]);
     let bearer = &plan.bearers[0];
@@ -171,7 +176,7 @@ fn every_problem_is_reported_at_once_where_it_stands() {
         ("limits.recipients", "recipients = 5", "100"),
         ("limits.session_idle", "session_idle = 120", "90s"),
         ("listener.relay.kind", "rely", "relay, submission, lmtp"),
-        ("precedence.mhms", "mhms", "default, mmhs"),
+        ("precedence.mhms", "mhms", "default, mmhs, two_bearers"),
         ("bearer.hf1.rate", "2401bps", "75bps, 150bps"),
         ("route.*.to", "peer:sea", "shore"),
     ] {
@@ -369,6 +374,48 @@ fn disk(profile: &str) -> Disk {
     ]
     .map(|(path, text, mode)| (Path::new("/etc/aldis").join(path), File { bytes: text.clone().into_bytes(), mode }));
     Disk { profile: profile.into(), files: files.into() }
+}
+
+#[test]
+fn a_bearer_may_choose_among_the_waveforms_of_a_modem_that_can_be_told() {
+    let with = |rate: &str| {
+        let profile = FULL.replace("rate = \"2400bps\"", rate);
+        assert_ne!(profile, FULL);
+        disk(&profile).load(&[])
+    };
+    let fixed = disk(FULL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert!(fixed.bearers[0].choices.is_empty());
+    let letter = "S";
+    let plan = with("rate = [\"300bps\", \"600bps\", \"2400bps\"]").unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    let bearer = &plan.bearers[0];
+    let rates: Vec<u32> = bearer.choices.iter().map(|c| c.waveform.rate.0).collect();
+    assert_eq!(rates, [300, 600, 2400]);
+    assert!(
+        bearer
+            .choices
+            .iter()
+            .all(|c| c.waveform.interleaver == letter && c.waveform.turnaround == bearer.waveform.turnaround)
+    );
+    assert_eq!((bearer.waveform.rate, bearer.choices[0].anchor_db), (Bps(300), 1.0));
+    let first =
+        with("first_rate = \"600bps\"\nrate = [\"300bps\", \"600bps\"]").unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert_eq!(first.bearers[0].waveform.rate, Bps(600));
+    for (rate, part) in [
+        ("rate = [\"300bps\", \"301bps\"]", "has no 301bps"),
+        ("rate = \"2400bps\"\nfirst_rate = \"300bps\"", "the rate is fixed"),
+        ("rate = [\"300bps\"]\nfirst_rate = \"600bps\"", "not among the rates allowed"),
+        ("rate = \"quick\"", "is not one"),
+    ] {
+        let problems = with(rate).expect_err(rate);
+        assert!(problems.iter().any(|p| format!("{p:?}").contains(part)), "{rate}: {problems:#?}");
+    }
+    let lines = FULL.replace("rate = \"2400bps\"", "rate = \"auto\"");
+    let by_lines = lines.replace("modem = \"simulated\"", "modem = \"v24-generic\"");
+    let problems = disk(&by_lines).load(&[]).expect_err("lines carry no words");
+    assert!(
+        problems.iter().any(|p| format!("{p:?}").contains("cannot be told what to transmit with")),
+        "{problems:#?}"
+    );
 }
 
 #[test]

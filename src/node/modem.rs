@@ -14,12 +14,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_serial::{ClearBuffer, SerialPort, SerialPortBuilderExt, SerialStream};
 
 use super::clock::Clock;
-use crate::bearer::{ModemAction, ModemEvent};
+use crate::bearer::{Measurement, ModemAction, ModemEvent, WaveformName};
 use crate::config::plan::{BearerPlan, KeyingPlan};
 use crate::emcon::{Emission, EpochWatch, Keying};
 use crate::mail::BearerId;
 use crate::switch::Input;
 use crate::time::Duration;
+use crate::units::Bps;
 
 /// What the switch sends to a modem.
 #[derive(Debug)]
@@ -169,6 +170,21 @@ struct Session<'a> {
     drop_by: Option<tokio::time::Instant>,
 }
 
+/// What `HEARD [WAVEFORM RATE INTERLEAVER] [SNR DB] [BER RATIO]` says; a part that is missing or makes no sense is not told.
+fn heard(line: &str) -> Measurement {
+    let words: Vec<&str> = line.split(' ').collect();
+    let after = |word: &str, n: usize| words.iter().position(|w| *w == word).and_then(|at| words.get(at + n)).copied();
+    let tenths = |x: f64| (x.is_finite() && x.abs() < 1000.0).then_some((x * 10.0).round() as i16);
+    let rate = after("WAVEFORM", 1).and_then(|r| r.parse().ok()).map(Bps);
+    let interleaver = after("WAVEFORM", 2).map(Into::into);
+    let ber = after("BER", 1).and_then(|b| b.parse::<f64>().ok()).filter(|b| (0.0..=1.0).contains(b));
+    Measurement {
+        waveform: rate.zip(interleaver).map(|(rate, interleaver)| WaveformName { rate, interleaver }),
+        snr_tenths: after("SNR", 1).and_then(|db| db.parse().ok()).and_then(tenths),
+        ber_tenths: ber.and_then(|b| tenths(b.max(1e-12).log10())),
+    }
+}
+
 /// Reads on in the present line; what was read before a cancelled call is kept in `line`.
 async fn next_line(side: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> std::io::Result<usize> {
     side.take(SIDE_LINE_MAX).read_until(b'\n', line).await
@@ -209,6 +225,9 @@ impl Session<'_> {
                                 tty.write_all(&bytes).await
                             }
                         },
+                        Order::Act(ModemAction::Transmit(WaveformName { rate, interleaver })) => {
+                            key.write_all(format!("WAVEFORM {} {interleaver}\n", rate.0).as_bytes()).await
+                        }
                         Order::Act(ModemAction::Unkey) => key.write_all(format!("RTS 0 {}\n", self.fed).as_bytes()).await,
                         Order::Act(ModemAction::Abort) => {
                             let _ = tty.clear(ClearBuffer::Output);
@@ -261,6 +280,7 @@ impl Session<'_> {
             }
             (Some("FAULT"), _) => tell(ModemEvent::Fault(line.trim_start_matches("FAULT").trim().to_owned())),
             (Some("READY"), _) => tell(ModemEvent::Ready),
+            (Some("HEARD"), _) => tell(ModemEvent::Measured(heard(line))),
             // CTS is pacing the core does for itself; unknown words are a newer modem's.
             _ => {}
         }
@@ -308,6 +328,8 @@ impl Session<'_> {
                             }
                             Some(Keying::Feed(bytes)) => tty.write_all(&bytes).await,
                         },
+                        // Lines carry no words: the profile's check lets no such bearer choose.
+                        Order::Act(ModemAction::Transmit(_)) => Ok(()),
                         Order::Act(ModemAction::Unkey) => {
                             unkeying = true;
                             Ok(())
@@ -351,6 +373,26 @@ impl Session<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_modem_measured_is_read_part_by_part() {
+        let waveform = Some(WaveformName { rate: Bps(2400), interleaver: "L".into() });
+        let all = heard("HEARD WAVEFORM 2400 L SNR -3.5 BER 1e-5");
+        assert_eq!(all, Measurement { waveform: waveform.clone(), snr_tenths: Some(-35), ber_tenths: Some(-50) });
+        assert_eq!(heard("HEARD SNR 12"), Measurement { snr_tenths: Some(120), ..Measurement::default() });
+        assert_eq!(
+            heard("HEARD WAVEFORM 2400 L BER 0"),
+            Measurement { waveform, ber_tenths: Some(-120), ..Measurement::default() }
+        );
+        for nonsense in ["HEARD", "HEARD SNR nan", "HEARD SNR 1e9", "HEARD BER 2", "HEARD WAVEFORM x L"] {
+            assert_eq!(heard(nonsense), Measurement::default(), "{nonsense}");
         }
     }
 }

@@ -98,6 +98,11 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Bearers.
     pub bearers: Vec<BearerStatus>,
+    /// Peers that several bearers reach.
+    pub paths: Vec<PathStatus>,
+    /// The links of the bearers, one for each neighbour.
+    #[serde(default)]
+    pub links: Vec<LinkStatus>,
     /// The queue.
     pub queue: QueueStatus,
     /// The store.
@@ -131,6 +136,42 @@ pub struct BearerStatus {
     pub bytes_sent: u64,
     /// Emissions that were refused since the start.
     pub suppressed: u64,
+}
+
+/// Which bearer mail to a peer takes, where there is a choice.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// The peer.
+    pub peer: String,
+    /// The bearer a ROUTINE message of 10 KiB would take now.
+    pub bearer: String,
+    /// What is to be said of each of them.
+    pub why: String,
+}
+
+/// The link to one neighbour: what it does now and why.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The bearer.
+    pub bearer: String,
+    /// The neighbour.
+    pub peer: String,
+    /// Rate and interleaver of traffic to it.
+    pub waveform: String,
+    /// Why that: `fixed`, or what it was chosen by.
+    pub why: String,
+    /// Signal-to-noise ratio there in dB, where anything tells.
+    pub snr_db: Option<f64>,
+    /// Share of cells expected to be lost on the way there.
+    pub loss: f64,
+    /// Seconds from the end of a transmission to the first symbol of the answer, as measured.
+    pub turnaround_s: Option<f64>,
+    /// Seconds until a missing answer is given up.
+    pub wait_s: f64,
+    /// Transmissions of traffic since the start, where the rate is chosen.
+    pub transmissions: u32,
+    /// Changes of rate between them.
+    pub rate_changes: u32,
 }
 
 /// An order of silence.

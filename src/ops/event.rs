@@ -150,6 +150,17 @@ events! {
         /// Bytes frozen.
         payload_bytes: u64,
     }
+    /// Another bearer goes on with a transfer.
+    INFO TransferMoved "transfer-moved" {
+        /// Which message.
+        message: MessageId,
+        /// The bearer that is left.
+        from: BearerId,
+        /// The bearer that goes on.
+        to: BearerId,
+        /// Why.
+        why: String,
+    }
     /// The far side told what it holds.
     DEBUG TransferProgress "transfer-progress" {
         /// Which message.

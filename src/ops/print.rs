@@ -68,6 +68,28 @@ fn status(s: Status) -> String {
         }));
         out += &table(rows);
     }
+    for path in s.paths {
+        out += &format!("{} over {}: {}\n", path.peer, path.bearer, path.why);
+    }
+    if !s.links.is_empty() {
+        let header = ["LINK", "PEER", "RATE", "WHY", "SNR", "LOSS", "TURNAROUND", "WAIT", "CHANGES"];
+        let mut rows = vec![row(header)];
+        rows.extend(s.links.into_iter().map(|l| {
+            let told = |x: Option<f64>, unit: &str| x.map_or("-".into(), |x| format!("{x:.1} {unit}"));
+            vec![
+                l.bearer,
+                l.peer,
+                l.waveform,
+                l.why,
+                told(l.snr_db, "dB"),
+                format!("{:.0} %", l.loss * 100.0),
+                told(l.turnaround_s, "s"),
+                format!("{:.1} s", l.wait_s),
+                format!("{} in {}", l.rate_changes, l.transmissions),
+            ]
+        }));
+        out += &table(rows);
+    }
     let mut rows = vec![row(["QUEUE", "COUNT", "OLDEST"])];
     for level in Precedence::DESCENDING {
         if let Some(l) = s.queue.by_precedence.get(level.name()) {

@@ -507,6 +507,7 @@ impl World {
             payload,
             payload_bytes: 3,
             precedence: job.precedence,
+            lead: None,
         };
         let events: Vec<_> = job.recipients.iter().map(|i| (*i, Event::Frozen { bearer: "hf1".into() })).collect();
         let applied = outcome::settle(self.now, &Context::plain(&self.policy), &record, &events).expect("legal");

@@ -106,6 +106,14 @@ pub struct TransferRecord {
     pub payload_bytes: u32,
     /// Level of service when it was frozen.
     pub precedence: Precedence,
+    /// The counter on the air of a payload frozen for several peers: that of the first of their transfers. Records of before it was
+    /// written end here.
+    #[serde(default, deserialize_with = "or_none")]
+    pub lead: Option<u32>,
+}
+
+fn or_none<'de, D: serde::Deserializer<'de>>(last: D) -> Result<Option<u32>, D::Error> {
+    Ok(Option::deserialize(last).unwrap_or(None))
 }
 
 /// One line of a message's history, for `aldis track`.

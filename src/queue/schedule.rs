@@ -169,6 +169,39 @@ impl Active {
         }
     }
 
+    /// Jobs of the same message for other hops that are ready and have an allowance now: they may share the first one's payload. They are
+    /// in flight from here on, like any other.
+    pub fn along(&mut self, now: Now, job: &Job, mut allowance: impl FnMut(&Hop) -> Option<Allowance>) -> Vec<Job> {
+        let Some(rank) = self.entries.get(&job.message).map(|e| e.rank) else { return Vec::new() };
+        let ready = self.ready.iter().filter(|(_, ranks)| ranks.contains(&rank));
+        let hops: Vec<Hop> = ready.map(|(hop, _)| hop.clone()).collect();
+        let (mut jobs, mut recipients) = (Vec::new(), job.recipients.len());
+        for hop in hops {
+            let Some(room) = allowance(&hop).filter(|r| rank.precedence.0 >= r.lowest && r.recipients > recipients)
+            else {
+                continue;
+            };
+            let ahead = self.flights.get(&hop).map_or(0, |f| f.values().filter(|p| **p >= rank.precedence.0).count());
+            if ahead >= room.jobs {
+                continue;
+            }
+            let Some(job) = self.job(now, rank, hop, room.recipients - recipients) else { continue };
+            recipients += job.recipients.len();
+            self.fly(now, &job);
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    fn fly(&mut self, now: Now, job: &Job) {
+        self.unindex(job.message);
+        if let Some(entry) = self.entries.get_mut(&job.message) {
+            entry.flying.insert(job.hop.clone());
+        }
+        self.flights.entry(job.hop.clone()).or_default().insert(job.message, job.precedence);
+        self.index(now, job.message);
+    }
+
     /// The best ready message over all hops that would take it.
     fn head(&self, allowance: &mut impl FnMut(&Hop) -> Option<Allowance>) -> Option<(Rank, Hop, usize)> {
         let mut best: Option<(Rank, Hop, usize)> = None;
@@ -464,6 +497,22 @@ mod tests {
         put(&mut active, record(6, Precedence::Override, 99, 1));
         let order: Vec<_> = std::iter::from_fn(|| active.next(now(100), wide)).map(|j| j.message.0).collect();
         assert_eq!(order, [6, 5, 4, 3, 7, 2, 1]);
+    }
+
+    #[test]
+    fn jobs_of_one_message_for_other_hops_go_along_while_they_have_room() {
+        let mut active = set(100);
+        let spread = record(1, Precedence::Routine, 0, 3);
+        let peers = ["alfa", "bravo", "charlie"].map(|p| Hop::Peer(p.into()));
+        let hops = peers.iter().cloned().map(Some).collect();
+        assert_eq!(active.offer(now(100), spread, hops), Offered::Taken);
+        let first = active.next(now(100), wide).expect("ready");
+        let silent = Hop::Peer("charlie".into());
+        let along = active.along(now(100), &first, |hop| wide(hop).filter(|_| *hop != silent));
+        assert_eq!(along.iter().map(|j| &j.hop).collect::<Vec<_>>(), [&peers[1]]);
+        assert_eq!(along[0].recipients, [1]);
+        assert_eq!(active.in_flight(&peers[1]), 1);
+        assert_eq!(active.next(now(100), wide).map(|j| j.hop), Some(silent), "the one left out goes by itself");
     }
 
     #[test]

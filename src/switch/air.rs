@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::bearer::serial::Station;
+use crate::bearer::serial::{LinkState, Station};
 use crate::bearer::{self, ModemAction, ModemEvent, Verdict};
 use crate::config::plan::BearerPlan;
 use crate::emcon::{Gate, Order, Purpose, State, tightens};
-use crate::mail::{BearerId, PeerName, Precedence, TransferId};
+use crate::mail::{BearerId, Precedence, TransferId};
 use crate::ops::Event;
 use crate::queue::{Batch, Change, CommitError, StoreCall};
 use crate::time::{Duration, Instant, Now, Wall};
@@ -65,6 +65,10 @@ impl Switch {
             moved = true;
         }
         while let Some(want) = bearer.station.want(now.at) {
+            // What the modem must know before it keys.
+            while let Some(action) = bearer.station.poll_action() {
+                self.outputs.push_back(Output::Act { bearer: name.clone(), action });
+            }
             match self.gate.permit(now, name, want.purpose, want.airtime) {
                 Ok(permit) => {
                     let Some(emission) = bearer.station.poll_emission(now.at, permit) else { break };
@@ -121,8 +125,20 @@ impl Switch {
                 let Some(message) = self.transfers.get(&id).map(|t| t.message) else { return };
                 self.event(Event::TransferProgress { message, bearer: name.clone(), have, need, bytes_on_air, air_s });
             }
-            bearer::Event::Confirmed { id, bytes_on_air, air } => self.transfer_confirmed(now, &id, bytes_on_air, air),
-            bearer::Event::Refused { id, reason } => self.transfer_refused(now, &id, reason),
+            bearer::Event::Confirmed { id, bytes_on_air, air } => {
+                let (bytes, elsewhere) = self.ended_elsewhere(now, name, &id);
+                self.transfer_confirmed(now, name, &id, bytes_on_air + bytes, air + elsewhere);
+            }
+            bearer::Event::Refused { id, reason } => {
+                self.ended_elsewhere(now, name, &id);
+                self.transfer_refused(now, &id, reason);
+            }
+            bearer::Event::Lacks { id, epoch, lack } => {
+                self.others(name).for_each(|bearer| bearer.station.learn(&id, epoch, &lack));
+            }
+            bearer::Event::Shared(share) => {
+                self.others(name).for_each(|bearer| bearer.station.adopt(now.at, share.clone()));
+            }
             bearer::Event::Keyed { at, precedence, transfers } => self.keyed(now, name, at, precedence, &transfers),
             bearer::Event::Unkeyed { air, bytes } => {
                 if let Some(bearer) = self.bearers.get_mut(name) {
@@ -164,10 +180,29 @@ impl Switch {
         }
     }
 
-    /// Answers a station whose payload was opened, accepted, or could not be.
+    fn others(&mut self, name: &BearerId) -> impl Iterator<Item = &mut Bearer> {
+        self.bearers.iter_mut().filter(move |(n, _)| *n != name).map(|(_, bearer)| bearer)
+    }
+
+    /// After a start: what each station had committed, the others hold too.
+    pub(super) fn share_held(&mut self, now: Now) {
+        let held: Vec<_> = self.bearers.iter().map(|(name, b)| (name.clone(), b.station.held())).collect();
+        for (name, shares) in held {
+            for share in shares {
+                self.others(&name).for_each(|bearer| bearer.station.adopt(now.at, share.clone()));
+            }
+        }
+    }
+
+    /// Answers the stations whose payload was opened, accepted, or could not be.
     pub(super) fn settle(&mut self, now: Now, name: &BearerId, ticket: u64, verdict: Verdict) {
-        if let Some(bearer) = self.bearers.get_mut(name) {
-            bearer.station.settled(now.at, ticket, verdict);
+        let asked = |waiting: &Vec<(BearerId, u64)>| waiting.first().is_some_and(|(n, t)| n == name && *t == ticket);
+        let id = self.judging.iter().find(|(_, waiting)| asked(waiting)).map(|(id, _)| id.clone());
+        let waiting = id.and_then(|id| self.judging.remove(&id)).unwrap_or_else(|| vec![(name.clone(), ticket)]);
+        for (name, ticket) in waiting {
+            if let Some(bearer) = self.bearers.get_mut(&name) {
+                bearer.station.settled(now.at, ticket, verdict);
+            }
         }
     }
 
@@ -265,12 +300,12 @@ impl Switch {
         if bearer.keyed_at.is_none() {
             return Duration::ZERO;
         }
-        let w = &bearer.plan.waveform;
-        if w.can_abort {
+        let (modem, w) = (&bearer.plan.waveform, bearer.station.waveform());
+        if modem.can_abort {
             return Duration::from_secs(1);
         }
         let held =
-            w.rate.airtime(u64::from(w.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
+            w.rate.airtime(u64::from(modem.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
         let tail = Duration::from_secs_f64(f64::from(w.tail_bits) / f64::from(w.rate.0.max(1)));
         held + tail + w.block
     }
@@ -302,9 +337,12 @@ impl Switch {
         }
     }
 
-    /// Which bearer reaches a peer.
-    pub(super) fn bearer_to(&self, peer: &PeerName) -> Option<&BearerId> {
-        self.bearers.iter().find(|(_, b)| b.plan.peers.contains(peer)).map(|(name, _)| name)
+    /// The links of every bearer.
+    pub fn links(&self) -> Vec<(BearerId, LinkState)> {
+        let of = |(name, b): (&BearerId, &Bearer)| {
+            b.station.links().into_iter().map(|l| (name.clone(), l)).collect::<Vec<_>>()
+        };
+        self.bearers.iter().flat_map(of).collect()
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::bearer::serial::LinkState;
 use crate::emcon::{Order, State};
 use crate::mail::{BearerId, MessageId};
 use crate::ops::document::{
-    BearerStatus, Emcon, EmconBearer, EmconState, ListenerStatus, MinimizeOrder, QueueStatus, Status, StoreStatus,
+    BearerStatus, Emcon, EmconBearer, EmconState, LinkStatus, ListenerStatus, MinimizeOrder, QueueStatus, Status,
+    StoreStatus,
 };
 use crate::ops::{BearerChoice, Event, Request, Response, document};
 use crate::queue::{Batch, Change, CommitError};
@@ -128,6 +130,8 @@ impl Switch {
             clock_set: now.set,
             listeners: listeners.collect(),
             bearers: bearers.collect(),
+            paths: self.paths(now),
+            links: self.links().into_iter().map(|(bearer, link)| link_status(&bearer, link)).collect(),
             // Depth and free space are the store's; the reader of the snapshot fills them in.
             queue: QueueStatus::default(),
             store: StoreStatus { healthy: self.store == StoreState::Healthy, free_bytes: 0 },
@@ -262,5 +266,21 @@ impl Minimize {
     /// Whether it is in force. Without a set clock its times say nothing, and it binds.
     pub(super) fn applies(&self, now: Now) -> bool {
         !now.set || (self.from <= now.wall && self.until.is_none_or(|until| now.wall < until))
+    }
+}
+
+/// A link as the status has it.
+fn link_status(bearer: &BearerId, link: LinkState) -> LinkStatus {
+    LinkStatus {
+        bearer: bearer.to_string(),
+        peer: link.peer.to_string(),
+        waveform: link.waveform.to_string(),
+        why: link.why.into(),
+        snr_db: link.snr_db.map(|db| (db * 10.0).round() / 10.0),
+        loss: (link.loss * 1000.0).round() / 1000.0,
+        turnaround_s: link.turnaround.map(|t| t.as_secs_f64()),
+        wait_s: link.wait.as_secs_f64(),
+        transmissions: link.changes.0,
+        rate_changes: link.changes.1,
     }
 }

@@ -1,11 +1,11 @@
 //! From due messages to work, and from the work's results to steps of the message.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::emcon::Purpose;
 use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
@@ -16,7 +16,7 @@ use crate::time::{Duration, Now};
 
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
-use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult};
+use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
 
 /// Live transfers per peer of one precedence or above.
 const TRANSFERS_PER_PEER: usize = 16;
@@ -36,9 +36,14 @@ impl Switch {
     pub(super) fn dispatch(&mut self, now: Now) {
         let renewing = self.renewal.is_some();
         loop {
-            let (bearers, gate, minimize, plan) = (&self.bearers, &self.gate, &self.minimize, &self.plan);
-            let deliveries = plan.limits.deliveries;
-            let job = self.active.next(now, |hop| match hop {
+            let deliveries = self.plan.limits.deliveries;
+            let peers = match renewing {
+                true => BTreeMap::new(),
+                false => {
+                    self.plan.peers.iter().filter_map(|p| Some((p.name.clone(), self.towards(now, &p.name)?))).collect()
+                }
+            };
+            let allowance = |hop: &Hop| match hop {
                 Hop::Local => {
                     Some(Allowance { jobs: LOCAL_DELIVERIES, lowest: Precedence::Deferred, recipients: RECIPIENTS })
                 }
@@ -46,23 +51,28 @@ impl Switch {
                     let jobs = PER_NEXT_HOP.min(deliveries);
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
                 }
-                Hop::Peer(_) if renewing => None,
-                Hop::Peer(peer) => {
-                    let (name, bearer) = bearers.iter().find(|(_, b)| b.plan.peers.contains(peer))?;
-                    let floor = minimize.get(name).filter(|m| m.applies(now)).map_or(Precedence::Deferred, |m| m.least);
-                    let lowest = floor.max(gate.lowest(now, name)?);
-                    gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
-                    let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients_of(&bearer.plan));
-                    Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
-                }
+                Hop::Peer(peer) => peers.get(peer).copied(),
                 Hop::Hold => None,
-            });
-            let Some(job) = job else { return };
-            self.start(now, job);
+            };
+            let Some(job) = self.active.next(now, allowance) else { return };
+            let together = group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop);
+            let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
+            match others.is_empty() {
+                true => self.start(now, job),
+                false => self.start_group(now, [vec![job], others].concat()),
+            }
         }
     }
 
-    fn start(&mut self, now: Now, job: Job) {
+    /// What may go to a peer over any of its bearers now.
+    fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
+        let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, name)).min()?;
+        let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
+        let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
+        Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
+    }
+
+    pub(super) fn start(&mut self, now: Now, job: Job) {
         let body = self.active.record(job.message).and_then(|record| {
             let first = usize::try_from(*job.recipients.first()?).ok()?;
             record.recipients.get(first).map(|r| r.body)
@@ -113,7 +123,7 @@ impl Switch {
                     Source::Smtp { .. } | Source::Switch => Vec::new(),
                 };
                 hops.push(self.plan.node.name.clone());
-                let air = AirEnvelope { envelope, precedence: job.precedence, hops };
+                let air = AirEnvelope { envelope, precedence: job.precedence, hops, serves: Vec::new() };
                 self.encode(now, job, peer, air, body);
             }
             Hop::Hold => self.job_failed(now, &job, "its route says hold"),
@@ -124,9 +134,6 @@ impl Switch {
         if self.renewal.is_some() {
             return self.put_back(now, &job);
         }
-        let Some(bearer) = self.bearer_to(&peer).cloned() else {
-            return self.job_failed(now, &job, &format!("no bearer reaches {peer}"));
-        };
         let Some(plan) = self.plan.peers.iter().find(|p| p.name == peer) else {
             return self.job_failed(now, &job, &format!("{peer} is not a peer of this node"));
         };
@@ -138,7 +145,7 @@ impl Switch {
         };
         let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
         let encode = Encode { envelope, body, id: id.clone(), protection, key };
-        self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id, peer, bearer });
+        self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id, peer });
     }
 
     pub(super) fn encoded(
@@ -147,7 +154,6 @@ impl Switch {
         job: Job,
         id: TransferId,
         peer: PeerName,
-        bearer: BearerId,
         payload: Result<Vec<u8>, String>,
     ) {
         if self.renewal.is_some() || id.epoch != self.epoch {
@@ -157,16 +163,16 @@ impl Switch {
             Ok(payload) => payload.into(),
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
         };
-        let plan = self.bearers.get(&bearer).map(|b| &b.plan);
-        let carried = plan.map_or(Ok(()), |p| p.carries(job.precedence, payload.len() as u64));
-        // An operator who let it go had the bound in sight.
-        if let (Err(diagnostic), false) = (carried, self.beyond.contains(&job.message)) {
-            let excess = match plan.is_some_and(|p| p.hold_excess) {
-                true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
-                false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
-            };
-            return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
-        }
+        let bearer = match self.bearer_for(now, &peer, job.precedence, payload.len() as u64, job.message) {
+            Ok(bearer) => bearer,
+            Err((diagnostic, hold)) => {
+                let excess = match hold {
+                    true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
+                    false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
+                };
+                return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
+            }
+        };
         let transfer = TransferRecord {
             id,
             bearer,
@@ -176,8 +182,9 @@ impl Switch {
             payload: self.ids.body(),
             payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
             precedence: job.precedence,
+            lead: None,
         };
-        self.step(now, job.message, Step::Freeze { transfer: Box::new(transfer), payload, peer });
+        self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload });
     }
 
     /// Frozen payloads of before a restart go back to their stations, except where the store has left the epoch they name.
@@ -205,10 +212,9 @@ impl Switch {
         }
         match payload {
             Ok(payload) => {
-                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload };
-                if let Some(bearer) = self.bearers.get_mut(&transfer.bearer) {
-                    bearer.station.send(now.at, send);
-                }
+                let lead = transfer.lead;
+                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload, lead };
+                self.put_on_air(now, &transfer, send);
             }
             Err(error) => {
                 let why = format!("its frozen payload could not be read again: {error}");
@@ -230,13 +236,13 @@ impl Switch {
         self.step(now, transfer.message, step);
     }
 
-    pub(super) fn transfer_confirmed(&mut self, now: Now, id: &TransferId, bytes: u64, air: Duration) {
+    pub(super) fn transfer_confirmed(&mut self, now: Now, by: &BearerId, id: &TransferId, bytes: u64, air: Duration) {
         let Some(transfer) = self.transfers.get(id).cloned() else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
-        let air = AirNote { bearer: Some(transfer.bearer.clone()), bytes, air_s: air.as_secs_f64() };
+        let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64() };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
         self.step(now, transfer.message, step);
     }
@@ -245,6 +251,7 @@ impl Switch {
         let Some(transfer) = self.transfers.get(id).cloned() else { return };
         let (status, diagnostic) = match reason {
             2 => (Status(5, 4, 6), "routing loop: the message has passed that node before".to_owned()),
+            3 => (Status(5, 4, 4), "the peer goes by another name than it is called here".to_owned()),
             _ => (Status(5, 6, 0), format!("the peer cannot take this payload (reason {reason})")),
         };
         let remote = match &transfer.hop {
@@ -273,7 +280,7 @@ impl Switch {
     }
 
     /// A job that cannot run now waits for its turn again, as if it had not been started.
-    fn put_back(&mut self, now: Now, job: &Job) {
+    pub(super) fn put_back(&mut self, now: Now, job: &Job) {
         if let Some(record) = self.active.record(job.message).cloned()
             && let Some(back) = self.active.finish(now, job.message, &job.hop, record)
         {
@@ -282,13 +289,13 @@ impl Switch {
     }
 
     /// Something on our side kept a job from running: tried again later.
-    fn job_failed(&mut self, now: Now, job: &Job, why: &str) {
+    pub(super) fn job_failed(&mut self, now: Now, job: &Job, why: &str) {
         tracing::warn!(message = %job.message, why, "a delivery could not be started");
         self.job_result(now, job, Vec::new(), AirNote::default(), Some(why));
     }
 
     /// Turns per-recipient results into a step. A recipient without a result is deferred.
-    fn job_result(&mut self, now: Now, job: &Job, results: Vec<Event>, air: AirNote, why: Option<&str>) {
+    pub(super) fn job_result(&mut self, now: Now, job: &Job, results: Vec<Event>, air: AirNote, why: Option<&str>) {
         let mut results = results.into_iter();
         let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").to_owned() };
         let events = job.recipients.iter().map(|i| (*i, results.next().unwrap_or_else(missing))).collect();
@@ -426,12 +433,20 @@ impl Switch {
                 _ => self.ending = false,
             },
             Pending::Body { job } => self.body_read(now, job, read(result)),
-            Pending::Encoded { job, id, peer, bearer } => {
+            Pending::Encoded { job, id, peer } => {
                 let payload = match result {
                     WorkResult::Encoded(payload) => payload,
                     _ => Err("the node is stopping".into()),
                 };
-                self.encoded(now, job, id, peer, bearer, payload);
+                self.encoded(now, job, id, peer, payload);
+            }
+            Pending::GroupBody { jobs } => self.group_body_read(now, jobs, read(result)),
+            Pending::GroupEncoded { jobs, ids, bearer } => {
+                let payload = match result {
+                    WorkResult::Encoded(payload) => payload,
+                    _ => Err("the node is stopping".into()),
+                };
+                self.group_encoded(now, jobs, ids, bearer, payload);
             }
             Pending::Thaw { id, peer } => self.thawed(now, id, peer, read(result)),
             Pending::Delivery { job } => self.delivered(now, job, result),

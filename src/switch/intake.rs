@@ -16,6 +16,7 @@ use crate::smtp::server::{Answer, AskId, Question, Transaction};
 use crate::smtp::{Reply, submission, trace};
 use crate::time::{Now, Wall};
 
+use super::air::Bearer;
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
 /// What mail that asks for protection is told where there is none (RFC 8689 4.2.1).
@@ -25,6 +26,8 @@ pub(super) const UNPROTECTED: (Status, &str) =
 /// Reason numbers in reports to the sending station.
 const REFUSED_UNDECODABLE: u8 = 1;
 const REFUSED_LOOP: u8 = 2;
+/// The payload is for several nodes, none of which goes by this one's name.
+const REFUSED_NOT_OURS: u8 = 3;
 
 impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
@@ -84,9 +87,26 @@ impl Switch {
         }
     }
 
-    /// D5 and B6: what the route's bearer will not carry.
+    /// D5 and B6: what none of the bearers to a peer will carry.
     fn over_air(&self, now: Now, peer: &PeerName, level: Precedence, size: Option<u64>) -> Option<Reply> {
-        let bearer = self.bearers.get(self.bearer_to(peer)?)?;
+        let mut refused = None;
+        for (_, bearer) in self.bearers_to(peer) {
+            match self.over_bearer(now, bearer, peer, level, size) {
+                None => return None,
+                Some(reply) => refused = refused.or(Some(reply)),
+            }
+        }
+        refused
+    }
+
+    fn over_bearer(
+        &self,
+        now: Now,
+        bearer: &Bearer,
+        peer: &PeerName,
+        level: Precedence,
+        size: Option<u64>,
+    ) -> Option<Reply> {
         if let Some(minimize) = self.minimize_in_force(now, &bearer.plan.id)
             && level < minimize.least
         {
@@ -120,7 +140,7 @@ impl Switch {
             Hop::Local | Hop::Hold => true,
             Hop::Lmtp(path) => path.starts_with('/'),
             Hop::Smtp(_) => false,
-            Hop::Peer(peer) => self.bearer_to(peer).and_then(|b| self.bearers.get(b)).is_some_and(|b| b.plan.protected),
+            Hop::Peer(peer) => self.bearers_to(peer).any(|(_, b)| b.plan.protected),
         }
     }
 
@@ -293,6 +313,12 @@ impl Switch {
             self.settle(now, bearer, ticket, Verdict::Forged);
             return;
         };
+        let waiting = self.judging.entry(id.clone()).or_default();
+        waiting.push((bearer.clone(), ticket));
+        if waiting.len() > 1 {
+            // Whole over two bearers at once: one judgement for both.
+            return;
+        }
         let decode = Decode {
             payload,
             id: id.clone(),
@@ -324,7 +350,11 @@ impl Switch {
                 return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
             }
         };
-        let Opened { envelope: air, body } = opened;
+        let Opened { envelope: mut air, body } = opened;
+        let Some(own) = air.served(&self.plan.node.name).filter(|own| !own.is_empty()) else {
+            return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_NOT_OURS));
+        };
+        air.envelope.recipients = own.to_vec();
         if accept::seen_twice(&air.hops, &self.plan.node.name) {
             self.event(Event::LoopDetected { peer: from, transfer: id.to_string() });
             return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_LOOP));

@@ -5,8 +5,10 @@
 //! exists is harmless. `node/` drives it with real sockets and threads, the simulator with virtual ones.
 
 mod air;
+mod choice;
 mod desk;
 mod dispatch;
+mod group;
 mod intake;
 mod io;
 mod renewal;
@@ -23,9 +25,10 @@ pub use sizes::Sizes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::bearer::WaveformName;
 use crate::bearer::serial::{self, Station};
 use crate::config::Plan;
-use crate::config::plan::BearerPlan;
+use crate::config::plan::{BearerPlan, Choice, Waveform};
 use crate::emcon::{EpochWatch, Gate, Order};
 use crate::mail::{BearerId, MessageId, PeerName, Precedence, TransferId};
 use crate::ops::{Counters, Event};
@@ -52,6 +55,9 @@ pub struct Switch {
     gate: Gate,
     bearers: BTreeMap<BearerId, Bearer>,
     minimize: BTreeMap<BearerId, Minimize>,
+    choices: choice::Choices,
+    /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
+    judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
     ids: Ids,
     /// Another epoch is on its way into the store; until it is there nothing is frozen and nothing radiates.
     renewal: Option<renewal::Renewal>,
@@ -121,7 +127,11 @@ enum Pending {
     /// A body is being read for a report about `record`'s change.
     ReportBody { settled: Box<settle::Settled> },
     /// A payload is being made.
-    Encoded { job: Job, id: TransferId, peer: PeerName, bearer: BearerId },
+    Encoded { job: Job, id: TransferId, peer: PeerName },
+    /// A body is being read for jobs that share a payload.
+    GroupBody { jobs: Vec<Job> },
+    /// A payload for several peers is being made.
+    GroupEncoded { jobs: Vec<Job>, ids: Vec<TransferId>, bearer: BearerId },
     /// A frozen payload is being read again after a restart.
     Thaw { id: TransferId, peer: PeerName },
     /// A local or onward delivery is under way.
@@ -220,6 +230,8 @@ impl Switch {
             gate,
             bearers,
             minimize,
+            choices: choice::Choices::default(),
+            judging: BTreeMap::new(),
             ids,
             renewal: None,
             chance: seed,
@@ -249,6 +261,7 @@ impl Switch {
             // From here on this order wins over whatever a profile says later (B4).
             switch.commit(first_orders, Pending::Aside);
         }
+        switch.share_held(now);
         switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);
         switch.pump_air(now);
@@ -335,6 +348,7 @@ impl Switch {
             self.follow_orders(now);
         }
         self.dispatch(now);
+        self.review(now);
         self.pump_air(now);
         let held_back = self.bearers.values().filter_map(|b| b.station.held_back()).map(|(_, air)| air).max();
         let orders = self.gate.next_change(now).filter(|_| now.set).map(|at| {
@@ -342,7 +356,8 @@ impl Switch {
             if before > now.wall { before.min(at) } else { at }
         });
         let due = self.active.next_due(now).into_iter().chain(orders).min();
-        self.wake = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
+        let due = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
+        self.wake = due.into_iter().chain(self.next_choice(now.at)).min();
     }
 
     /// A clock that was stepped, or came to be trusted, sorts the queue anew.
@@ -413,21 +428,25 @@ fn offset_ms(now: Now) -> i64 {
 
 fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &Ids, seed: u64) -> serial::Config {
     let peer = |name: &PeerName| plan.peers.iter().find(|p| p.name == *name);
-    let w = &bearer.waveform;
     serial::Config {
         name: plan.node.name.clone(),
         station: bearer.station,
         epoch: opened.epoch,
         fresh: opened.fresh,
         highest: ids.highest_transfer(),
-        waveform: serial::Waveform {
-            rate: w.rate,
-            preamble: w.preamble,
-            block: w.block,
-            tail_bits: w.tail_bits,
-            frame_bytes: w.frame_bytes,
-            turnaround: w.turnaround,
-        },
+        waveform: station_waveform(&bearer.waveform),
+        named: named(&bearer.waveform),
+        choices: bearer.choices.iter().map(choice).collect(),
+        net: bearer.net.clone(),
+        siblings: plan
+            .bearers
+            .iter()
+            .filter(|other| other.id != bearer.id)
+            .flat_map(|other| &other.peers)
+            .filter(|p| bearer.peers.contains(p))
+            .filter_map(peer)
+            .map(|p| p.station)
+            .collect(),
         peers: bearer
             .peers
             .iter()
@@ -445,6 +464,26 @@ fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &
         max_partials: MAX_PARTIALS,
         max_partial_bytes: MAX_PARTIAL_BYTES,
         seed,
+    }
+}
+
+fn choice(choice: &Choice) -> serial::Choice {
+    let w = &choice.waveform;
+    serial::Choice { name: named(w), waveform: station_waveform(w), anchor_db: choice.anchor_db }
+}
+
+fn named(w: &Waveform) -> WaveformName {
+    WaveformName { rate: w.rate, interleaver: w.interleaver.as_str().into() }
+}
+
+fn station_waveform(w: &Waveform) -> serial::Waveform {
+    serial::Waveform {
+        rate: w.rate,
+        preamble: w.preamble,
+        block: w.block,
+        tail_bits: w.tail_bits,
+        frame_bytes: w.frame_bytes,
+        turnaround: w.turnaround,
     }
 }
 

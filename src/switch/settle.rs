@@ -32,7 +32,7 @@ pub(super) enum Step {
         job: Option<Hop>,
     },
     /// A payload was made: freeze it, then hand it to its station.
-    Freeze { transfer: Box<TransferRecord>, payload: Arc<[u8]>, peer: PeerName },
+    Freeze { transfers: Vec<(TransferRecord, PeerName)>, payload: Arc<[u8]> },
     /// Lifetimes and delay reports.
     Wake,
     /// An operator's hand.
@@ -184,18 +184,23 @@ impl Switch {
                 let mut extra = Vec::new();
                 if let Some(transfer) = ended.as_ref().and_then(|id| self.transfers.get(id)) {
                     extra.push(Change::DropTransfer(transfer.id.clone()));
-                    extra.push(Change::DropBody(transfer.payload));
+                    // The payload of a group goes with the last of its transfers.
+                    if !transfers(Some(&transfer.id)).iter().any(|t| t.payload == transfer.payload) {
+                        extra.push(Change::DropBody(transfer.payload));
+                    }
                 }
                 // What came too late to matter (cancelled meanwhile) is a line of history, not an error.
                 Some((outcome::absorb(now, &context, record, events), extra))
             }
-            Step::Freeze { transfer, payload, .. } => {
-                let bearer = transfer.bearer.clone();
-                let events: Vec<_> =
-                    transfer.recipients.iter().map(|i| (*i, Event::Frozen { bearer: bearer.clone() })).collect();
-                let context = Context { live_transfers: 1, bearer: Some(bearer), ..plain };
+            Step::Freeze { transfers, payload } => {
+                let Some((first, _)) = transfers.first() else { return Ok(None) };
+                let bearer = first.bearer.clone();
+                let recipients = transfers.iter().flat_map(|(t, _)| &t.recipients);
+                let events: Vec<_> = recipients.map(|i| (*i, Event::Frozen { bearer: bearer.clone() })).collect();
+                let context = Context { live_transfers: transfers.len(), bearer: Some(bearer), ..plain };
                 let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
-                let extra = vec![Change::Body(transfer.payload, payload.clone()), Change::Transfer(transfer.clone())];
+                let mut extra = vec![Change::Body(first.payload, payload.clone())];
+                extra.extend(transfers.iter().map(|(t, _)| Change::Transfer(Box::new(t.clone()))));
                 Some((applied, extra))
             }
             Step::Wake => {
@@ -294,23 +299,23 @@ impl Switch {
             self.offer(now, *report);
         }
         match step {
-            Step::Freeze { transfer, payload, peer } => {
-                let transfer = *transfer;
-                self.event(ops::Event::TransferFrozen {
-                    message: id,
-                    transfer: transfer.id.to_string(),
-                    bearer: transfer.bearer.clone(),
-                    payload_bytes: u64::from(transfer.payload_bytes),
-                });
-                self.transfers.insert(transfer.id.clone(), transfer.clone());
-                if transfer.id.epoch != self.epoch {
-                    // The epoch ended while this was being stored.
-                    self.withdraw(now, &transfer, renewal::STALE);
-                } else if self.renewal.is_none()
-                    && let Some(bearer) = self.bearers.get_mut(&transfer.bearer)
-                {
-                    let send = Transfer { id: transfer.id, to: peer, precedence: transfer.precedence, payload };
-                    bearer.station.send(now.at, send);
+            Step::Freeze { transfers, payload } => {
+                for (transfer, peer) in transfers {
+                    self.event(ops::Event::TransferFrozen {
+                        message: id,
+                        transfer: transfer.id.to_string(),
+                        bearer: transfer.bearer.clone(),
+                        payload_bytes: u64::from(transfer.payload_bytes),
+                    });
+                    self.transfers.insert(transfer.id.clone(), transfer.clone());
+                    if transfer.id.epoch != self.epoch {
+                        // The epoch ended while this was being stored.
+                        self.withdraw(now, &transfer, renewal::STALE);
+                    } else if self.renewal.is_none() {
+                        let TransferRecord { id, precedence, lead, .. } = transfer.clone();
+                        let send = Transfer { id, to: peer, precedence, payload: payload.clone(), lead };
+                        self.put_on_air(now, &transfer, send);
+                    }
                 }
             }
             Step::Operator { action, reply, author } => {
@@ -351,15 +356,15 @@ impl Switch {
 
     /// A step that cannot be taken still ends the job it came from.
     fn give_back_job(&mut self, now: Now, step: &Step, record: MessageRecord) {
-        let hop = match step {
-            Step::Events { job, .. } => job.clone(),
-            Step::Freeze { transfer, .. } => Some(transfer.hop.clone()),
-            Step::Wake | Step::Operator { .. } => None,
+        let hops: Vec<Hop> = match step {
+            Step::Events { job, .. } => job.iter().cloned().collect(),
+            Step::Freeze { transfers, .. } => transfers.iter().map(|(t, _)| t.hop.clone()).collect(),
+            Step::Wake | Step::Operator { .. } => Vec::new(),
         };
-        if let Some(hop) = hop
-            && let Some(back) = self.active.finish(now, record.id, &hop, record)
-        {
-            self.write_back(*back);
+        for hop in hops {
+            if let Some(back) = self.active.finish(now, record.id, &hop, record.clone()) {
+                self.write_back(*back);
+            }
         }
     }
 
@@ -375,16 +380,8 @@ impl Switch {
     }
 
     fn expedite_transfers(&mut self, now: Now, message: MessageId, level: Precedence) {
-        let live: Vec<_> = self
-            .transfers
-            .values()
-            .filter(|t| t.message == message)
-            .map(|t| (t.id.clone(), t.bearer.clone()))
-            .collect();
-        for (id, bearer) in live {
-            if let Some(bearer) = self.bearers.get_mut(&bearer) {
-                bearer.station.expedite(now.at, &id, level);
-            }
+        for id in self.transfers.values().filter(|t| t.message == message).map(|t| &t.id) {
+            self.bearers.values_mut().for_each(|bearer| bearer.station.expedite(now.at, id, level));
         }
     }
 
@@ -394,9 +391,13 @@ impl Switch {
         if crate::mutation::is(crate::mutation::Mutation::KeepTransfer) {
             return;
         }
-        if let Some(transfer) = self.transfers.remove(id)
-            && let Some(bearer) = self.bearers.get_mut(&transfer.bearer)
-        {
+        self.choice_over(id);
+        let Some(transfer) = self.transfers.remove(id) else { return };
+        for (name, bearer) in &mut self.bearers {
+            if *name != transfer.bearer {
+                // One word to the far side is enough.
+                bearer.station.withdraw(now.at, id);
+            }
             bearer.station.cancel(now.at, id);
         }
     }

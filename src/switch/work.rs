@@ -11,27 +11,35 @@ use super::io::{Decode, Encode, Local, OpenError, Opened, WorkResult};
 
 /// Encodes and seals a payload.
 pub fn encode(encode: &Encode) -> WorkResult {
-    WorkResult::Encoded(encoded(encode))
+    encode_by(encode, |envelope, body| payload::encode(envelope, body, &payload::Options::default()))
 }
 
-fn encoded(encode: &Encode) -> Result<Vec<u8>, String> {
-    let envelope = codec::envelope::encode(&encode.envelope).map_err(|e| e.to_string())?;
-    let payload = payload::encode(&envelope, &encode.body, &payload::Options::default());
-    Ok(security::seal(encode.protection, &encode.key, &encode.id, payload))
+/// The same where `code` makes the payload of an envelope and a body: the laboratory remembers those it has made.
+pub fn encode_by(encode: &Encode, code: impl FnOnce(&[u8], &[u8]) -> Vec<u8>) -> WorkResult {
+    let envelope = codec::envelope::encode(&encode.envelope).map_err(|e| e.to_string());
+    let seal = |payload| security::seal(encode.protection, &encode.key, &encode.id, payload);
+    WorkResult::Encoded(envelope.map(|envelope| seal(code(&envelope, &encode.body))))
 }
 
 /// Opens and decodes a payload.
 pub fn decode(decode: &Decode) -> WorkResult {
-    WorkResult::Decoded(decoded(decode).map(Box::new))
+    decode_by(decode, |payload, max_bytes| payload::decode(payload, max_bytes, &payload::Options::default()))
 }
 
-fn decoded(decode: &Decode) -> Result<Opened, OpenError> {
+/// The same where `read` takes envelope and body, of a size of at most its second argument, out of a payload.
+pub fn decode_by(decode: &Decode, read: impl FnOnce(&[u8], usize) -> Parted) -> WorkResult {
+    WorkResult::Decoded(decoded(decode, read).map(Box::new))
+}
+
+/// An envelope and a body out of a payload.
+pub type Parted = Result<(Vec<u8>, Vec<u8>), payload::DecodeError>;
+
+fn decoded(decode: &Decode, read: impl FnOnce(&[u8], usize) -> Parted) -> Result<Opened, OpenError> {
     let payload =
         security::open(decode.protection, &decode.keys, &decode.id, &decode.payload).map_err(|_| OpenError::Forged)?;
     let cannot = |why: String| OpenError::Undecodable(why);
     let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
-    let (envelope, body) =
-        payload::decode(&payload, max_bytes, &payload::Options::default()).map_err(|e| cannot(e.to_string()))?;
+    let (envelope, body) = read(&payload, max_bytes).map_err(|e| cannot(e.to_string()))?;
     let envelope: AirEnvelope = codec::envelope::decode(&envelope).map_err(|e| cannot(e.to_string()))?;
     #[cfg(feature = "mutations")]
     let body = match crate::mutation::is(crate::mutation::Mutation::CutShort) {

@@ -267,6 +267,7 @@ impl Work {
             payload,
             payload_bytes: bytes.len() as u32,
             precedence: record.precedence,
+            lead: None,
         };
         let changes = [Change::Body(payload, bytes.into()), Change::Transfer(Box::new(transfer))];
         Batch { conditions: vec![], changes: changes.into_iter().chain(old).collect() }

@@ -52,6 +52,7 @@ impl ByBytes {
             ModemOutput::Keyed { .. } => self.room = true,
             ModemOutput::Carrier(_)
             | ModemOutput::Received(_)
+            | ModemOutput::Measured(_)
             | ModemOutput::Fault(_)
             | ModemOutput::Ready
             | ModemOutput::Antenna { .. } => {}

@@ -161,6 +161,11 @@ impl Desk {
                 air.abort(now, self.id);
             }
             Command::Dtr(up) => air.set_dtr(now, self.id, up),
+            Command::Waveform { rate, interleaver } => {
+                if !air.select(self.id, rate, &interleaver) {
+                    self.say(format!("FAULT no waveform {rate} {} here", interleaver.escape_debug()));
+                }
+            }
         }
     }
 
@@ -203,6 +208,16 @@ impl Desk {
                 if host && self.data.attached() && self.to_host.try_send(bytes).is_ok() {
                     self.output += length;
                 }
+            }
+            ModemOutput::Measured(m) => {
+                let mut line = "HEARD".to_owned();
+                if let Some(w) = m.waveform {
+                    line += &format!(" WAVEFORM {} {}", w.rate.0, w.interleaver);
+                }
+                if let Some(tenths) = m.snr_tenths {
+                    line += &format!(" SNR {:.1}", f64::from(tenths) / 10.0);
+                }
+                self.say(line);
             }
             ModemOutput::Cts(up) => self.say(format!("CTS {}", u8::from(up))),
             ModemOutput::Fault(text) => self.say(format!("FAULT {text}")),

@@ -24,8 +24,9 @@ pub(super) enum Word {
 }
 
 /// What a host may say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Command {
+    Waveform { rate: u32, interleaver: String },
     Key,
     Unkey { total: u64 },
     Abort,
@@ -44,6 +45,12 @@ impl std::str::FromStr for Command {
             "ABORT" => Self::Abort,
             "DTR 0" => Self::Dtr(false),
             "DTR 1" => Self::Dtr(true),
+            _ if line.starts_with("WAVEFORM ") => {
+                let words: Vec<&str> = line.split(' ').collect();
+                let [_, rate, interleaver] = words[..] else { return Err(BadLine) };
+                let rate = rate.parse().map_err(|_| BadLine)?;
+                Self::Waveform { rate, interleaver: interleaver.to_owned() }
+            }
             _ => {
                 let number = line.strip_prefix("RTS 0 ").ok_or(BadLine)?;
                 let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());

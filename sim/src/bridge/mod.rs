@@ -44,6 +44,8 @@ pub trait Frequency {
     fn open_port(&mut self, now: Instant, id: StationId);
     /// It is gone: its lines fall.
     fn close_port(&mut self, now: Instant, id: StationId);
+    /// A host says what to transmit with from the next key on; false when the modem cannot.
+    fn select(&mut self, id: StationId, rate: u32, interleaver: &str) -> bool;
     /// A host moves DTR.
     fn set_dtr(&mut self, now: Instant, id: StationId, up: bool);
     /// Takes a path away or gives it back.
@@ -71,6 +73,10 @@ impl Frequency for Ether {
 
     fn feed(&mut self, now: Instant, id: StationId, bytes: &[u8]) {
         Ether::feed(self, now, id, bytes);
+    }
+
+    fn select(&mut self, id: StationId, rate: u32, interleaver: &str) -> bool {
+        Ether::select(self, id, rate, interleaver)
     }
 
     fn unkey(&mut self, now: Instant, id: StationId) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub mod anchor;
 mod fade;
-mod normal;
+pub(crate) mod normal;
 mod passage;
 mod preset;
 mod script;

@@ -3,7 +3,7 @@
 use crate::rng::Stream;
 
 /// Two independent draws of mean 0 and variance 1 (Box and Muller).
-pub(super) fn pair(stream: &mut Stream) -> (f64, f64) {
+pub(crate) fn pair(stream: &mut Stream) -> (f64, f64) {
     // `1 - unit` lies in (0, 1].
     let radius = libm::sqrt(-2.0 * libm::log(1.0 - stream.unit()));
     let (sine, cosine) = libm::sincos(std::f64::consts::TAU * stream.unit());

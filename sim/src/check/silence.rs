@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use aldis::bearer::serial::{Config, PeerConfig, Station, Waveform as LinkWaveform};
-use aldis::bearer::{Event, ModemAction, ModemEvent, Transfer, Verdict, fec};
+use aldis::bearer::{Event, ModemAction, ModemEvent, Transfer, Verdict, WaveformName, fec};
 use aldis::emcon::{Emission, EpochWatch, Gate, Keying, Order, Purpose, State, Window};
 use aldis::mail::{BearerId, LinkKey, PeerName, Precedence, Protection, TransferId};
 use aldis::time::{Duration, Instant, Now};
@@ -194,6 +194,8 @@ impl Radio {
                 frame_bytes: plan.frame_bytes,
                 turnaround: plan.turnaround,
             },
+            named: WaveformName { rate: plan.rate, interleaver: plan.interleaver.as_str().into() },
+            choices: Vec::new(),
             peers: vec![PeerConfig {
                 name: names[far].clone(),
                 station: far as u8,
@@ -203,6 +205,8 @@ impl Radio {
             max_transmission: Duration::from_secs(30),
             max_transmission_routine: Duration::from_secs(30),
             carrier_stuck_after: Duration::from_secs(180),
+            net: String::new(),
+            siblings: Default::default(),
             max_partials: 64,
             max_partial_bytes: 1 << 20,
             seed: 15,
@@ -246,7 +250,7 @@ impl Radio {
             let id =
                 TransferId { origin: PeerName::from(if &*self.other.0 == "b" { "a" } else { "b" }), epoch: 1, counter };
             let payload: std::sync::Arc<[u8]> = vec![counter as u8; size].into();
-            self.station.send(now.at, Transfer { id, to: self.other.clone(), precedence, payload });
+            self.station.send(now.at, Transfer { id, to: self.other.clone(), precedence, payload, lead: None });
             self.pump(now);
         }
     }
@@ -297,6 +301,8 @@ impl Radio {
                     Event::Keyed { .. }
                     | Event::Unkeyed { .. }
                     | Event::Progress { .. }
+                    | Event::Lacks { .. }
+                    | Event::Shared(_)
                     | Event::Alarm(_)
                     | Event::EpochUsed { .. } => {}
                 }
@@ -311,7 +317,7 @@ impl Radio {
 }
 
 impl Host for Radio {
-    fn handle_modem(&mut self, now: Now, event: ModemEvent) {
+    fn handle_modem(&mut self, now: Now, _: usize, event: ModemEvent) {
         self.station.handle_modem(now.at, event);
         self.pump(now);
     }
@@ -326,17 +332,17 @@ impl Host for Radio {
         self.pump(now);
     }
 
-    fn poll_emission(&mut self, now: Now) -> Option<Keying> {
+    fn poll_emission(&mut self, now: Now) -> Option<(usize, Keying)> {
         while let Some(emission) = self.emissions.pop_front() {
             if let Some(keying) = emission.redeem(&self.watch, now.at) {
-                return Some(keying);
+                return Some((0, keying));
             }
         }
         None
     }
 
-    fn poll_action(&mut self) -> Option<ModemAction> {
-        self.actions.pop_front()
+    fn poll_action(&mut self) -> Option<(usize, ModemAction)> {
+        self.actions.pop_front().map(|action| (0, action))
     }
 
     fn next_timeout(&self) -> Option<Instant> {

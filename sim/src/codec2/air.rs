@@ -389,6 +389,10 @@ impl Frequency for Air {
         self.show_clear_to_send(id);
     }
 
+    fn select(&mut self, _: StationId, _: u32, _: &str) -> bool {
+        false
+    }
+
     fn unkey(&mut self, now: Instant, id: StationId) {
         self.advance(now);
         let Some(station) = self.stations.get_mut(usize::from(id.0)) else { return };

@@ -93,15 +93,18 @@ impl Lab {
         for (number, entry) in self.ledger.iter().enumerate() {
             let copies = found.remove(&number).unwrap_or_default();
             let promised = entry.fate.promised.is_some() && !entry.cancelled;
-            if copies.len() > 1 || (promised && copies.is_empty()) {
-                let (times, fate) = (copies.len(), &entry.fate);
-                let kind = if times > 1 { "twice" } else { "lost" };
-                problems.push(format!(
-                    "{kind}: message {number}, promised {promised}, was delivered {times} times: {fate:?}"
-                ));
+            for to in entry.recipients() {
+                let times = copies.iter().filter(|(id, _)| *id == to).count();
+                if times > 1 || (promised && times == 0) {
+                    let (fate, name) = (&entry.fate, self.name(to));
+                    let kind = if times > 1 { "twice" } else { "lost" };
+                    problems.push(format!(
+                        "{kind}: message {number}, promised {promised}, was delivered {times} times at {name}: {fate:?}"
+                    ));
+                }
             }
             for (id, bytes) in copies {
-                if id != entry.to {
+                if !entry.recipients().any(|to| to == id) {
                     let (to, at) = (self.name(entry.to), self.name(id));
                     problems.push(format!("astray: message {number} for {to} lies at {at}"));
                 }
@@ -117,7 +120,8 @@ impl Lab {
     fn check_outcomes(&self, problems: &mut Vec<String>) {
         for (number, entry) in self.ledger.iter().enumerate().filter(|(_, e)| e.fate.promised.is_some()) {
             let mut stations: BTreeSet<StationId> = self.topology.way(entry.from, entry.to).into_iter().collect();
-            stations.extend([entry.from, entry.to]);
+            stations.insert(entry.from);
+            stations.extend(entry.recipients());
             for id in stations {
                 let final_for = |state: &RecipientState| match state {
                     RecipientState::Final { outcome: Outcome::Delivered { .. }, .. } => true,
@@ -144,7 +148,7 @@ impl Lab {
     pub fn violations(&self) -> Vec<Violation> {
         let log = self.world.ether().antenna_log();
         let ends = |v: &Violation| {
-            let off = log.iter().find(|e| e.station == v.station && !e.on && e.at >= v.from);
+            let off = log.iter().find(|e| self.world.cabled(e.station).0 == v.station && !e.on && e.at >= v.from);
             off.map_or(self.at(), |e| e.at)
         };
         let found = self.forbidden.iter().map(|v| Violation { until: ends(v), ..v.clone() });
@@ -167,20 +171,22 @@ impl Lab {
             if self.watches[usize::from(order.station.0)].key_stuck {
                 continue;
             }
-            let can_abort = self.world.ether().modem(order.station).is_some_and(|m| m.abort_delay.is_some());
-            let bound = order.carrier_off.or(can_abort.then_some(Duration::from_secs(1)));
-            let edges = edges.get(&order.station).map(Vec::as_slice).unwrap_or_default();
-            let radiating = edges.iter().rposition(|e| e.at <= order.at).filter(|&n| edges[n].on);
-            if let (Some(n), Some(bound)) = (radiating, bound) {
-                let until = edges.get(n + 1).map_or(self.at(), |e| e.at);
-                let from = order.at + bound;
-                if until > from {
-                    let late = until.since(order.at).as_secs_f64();
-                    let (name, at) = (self.name(order.station), order.at);
-                    let text = format!(
-                        "late: {name}: ordered silent at {at:?}, carrier off {late:.2} s later; {bound:?} was stated (B2)"
-                    );
-                    found.push(Violation { station: order.station, from, until, text });
+            for radio in self.world.radios(order.station) {
+                let can_abort = self.world.ether().modem(radio).is_some_and(|m| m.abort_delay.is_some());
+                let bound = order.carrier_off.or(can_abort.then_some(Duration::from_secs(1)));
+                let edges = edges.get(&radio).map(Vec::as_slice).unwrap_or_default();
+                let radiating = edges.iter().rposition(|e| e.at <= order.at).filter(|&n| edges[n].on);
+                if let (Some(n), Some(bound)) = (radiating, bound) {
+                    let until = edges.get(n + 1).map_or(self.at(), |e| e.at);
+                    let from = order.at + bound;
+                    if until > from {
+                        let late = until.since(order.at).as_secs_f64();
+                        let (name, at) = (self.name(order.station), order.at);
+                        let text = format!(
+                            "late: {name}: ordered silent at {at:?}, carrier off {late:.2} s later; {bound:?} was stated (B2)"
+                        );
+                        found.push(Violation { station: order.station, from, until, text });
+                    }
                 }
             }
         }

@@ -45,9 +45,14 @@ use watch::Watch;
 pub struct Setup {
     /// Seeds the nodes; the ether has its own.
     pub seed: u64,
-    /// Station names, one for each station of the ether.
+    /// Seeds the mail: its bodies and names.
+    pub mail: u64,
+    /// Station names.
     pub names: Vec<String>,
-    /// The frequency. Who hears whom decides who are peers; at most [`MOST_STATIONS`] may hang together.
+    /// Names of further bearers, each on a frequency of its own.
+    pub further: Vec<String>,
+    /// The frequencies: radio `k * n + i` is that of station `i` of `n` on bearer `k`. Who hears whom decides who are peers; at most
+    /// [`MOST_STATIONS`] may hang together.
     pub ether: EtherConfig,
     /// Civil time at virtual time zero.
     pub start: Wall,
@@ -57,6 +62,8 @@ pub struct Setup {
     pub clocks: BTreeMap<StationId, StationClock>,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
+    /// One key for all stations instead of one for each pair: messages for several go once.
+    pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
     /// More lines for the table of every bearer.
@@ -74,18 +81,28 @@ impl Setup {
         let names = names.iter().map(ToString::to_string).collect();
         Self {
             seed,
+            mail: seed,
             names,
+            further: Vec::new(),
             ether,
             start: START,
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
+            net_key: false,
             emcon: "open",
             bearer: "",
             max_transmission: None,
             #[cfg(feature = "mutations")]
             mutation: None,
         }
+    }
+}
+
+impl Setup {
+    /// Names of all bearers.
+    fn bearers(&self) -> impl Iterator<Item = &str> {
+        [BEARER].into_iter().chain(self.further.iter().map(String::as_str))
     }
 }
 
@@ -98,6 +115,8 @@ pub struct Entry {
     pub from: StationId,
     /// Whither.
     pub to: StationId,
+    /// Whither else: neighbours of the station it was handed in at.
+    pub also: Vec<StationId>,
     /// Level of service asked for.
     pub precedence: Precedence,
     /// Its Message-ID field, without brackets.
@@ -108,6 +127,13 @@ pub struct Entry {
     pub cancelled: bool,
     /// What became of it, as far as the nodes told.
     pub fate: Fate,
+}
+
+impl Entry {
+    /// Everywhere it has a recipient.
+    pub fn recipients(&self) -> impl Iterator<Item = StationId> + '_ {
+        [self.to].into_iter().chain(self.also.iter().copied())
+    }
 }
 
 /// What the nodes told of a message.
@@ -127,6 +153,8 @@ pub struct Fate {
     pub payload_bytes: u64,
     /// The id its frames carry, as it was frozen last.
     pub short: Option<u16>,
+    /// Share of its symbols that the far node has reported.
+    pub share: f64,
     /// Bytes on the air, as the near node counts them.
     pub bytes_on_air: u64,
     /// Seconds of the near node's emission.
@@ -193,6 +221,7 @@ pub struct Lab {
     topology: Topology,
     names: Vec<String>,
     seed: u64,
+    mail: u64,
     ledger: Vec<Entry>,
     by_message_id: BTreeMap<String, usize>,
     by_id: BTreeMap<(StationId, MessageId), usize>,
@@ -239,9 +268,9 @@ impl Lab {
         let topology = Topology::new(count, &setup.ether.links);
         let hosts: Vec<_> = ids(count)
             .map(|id| {
-                let modem = &setup.ether.stations[usize::from(id.0)];
+                let ports = setup.bearers().map(Into::into).collect();
                 let seed = Stream::new(setup.seed, "node", u64::from(id.0)).next_u64();
-                VirtualNode::new(plan::plan(setup, &topology, id, modem), seed)
+                VirtualNode::new(plan::plan(setup, &topology, id), ports, seed)
             })
             .collect();
         let mut world = World::new(Ether::new(setup.ether.clone()), hosts, trace);
@@ -254,6 +283,7 @@ impl Lab {
             topology,
             names: setup.names.clone(),
             seed: setup.seed,
+            mail: setup.mail,
             ledger: Vec::new(),
             by_message_id: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -307,15 +337,27 @@ impl Lab {
 
     /// Hands in a message of `size` bytes of which nothing can be compressed but its header; its number in the ledger.
     pub fn submit(&mut self, from: StationId, to: StationId, size: u64, precedence: Precedence) -> usize {
+        self.submit_to_several(from, to, &[], size, precedence)
+    }
+
+    /// The same with a recipient at each of several stations; those beside the first must be neighbours of `from`.
+    pub fn submit_to_several(
+        &mut self,
+        from: StationId,
+        to: StationId,
+        also: &[StationId],
+        size: u64,
+        precedence: Precedence,
+    ) -> usize {
         let number = self.ledger.len();
         let name = |id: StationId| self.names[usize::from(id.0)].as_str();
-        let message_id = format!("{number}.{:x}@{}.example", self.seed, name(from));
+        let message_id = format!("{number}.{:x}@{}.example", self.mail, name(from));
         let addresses = (format!("op@{}.example", name(from)), format!("desk@{}.example", name(to)));
-        let chance = Stream::new(self.seed, "body", number as u64);
+        let chance = Stream::new(self.mail, "body", number as u64);
         let body = message(&message_id, &addresses.0, &addresses.1, size, chance);
         let envelope = Envelope {
             from: Some(Mailbox::new(addresses.0)),
-            recipients: vec![Recipient::plain(Mailbox::new(addresses.1))],
+            recipients: [to].iter().chain(also).map(|id| desk(name(*id))).collect(),
             envid: None,
             ret: None,
             mt_priority: Some(precedence.mt_priority()),
@@ -336,7 +378,17 @@ impl Lab {
             Transaction { envelope, by: None, body: body.clone().into(), facts, trusted: true, received_count: 0 };
         self.by_message_id.insert(message_id.clone(), number);
         let (at, fate) = (self.at(), Fate::default());
-        self.ledger.push(Entry { at, from, to, precedence, message_id, body, cancelled: false, fate });
+        self.ledger.push(Entry {
+            at,
+            from,
+            to,
+            also: also.to_vec(),
+            precedence,
+            message_id,
+            body,
+            cancelled: false,
+            fate,
+        });
         self.world.with_host(from, |node, now| node.submit(now, SessionId(number as u64), transaction));
         self.digest();
         number
@@ -354,7 +406,7 @@ impl Lab {
             other => EmconWord::State(other.clone()),
         };
         let reason = "exercise".into();
-        let request = Request::EmconSet { bearer: BearerChoice::One(BEARER.into()), state: word, reason, from, until };
+        let request = Request::EmconSet { bearer: BearerChoice::All, state: word, reason, from, until };
         let (id, at) = (self.request_id(), self.at());
         if self.node(station).is_up() {
             if state == State::Silent {
@@ -429,20 +481,25 @@ impl Lab {
     }
 
     /// Breaks or mends a modem.
-    pub fn set_failure(&mut self, station: StationId, failure: Failure, broken: bool) {
+    pub fn set_failure(&mut self, radio: StationId, failure: Failure, broken: bool) {
         if failure == Failure::KeyStuck {
+            let (station, _) = self.world.cabled(radio);
             self.watch(station).key_stuck = true;
         }
-        self.world.disturb(|ether, at| ether.set_failure(at, station, failure, broken));
+        self.world.disturb(|ether, at| ether.set_failure(at, radio, failure, broken));
         self.digest();
     }
 
     /// From now on listens at every antenna, and holds what is said against the order of service and the rule of counters.
     pub fn listen(&mut self) {
         for id in ids(self.names.len()) {
-            let peers = self.topology.neighbours(id).map(|peer| self.node(peer).plan());
-            let ear = overheard::Overheard::new(&self.node(id).plan().node.name, peers);
-            self.watch(id).ear = Some(ear);
+            let name = &self.node(id).plan().node.name;
+            let ports = (0..).map_while(|port| self.node(id).bearer(port).map(|bearer| (port, bearer)));
+            let ears = ports.map(|(port, bearer)| {
+                let peers = self.topology.over(port, id).map(|peer| self.node(peer).plan());
+                overheard::Overheard::new(name, bearer, peers)
+            });
+            self.watch(id).ears = ears.collect();
             self.world.with_host(id, |node, _| node.listen());
         }
     }
@@ -450,9 +507,7 @@ impl Lab {
     /// From now on a station's disks may fail: its links may have to wait for commits.
     pub fn excuse_disk(&mut self, station: StationId) {
         self.watch(station).disk_troubled = true;
-        if let Some(ear) = &mut self.watch(station).ear {
-            ear.excused = true;
-        }
+        self.watch(station).ears.iter_mut().for_each(|ear| ear.excused = true);
     }
 
     /// Kills a node's process, with the machine's power when `power` says so, and starts it again after `back_after`.
@@ -460,7 +515,9 @@ impl Lab {
         self.cuts += 1;
         let seed = Stream::keyed(self.seed, "cut", &[u64::from(station.0), self.cuts]).next_u64();
         self.world.with_host(station, |node, now| node.crash(now, power.then_some(seed)));
-        self.world.disturb(|ether, at| ether.close_port(at, station));
+        for radio in self.world.radios(station) {
+            self.world.disturb(|ether, at| ether.close_port(at, radio));
+        }
         self.watch(station).restarted();
         self.chores.retain(|(_, id, chore)| *id != station || *chore != Chore::WindUp);
         self.digest();
@@ -475,12 +532,15 @@ impl Lab {
             return;
         }
         // Linux raises both lines on every open; the driver lowers the key at once (B3).
-        self.world.disturb(|ether, at| {
-            ether.open_port(at, station, true);
-            ether.unkey(at, station);
-        });
-        let carrier = self.world.ether().carrier(station);
-        self.world.with_host(station, |node, now| node.start(now, carrier));
+        for radio in self.world.radios(station) {
+            self.world.disturb(|ether, at| {
+                ether.open_port(at, radio, true);
+                ether.unkey(at, radio);
+            });
+        }
+        let heard = self.world.radios(station).filter(|radio| self.world.ether().carrier(*radio));
+        let carrier: Vec<usize> = heard.map(|radio| self.world.cabled(radio).1).collect();
+        self.world.with_host(station, |node, now| node.start(now, &carrier));
         if !self.node(station).is_up() {
             // The power went while the store was opened, or its disk failed: whoever started it does so again.
             let power = !self.node(station).store.is_powered();
@@ -584,7 +644,7 @@ impl Lab {
 
     /// Whether nothing radiates.
     pub fn is_quiet(&self) -> bool {
-        !ids(self.names.len()).any(|id| self.world.ether().radiates(id))
+        !self.world.ether().ids().any(|id| self.world.ether().radiates(id))
     }
 
     /// How many copies of each message lie in the Maildir it was meant for.
@@ -667,6 +727,10 @@ fn excerpt(bytes: &[u8]) -> String {
 
 fn ids(count: usize) -> impl Iterator<Item = StationId> + use<> {
     (0..u16::try_from(count).unwrap_or(0)).map(StationId)
+}
+
+fn desk(name: &str) -> Recipient {
+    Recipient::plain(Mailbox::new(format!("desk@{name}.example")))
 }
 
 /// A message of `size` bytes: a short header, then lines of random bytes other than NUL, CR and LF.

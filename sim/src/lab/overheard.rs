@@ -12,7 +12,7 @@ use aldis::bearer::serial::frame::{Deframer, FRAME_OVERHEAD, Found, Frame, Item}
 use aldis::bearer::serial::keys::KeyRing;
 use aldis::config::Plan;
 use aldis::emcon::Keying;
-use aldis::mail::{MessageId, PeerName, Precedence};
+use aldis::mail::{BearerId, MessageId, PeerName, Precedence};
 use aldis::time::{Duration, Instant};
 
 /// How long a transfer that was frozen, or got another level, has to become ready for the air.
@@ -48,6 +48,8 @@ struct Ear {
 /// The listener at one antenna.
 #[derive(Debug)]
 pub(super) struct Overheard {
+    /// Which bearer's antenna it is.
+    pub(super) bearer: BearerId,
     /// One for each peer, who alone can open what is said to it.
     ears: Vec<Ear>,
     transfers: BTreeMap<u16, Known>,
@@ -59,16 +61,18 @@ pub(super) struct Overheard {
 }
 
 impl Overheard {
-    /// At the antenna of `name`, whose peers run these plans.
-    pub(super) fn new<'p>(name: &PeerName, peers: impl Iterator<Item = &'p Plan>) -> Self {
+    /// At the antenna of `name` for this bearer, whose peers run these plans.
+    pub(super) fn new<'p>(name: &PeerName, bearer: &BearerId, peers: impl Iterator<Item = &'p Plan>) -> Self {
         let ears = peers.filter_map(|plan| {
-            let bearer = plan.bearers.first()?;
+            let bearer = plan.bearers.iter().find(|b| b.id == *bearer)?;
             let sender = plan.peers.iter().find(|p| p.name == *name)?;
             let mut ring = KeyRing::new(bearer.station);
+            ring.set_net(&bearer.net);
             ring.add(&plan.node.name, name, sender.station, sender.protection, &sender.keys);
             Some(Ear { ring, deframer: Deframer::default(), frames: Vec::new() })
         });
         Self {
+            bearer: bearer.clone(),
             ears: ears.collect(),
             transfers: BTreeMap::new(),
             keyed_at: None,
@@ -91,6 +95,10 @@ impl Overheard {
         else {
             return;
         };
+        // The transfers of a group are frozen together, and only the first one's number is on the air.
+        if self.transfers.values().any(|k| k.message == message && k.since == at) {
+            return;
+        }
         let symbol_bytes = geometry.symbol_bytes();
         self.transfers.insert(short, Known { message, precedence, since: at, symbol_bytes, sure: true });
     }
@@ -232,7 +240,7 @@ mod tests {
     }
 
     fn heard(frames: &[(&[u16], usize)], change: impl FnOnce(&mut Overheard)) -> Vec<String> {
-        let mut at = Overheard::new(&PeerName::from("a"), std::iter::empty());
+        let mut at = Overheard::new(&PeerName::from("a"), &"hf1".into(), std::iter::empty());
         at.transfers.insert(1, known(1, Precedence::Routine));
         at.transfers.insert(2, known(2, Precedence::Flash));
         change(&mut at);

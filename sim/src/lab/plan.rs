@@ -11,7 +11,7 @@ use aldis::config::{self, Plan};
 use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 
-use super::{BEARER, Setup};
+use super::Setup;
 use crate::ether::{LinkConfig, StationId};
 use crate::modem::ModemConfig;
 
@@ -22,22 +22,29 @@ pub const MOST_STATIONS: usize = 16;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Topology {
     neighbours: Vec<BTreeSet<usize>>,
+    /// The same over each bearer alone.
+    over: Vec<Vec<BTreeSet<usize>>>,
     numbers: Vec<u8>,
     /// By station and destination: the next station on the way.
     next: Vec<BTreeMap<usize, usize>>,
 }
 
 impl Topology {
-    /// What follows from who hears whom. The number of a station that hangs together with more than [`MOST_STATIONS`] is not unique.
+    /// What follows from who hears whom, over whichever bearer: radio `k * count + i` is station `i`'s on bearer `k`. The number of a station that hangs together with more than [`MOST_STATIONS`] is not unique.
     pub fn new(count: usize, links: &BTreeMap<(StationId, StationId), LinkConfig>) -> Self {
         let mut neighbours = vec![BTreeSet::new(); count];
         let mut hears = vec![BTreeSet::new(); count];
+        let mut over: Vec<Vec<BTreeSet<usize>>> = Vec::new();
         for (from, to) in links.keys() {
-            let (a, b) = (usize::from(from.0), usize::from(to.0));
+            let (bearer, a, b) = (usize::from(from.0) / count, usize::from(from.0) % count, usize::from(to.0) % count);
             hears[a].insert(b);
             hears[b].insert(a);
             if links.contains_key(&(*to, *from)) {
                 neighbours[a].insert(b);
+                if over.len() <= bearer {
+                    over.resize(bearer + 1, vec![BTreeSet::new(); count]);
+                }
+                over[bearer][a].insert(b);
             }
         }
         let mut numbers = vec![0; count];
@@ -47,15 +54,16 @@ impl Topology {
             }
         }
         let next = (0..count).map(|from| ways(from, &neighbours)).collect();
-        Self { neighbours, numbers, next }
+        Self { neighbours, over, numbers, next }
     }
 
     /// The stations that hang together with each other, by net: also where only one of two hears the other.
     pub fn largest_net(count: usize, links: &BTreeMap<(StationId, StationId), LinkConfig>) -> usize {
         let mut hears = vec![BTreeSet::new(); count];
         for (from, to) in links.keys() {
-            hears[usize::from(from.0)].insert(usize::from(to.0));
-            hears[usize::from(to.0)].insert(usize::from(from.0));
+            let (a, b) = (usize::from(from.0) % count, usize::from(to.0) % count);
+            hears[a].insert(b);
+            hears[b].insert(a);
         }
         nets(&hears).iter().map(BTreeSet::len).max().unwrap_or(0)
     }
@@ -63,6 +71,12 @@ impl Topology {
     /// A station's peers.
     pub fn neighbours(&self, station: StationId) -> impl Iterator<Item = StationId> + '_ {
         self.neighbours[usize::from(station.0)].iter().map(|i| id(*i))
+    }
+
+    /// The stations that a station reaches over a bearer.
+    pub fn over(&self, bearer: usize, station: StationId) -> impl Iterator<Item = StationId> + '_ {
+        let all = self.over.get(bearer).and_then(|stations| stations.get(usize::from(station.0)));
+        all.into_iter().flatten().map(|i| id(*i))
     }
 
     /// A station's number on the air.
@@ -117,10 +131,9 @@ fn ways(from: usize, neighbours: &[BTreeSet<usize>]) -> BTreeMap<usize, usize> {
 }
 
 /// A station's plan, by way of a profile so that it passes the same checks as anybody's.
-pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId, modem: &ModemConfig) -> Plan {
+pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Plan {
     let index = usize::from(station.0);
     let name = |i: usize| setup.names[i].as_str();
-    let waveform = modem.waveform;
     let own = name(index);
     let mut text = format!(
         "[node]\nname = \"{own}\"\nhostname = \"mail.{own}.example\"\npostmaster = \"postmaster@{own}.example\"\nstate_dir = \"state\"\nsocket = \"control\"\n\
@@ -134,8 +147,11 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId, modem
     }
     for peer in topology.neighbours[index].iter().copied() {
         let pair = (index.min(peer), index.max(peer));
-        let key =
-            HEXLOWER.encode(digest(&SHA256, format!("key of the laboratory's pair {pair:?}").as_bytes()).as_ref());
+        let whose = match setup.net_key {
+            true => "key of the laboratory's net".to_owned(),
+            false => format!("key of the laboratory's pair {pair:?}"),
+        };
+        let key = HEXLOWER.encode(digest(&SHA256, whose.as_bytes()).as_ref());
         let keys = match setup.protection {
             "off" => String::new(),
             _ => format!("keys = [{{ id = 0, hex = \"{key}\" }}]\n"),
@@ -147,22 +163,48 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId, modem
             setup.protection
         ));
     }
-    let peers: Vec<_> = topology.neighbours[index].iter().map(|i| format!("\"{}\"", name(*i))).collect();
-    text.push_str(&format!(
-        "[[bearer]]\nname = \"{BEARER}\"\ndevice = \"tty\"\nkeying = {{ socket = \"modem\" }}\nmodem = \"simulated\"\n\
-         rate = \"{}bps\"\ninterleaver = \"{}\"\nstation = {}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
-        waveform.rate,
-        waveform.interleaver,
+    let count = setup.names.len();
+    let bearers: Vec<(&str, &ModemConfig)> = setup
+        .bearers()
+        .enumerate()
+        .filter(|(k, _)| topology.over(*k, station).next().is_some())
+        .map(|(k, bearer)| (bearer, &setup.ether.stations[k * count + index]))
+        .collect();
+    for (k, bearer) in setup.bearers().enumerate() {
+        let peers: Vec<_> =
+            topology.over(k, station).map(|peer| format!("\"{}\"", name(usize::from(peer.0)))).collect();
+        if peers.is_empty() {
+            continue;
+        }
+        let modem = &setup.ether.stations[k * count + index];
+        let waveform = modem.waveform;
+        let rate = match modem.selects {
+            true => "rate = \"auto\"".to_owned(),
+            false => format!("rate = \"{}bps\"\ninterleaver = \"{}\"", waveform.rate, waveform.interleaver),
+        };
+        let net = if k == 0 { "none" } else { bearer };
+        text.push_str(&format!(
+        "[[bearer]]\nname = \"{bearer}\"\nnet = \"{net}\"\ndevice = \"tty{k}\"\nkeying = {{ socket = \"modem{k}\" }}\nmodem = \"simulated\"\n\
+         {rate}\nstation = {}\npeers = [{}]\nemcon = \"{}\"\n{}\n",
         topology.numbers[index],
         peers.join(", "),
         setup.emcon,
-        setup.bearer
+        if k == 0 { setup.bearer } else { "" }
     ));
+    }
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()))
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));
     let mut plan = checked.plan;
-    for bearer in &mut plan.bearers {
-        bearer.waveform = waveform.plan(modem, bearer.waveform.frame_bytes);
+    for (bearer, (_, modem)) in plan.bearers.iter_mut().zip(&bearers) {
+        let own = modem.waveform.plan(modem, bearer.waveform.frame_bytes);
+        if modem.selects {
+            // The sheet's waveforms with this modem's habits.
+            for w in bearer.choices.iter_mut().map(|c| &mut c.waveform).chain([&mut bearer.waveform]) {
+                (w.turnaround, w.buffer_bytes, w.can_abort) = (own.turnaround, own.buffer_bytes, own.can_abort);
+            }
+        } else {
+            bearer.waveform = own;
+        }
         if let Some(most) = setup.max_transmission {
             (bearer.max_transmission, bearer.max_transmission_routine) = (most, most);
         }

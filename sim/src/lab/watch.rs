@@ -1,5 +1,7 @@
 //! What is looked at after every step: what the nodes that acted said, every new edge of an antenna, and what they hold in memory.
 
+use std::collections::BTreeMap;
+
 use aldis::emcon::State;
 use aldis::mail::MessageId;
 use aldis::ops::Event;
@@ -31,9 +33,11 @@ pub(super) struct Watch {
     read: [usize; 3],
     /// The orders in force, as its operator may rely on them.
     pub(super) standing: Vec<Standing>,
-    /// Since when it radiates, with the clock it had then; `None` for the clock when that is no measure any more.
-    radiating: Option<(Instant, Option<StationClock>)>,
-    pub(super) ear: Option<Overheard>,
+    /// Since when its radios radiate, with the clock it had then; `None` for the clock when that is no measure any more.
+    radiating: BTreeMap<StationId, (Instant, Option<StationClock>)>,
+    /// One at each antenna, by port.
+    pub(super) ears: Vec<Overheard>,
+    /// What its first radio is fed, where that is wanted.
     pub(super) tape: Option<Tape>,
     /// Its store was put back: it may not know what it knew.
     pub(super) forgetful: bool,
@@ -45,17 +49,13 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn clock_moved(&mut self) {
-        if let Some((_, clock)) = &mut self.radiating {
-            *clock = None;
-        }
+        self.radiating.values_mut().for_each(|(_, clock)| *clock = None);
     }
 
     pub(super) fn restarted(&mut self) {
         // What a dead process had fed goes out whatever the clock says.
         self.clock_moved();
-        if let Some(ear) = &mut self.ear {
-            ear.restarted();
-        }
+        self.ears.iter_mut().for_each(Overheard::restarted);
     }
 
     fn order_before(&self, at: Instant) -> Option<&Standing> {
@@ -91,16 +91,19 @@ impl Lab {
 
     fn overhear(&mut self, id: StationId) {
         let i = usize::from(id.0);
-        if self.watches[i].ear.is_none() && self.watches[i].tape.is_none() {
+        if self.watches[i].ears.is_empty() && self.watches[i].tape.is_none() {
             return;
         }
         let emitted = self.world.with_host_quietly(id, |node| node.take_emitted()).unwrap_or_default();
         let mut problems = Vec::new();
-        if let Some(ear) = &mut self.watches[i].ear {
-            emitted.iter().for_each(|(at, keying)| ear.hear(*at, keying, &mut problems));
+        for (at, port, keying) in &emitted {
+            if let Some(ear) = self.watches[i].ears.get_mut(*port) {
+                ear.hear(*at, keying, &mut problems);
+            }
         }
         if let Some(tape) = &mut self.watches[i].tape {
-            emitted.iter().for_each(|(at, keying)| tape.take(*at, keying));
+            let first = emitted.iter().filter(|(_, port, _)| *port == 0);
+            first.for_each(|(at, _, keying)| tape.take(*at, keying));
         }
         self.tell(id, problems);
     }
@@ -145,7 +148,9 @@ impl Lab {
                 continue;
             }
             order.replied = true;
-            order.carrier_off = emcon["carrier_off_s"].as_f64().map(Duration::from_secs_f64);
+            let bearers = response.document["bearers"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let stated = bearers.iter().filter_map(|b| b["carrier_off_s"].as_f64()).reduce(f64::max);
+            order.carrier_off = stated.map(Duration::from_secs_f64);
             let state = order.state.clone();
             if state != State::Silent {
                 self.watches[i].standing.push(Standing { from: at, state });
@@ -177,12 +182,15 @@ impl Lab {
         let edges: Vec<AntennaEdge> = log.get(self.edges_read..).unwrap_or_default().to_vec();
         self.edges_read = log.len();
         for edge in &edges {
-            let i = usize::from(edge.station.0);
-            let clock = self.world.clock(edge.station);
+            let (station, port) = self.world.cabled(edge.station);
+            let i = usize::from(station.0);
+            let clock = self.world.clock(station);
+            let edge = &AntennaEdge { station, ..*edge };
+            let radio = self.world.radio(station, port);
             if edge.on {
-                self.watches[i].radiating = Some((edge.at, Some(clock)));
+                self.watches[i].radiating.insert(radio, (edge.at, Some(clock)));
                 self.check_edge(edge, clock);
-            } else if let Some((since, Some(then))) = self.watches[i].radiating.take()
+            } else if let Some((since, Some(then))) = self.watches[i].radiating.remove(&radio)
                 && then == clock
                 && !self.watches[i].key_stuck
             {
@@ -190,7 +198,7 @@ impl Lab {
             }
             if !edge.on {
                 let mut problems = Vec::new();
-                if let Some(ear) = &mut self.watches[i].ear {
+                if let Some(ear) = self.watches[i].ears.get_mut(port) {
                     ear.off(&mut problems);
                 }
                 self.tell(edge.station, problems);
@@ -249,13 +257,14 @@ impl Lab {
         let Some(sizes) = self.node(id).sizes() else { return };
         let transfers = TRANSFERS_PER_PEER * self.topology.neighbours(id).count();
         let active = self.node(id).plan().limits.active_messages + transfers + LOCAL_DELIVERIES;
+        let bearers = self.node(id).plan().bearers.len();
         let within = sizes.active <= active
             && sizes.steps <= active
             && sizes.transfers <= transfers
-            && sizes.links.outgoing + sizes.links.queued <= transfers
-            && sizes.links.partials <= PARTIALS
-            && sizes.links.partial_bytes <= PARTIAL_BYTES
-            && sizes.links.finished <= FINISHED + 1
+            && sizes.links.outgoing + sizes.links.queued <= transfers * bearers
+            && sizes.links.partials <= PARTIALS * bearers
+            && sizes.links.partial_bytes <= PARTIAL_BYTES * bearers
+            && sizes.links.finished <= (FINISHED + 1) * bearers
             && sizes.tickets <= TICKETS
             && sizes.links.pending <= TICKETS;
         if !within {
@@ -308,6 +317,11 @@ impl Lab {
                     (entry.fate.payload_bytes, entry.fate.short) = (*payload_bytes, short_of(transfer));
                 }
             }
+            Event::TransferProgress { message, have, need, .. } => {
+                if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
+                    entry.fate.share = f64::from(*have) / f64::from((*need).max(1));
+                }
+            }
             Event::TransferConfirmed { message, bytes_on_air, air_s, .. } => {
                 if let Some(entry) = self.entry(id, *message).filter(|e| e.from == id) {
                     entry.fate.confirmed.get_or_insert(at);
@@ -339,22 +353,8 @@ impl Lab {
             Event::TransferFrozen { message, .. } => self.level(id, *message),
             _ => None,
         };
-        let Some(ear) = &mut self.watches[i].ear else { return };
-        match event {
-            Event::TransferFrozen { message, transfer, payload_bytes, .. } => {
-                // A message of the node's own is not in the ledger.
-                if let Some(level) = level {
-                    ear.frozen(at, *message, transfer, level, *payload_bytes);
-                }
-            }
-            Event::TransferProgress { message, have, need, .. } => ear.progress(at, *message, have < need),
-            Event::MessageExpedited { message, precedence, .. } => ear.expedited(at, *message, *precedence),
-            Event::TransferConfirmed { message, .. }
-            | Event::MessageFailed { message, .. }
-            | Event::MessageExpired { message, .. }
-            | Event::MessageUnconfirmed { message, .. }
-            | Event::MessageCancelled { message, .. } => ear.over(*message),
-            _ => {}
+        for ear in &mut self.watches[i].ears {
+            tell_ear(ear, at, event, level);
         }
     }
 
@@ -376,5 +376,31 @@ impl Lab {
 
     fn entry(&mut self, id: StationId, message: MessageId) -> Option<&mut Entry> {
         self.by_id.get(&(id, message)).and_then(|number| self.ledger.get_mut(*number))
+    }
+}
+
+fn tell_ear(ear: &mut Overheard, at: Instant, event: &Event, level: Option<aldis::mail::Precedence>) {
+    match event {
+        Event::TransferFrozen { message, transfer, payload_bytes, bearer } => {
+            // A message of the node's own is not in the ledger.
+            if let Some(level) = level {
+                ear.frozen(at, *message, transfer, level, *payload_bytes);
+            }
+            if *bearer != ear.bearer {
+                // It may be carried here later, and what then left is in doubt.
+                ear.progress(at, *message, false);
+            }
+        }
+        Event::TransferMoved { message, .. } => ear.progress(at, *message, false),
+        Event::TransferProgress { message, have, need, bearer, .. } if *bearer == ear.bearer => {
+            ear.progress(at, *message, have < need);
+        }
+        Event::MessageExpedited { message, precedence, .. } => ear.expedited(at, *message, *precedence),
+        Event::TransferConfirmed { message, .. }
+        | Event::MessageFailed { message, .. }
+        | Event::MessageExpired { message, .. }
+        | Event::MessageUnconfirmed { message, .. }
+        | Event::MessageCancelled { message, .. } => ear.over(*message),
+        _ => {}
     }
 }

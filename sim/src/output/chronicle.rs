@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use aldis::bearer::serial::frame::{Frame, Item};
 use aldis::emcon::State;
-use aldis::mail::Precedence;
+use aldis::mail::{BearerId, Precedence};
 use aldis::ops::Event;
 use aldis::time::{Instant, Wall};
 
@@ -114,10 +114,14 @@ impl Chronicle {
         let mut rings = Rings::of(nodes.iter().map(|node| node.plan()));
         let journal = ether.journal().cloned().unwrap_or_default();
         let stations: Vec<Station> = ether.ids().map(|id| station(scenario, lab, id)).collect();
-        let mut levels: Vec<_> = nodes
-            .iter()
-            .map(|node| node.log().events.iter().filter_map(|(at, e)| key_down(*at, e)).collect::<Vec<_>>().into_iter())
-            .map(Iterator::peekable)
+        let mut levels: Vec<_> = ether
+            .ids()
+            .map(|radio| {
+                let (host, port) = lab.world().cabled(radio);
+                let node = lab.node(host);
+                let key_downs = node.log().events.iter().filter_map(|(at, e)| key_down(*at, e, node.bearer(port)));
+                key_downs.collect::<Vec<_>>().into_iter().peekable()
+            })
             .collect();
         let key_downs = journal.transmissions.into_iter().map(|sent| {
             let fill = ether.modem(sent.station).map_or(0, |m| m.fill);
@@ -162,15 +166,16 @@ impl Chronicle {
     }
 }
 
-fn key_down(at: Instant, event: &Event) -> Option<(Instant, Precedence)> {
+fn key_down(at: Instant, event: &Event, on: Option<&BearerId>) -> Option<(Instant, Precedence)> {
     match event {
-        Event::KeyDown { precedence, .. } => Some((at, *precedence)),
+        Event::KeyDown { precedence, bearer, .. } if Some(bearer) == on => Some((at, *precedence)),
         _ => None,
     }
 }
 
 fn station(scenario: &Scenario, lab: &Lab, id: StationId) -> Station {
-    let log = lab.node(id).log();
+    let (host, port) = lab.world().cabled(id);
+    let log = lab.node(host).log();
     let mut down = Vec::new();
     for &(at, up) in &log.lives {
         match down.last_mut() {
@@ -196,8 +201,12 @@ fn station(scenario: &Scenario, lab: &Lab, id: StationId) -> Station {
             _ => {}
         }
     }
-    let orders = lab.standings(id).map(|(at, state)| (at, state.clone())).collect();
-    Station { name: scenario.station(id).to_owned(), orders, down, transfers }
+    let orders = lab.standings(host).map(|(at, state)| (at, state.clone())).collect();
+    let name = match port {
+        0 => scenario.station(id).to_owned(),
+        _ => format!("{}/{}", scenario.station(host), scenario.bearers[port - 1]),
+    };
+    Station { name, orders, down, transfers }
 }
 
 /// The id that frames carry, of a transfer `origin/epoch/counter` (docs/wire-serial.md).
@@ -219,7 +228,12 @@ fn kind(pieces: &[Piece]) -> Kind {
                     match item {
                         Item::Report(_) => report = true,
                         Item::Poll(_) => poll = true,
-                        Item::Hello { .. } | Item::Cancel(_) => hello = true,
+                        Item::Hello { .. }
+                        | Item::Cancel(_)
+                        | Item::Quality(_)
+                        | Item::Order(_)
+                        | Item::Group(_)
+                        | Item::Follow(_) => hello = true,
                     }
                 }
             }

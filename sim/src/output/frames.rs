@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use aldis::bearer::serial::frame::{Frame, Item, Parsed};
 use aldis::bearer::serial::keys::KeyRing;
 use aldis::config::Plan;
+use aldis::config::plan::BearerPlan;
 use aldis::mail::Precedence;
 
 /// A part of a transmission.
@@ -39,7 +40,7 @@ pub(super) struct Rings(Vec<KeyRing>);
 impl Rings {
     /// The rings of nodes that run these plans.
     pub(super) fn of<'a>(plans: impl Iterator<Item = &'a Plan>) -> Self {
-        Self(plans.map(ring).collect())
+        Self(plans.flat_map(|plan| plan.bearers.iter().map(move |bearer| ring(plan, bearer))).collect())
     }
 
     /// Reads a frame, and remembers the epoch and counter it says: brief reports are sealed with them.
@@ -65,8 +66,9 @@ impl Rings {
     }
 }
 
-fn ring(plan: &Plan) -> KeyRing {
-    let mut ring = KeyRing::new(plan.bearers.first().map_or(0, |b| b.station));
+fn ring(plan: &Plan, bearer: &BearerPlan) -> KeyRing {
+    let mut ring = KeyRing::new(bearer.station);
+    ring.set_net(&bearer.net);
     for peer in &plan.peers {
         ring.add(&plan.node.name, &peer.name, peer.station, peer.protection, &peer.keys);
     }
@@ -137,6 +139,10 @@ fn word(item: &Item) -> &'static str {
         Item::Report(_) => "report",
         Item::Poll(_) => "poll",
         Item::Cancel(_) => "cancel",
+        Item::Quality(_) => "quality",
+        Item::Order(_) => "order",
+        Item::Group(_) => "group",
+        Item::Follow(_) => "follow",
     }
 }
 

@@ -19,6 +19,20 @@ const MOST_SCRIPT: u64 = 64 << 20;
 impl Reader {
     pub(super) fn waveform(&mut self, place: &str, raw: &raw::Waveform) -> Waveform {
         let anything = crate::waveform::TABLE[0];
+        if raw.rate == "auto" {
+            if (raw.interleaver != "auto")
+                || *raw
+                    != (raw::Waveform {
+                        rate: raw.rate.clone(),
+                        interleaver: raw.interleaver.clone(),
+                        ..raw::Waveform::default()
+                    })
+            {
+                self.problem((), place, "rate = \"auto\" goes with interleaver = \"auto\" and with nothing else");
+            }
+            // What a profile begins with that says no more.
+            return *Waveform::selected(300, "S").unwrap_or(&anything);
+        }
         let family = raw.family.as_deref().map(Family::parse);
         if family == Some(None) {
             return self.problem(anything, place, "family is 110a, 4539, 4285, 4415 or wbhf");
@@ -81,6 +95,12 @@ impl Reader {
         }
         if let Some(text) = &raw.buffer {
             modem.buffer_bytes = usize::try_from(self.size(place, text)).unwrap_or(usize::MAX);
+        }
+        if let Some(sigma) = raw.snr_error_db {
+            if !(0.0..=20.0).contains(&sigma) {
+                self.problem((), place, "snr_error_db is 0 to 20");
+            }
+            modem.snr_error_db = Some(sigma);
         }
         modem.waits_for_carrier = raw.waits_for_carrier.unwrap_or(modem.waits_for_carrier);
         match raw.detect.as_deref() {

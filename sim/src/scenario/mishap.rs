@@ -85,6 +85,7 @@ impl Reader {
                 return Some(self.problem(Vec::new(), place, "a fade has from and to"));
             };
             let ((from, to), loss) = (self.ends(place, from, to), self.share(place, loss));
+            let [from, to] = [from, to].map(|end| self.radio(place, end, raw.bearer.as_ref()));
             let mut events = vec![event(at, What::Fade { from, to, loss: Some(loss) })];
             events.extend(until.map(|until| event(until, What::Fade { from, to, loss: None })));
             return Some(events);

@@ -37,9 +37,11 @@ pub struct Scenario {
     pub protection: &'static str,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
-    /// One modem per station.
+    /// Names of further bearers.
+    pub bearers: Vec<String>,
+    /// One modem per station, then one per station on each further bearer.
     pub modems: Vec<ModemConfig>,
-    /// Who hears whom.
+    /// Which radio hears which.
     pub links: BTreeMap<(StationId, StationId), LinkConfig>,
     /// What is sent, in order of time.
     pub traffic: Vec<Message>,

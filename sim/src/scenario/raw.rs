@@ -21,6 +21,8 @@ pub(crate) struct Scenario {
     #[serde(default)]
     pub(crate) station: Vec<Station>,
     #[serde(default)]
+    pub(crate) bearer: Vec<Bearer>,
+    #[serde(default)]
     pub(crate) link: Vec<Link>,
     #[serde(default)]
     pub(crate) traffic: Vec<Traffic>,
@@ -83,6 +85,7 @@ pub(crate) struct Modem {
     pub(crate) noise: Option<String>,
     pub(crate) detect: Option<String>,
     pub(crate) output: Option<String>,
+    pub(crate) snr_error_db: Option<f64>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -133,6 +136,19 @@ pub(crate) struct Station {
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct Bearer {
+    pub(crate) name: String,
+    pub(crate) waveform: Waveform,
+    #[serde(default)]
+    pub(crate) modem: Modem,
+    #[serde(default)]
+    pub(crate) channel: Channel,
+    /// Who has it; all without it.
+    pub(crate) stations: Option<Vec<String>>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Link {
     pub(crate) from: String,
     pub(crate) to: String,
@@ -166,6 +182,8 @@ pub(crate) struct Event {
     pub(crate) station: Option<String>,
     pub(crate) from: Option<String>,
     pub(crate) to: Option<String>,
+    /// Over which bearer; the first without it.
+    pub(crate) bearer: Option<String>,
     // The mishaps of `mishap`.
     pub(crate) after: Option<String>,
     pub(crate) length: Option<String>,

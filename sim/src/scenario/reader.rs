@@ -1,6 +1,6 @@
 //! From raw text to checked values, with every problem found on the way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use aldis::emcon::{State, Window};
@@ -29,6 +29,8 @@ const MOST_MESSAGES: u32 = 100_000;
 pub(super) struct Reader {
     pub(super) problems: Vec<String>,
     names: Vec<String>,
+    /// Names of further bearers.
+    bearers: Vec<String>,
     /// Where files named by the scenario lie.
     pub(super) folder: Option<PathBuf>,
     /// UTC second of the day at virtual time zero.
@@ -56,7 +58,8 @@ impl Reader {
             None if radios => self.waveform("waveform", &raw.waveform),
             None => crate::waveform::TABLE[0],
         };
-        let modem = self.modem("modem", ModemConfig::new(waveform), &raw.modem);
+        let selects = raw.waveform.rate == "auto";
+        let modem = self.modem("modem", ModemConfig { selects, ..ModemConfig::new(waveform) }, &raw.modem);
         let channel = self.channel("channel", LinkConfig::default(), &raw.channel);
         let duration = self.duration("duration", &raw.duration);
         if radios && !(2..=256).contains(&raw.station.len()) {
@@ -72,6 +75,7 @@ impl Reader {
             let mut own = modem.clone();
             if let Some(waveform) = &station.waveform {
                 own.waveform = self.waveform(&place, waveform);
+                own.selects = waveform.rate == "auto";
             }
             modems.push(match &station.modem {
                 Some(changes) => self.modem(&place, own, changes),
@@ -94,11 +98,15 @@ impl Reader {
                 links.insert(ends, own);
             }
         }
-        if radios && Topology::largest_net(modems.len(), &links) > MOST_STATIONS {
+        for bearer in &raw.bearer {
+            self.bearer(bearer, count, &modem, &mut modems, &mut links);
+        }
+        let stations = usize::from(count);
+        if radios && Topology::largest_net(stations, &links) > MOST_STATIONS {
             let most = format!("at most {MOST_STATIONS} may hear each other, directly or over others");
             self.problem((), "station", &most);
         }
-        let topology = Topology::new(modems.len(), &links);
+        let topology = Topology::new(stations.max(1), &links);
         for (name, id) in self.names.clone().iter().zip(0..) {
             if topology.neighbours(StationId(id)).next().is_none() {
                 self.problem((), &format!("station {name}"), "no other station hears it and is heard by it");
@@ -125,6 +133,7 @@ impl Reader {
             start,
             protection,
             stations,
+            bearers: self.bearers.clone(),
             modems,
             links,
             traffic,
@@ -133,6 +142,45 @@ impl Reader {
             codec2,
             tcp,
             keyed_by_bytes,
+        }
+    }
+
+    /// A further bearer: a frequency with a radio for every station, heard by those that have it.
+    fn bearer(
+        &mut self,
+        raw: &raw::Bearer,
+        count: u16,
+        common: &ModemConfig,
+        modems: &mut Vec<ModemConfig>,
+        links: &mut BTreeMap<(StationId, StationId), LinkConfig>,
+    ) {
+        let place = format!("bearer {}", raw.name);
+        if self.bearers.contains(&raw.name) || raw.name == "hf1" {
+            self.problem((), &place, "appears twice; hf1 is the first bearer of every station");
+        }
+        self.bearers.push(raw.name.clone());
+        let waveform = self.waveform(&place, &raw.waveform);
+        let modem = self.modem(&place, ModemConfig { waveform, ..common.clone() }, &raw.modem);
+        let channel = self.channel(&place, LinkConfig::default(), &raw.channel);
+        let all: Vec<StationId> = match &raw.stations {
+            Some(names) => names.iter().map(|name| self.station(&place, name)).collect(),
+            None => (0..count).map(StationId).collect(),
+        };
+        let offset = u16::try_from(modems.len()).unwrap_or(u16::MAX);
+        modems.extend((0..count).map(|_| modem.clone()));
+        let radio = |id: &StationId| StationId(offset.saturating_add(id.0));
+        for from in &all {
+            let others = all.iter().filter(|to| *to != from);
+            links.extend(others.map(|to| ((radio(from), radio(to)), channel.clone())));
+        }
+    }
+
+    /// The radio of a station on the bearer that an event names.
+    pub(super) fn radio(&mut self, place: &str, station: StationId, bearer: Option<&String>) -> StationId {
+        let Some(name) = bearer.filter(|name| *name != "hf1") else { return station };
+        match self.bearers.iter().position(|b| b == name).and_then(|k| u16::try_from((k + 1) * self.names.len()).ok()) {
+            Some(offset) => StationId(offset.saturating_add(station.0)),
+            None => self.problem(station, place, &format!("no bearer {name}")),
         }
     }
 
@@ -242,6 +290,7 @@ impl Reader {
         let station = raw.station.as_ref().map_or(StationId(0), |name| self.station(&place, name));
         let (first, then) = if let (true, Some(from), Some(to)) = (is_outage, &raw.from, &raw.to) {
             let (from, to) = self.ends(&place, from, to);
+            let [from, to] = [from, to].map(|end| self.radio(&place, end, raw.bearer.as_ref()));
             (What::Path { from, to, up: false }, What::Path { from, to, up: true })
         } else if let Some(word) = &raw.emcon {
             let Some(state) = self.emcon(&place, word, raw, start) else {
@@ -254,6 +303,7 @@ impl Reader {
                 let known = "carrier-stuck-on, carrier-stuck-off, key-stuck, deaf or restarting";
                 return self.problem(Vec::new(), &place, &format!("failure is {known}"));
             };
+            let station = self.radio(&place, station, raw.bearer.as_ref());
             (What::Failure { station, failure, broken: true }, What::Failure { station, failure, broken: false })
         } else {
             (What::Process { station, up: false }, What::Process { station, up: true })

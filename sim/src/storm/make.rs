@@ -100,6 +100,11 @@ fn taste(profile: Profile, chance: &mut Stream) -> Taste {
             let kinds = of(&[Kind::Outage, Kind::Emcon]);
             Taste { kinds, mishaps: 4, seconds: (4 * 3600, 30 * 3600), crowded: 0.2, ..usual }
         }
+        Profile::Bearers => {
+            let kinds =
+                [Kind::Outage, Kind::Outage, Kind::Fade, Kind::Failure, Kind::Emcon, Kind::PowerCut, Kind::Restart];
+            Taste { kinds: of(&kinds), mishaps: 8, crowded: 0.25, ..usual }
+        }
         Profile::Crowd => {
             Taste { messages: 200, mishaps: 0, seconds: (3600, 3600), crowded: 1.0, lossy: true, ..usual }
         }
@@ -136,6 +141,9 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
         let net = &nets[chance.below(nets.len() as u64) as usize];
         raw.event.extend(mishap(kind, net, &names, duration, messages, &mut chance));
     }
+    if profile == Profile::Bearers {
+        second_bearer(&mut raw, &mut chance);
+    }
     if raw.event.iter().any(|e| e.failure.as_deref() == Some("key-stuck")) && chance.chance(0.5) {
         raw.modem.max_key_down = Some("4min".into());
     }
@@ -169,6 +177,27 @@ fn waveform(chance: &mut Stream) -> raw::Waveform {
     let known = [(2400, "S"), (2400, "L"), (1200, "S"), (9600, "S"), (600, "S"), (4800, "M"), (2400, "S"), (300, "S")];
     let (rate, interleaver) = known[chance.below(known.len() as u64) as usize];
     raw::Waveform { rate: format!("{rate}bps"), interleaver: interleaver.into(), ..raw::Waveform::default() }
+}
+
+/// A satellite beside HF. Half of what befalls paths and modems befalls it, and some messages take long enough to be caught by that.
+fn second_bearer(raw: &mut raw::Scenario, chance: &mut Stream) {
+    let rate = ["9600bps", "2400bps", "1200bps"][chance.below(3) as usize];
+    raw.bearer.push(raw::Bearer {
+        name: "satcom".into(),
+        waveform: raw::Waveform { rate: rate.into(), interleaver: "S".into(), ..raw::Waveform::default() },
+        modem: raw::Modem { turnaround: Some(ms(500 + chance.below(1500))), ..raw::Modem::default() },
+        channel: raw::Channel { delay: Some("270ms".into()), ..channel(chance.chance(0.5), chance) },
+        stations: None,
+    });
+    for event in &mut raw.event {
+        let of_a_radio = event.outage.is_some() || event.fade.is_some() || event.failure.is_some();
+        event.bearer = (of_a_radio && chance.chance(0.5)).then(|| "satcom".into());
+    }
+    for message in &mut raw.traffic {
+        if chance.chance(0.2) {
+            message.size = format!("{}B", 5_000 + chance.below(25_000));
+        }
+    }
 }
 
 fn modem(chance: &mut Stream) -> raw::Modem {

@@ -40,11 +40,13 @@ pub enum Profile {
     Absence,
     /// A hundred stations for an hour.
     Crowd,
+    /// Two bearers between all, of which one or the other goes away, is closed or breaks.
+    Bearers,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Mixed,
         Self::Calm,
         Self::Cuts,
@@ -54,6 +56,7 @@ impl Profile {
         Self::Service,
         Self::Absence,
         Self::Crowd,
+        Self::Bearers,
     ];
 
     /// Its name on the command line.
@@ -68,6 +71,7 @@ impl Profile {
             Self::Service => "service",
             Self::Absence => "absence",
             Self::Crowd => "crowd",
+            Self::Bearers => "bearers",
         }
     }
 

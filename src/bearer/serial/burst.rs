@@ -56,13 +56,20 @@ impl Layout {
 pub struct Air {
     waveform: Waveform,
     block_bits: u64,
+    /// Time of the peer's report, where that has a waveform of its own.
+    report: Option<Duration>,
 }
 
 impl Air {
     /// The arithmetic of `waveform`.
     pub fn new(waveform: Waveform) -> Self {
         let bits = u128::from(waveform.rate.0) * waveform.block.as_nanos() / 1_000_000_000;
-        Self { block_bits: (bits as u64).max(8), waveform }
+        Self { block_bits: (bits as u64).max(8), waveform, report: None }
+    }
+
+    /// The same where reports take that long.
+    pub fn answered_in(self, report: Duration) -> Self {
+        Self { report: Some(report), ..self }
     }
 
     /// The waveform.
@@ -104,7 +111,7 @@ impl Air {
 
     /// Time of a report on the air.
     pub fn report(&self) -> Duration {
-        self.transmission(self.least_blocks())
+        self.report.unwrap_or_else(|| self.transmission(self.least_blocks()))
     }
 
     /// One whole turn to learn what arrived.
@@ -180,6 +187,13 @@ impl Burst {
 pub fn with_parity(missing: u32, loss: f64) -> u32 {
     let (d, p) = (f64::from(missing), loss.clamp(0.0, 0.8));
     ((d + 0.7 * (d * p).sqrt()) / (1.0 - p)).ceil() as u32
+}
+
+/// The same for several receivers that take what they lack from the same frames of `each` symbols. Less is sent ahead than for one: in
+/// the next round the worst of them says what is missing, and what was too much would have been so for all the others.
+pub fn with_parity_for(missing: u32, each: u32, loss: f64) -> u32 {
+    let (d, p) = (f64::from(missing) / f64::from(each.max(1)), loss.clamp(0.0, 0.8));
+    ((d + 0.3 * (d * p).sqrt()) / (1.0 - p) * f64::from(each)).ceil() as u32
 }
 
 /// Chance that a frame over `cells` cells survives when each does with chance `q`: between whole numbers by a straight line.

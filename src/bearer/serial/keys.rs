@@ -26,7 +26,12 @@ impl Seal {
 
     /// Tags for frames that `source` sends under `secret`.
     pub fn keyed(secret: &[u8; 32], source: &PeerName) -> Self {
-        Self { keys: Some(["symbols", "control", "brief"].map(|purpose| derive(secret, purpose, source))) }
+        Self::on_net(secret, source, "")
+    }
+
+    /// The same on a net that has a name.
+    pub fn on_net(secret: &[u8; 32], source: &PeerName, net: &str) -> Self {
+        Self { keys: Some(["symbols", "control", "brief"].map(|purpose| derive(secret, purpose, source, net))) }
     }
 
     /// The tag of a symbol frame.
@@ -73,8 +78,12 @@ fn checksums(bytes: &[u8]) -> [u8; 8] {
     [a, b, c, d, e, f, g, h]
 }
 
-fn derive(secret: &[u8; 32], purpose: &str, source: &PeerName) -> hmac::Key {
-    let info = [b"aldis link v1 ", purpose.as_bytes(), b" from ", source.0.as_bytes()];
+fn derive(secret: &[u8; 32], purpose: &str, source: &PeerName, net: &str) -> hmac::Key {
+    let mut info = vec![&b"aldis link v1 "[..], purpose.as_bytes(), b" from ", source.0.as_bytes()];
+    if !net.is_empty() {
+        // Names hold no blanks, so no name and net read like another.
+        info.extend([&b" on "[..], net.as_bytes()]);
+    }
     let mut key = [0; 32];
     let filled = hkdf::Salt::new(hkdf::HKDF_SHA256, b"aldis")
         .extract(secret)
@@ -105,6 +114,8 @@ pub struct KeyRing {
     own: u8,
     /// Store epoch of this station.
     epoch: u32,
+    /// Name of the net; frames of another are worth nothing here.
+    net: String,
     peers: BTreeMap<u8, Pair>,
 }
 
@@ -119,7 +130,7 @@ struct Pair {
 impl KeyRing {
     /// A ring for station `own`, which sends as `name`.
     pub fn new(own: u8) -> Self {
-        Self { own, epoch: 0, peers: BTreeMap::new() }
+        Self { own, epoch: 0, net: String::new(), peers: BTreeMap::new() }
     }
 
     /// The station this ring is of.
@@ -130,6 +141,11 @@ impl KeyRing {
     /// The store epoch of this station, which brief reports to it are sealed with.
     pub fn set_epoch(&mut self, epoch: u32) {
         self.epoch = epoch;
+    }
+
+    /// The net that keys of peers added from now on are for.
+    pub fn set_net(&mut self, net: &str) {
+        self.net = net.to_owned();
     }
 
     /// What a station last said of its epoch and control counter.
@@ -152,11 +168,11 @@ impl KeyRing {
     pub fn add(&mut self, own: &PeerName, peer: &PeerName, station: u8, protection: Protection, keys: &[LinkKey]) {
         let keyed = protection != Protection::Off;
         let send = match keys.first().filter(|_| keyed) {
-            Some(key) => (key.id & 3, Seal::keyed(&key.secret, own)),
+            Some(key) => (key.id & 3, Seal::on_net(&key.secret, own, &self.net)),
             None => (0, Seal::checksum()),
         };
         let hear = if keyed {
-            keys.iter().map(|key| (key.id & 3, Seal::keyed(&key.secret, peer))).collect()
+            keys.iter().map(|key| (key.id & 3, Seal::on_net(&key.secret, peer, &self.net))).collect()
         } else {
             BTreeMap::from([(0, Seal::checksum())])
         };

@@ -12,15 +12,20 @@ mod outgoing;
 #[cfg(test)]
 mod pair;
 mod peer;
+mod rate;
 mod sizes;
 mod station;
 
+use std::collections::BTreeSet;
+
+use crate::bearer::WaveformName;
 use crate::mail::{LinkKey, PeerName, Protection};
 use crate::time::Duration;
 use crate::units::Bps;
 
+pub use outgoing::{Headway, Role};
 pub use sizes::StationSizes;
-pub use station::Station;
+pub use station::{LinkState, Outlook, Station};
 
 /// What the link must know of its modem's waveform.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,6 +42,17 @@ pub struct Waveform {
     pub frame_bytes: u32,
     /// Last symbol of one station to first preamble symbol of the other.
     pub turnaround: Duration,
+}
+
+/// One waveform a modem can be told to transmit with.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Choice {
+    /// What the modem calls it.
+    pub name: WaveformName,
+    /// Its facts.
+    pub waveform: Waveform,
+    /// Signal-to-noise ratio over a block, dB in 3 kHz, at which one block in ten is lost on a fading path.
+    pub anchor_db: f64,
 }
 
 /// A neighbour on this link.
@@ -65,8 +81,16 @@ pub struct Config {
     pub fresh: bool,
     /// Highest transfer counter this store has given out in that epoch.
     pub highest: u32,
-    /// The waveform.
+    /// The waveform; where it is chosen, the one a link begins with.
     pub waveform: Waveform,
+    /// Name of the net, the same at all its stations; part of every key.
+    pub net: String,
+    /// Stations that other bearers of this node reach too.
+    pub siblings: BTreeSet<u8>,
+    /// Its name.
+    pub named: WaveformName,
+    /// What may be chosen; empty: the waveform stays.
+    pub choices: Vec<Choice>,
     /// Neighbours.
     pub peers: Vec<PeerConfig>,
     /// Cap of one transmission (D4).

@@ -22,6 +22,44 @@ pub struct OutgoingRecord {
     pub lack: Vec<u8>,
 }
 
+/// What a station does for a transfer that several bearers of its node may carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Carries it.
+    Carry,
+    /// Asks whether the peer is there, and sends nothing of it: another bearer carries it.
+    Ask,
+    /// Only listens for what the peer says of it.
+    Rest,
+}
+
+/// How far a transfer has come on one bearer, for another to go on from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Headway {
+    /// The first row of symbols that has not left.
+    pub row: u32,
+    /// Something of it has left.
+    pub sent: bool,
+    /// Nothing has left that no report has spoken of.
+    pub sure: bool,
+    /// Epoch of the receiver whose word `lack` is; 0 before the first.
+    pub epoch: u32,
+    /// Symbols missing there, per block.
+    pub lack: Vec<u8>,
+}
+
+impl Headway {
+    /// What is known by both.
+    pub fn joined(mut self, other: Self) -> Self {
+        if self.epoch == other.epoch && self.lack.len() == other.lack.len() {
+            self.lack.iter_mut().zip(&other.lack).for_each(|(a, b)| *a = (*a).min(*b));
+        } else if self.epoch == 0 {
+            (self.epoch, self.lack) = (other.epoch, other.lack);
+        }
+        Self { row: self.row.max(other.row), sent: self.sent || other.sent, sure: self.sure && other.sure, ..self }
+    }
+}
+
 /// One transfer.
 #[derive(Debug)]
 pub struct Outgoing {
@@ -33,6 +71,8 @@ pub struct Outgoing {
     pub geometry: Geometry,
     /// Its symbols, once made.
     pub symbols: Option<Arc<Vec<Vec<u8>>>>,
+    /// What this station does for it.
+    pub role: Role,
     /// What is committed.
     pub record: OutgoingRecord,
     /// A commit of more rows is under way.
@@ -41,6 +81,8 @@ pub struct Outgoing {
     pub asked_rows: u32,
     /// Symbols missing there as far as known, per block.
     pub lack: Vec<u32>,
+    /// Symbols that left after its last word, per block; `None` while that is not known, as after a restart.
+    since: Option<Vec<u32>>,
     /// Symbols this transmission still means to send, per block; below zero when more than meant have left.
     pub owed: Vec<i64>,
     /// Symbols left that no report has spoken of: ask before sending more.
@@ -66,11 +108,9 @@ impl Outgoing {
     /// A transfer, fresh or as it was left.
     pub fn new(transfer: Transfer, station: u8, geometry: Geometry, record: OutgoingRecord) -> Self {
         let blocks = geometry.blocks() as usize;
-        let mut lack: Vec<u32> = (0..geometry.blocks()).map(|b| geometry.block_count(b)).collect();
-        if record.lack.len() == blocks {
-            lack.iter_mut().zip(&record.lack).for_each(|(full, said)| *full = (*full).min(u32::from(*said)));
-        }
+        let lack = told(geometry, &record);
         Self {
+            since: (record.reserved == 0).then(|| vec![0; blocks]),
             unsure: record.reserved > 0,
             unsent: record.reserved == 0,
             rows: vec![record.reserved; blocks],
@@ -79,6 +119,7 @@ impl Outgoing {
             transfer,
             station,
             geometry,
+            role: Role::Carry,
             symbols: None,
             record,
             reserving: false,
@@ -94,7 +135,36 @@ impl Outgoing {
 
     /// The id frames carry.
     pub fn short(&self) -> u16 {
-        short(self.transfer.id.epoch, self.transfer.id.counter)
+        short(self.transfer.id.epoch, self.transfer.lead.unwrap_or(self.transfer.id.counter))
+    }
+
+    /// What it shares with the transfers that carry the same payload to other stations.
+    pub fn group(&self) -> Option<(u32, u32)> {
+        Some((self.transfer.id.epoch, self.transfer.lead?))
+    }
+
+    /// Rows used so far, by block.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// Goes on where the furthest of its group is.
+    pub fn align(&mut self, rows: &[u32]) {
+        if rows.len() == self.rows.len() {
+            rows.clone_into(&mut self.rows);
+        }
+    }
+
+    /// Symbols have left for this one too, by way of another transfer of its group whose rows stood at `before`.
+    pub fn mirror(&mut self, before: &[u32], now: &[u32]) {
+        for (owed, (before, now)) in self.owed.iter_mut().zip(before.iter().zip(now)) {
+            *owed -= i64::from(now.saturating_sub(*before));
+        }
+        for (since, (before, now)) in self.since.iter_mut().flatten().zip(before.iter().zip(now)) {
+            *since += now.saturating_sub(*before);
+        }
+        now.clone_into(&mut self.rows);
+        self.unsent = false;
     }
 
     /// Symbols missing there.
@@ -102,9 +172,64 @@ impl Outgoing {
         self.lack.iter().sum()
     }
 
+    /// How far it has come here.
+    pub fn headway(&self) -> Headway {
+        let lack = if self.record.peer_epoch == 0 { Vec::new() } else { self.lack.iter().map(|l| *l as u8).collect() };
+        Headway { row: self.next_row(), sent: !self.unsent, sure: !self.unsure, epoch: self.record.peer_epoch, lack }
+    }
+
+    /// Goes on from where another bearer has brought it: with symbols that have not left, for what is missing.
+    pub fn go_on(&mut self, from: &Headway) {
+        self.rows.iter_mut().for_each(|row| *row = (*row).max(from.row));
+        self.unsent &= !from.sent;
+        if from.sent {
+            // How much of that has left since the last word is not known here.
+            self.since = None;
+        }
+        self.learn(from.epoch, &from.lack);
+    }
+
+    /// What the far side said it lacks, over another bearer.
+    pub fn learn(&mut self, epoch: u32, lack: &[u8]) {
+        let same = self.record.peer_epoch == epoch || self.record.peer_epoch == 0;
+        if epoch == 0 || !same || lack.len() != self.lack.len() {
+            return;
+        }
+        self.record.peer_epoch = epoch;
+        self.lack.iter_mut().zip(lack).for_each(|(known, said)| *known = (*known).min(u32::from(*said)));
+        self.record.lack = self.lack.iter().map(|l| *l as u8).collect();
+        // Whole there; the verdict may be still out, and nobody else asks for it.
+        self.unsure |= self.missing() == 0;
+    }
+
+    /// The far side said what it lacks, and that word is in the record.
+    pub fn recount(&mut self) {
+        self.lack = told(self.geometry, &self.record);
+        self.since = Some(vec![0; self.rows.len()]);
+    }
+
+    /// Supposes that of what has left since the last word the share `arriving` is there. Gives the symbols still missing then: 0 when
+    /// nothing can be supposed, or nothing would be left to send.
+    pub fn suppose(&mut self, arriving: f64) -> u32 {
+        let Some(since) = self.since.as_ref().filter(|_| !self.unsent) else { return 0 };
+        let left = |(lack, sent): (u32, &u32)| lack.saturating_sub((f64::from(*sent) * arriving) as u32);
+        let lack: Vec<u32> = told(self.geometry, &self.record).into_iter().zip(since).map(left).collect();
+        let missing = lack.iter().sum();
+        if missing > 0 {
+            self.lack = lack;
+        }
+        missing
+    }
+
+    /// The far side has not spoken of it: what was supposed counts no longer.
+    pub fn doubt(&mut self) {
+        self.lack = told(self.geometry, &self.record);
+    }
+
     /// Nothing is known of it there any more.
     pub fn forget_reports(&mut self) {
-        self.lack = (0..self.geometry.blocks()).map(|b| self.geometry.block_count(b)).collect();
+        self.record.lack.clear();
+        self.recount();
         self.unsure = false;
         self.not_before = None;
     }
@@ -166,6 +291,7 @@ impl Outgoing {
             taken.push(symbol.clone());
             self.rows[block] += 1;
             self.owed[block] -= 1;
+            self.since.iter_mut().for_each(|since| since[block] += 1);
             self.repeats += u64::from(row >= self.geometry.rows());
             block += 1;
             if block == blocks {
@@ -191,6 +317,15 @@ impl Outgoing {
         let rows = self.geometry.rows();
         (row + row / rows * 37) % rows * self.geometry.blocks() + block
     }
+}
+
+/// What the last word left missing, per block.
+fn told(geometry: Geometry, record: &OutgoingRecord) -> Vec<u32> {
+    let mut lack: Vec<u32> = (0..geometry.blocks()).map(|b| geometry.block_count(b)).collect();
+    if record.lack.len() == lack.len() {
+        lack.iter_mut().zip(&record.lack).for_each(|(full, said)| *full = (*full).min(u32::from(*said)));
+    }
+    lack
 }
 
 /// The id that frames carry: 4 bits of the epoch, 12 of the counter.
@@ -249,11 +384,32 @@ mod tests {
         assert_eq!(t.take(248, false).map(|c| c.first), Some(60));
     }
 
+    #[test]
+    fn what_left_is_supposed_to_have_arrived_until_there_is_word_of_it() {
+        let mut t = outgoing(10_240, OutgoingRecord::default());
+        assert_eq!(t.suppose(0.8), 0, "nothing has left");
+        t.record.reserved = 200;
+        t.owe(100);
+        while t.take(248, true).is_some() {}
+        let (all, sent) = (t.geometry.count(), t.since.iter().flatten().sum::<u32>());
+        assert!((100..104).contains(&sent), "{sent}");
+        let left = t.suppose(0.8);
+        assert!(left.abs_diff(all - sent * 4 / 5) <= 3 && t.missing() == left, "{left} of {all}");
+        assert_eq!(t.suppose(0.8), left, "the same again");
+        t.doubt();
+        assert_eq!(t.missing(), all);
+        t.record.lack = vec![30, 0, 31];
+        t.recount();
+        assert_eq!((t.missing(), t.suppose(0.8)), (61, 61));
+        let mut again = outgoing(10_240, OutgoingRecord { reserved: 40, ..OutgoingRecord::default() });
+        assert_eq!(again.suppose(0.8), 0, "what left before a restart is not known");
+    }
+
     fn outgoing(bytes: usize, record: OutgoingRecord) -> Outgoing {
         let payload: Arc<[u8]> = (0..bytes).map(|i| i as u8).collect();
         let JobDone::Spread(symbols) = fec::run(Job::Spread { payload: payload.clone() }) else { panic!("spread") };
         let id = TransferId { origin: PeerName::from("a"), epoch: 5, counter: 9 };
-        let transfer = Transfer { id, to: PeerName::from("b"), precedence: Precedence::Routine, payload };
+        let transfer = Transfer { id, to: PeerName::from("b"), precedence: Precedence::Routine, payload, lead: None };
         let geometry = Geometry::of_payload(bytes).expect("in range");
         let mut t = Outgoing::new(transfer, 1, geometry, record);
         t.symbols = Some(symbols);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Config, PeerConfig, Station, Waveform};
-use crate::bearer::{Event, JobDone, ModemAction, ModemEvent, Transfer, Verdict, fec};
+use crate::bearer::{Event, JobDone, ModemAction, ModemEvent, Transfer, Verdict, WaveformName, fec};
 use crate::emcon::{Gate, Keying, Order, State};
 use crate::mail::{BearerId, LinkKey, Precedence, Protection, TransferId};
 use crate::time::{Duration, Instant, Now, Wall};
@@ -89,6 +89,10 @@ fn config(own: usize, cap: Duration) -> Config {
             frame_bytes: CELL as u32,
             turnaround: Duration::from_secs(4),
         },
+        net: String::new(),
+        siblings: BTreeSet::new(),
+        named: WaveformName { rate: Bps(2400), interleaver: "L".into() },
+        choices: Vec::new(),
         peers: vec![PeerConfig {
             name: names[1 - own].into(),
             station: 1 - own as u8,
@@ -179,7 +183,7 @@ impl Pair {
         let counter = n.counter;
         let payload: Arc<[u8]> =
             (0..bytes).map(|i| mix(u64::from(counter) << 32 | i as u64 | (from as u64) << 60) as u8).collect();
-        let transfer = Transfer { id: id.clone(), to: n.config.peers[0].name.clone(), precedence, payload };
+        let transfer = Transfer { id: id.clone(), to: n.config.peers[0].name.clone(), precedence, payload, lead: None };
         n.sent.insert(id.clone(), transfer.clone());
         if let Some(s) = &mut n.station {
             s.send(self.now, transfer);
@@ -255,7 +259,7 @@ impl Pair {
                 }
                 Event::Refused { id, reason } => panic!("{id} refused: {reason}"),
                 Event::Keyed { at, precedence, .. } => n.keyed.push((at, precedence)),
-                Event::Unkeyed { .. } => {}
+                Event::Unkeyed { .. } | Event::Lacks { .. } | Event::Shared(_) => {}
                 Event::Alarm(text) => n.alarms.push(text),
                 Event::EpochUsed { .. } => n.epoch_used = true,
             }
@@ -264,7 +268,7 @@ impl Pair {
         if let Some(action) = station.poll_action() {
             match action {
                 ModemAction::Unkey => self.unkey(who),
-                ModemAction::Abort => panic!("nothing here needs an abort"),
+                ModemAction::Abort | ModemAction::Transmit(_) => panic!("nothing here needs that"),
             }
             return true;
         }
@@ -634,6 +638,25 @@ fn d2_restarts_lose_nothing_and_send_no_reported_symbol_again() {
         }
     }
     assert!(fresh >= 50, "only {fresh} of 60 runs stayed inside their indices");
+}
+
+#[test]
+fn d2_another_modem_at_another_rate_carries_on_and_resends_no_symbol_that_was_reported() {
+    for (rate, preamble, block, frame_bytes) in [(75, 600, 600, 76), (9600, 120, 1076, 512)] {
+        let mut pair = Pair::new(u64::from(rate), 0.1, Duration::from_secs(20));
+        pair.send(0, 6000, Precedence::Routine);
+        let between = |p: &Pair| !p.nodes[0].progress.is_empty() && p.nodes.iter().all(|n| n.modem.keyed.is_none());
+        assert!(pair.run(HOUR, between));
+        for who in 0..2 {
+            let w = &mut pair.nodes[who].config.waveform;
+            (w.rate, w.frame_bytes) = (Bps(rate), frame_bytes);
+            (w.preamble, w.block) = (Duration::from_millis(preamble), Duration::from_millis(block));
+            pair.restart(who, None);
+        }
+        assert!(pair.run(HOUR * 4, Pair::all_confirmed), "{rate}");
+        assert_eq!(pair.nodes[1].whole[&1].1.len(), 6000);
+        assert_no_symbol_twice(&pair, 0, &format!("{rate} bit/s"));
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::burst::cell_survival;
+use super::rate::{Quality, Sent};
+use super::station::Unheard;
 use crate::mail::{PeerName, Precedence};
 use crate::time::{Duration, Instant};
 
@@ -80,6 +82,21 @@ impl PeerRecord {
         Admission::Fresh
     }
 
+    /// Learns of its epoch, and of a transfer of it, by way of another bearer. Whether the epoch is the present one, and whether it is new.
+    pub fn acquaint(&mut self, epoch: u32, counter: u32) -> (bool, bool) {
+        if epoch == 0 || self.former.contains(&epoch) {
+            return (false, false);
+        }
+        let new = epoch != self.epoch;
+        if new {
+            self.admit(epoch, 0);
+            // No word of it was heard here.
+            self.window = 0;
+        }
+        self.transfer_seen = self.transfer_seen.max(counter);
+        (true, new)
+    }
+
     /// Full epoch and counter of a short id, 0 and the short id itself while the epoch is unknown.
     pub fn expand(&self, short: u16) -> (u32, u32) {
         if self.epoch == 0 || self.epoch & 0xF != u32::from(short >> 12) {
@@ -126,6 +143,10 @@ pub struct Peer {
     pub answer: BTreeSet<u16>,
     /// A report is owed to it.
     pub owed: bool,
+    /// Something of it was heard that asked this station for nothing: to be reported when asked, or after silence.
+    pub unasked: bool,
+    /// Short ids of transfers for other stations, as it said.
+    pub aside: BTreeSet<u16>,
     /// It asked for a report, so it gets to know of everything that is incomplete.
     pub polled: bool,
     /// Symbol frames heard in its latest transmission.
@@ -150,6 +171,22 @@ pub struct Peer {
     pub told: bool,
     /// Since then it went on without a hello: it knows that epoch.
     pub took: bool,
+    /// How its latest transmission was heard here, and the ratio alone for people.
+    pub incoming: Option<Quality>,
+    /// See there.
+    pub incoming_db: Option<f64>,
+    /// It wants to know that.
+    pub asks: bool,
+    /// How it heard the transmission that its report, being read, answers.
+    pub told_quality: Option<Quality>,
+    /// The transmission its next report will answer.
+    pub sent: Option<Sent>,
+    /// Bytes of symbols in that one's frames.
+    pub frame_bytes: usize,
+    /// A transmission with symbols whose report did not come.
+    pub unheard: Option<Unheard>,
+    /// How soon it answers.
+    pub turnaround: Turnaround,
     /// It has said, since the start, that it knows no more of this node's past than the own store; before that, nothing new goes to
     /// it without a question.
     pub agrees: bool,
@@ -164,6 +201,8 @@ impl Peer {
             waiting: None,
             answer: BTreeSet::new(),
             owed: false,
+            unasked: false,
+            aside: BTreeSet::new(),
             polled: false,
             heard: 0,
             sent_frames: 0,
@@ -176,6 +215,14 @@ impl Peer {
             unsealed_turns: 0,
             told: false,
             took: false,
+            incoming: None,
+            incoming_db: None,
+            asks: false,
+            told_quality: None,
+            sent: None,
+            frame_bytes: 0,
+            unheard: None,
+            turnaround: Turnaround::default(),
             agrees: false,
         }
     }
@@ -202,6 +249,42 @@ impl Peer {
     /// How hard the present failure is, for the back-off: an answer that was only damaged says that the peer is there.
     pub fn failures(&self) -> u32 {
         (self.attempts + self.garbled / 8).max(1)
+    }
+}
+
+/// How soon a peer answers, from the end of our carrier to the first symbol of its own as far as it is noticed: a running mean, and how
+/// far single answers are from it.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Turnaround {
+    count: u32,
+    mean_s: f64,
+    deviation_s: f64,
+}
+
+impl Turnaround {
+    /// Takes another answer.
+    pub fn take(&mut self, after: Duration) {
+        let after = after.as_secs_f64();
+        self.count = self.count.saturating_add(1);
+        if self.count == 1 {
+            (self.mean_s, self.deviation_s) = (after, after / 2.0);
+            return;
+        }
+        let off = after - self.mean_s;
+        self.mean_s += off / 8.0;
+        self.deviation_s += (off.abs() - self.deviation_s) / 4.0;
+    }
+
+    /// The mean, once there is one.
+    pub fn mean(&self) -> Option<Duration> {
+        (self.count > 0).then(|| Duration::from_secs_f64(self.mean_s))
+    }
+
+    /// By when nearly every answer has begun: never before what is configured, never more than four times that and ten seconds.
+    pub fn within(&self, configured: Duration) -> Duration {
+        let most = configured * 4 + Duration::from_secs(10);
+        let measured = Duration::from_secs_f64(self.mean_s + 4.0 * self.deviation_s);
+        if self.count == 0 { configured * 2 + Duration::from_secs(2) } else { measured.clamp(configured, most) }
     }
 }
 
@@ -253,6 +336,21 @@ mod tests {
         for counter in [4000 - 3072, 1029, 2048, 3999, 4000, 4001, 4000 + SHORT_AHEAD] {
             assert_eq!(r.expand(0x5000 | (counter & 0xFFF) as u16), (0x1235, counter));
         }
+    }
+
+    #[test]
+    fn an_answer_is_waited_for_as_long_as_answers_have_taken_and_within_bounds() {
+        let (configured, mut t) = (Duration::from_secs(2), Turnaround::default());
+        assert_eq!((t.mean(), t.within(configured)), (None, Duration::from_secs(6)));
+        for _ in 0..60 {
+            t.take(Duration::from_millis(4500));
+        }
+        assert_eq!(t.mean(), Some(Duration::from_millis(4500)));
+        assert!((4.5..4.6).contains(&t.within(configured).as_secs_f64()), "{t:?}");
+        (0..60).for_each(|_| t.take(Duration::from_millis(300)));
+        assert_eq!(t.within(configured), configured, "a modem may need what its sheet says again");
+        (0..60).for_each(|_| t.take(Duration::from_secs(100)));
+        assert_eq!(t.within(configured), Duration::from_secs(18));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::burst::with_parity;
 use super::super::frame::{
-    Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED,
+    Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED, Stations,
 };
 use super::super::keys::Context;
-use super::super::outgoing::Outgoing;
+use super::super::outgoing::{Outgoing, Role};
 use super::turn::ready;
 use super::{Phase, Station, Transmission};
 use crate::bearer::ModemAction;
@@ -60,9 +60,13 @@ impl Station {
         let speakable: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
         let mut greet: BTreeSet<u8> = reporting.clone();
         let mut polls: BTreeMap<u8, Vec<u16>> = BTreeMap::new();
+        let groups = self.groups(&speakable);
         for (id, t) in &mut self.outgoing {
             t.owed.fill(0);
             if !speakable.contains(id) {
+                continue;
+            }
+            if groups.contains_key(id) {
                 continue;
             }
             if t.unsure {
@@ -71,21 +75,33 @@ impl Station {
                 t.owe(with_parity(t.missing(), tx.layout.loss));
             }
         }
-        greet.extend(
-            speakable.iter().filter_map(|id| self.outgoing.get(id)).filter(|t| self.must_greet(t)).map(|t| t.station),
-        );
+        self.owe_groups(tx, &groups);
+        let alone = speakable.iter().filter(|id| !groups.contains_key(*id)).filter_map(|id| self.outgoing.get(id));
+        greet.extend(alone.filter(|t| self.must_greet(t)).map(|t| t.station));
         if !self.probe_blocked {
             greet.extend(
                 self.peers.iter().filter(|(_, p)| !p.cancels.is_empty() && ready(p.not_before, now)).map(|(s, _)| *s),
             );
         }
         let waiting = self.waiting().map_or(0, |p| p.rank() + 1);
+        let order = Some(self.order(&speakable, &greet)).filter(|asked| asked.count() > 1).unwrap_or_default();
+        // One frame that names the order is heard by all.
+        if groups.is_empty() {
+            greet.extend(order.lowest().filter(|_| !greet.iter().any(|s| order.has(*s))));
+        } else {
+            self.call(tx, waiting, &groups, &speakable, &greet);
+        }
+        let mut follow = if reporting.is_empty() { None } else { self.follow() };
         for station in greet {
-            let words = polls.contains_key(&station)
-                || self
-                    .outgoing
-                    .values()
-                    .any(|t| t.station == station && speakable.contains(&t.transfer.id) && self.must_greet(t))
+            let words = groups.is_empty() && order.has(station)
+                || follow.is_some()
+                || polls.contains_key(&station)
+                || self.outgoing.values().any(|t| {
+                    t.station == station
+                        && speakable.contains(&t.transfer.id)
+                        && !groups.contains_key(&t.transfer.id)
+                        && self.must_greet(t)
+                })
                 || !self.probe_blocked && self.peers.get(&station).is_some_and(|p| !p.cancels.is_empty());
             if !words
                 && reporting.contains(&station)
@@ -111,6 +127,12 @@ impl Station {
                 p.cancels.values_mut().take(12).for_each(|told| *told = told.saturating_add(1));
                 p.cancels.retain(|_, told| *told < 4);
             }
+            let (told, ask) = (self.quality_for(station), self.asks(station));
+            items.extend(told.map(|byte| Item::Quality(Some(byte))));
+            items.extend(ask.then_some(Item::Quality(None)));
+            if let (Some(_), Some(p)) = (told, self.peers.get_mut(&station)) {
+                p.incoming = None;
+            }
             if reporting.contains(&station) {
                 let used: usize = items.iter().map(item_bytes).sum();
                 items.push(Item::Report(self.report(station, used)));
@@ -118,7 +140,14 @@ impl Station {
             if asks {
                 tx.expects.insert(station);
             }
-            let important = asks || reporting.contains(&station);
+            let order = if groups.is_empty() { order } else { Stations::NONE };
+            if order != Stations::NONE {
+                items.push(Item::Order(order));
+            }
+            if reporting.contains(&station) {
+                items.extend(follow.take().map(Item::Follow));
+            }
+            let important = asks || order != Stations::NONE || reporting.contains(&station);
             let Some(frame) = self.control(station, items) else { continue };
             tx.lead.push_back((0, frame.clone()));
             if important {
@@ -129,12 +158,19 @@ impl Station {
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
         // Each has its room, or what is asked and answered here would never be said: a poll with a full report may be longer than the
         // shortest transmission at a low rate.
-        let frame = u64::from(self.config.waveform.frame_bytes).max(MINIMAL_FRAME as u64);
+        let frame = u64::from(self.air.waveform().frame_bytes).max(MINIMAL_FRAME as u64);
         let end = tx.lead.iter().filter(|(cell, _)| *cell == 0).fold(0, |end, (_, control)| {
             let (left, length) = (frame - end % frame, control.len() as u64);
             if length > left { end + left + length } else { end + length }
         });
         tx.blocks = tx.blocks.max(self.air.blocks(end).min(tx.most));
+    }
+
+    /// All who are asked for an answer by a transmission with these transfers and control frames.
+    pub(super) fn order(&self, speakable: &BTreeSet<TransferId>, greet: &BTreeSet<u8>) -> Stations {
+        let carried = speakable.iter().filter_map(|id| self.outgoing.get(id)).map(|t| t.station);
+        let cancelled = |s: &u8| self.peers.get(s).is_some_and(|p| !p.cancels.is_empty());
+        carried.chain(greet.iter().copied().filter(cancelled)).collect()
     }
 
     /// Makes the next piece of the stream; false when there is nothing left to put into it.
@@ -196,12 +232,16 @@ impl Station {
     pub(super) fn symbols(&mut self, now: Instant, tx: &mut Transmission, room: usize) -> Option<Vec<u8>> {
         let mut room = room.checked_sub(FRAME_OVERHEAD)?;
         let mut station = None;
+        let mut hearers = Stations::NONE;
         let mut chunks: Vec<Chunk> = Vec::new();
         while chunks.len() < FRAME_CHUNKS {
             let Some(id) = self.choose(now, station, room) else { break };
             let others = self.choose_owed(now, station, &id);
+            let Some(to) = self.outgoing.get(&id).map(|t| self.destination(t)) else { break };
+            let served = id.clone();
             let Some(t) = self.outgoing.get_mut(&id) else { break };
             let limit = others && t.outstanding() > 0;
+            let before = t.rows().to_vec();
             let Some(chunk) = t.take(room, limit) else { break };
             self.turn += 1;
             #[cfg(feature = "mutations")]
@@ -218,7 +258,8 @@ impl Station {
             let overhead = if chunks.is_empty() { FRAME_OVERHEAD } else { CHUNK_OVERHEAD };
             *tx.shares.entry(id).or_default() += (bytes + overhead) as u64;
             self.counts.repeats += u64::from(t.repeats > 0);
-            station = Some(t.station);
+            station = station.or(Some(to));
+            hearers = hearers.and(self.shared_out(&served, &before));
             chunks.push(chunk);
             let Some(rest) = room.checked_sub(bytes + CHUNK_OVERHEAD) else { break };
             room = rest;
@@ -228,9 +269,15 @@ impl Station {
             }
         }
         let to = station?;
-        *tx.frames.entry(to).or_default() += 1;
-        tx.expects.insert(to);
-        let (key, seal) = self.ring.sending(to)?;
+        if to == self.config.station {
+            for asked in (0..16).filter(|s| hearers.has(*s) && tx.expects.contains(s)) {
+                *tx.frames.entry(asked).or_default() += 1;
+            }
+        } else {
+            *tx.frames.entry(to).or_default() += 1;
+            tx.expects.insert(to);
+        }
+        let (key, seal) = self.seal_for(to)?;
         let address = Address { from: self.config.station, to, key };
         Some(Frame::Symbols { address, chunks }.emit(seal))
     }
@@ -238,7 +285,9 @@ impl Station {
     /// Which transfer's symbols go next, to `station` if one is fixed.
     pub(super) fn choose(&self, now: Instant, station: Option<u8>, room: usize) -> Option<TransferId> {
         let fits = |t: &&Outgoing| {
-            station.is_none_or(|s| s == t.station) && self.speaking(t, now) && t.next_bytes().is_some_and(|n| n <= room)
+            station.is_none_or(|s| s == self.destination(t))
+                && self.speaking(t, now)
+                && t.next_bytes().is_some_and(|n| n <= room)
         };
         let order = |t: &&Outgoing| {
             let owed = t.outstanding() > 0;
@@ -254,7 +303,7 @@ impl Station {
     pub(super) fn choose_owed(&self, now: Instant, station: Option<u8>, but: &TransferId) -> bool {
         self.outgoing.values().any(|t| {
             t.transfer.id != *but
-                && station.is_none_or(|s| s == t.station)
+                && station.is_none_or(|s| s == self.destination(t))
                 && t.outstanding() > 0
                 && self.speaking(t, now)
                 && t.next_bytes().is_some()
@@ -265,7 +314,8 @@ impl Station {
     /// number is free.
     pub(super) fn speaking(&self, t: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&t.station) else { return false };
-        !(t.unsent && t.unsure)
+        t.role == Role::Carry
+            && !(t.unsent && t.unsure)
             && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
             && (peer.owed || ready(peer.not_before, now))
@@ -280,7 +330,13 @@ impl Station {
     pub(super) fn extend(&mut self, id: &TransferId) {
         let Phase::Keyed(tx) = &self.phase else { return };
         let Some(t) = self.outgoing.get(id) else { return };
-        if tx.ended || t.unsure || t.outstanding() > 0 || t.symbols.is_none() || t.next_bytes().is_none() {
+        if tx.ended
+            || t.role != Role::Carry
+            || t.unsure
+            || t.outstanding() > 0
+            || t.symbols.is_none()
+            || t.next_bytes().is_none()
+        {
             return;
         }
         if !tx.composed {
@@ -295,7 +351,7 @@ impl Station {
         if let Some(t) = self.outgoing.get_mut(id) {
             t.owe(total);
         }
-        let owed: u64 = self.outgoing.values().map(Outgoing::outstanding_bytes).sum();
+        let owed = self.outstanding_bytes();
         let bytes = owed * layout.stride as u64 / layout.symbol_bytes as u64 + MINIMAL_FRAME as u64;
         if let Phase::Keyed(tx) = &mut self.phase {
             let need = self.air.blocks(tx.made + bytes);
@@ -308,7 +364,7 @@ impl Station {
             return None;
         }
         self.counter += 1;
-        let (key, seal) = self.ring.sending(to)?;
+        let (key, seal) = self.seal_for(to)?;
         let address = Address { from: self.config.station, to, key };
         Some(Frame::Control { address, epoch: self.config.epoch, counter: self.counter, items }.emit(seal))
     }
@@ -316,21 +372,23 @@ impl Station {
     /// The report owed to a station, if few bytes can say it.
     pub(super) fn brief(&mut self, to: u8, waiting: u8) -> Option<Vec<u8>> {
         let standings = self.brief_standings(to)?;
+        let quality = self.quality_for(to);
         self.counter += 1;
         let counter = self.counter;
         let p = self.peers.get_mut(&to)?;
         p.answer.clear();
-        p.owed = false;
+        (p.owed, p.unasked, p.incoming) = (false, false, None);
         let context = Context { epoch: self.config.epoch, far: p.record.epoch, counter };
         let heard = p.heard;
         let (key, seal) = self.ring.sending(to)?;
         let address = Address { from: self.config.station, to, key };
-        Some(Frame::Brief { address, context, waiting, heard, standings }.emit(seal))
+        Some(Frame::Brief { address, context, waiting, heard, standings, quality }.emit(seal))
     }
 
     /// Highest precedence that still has something to say.
     pub(super) fn waiting(&self) -> Option<Precedence> {
-        self.outgoing.values().filter(|t| t.missing() > 0).map(|t| t.transfer.precedence).max()
+        let carried = |t: &&Outgoing| t.role == Role::Carry && t.missing() > 0;
+        self.outgoing.values().filter(carried).map(|t| t.transfer.precedence).max()
     }
 }
 
@@ -349,6 +407,9 @@ pub(super) fn mutated(mut chunk: Chunk, turn: u64) -> Chunk {
 pub(super) fn item_bytes(item: &Item) -> usize {
     match item {
         Item::Hello { .. } => 7,
+        Item::Quality(quality) => 2 + usize::from(quality.is_some()),
+        Item::Order(_) | Item::Follow(_) => 4,
+        Item::Group(groups) => 2 + 4 * groups.len(),
         Item::Poll(shorts) | Item::Cancel(shorts) => 2 + 2 * shorts.len(),
         Item::Report(report) => REPORT_FIXED + report.standings.iter().map(|(_, s)| s.bytes()).sum::<usize>(),
     }

@@ -3,31 +3,36 @@
 use std::collections::BTreeSet;
 
 use super::super::frame::{
-    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, REPORT_FIXED, Report, Standing,
+    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, Overheard, REPORT_FIXED, Report, Standing, Stations,
 };
 use super::super::incoming::{Ending, Key, Partial, Stage};
 use super::super::keys::Context;
 use super::super::outgoing::{OutgoingRecord, short};
 use super::super::peer::Admission;
+use super::super::rate::Readings;
 use super::keep::{batch_key, encode, outgoing_key, peer_key};
 use super::{ANSWERS, Hearing, Pending, Phase, SETTLE, Station, UNSEALED_FRAMES, UNSEALED_TURNS};
-use crate::bearer::Event;
+use crate::bearer::{Event, Holding};
 use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
 impl Station {
     pub(super) fn hear(&mut self, now: Instant) -> &mut Hearing {
-        self.hearing.get_or_insert_with(|| {
-            self.peers.values_mut().for_each(|p| p.heard = 0);
-            Hearing {
-                deframer: Deframer::default(),
-                since: now,
-                last: now,
-                from: BTreeSet::new(),
-                spoke: BTreeSet::new(),
-                others: BTreeSet::new(),
-                unsealed: Vec::new(),
-            }
+        let after = self.asked_at.map(|at| now.since(at));
+        self.hearing.get_or_insert_with(|| Hearing {
+            deframer: Deframer::default(),
+            since: now,
+            last: now,
+            from: BTreeSet::new(),
+            spoke: BTreeSet::new(),
+            speakers: Stations::NONE,
+            foreign: false,
+            asked: Stations::NONE,
+            order: None,
+            follow: None,
+            unsealed: Vec::new(),
+            readings: Readings::default(),
+            after,
         })
     }
 
@@ -81,6 +86,10 @@ impl Station {
         self.drain_frames(now);
         self.commit_symbols();
         let Some(h) = self.hearing.take() else { return };
+        if let (Some(from), 1) = (h.from.first(), h.from.len()) {
+            let after = h.after.filter(|_| self.awaited.contains(from));
+            self.note_reception(now, *from, h.since, h.readings.quality(), after);
+        }
         for from in h.from.difference(&h.spoke) {
             // Who does not know our epoch says hello in every transmission.
             if let Some(p) = self.peers.get_mut(from) {
@@ -88,29 +97,33 @@ impl Station {
             }
         }
         self.judge_seals(&h);
-        self.settle = Some(now + SETTLE);
-        if !h.others.is_empty() {
-            // Those who were spoken to answer first, lower stations before higher ones, one slot each.
-            let before = h.others.iter().filter(|s| **s < self.config.station).count() as u32;
-            let all = h.others.len() as u32;
-            if before > 0 {
-                self.report_at = Some(now + self.air.turn() * before);
+        // What was said to all asks those whom the order names.
+        if h.order.is_some_and(|order| order.has(self.config.station)) {
+            for from in &h.from {
+                if let Some(p) = self.peers.get_mut(from) {
+                    p.owed |= std::mem::take(&mut p.unasked);
+                }
             }
-            self.hold_for(now, self.air.turn() * all);
         }
-        if h.from.is_empty() && h.others.is_empty() {
+        self.settle = Some(now + SETTLE);
+        let unreadable = !h.made_sense();
+        let answered = unreadable && self.peers.len() == 1 && !self.awaited.is_empty();
+        if unreadable {
             let awaited = &self.awaited;
             self.peers.iter_mut().filter(|(s, _)| awaited.contains(s)).for_each(|(_, p)| p.spoke_garbled = true);
         }
         // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
         self.awaited.retain(|s| !h.from.contains(s));
+        self.take_slot(now, &h);
         if self.awaited.is_empty() {
             self.await_until = None;
+        } else if self.await_round(now) {
+            // The next ones have their slots still to come.
         } else if let Some(until) = self.await_until {
             // The answer was lost, or somebody else spoke: no point in waiting for long.
             self.await_until = Some(until.min(now + Duration::from_secs(1)));
         }
-        if h.from.is_empty() {
+        if h.from.is_empty() && !self.is_net() && !answered {
             let spread = self.config.waveform.turnaround.as_millis().max(1) as u64;
             let wait = Duration::from_millis(self.draw() % spread) + self.rank_delay();
             self.hold_for(now, wait);
@@ -123,29 +136,59 @@ impl Station {
             match found {
                 Found::Frame(frame) => {
                     self.counts.frames += 1;
-                    let from = frame.address().from;
-                    h.from.insert(from);
+                    let address = frame.address();
+                    let from = address.from;
+                    let first = h.from.insert(from);
+                    h.speakers = h.speakers.and(Stations::one(from));
                     if let Some(p) = self.peers.get_mut(&from) {
                         p.alive();
+                        if first {
+                            // Between its transmission and the answer others may have had their slots.
+                            p.heard = 0;
+                        }
                     }
                     match frame {
-                        Frame::Symbols { chunks, .. } => self.file(now, from, chunks),
+                        Frame::Symbols { chunks, .. } => {
+                            let to_all = address.to == from;
+                            if !to_all {
+                                h.asked = h.asked.and(Stations::one(self.config.station));
+                            }
+                            self.file(now, from, chunks, to_all);
+                        }
                         Frame::Control { epoch, counter, items, .. } => {
                             h.spoke.insert(from);
-                            self.listen(now, from, epoch, counter, items);
+                            let to_all = address.to == from;
+                            for item in &items {
+                                match item {
+                                    Item::Poll(_) | Item::Cancel(_) if to_all => {}
+                                    Item::Poll(_) | Item::Cancel(_) => {
+                                        h.asked = h.asked.and(Stations::one(self.config.station));
+                                    }
+                                    Item::Order(stations) => h.order = Some(*stations),
+                                    Item::Follow(stations) => h.follow = Some(*stations),
+                                    Item::Hello { .. } | Item::Report(_) | Item::Group(_) | Item::Quality(_) => {}
+                                }
+                            }
+                            self.listen(now, from, epoch, counter, self.ours(items, to_all));
                         }
-                        Frame::Brief { context, waiting, heard, standings, .. } => {
-                            self.take_brief(now, from, context, waiting, heard, standings);
+                        Frame::Brief { context, waiting, heard, standings, quality, .. } => {
+                            let epoch = self.config.epoch;
+                            let report = Report { epoch, heard, standings, ..Report::default() };
+                            self.take_brief(now, from, context, waiting, report, quality);
                         }
                     }
                 }
-                Found::Foreign(address) => {
-                    if self.peers.contains_key(&address.to) && address.to != address.from {
-                        h.others.insert(address.to);
+                Found::Foreign(Overheard { address, asks, order }) => {
+                    h.speakers = h.speakers.and(Stations::one(address.from));
+                    h.foreign = true;
+                    if asks && address.to != address.from {
+                        h.asked = h.asked.and(Stations::one(address.to));
                     }
+                    h.order = h.order.or(order);
                 }
                 Found::Unsealed(address) => {
                     self.counts.unsealed += 1;
+                    h.speakers = h.speakers.and(Stations::one(address.from));
                     if h.unsealed.len() < ANSWERS {
                         h.unsealed.push(address);
                     }
@@ -175,13 +218,19 @@ impl Station {
         }
     }
 
-    pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>) {
+    pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>, to_all: bool) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.heard = peer.heard.saturating_add(1);
-        peer.owed = true;
+        match to_all {
+            true => peer.unasked = true,
+            false => peer.owed = true,
+        }
         let rank = peer.waiting.flatten().map_or(0, |p| p.rank() + 1);
         for chunk in chunks {
             let Some(peer) = self.peers.get_mut(&from) else { return };
+            if to_all && peer.aside.contains(&chunk.short) {
+                continue;
+            }
             let (epoch, counter) = peer.record.expand(chunk.short);
             if epoch != 0 {
                 peer.record.transfer_seen = peer.record.transfer_seen.max(counter);
@@ -224,7 +273,10 @@ impl Station {
                 }
                 return false;
             }
-            Admission::NewEpoch => self.new_epoch(from, epoch),
+            Admission::NewEpoch => {
+                self.new_epoch(from, epoch);
+                self.share((from, epoch, 0), Holding::Epoch);
+            }
             Admission::Fresh => {}
         }
         if let Some(peer) = self.peers.get(&from) {
@@ -240,16 +292,18 @@ impl Station {
         from: u8,
         context: Context,
         waiting: u8,
-        heard: u8,
-        standings: Vec<(u16, Standing)>,
+        report: Report,
+        quality: Option<u8>,
     ) {
         if !self.admit(from, context.epoch, context.counter) {
             return;
         }
+        if quality.is_some() {
+            self.take_quality(now, from, quality);
+        }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.waiting = Some(waiting.checked_sub(1).and_then(Precedence::from_rank));
         }
-        let report = Report { epoch: self.config.epoch, heard, standings, ..Report::default() };
         self.take_report(now, from, context.epoch, context.counter, report, false);
     }
 
@@ -278,6 +332,10 @@ impl Station {
                     }
                 }
                 Item::Report(report) => self.take_report(now, from, epoch, counter, report, true),
+                Item::Quality(quality) => self.take_quality(now, from, quality),
+                // Heard with the whole transmission: they are about its end.
+                Item::Order(_) | Item::Follow(_) => {}
+                Item::Group(groups) => self.sort_out(from, groups),
             }
         }
     }
@@ -348,7 +406,9 @@ impl Station {
             peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
             peer.sent_frames = 0;
         }
-        let mut puts = vec![(peer_key(station), encode(&peer.record))];
+        let record = encode(&peer.record);
+        self.learn_arrivals(now, station, report.heard);
+        let mut puts = vec![(peer_key(station), record)];
         for t in self.outgoing.values().filter(|t| t.station == station) {
             let Some((_, Standing::Lacks(lack))) = report.standings.iter().find(|(s, _)| *s == t.short()) else {
                 continue;
@@ -361,7 +421,6 @@ impl Station {
             };
             puts.push((outgoing_key(&t.transfer.id), encode(&record)));
         }
-        let _ = now;
         let ticket = self.ticket(Pending::Report { station, epoch, sequence, report });
         self.events.push_back(Event::Persist { ticket, puts });
     }
@@ -387,10 +446,8 @@ impl Station {
             let standing = report.standings.iter().find(|(s, _)| *s == t.short()).map(|(_, standing)| standing);
             match standing {
                 Some(Standing::Lacks(lack)) if lack.len() == t.lack.len() => {
-                    for (block, (known, said)) in t.lack.iter_mut().zip(lack).enumerate() {
-                        *known = u32::from(*said).min(t.geometry.block_count(block as u32));
-                    }
                     t.record.lack = lack.clone();
+                    t.recount();
                     t.unsure = false;
                     let need = t.geometry.count();
                     let have = need - t.missing();
@@ -400,6 +457,9 @@ impl Station {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
                     }
                     let (bytes_on_air, air) = (t.bytes, t.air);
+                    if self.config.siblings.contains(&station) {
+                        self.events.push_back(Event::Lacks { id: id.clone(), epoch, lack: lack.clone() });
+                    }
                     self.events.push_back(Event::Progress { id: id.clone(), have, need, bytes_on_air, air });
                     self.reserve_rows(&id);
                 }
@@ -416,6 +476,7 @@ impl Station {
                 None if !report.more => {
                     // Not spoken of. What lacks nothing by the last word still waits for its verdict, which may have been lost with
                     // the far process: it is asked for again, or it would wait for ever. Whether a new number is free is still open.
+                    t.doubt();
                     t.unsure = t.missing() == 0 || t.unsent && t.unsure;
                     if t.missing() == 0 {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
@@ -424,6 +485,7 @@ impl Station {
                 None => {}
             }
         }
+        self.settle_unheard(now, station);
         self.next_queued(now);
     }
 
@@ -443,7 +505,7 @@ impl Station {
     }
 
     pub(super) fn report(&mut self, station: u8, used: usize) -> Report {
-        let room = (self.config.waveform.frame_bytes as usize).saturating_sub(CONTROL_OVERHEAD).min(255);
+        let room = (self.air.waveform().frame_bytes as usize).saturating_sub(CONTROL_OVERHEAD).min(255);
         let mut room = room.saturating_sub(used + REPORT_FIXED).max(24);
         let mut report = Report::default();
         let Some(peer) = self.peers.get_mut(&station) else { return report };
@@ -457,7 +519,7 @@ impl Station {
             let more: Vec<u16> = known.filter(|s| !shorts.contains(s)).take(8).collect();
             shorts.extend(more);
         }
-        (peer.owed, peer.told) = (false, true);
+        (peer.owed, peer.unasked, peer.told) = (false, false, true);
         report.epoch = peer.record.epoch;
         report.transfer_seen = peer.record.transfer_seen;
         report.control_seen = peer.record.control_seen;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::super::incoming::{Ending, Key, Partial, Stage, read_batch, write_batch};
-use super::super::outgoing::OutgoingRecord;
+use super::super::outgoing::{OutgoingRecord, Role};
 use super::{COMMIT_AHEAD, COUNTERS, FINISHED, Pending, REFUSED_TOO_LARGE, Station};
 use crate::bearer::fec::Geometry;
-use crate::bearer::{Event, Job};
+use crate::bearer::{Event, Holding, Job};
 use crate::mail::TransferId;
 use crate::time::Instant;
 
@@ -57,8 +57,14 @@ impl Station {
             return;
         }
         self.partials.remove(&key);
-        self.remember(key, ending);
+        self.finish(key, ending);
         self.answer(key);
+        self.share(key, ending.into());
+    }
+
+    /// Remembers how a transfer ended, and forgets the oldest such memory.
+    pub(super) fn finish(&mut self, key: Key, ending: Ending) {
+        self.remember(key, ending);
         if self.finished.len() > FINISHED
             && let Some(oldest) = self.finished_order.pop_front()
         {
@@ -74,9 +80,17 @@ impl Station {
     }
 
     pub(super) fn drop_partial(&mut self, key: Key) {
-        let Some(p) = self.partials.remove(&key) else { return };
+        if self.discard(key) {
+            self.share(key, Holding::Dropped);
+        }
+    }
+
+    /// Drops what is held here; false when nothing is.
+    pub(super) fn discard(&mut self, key: Key) -> bool {
+        let Some(p) = self.partials.remove(&key) else { return false };
         let puts = (0..p.batches).map(|n| (batch_key(key, n), None)).collect();
         self.forget(puts);
+        true
     }
 
     /// Makes room for a new partial: the least precedence goes first, and of those the one not heard for longest.
@@ -147,18 +161,22 @@ impl Station {
     pub(super) fn reserve_rows(&mut self, id: &TransferId) {
         let Some(t) = self.outgoing.get_mut(id) else { return };
         // Far enough ahead that filling blocks never waits for the store, and no further: what is reserved and unsent is lost to a restart.
-        let block = self.config.waveform.block.as_millis().max(1);
+        let block = self.air.waveform().block.as_millis().max(1);
         let blocks = (COMMIT_AHEAD.as_millis().div_ceil(block) as u64).max(2);
-        let bytes = self.air.stream_bytes(blocks) + u64::from(self.config.waveform.frame_bytes);
+        let bytes = self.air.stream_bytes(blocks) + u64::from(self.air.waveform().frame_bytes);
         let ahead = (bytes / t.geometry.symbol_bytes() as u64 / u64::from(t.geometry.blocks())) as u32 + 2;
-        if t.reserving || t.record.reserved >= t.next_row() + ahead || t.missing() == 0 {
+        if t.reserving || t.record.reserved >= t.next_row() + ahead || t.missing() == 0 || t.role != Role::Carry {
             return;
         }
         let rows = t.next_row() + ahead + ahead / 4;
-        t.reserving = true;
-        t.asked_rows = rows;
-        let record = OutgoingRecord { reserved: rows, ..t.record.clone() };
-        let puts = vec![(outgoing_key(id), encode(&record))];
+        let mut puts = Vec::new();
+        for id in self.siblings(id) {
+            let Some(t) = self.outgoing.get_mut(&id) else { continue };
+            t.reserving = true;
+            t.asked_rows = rows;
+            let record = OutgoingRecord { reserved: rows.max(t.record.reserved), ..t.record.clone() };
+            puts.push((outgoing_key(&id), encode(&record)));
+        }
         let ticket = self.ticket(Pending::Rows(id.clone(), rows));
         self.events.push_back(Event::Persist { ticket, puts });
     }

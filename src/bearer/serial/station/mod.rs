@@ -5,15 +5,21 @@
 //! it answers after the carrier has gone, with a report and, in the same transmission, with what it has to send. A turn that
 //! stays unanswered is followed by a short poll after a back-off that cannot coincide with the other side's.
 
+mod adapt;
 mod compose;
+mod group;
 mod hear;
 mod keep;
+mod share;
+mod slots;
 mod turn;
+
+pub use share::Outlook;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::burst::{Air, Burst, Layout};
-use super::frame::{Address, Deframer, Report};
+use super::frame::{Address, Deframer, Report, Stations};
 use super::incoming::{Ending, Key, Partial, Stage};
 use super::keys::KeyRing;
 use super::outgoing::{Outgoing, OutgoingRecord, short};
@@ -25,15 +31,21 @@ use crate::emcon::{AirPermit, Emission, Purpose, Silence};
 use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
+use super::rate::{Palette, Readings};
+use adapt::Adapt;
+pub use adapt::{LinkState, Unheard};
 use keep::outgoing_key;
+use slots::Round;
 use turn::feed_due;
 
 /// Control counters reserved on disk at a time.
 const COUNTERS: u32 = 1024;
 /// How long a report waits for commits and verdicts.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Spread of first keying over the stations of an idle link, so that two that start at once do not collide.
+/// By how much the higher of two stations keys later on an idle link, so that two that start at once do not collide.
 const RANK_SPREAD: Duration = Duration::from_millis(800);
+/// The same from one station of a net to the next: longer than a modem takes to key and another to notice.
+const ACCESS_SLOT: Duration = Duration::from_millis(400);
 /// How much air time's worth of symbols is reserved ahead of sending.
 const COMMIT_AHEAD: Duration = Duration::from_secs(5);
 /// When something that failed to commit is tried again.
@@ -61,9 +73,17 @@ pub const REFUSED_TOO_LARGE: u8 = 250;
 #[derive(Debug)]
 pub struct Station {
     config: Config,
+    /// Arithmetic of the waveform in use.
     air: Air,
-    burst: Burst,
+    /// Plans, per choice of waveform.
+    bursts: BTreeMap<usize, Burst>,
+    /// Where there is a choice.
+    adapt: Option<Adapt>,
+    /// When the transmission that is to be answered ended.
+    asked_at: Option<Instant>,
     ring: KeyRing,
+    /// Peers that can be spoken to at once.
+    net: Stations,
     peers: BTreeMap<u8, Peer>,
     outgoing: BTreeMap<TransferId, Outgoing>,
     queued: VecDeque<Transfer>,
@@ -79,6 +99,8 @@ pub struct Station {
     carrier_tells: bool,
     awaited: BTreeSet<u8>,
     await_until: Option<Instant>,
+    /// Answers to the transmission heard last that are still to come.
+    round: Round,
     hold: Option<Instant>,
     settle: Option<Instant>,
     report_at: Option<Instant>,
@@ -90,6 +112,8 @@ pub struct Station {
     report_blocked: bool,
     probe_blocked: bool,
     asked: Option<Purpose>,
+    /// The modem did not key when it was last asked to.
+    unkeyable: bool,
     counter: u32,
     counter_limit: u32,
     counter_reserving: bool,
@@ -190,16 +214,28 @@ struct Hearing {
     from: BTreeSet<u8>,
     /// Those of them that said more than symbols and brief reports.
     spoke: BTreeSet<u8>,
-    /// Other stations that were spoken to.
-    others: BTreeSet<u8>,
+    /// Stations it came from, as far as headers tell, sound ones or not.
+    speakers: Stations,
+    /// There were frames of others in it.
+    foreign: bool,
+    /// Stations it wants an answer from, by frames that were heard.
+    asked: Stations,
+    /// All of them in the order they answer in, where it said so.
+    order: Option<Stations>,
+    /// Stations that may speak next because silence has ended, where it said so.
+    follow: Option<Stations>,
     /// Addresses of frames whose seal did not fit.
     unsealed: Vec<Address>,
+    /// What the modem measured.
+    readings: Readings,
+    /// How long after our own transmission it began, where that was to be answered.
+    after: Option<Duration>,
 }
 
 impl Hearing {
     /// Whether a frame was among the bytes.
     fn made_sense(&self) -> bool {
-        !self.from.is_empty() || !self.others.is_empty()
+        !self.from.is_empty() || self.foreign
     }
 }
 
@@ -231,16 +267,22 @@ impl Station {
     pub fn new(now: Instant, config: Config, restored: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
         let mut ring = KeyRing::new(config.station);
         ring.set_epoch(config.epoch);
+        ring.set_net(&config.net);
         let mut peers = BTreeMap::new();
         for p in &config.peers {
             ring.add(&config.name, &p.name, p.station, p.protection, &p.keys);
             let peer = Peer { agrees: config.fresh, ..Peer::new(p.name.clone(), PeerRecord::default()) };
             peers.insert(p.station, peer);
         }
+        let palette = Palette::new(config.choices.clone(), &config.waveform);
+        let adapt = palette.map(|palette| Adapt::new(palette, config.peers.iter().map(|p| p.station)));
         let mut station = Self {
-            air: Air::new(config.waveform.clone()),
-            burst: Burst::default(),
+            air: Self::first_air(&config, adapt.as_ref()),
+            bursts: BTreeMap::new(),
+            adapt,
+            asked_at: None,
             ring,
+            net: Stations::NONE,
             peers,
             outgoing: BTreeMap::new(),
             queued: VecDeque::new(),
@@ -255,6 +297,7 @@ impl Station {
             carrier_tells: false,
             awaited: BTreeSet::new(),
             await_until: None,
+            round: Round::default(),
             hold: None,
             settle: None,
             report_at: None,
@@ -265,6 +308,7 @@ impl Station {
             report_blocked: false,
             probe_blocked: false,
             asked: None,
+            unkeyable: false,
             counter: 0,
             counter_limit: 0,
             counter_reserving: false,
@@ -280,6 +324,7 @@ impl Station {
             actions: VecDeque::new(),
             config,
         };
+        station.net = station.net();
         station.restore(now, restored);
         for (number, p) in station.peers.iter().filter(|(_, p)| p.record.epoch != 0) {
             station.ring.heard_from(*number, p.record.epoch, p.record.control_seen);
@@ -311,6 +356,7 @@ impl Station {
                 self.heard(now);
             }
             ModemEvent::Received(bytes) => self.received(now, &bytes),
+            ModemEvent::Measured(m) => self.measured(&m),
             ModemEvent::Fault(text) => {
                 self.events.push_back(Event::Alarm(format!("modem: {text}")));
                 self.break_off(now);
@@ -318,6 +364,9 @@ impl Station {
                 (self.carrier, self.carrier_stuck, self.hearing) = (None, false, None);
             }
             ModemEvent::Ready => {
+                if let Some(a) = &mut self.adapt {
+                    a.modem = None;
+                }
                 if matches!(self.phase, Phase::Down) {
                     self.phase = Phase::Quiet;
                     self.hold_for(now, self.rank_delay());
@@ -396,8 +445,10 @@ impl Station {
         }
         let idle = self.outgoing.is_empty() && self.await_until.is_none() && self.hearing.is_none();
         self.outgoing.insert(id.clone(), outgoing);
-        let ticket = self.ticket(Pending::Spread(id.clone()));
-        self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+        if !self.join_group(&id) {
+            let ticket = self.ticket(Pending::Spread(id.clone()));
+            self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+        }
         self.reserve_rows(&id);
         if idle && self.hold.is_none() && matches!(self.phase, Phase::Quiet) {
             self.hold_for(now, self.rank_delay());
@@ -442,11 +493,14 @@ impl Station {
                 }
             }
             Pending::Rows(id, rows) => {
-                if let Some(t) = self.outgoing.get_mut(&id) {
+                for id in self.siblings(&id) {
+                    let Some(t) = self.outgoing.get_mut(&id) else { continue };
                     t.reserving = false;
                     if ok {
                         t.record.reserved = t.record.reserved.max(rows);
                         self.extend(&id);
+                        // Another bearer may have brought it farther since this was asked for.
+                        self.reserve_rows(&id);
                     }
                 }
             }
@@ -454,11 +508,12 @@ impl Station {
                 self.committing = false;
                 for (key, numbers) in batches.into_iter().filter(|_| ok) {
                     let Some(p) = self.partials.get_mut(&key) else { continue };
-                    for q in numbers {
-                        if let Some((_, committed)) = p.symbols.get_mut(&q) {
+                    for q in &numbers {
+                        if let Some((_, committed)) = p.symbols.get_mut(q) {
                             *committed = true;
                         }
                     }
+                    self.share_symbols(key, &numbers);
                 }
                 if ok {
                     self.commit_symbols();
@@ -477,10 +532,12 @@ impl Station {
     pub fn job_done(&mut self, _now: Instant, ticket: u64, done: JobDone) {
         match (self.pending.remove(&ticket), done) {
             (Some(Pending::Spread(id)), JobDone::Spread(symbols)) => {
-                if let Some(t) = self.outgoing.get_mut(&id) {
-                    t.symbols = Some(symbols);
+                for id in self.siblings(&id) {
+                    if let Some(t) = self.outgoing.get_mut(&id) {
+                        t.symbols = Some(symbols.clone());
+                    }
+                    self.extend(&id);
                 }
-                self.extend(&id);
             }
             (Some(Pending::Gather(key)), JobDone::Gathered(Some(payload))) => {
                 if let Some(p) = self.partials.get_mut(&key) {
@@ -531,8 +588,8 @@ impl Station {
         self.blocked = None;
         self.report_blocked = false;
         self.probe_blocked = false;
-        if matches!(self.phase, Phase::Quiet) && self.hold.is_none() && self.await_until.is_none() {
-            self.hold_for(now, self.rank_delay());
+        if matches!(self.phase, Phase::Quiet) && self.await_until.is_none() {
+            self.leave_silence(now);
         }
     }
 
@@ -563,7 +620,7 @@ impl Station {
         if self.suspended {
             return None;
         }
-        let w = self.config.waveform.clone();
+        let w = self.air.waveform().clone();
         if let Phase::Keyed(tx) = &self.phase {
             if tx.ended || now < feed_due(tx, &w) {
                 return None;
@@ -575,6 +632,7 @@ impl Station {
             return Some(Want { purpose: tx.plan.purpose, airtime: end.since(now), planned: planned.since(now) });
         }
         let plan = self.plan(now)?;
+        self.tell_modem();
         self.asked = Some(plan.purpose);
         let planned = self.air.transmission(plan.blocks);
         Some(Want { purpose: plan.purpose, airtime: planned.min(self.air.transmission(2)), planned })
@@ -583,7 +641,7 @@ impl Station {
     /// Turns a permit into what [`Station::want`] spoke of.
     pub fn poll_emission(&mut self, now: Instant, permit: AirPermit<'_>) -> Option<Emission> {
         if let Phase::Keyed(tx) = &self.phase {
-            if tx.ended || now < feed_due(tx, &self.config.waveform) {
+            if tx.ended || now < feed_due(tx, self.air.waveform()) {
                 return None;
             }
             let bytes = self.feed(now)?;
@@ -592,6 +650,11 @@ impl Station {
         let plan = self.plan(now)?;
         self.phase = Phase::Asked { since: now, plan };
         self.hold = None;
+        if self.adapt.is_some() {
+            // A faster waveform needs more symbols ahead.
+            let active: Vec<TransferId> = self.outgoing.keys().cloned().collect();
+            active.iter().for_each(|id| self.reserve_rows(id));
+        }
         Some(permit.key())
     }
 
@@ -686,7 +749,7 @@ impl Station {
         times.push(self.silence_at());
         match &self.phase {
             Phase::Asked { since, .. } => times.push(self.key_due(*since)),
-            Phase::Keyed(tx) if !tx.ended => times.push(Some(feed_due(tx, &self.config.waveform))),
+            Phase::Keyed(tx) if !tx.ended => times.push(Some(feed_due(tx, self.air.waveform()))),
             Phase::Keyed(tx) => times.push(Some(self.unkey_limit(tx))),
             Phase::Down | Phase::Quiet => {}
         }

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::super::Waveform;
 use super::super::burst::{Layout, UNIT};
 use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
-use super::super::outgoing::Outgoing;
+use super::super::outgoing::{Outgoing, Role};
 use super::super::peer::back_off;
-use super::{ASKED_IN_VAIN, Pending, Phase, Plan, RANK_SPREAD, Station, Transmission};
+use super::{ASKED_IN_VAIN, Pending, Phase, Plan, Station, Transmission};
 use crate::bearer::{Event, ModemAction};
 use crate::emcon::Purpose;
-use crate::mail::Precedence;
+use crate::mail::{Precedence, TransferId};
 use crate::time::{Duration, Instant};
+
+/// Unreadable answers of the only peer in a row until a station waits before it speaks again: nobody else can have it wait in vain.
+const AT_ONCE: u32 = 8;
 
 impl Station {
     pub(super) fn plan(&mut self, now: Instant) -> Option<Plan> {
@@ -37,24 +40,39 @@ impl Station {
             (None, true) if cancels => Purpose::Probe,
             (None, true) => return None,
         };
+        let chosen = self.choose_waveform(&speakable, &reporting, top);
+        if let (Some(a), Some(choice)) = (&mut self.adapt, chosen)
+            && a.choice != choice
+        {
+            a.choice = choice;
+            self.air = a.palette.air(choice).clone();
+        }
         let mut units = 0;
         let (loss, layout) = self.lay_out(&speakable);
-        for t in speakable.iter().filter(|t| !t.unsure) {
+        let ids: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
+        let groups = self.groups(&ids);
+        for t in speakable.iter().filter(|t| !t.unsure && !groups.contains_key(&t.transfer.id)) {
             units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
         }
         let controls: BTreeSet<u8> = speakable
             .iter()
-            .filter(|t| self.must_greet(t))
+            .filter(|t| !groups.contains_key(&t.transfer.id) && self.must_greet(t))
             .map(|t| t.station)
             .chain(reporting.iter().copied())
             .collect();
         let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
+        let together = self.group_bytes(&layout, &groups);
         let blocks = if units == 0 {
-            self.air.blocks(self.words(&reporting, &speakable) as u64)
+            match self.air.blocks(self.words(&reporting, &speakable) as u64) {
+                words if together == 0 => words,
+                words => self.air.blocks(together).max(words).min(most),
+            }
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
-            self.burst.blocks_for(&self.air, &layout, units, loss, most)
+            let plans = self.bursts.entry(chosen.unwrap_or(0)).or_default();
+            let alone = plans.blocks_for(&self.air, &layout, units, loss, most);
+            if together == 0 { alone } else { self.air.blocks(self.air.capacity(alone) + together).min(most) }
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
         Some(Plan { purpose, top, blocks })
@@ -64,7 +82,8 @@ impl Station {
     pub(super) fn words(&self, reporting: &BTreeSet<u8>, speakable: &[&Outgoing]) -> usize {
         let mut bytes = 0;
         for (number, p) in &self.peers {
-            let asked = speakable.iter().filter(|t| t.station == *number && t.unsure).count().min(12);
+            let asked =
+                speakable.iter().filter(|t| t.station == *number && t.unsure && !self.shared(t)).count().min(12);
             let cancels = if self.probe_blocked { 0 } else { p.cancels.len().min(12) };
             let reports = reporting.contains(number);
             bytes += match (reports.then(|| self.brief_standings(*number)).flatten(), asked + cancels) {
@@ -73,6 +92,10 @@ impl Station {
                 _ if reports => CONTROL_OVERHEAD + MINIMAL_FRAME + 48,
                 (_, said) => CONTROL_OVERHEAD + 7 + 4 + 2 * said,
             };
+        }
+        let shared = speakable.iter().filter(|t| t.unsure && self.shared(t)).count().min(12);
+        if shared > 0 {
+            bytes += CONTROL_OVERHEAD + 13 + 6 * shared;
         }
         bytes.max(BRIEF_OVERHEAD + 3)
     }
@@ -85,7 +108,8 @@ impl Station {
             return None;
         }
         let standings: Vec<_> = p.answer.iter().map(|s| (*s, self.standing(station, *s))).collect();
-        (standings.iter().map(|(_, s)| s.bytes()).sum::<usize>() <= BRIEF_STANDINGS).then_some(standings)
+        let most = BRIEF_STANDINGS - usize::from(self.quality_for(station).is_some());
+        (standings.iter().map(|(_, s)| s.bytes()).sum::<usize>() <= most).then_some(standings)
     }
 
     /// The loss these transfers are to expect, and how their frames are best laid out for it.
@@ -97,7 +121,8 @@ impl Station {
 
     /// Estimated share of cells lost towards a station.
     pub(super) fn loss_to(&self, station: u8) -> f64 {
-        self.peers.get(&station).map_or(0.05, |p| p.record.loss())
+        let foretold = self.adapt.as_ref().and_then(|a| Some(a.reaches.get(&station)?.loss(&a.palette, a.choice)));
+        foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, |p| p.record.loss()))
     }
 
     /// Stations a report is owed to and may be said to now.
@@ -116,7 +141,7 @@ impl Station {
             && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
             && (answering || ready(peer.not_before, now) && !self.awaited.contains(&t.station))
-            && (t.unsure || t.missing() > 0)
+            && (t.unsure && t.role != Role::Rest || t.missing() > 0 && t.role == Role::Carry)
             && (t.next_bytes().is_some() || t.unsure)
             && t.symbols.is_some()
     }
@@ -156,6 +181,7 @@ impl Station {
             return;
         };
         self.counts.transmissions += 1;
+        self.unkeyable = false;
         (self.settle, self.report_at, self.await_until, self.hearing) = (None, None, None, None);
         self.awaited.clear();
         let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
@@ -190,6 +216,7 @@ impl Station {
     pub(super) fn unkeyed(&mut self, now: Instant) {
         let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) else { return };
         self.account(now, &tx);
+        self.note_sent(now, &tx);
         for station in &tx.expects {
             if let Some(p) = self.peers.get_mut(station) {
                 p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
@@ -197,6 +224,7 @@ impl Station {
             }
         }
         if tx.expects.is_empty() {
+            self.spoke_in_round();
             // Whoever was reported to goes on, if it has more: let it.
             let w = &self.config.waveform;
             let more = self.peers.values().any(|p| !matches!(p.waiting, Some(None)));
@@ -204,8 +232,7 @@ impl Station {
                 self.hold_for(now, w.turnaround + Duration::from_secs(3));
             }
         } else {
-            let slots = self.air.report() * (tx.expects.len() as u32 - 1);
-            self.await_until = Some(now + self.air.turn() + self.config.waveform.block + slots);
+            self.begin_round(now, tx.expects.iter().copied().collect());
             self.awaited = tx.expects;
         }
     }
@@ -214,7 +241,7 @@ impl Station {
     pub(super) fn break_off(&mut self, now: Instant) {
         if let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) {
             self.account(now, &tx);
-            if now < tx.keyed + self.config.waveform.preamble + self.config.waveform.block {
+            if now < tx.keyed + self.air.transmission(1) {
                 // Not a block of it can have been heard: its symbols are as good as unsent, and need no asking about.
                 for id in &tx.sure {
                     self.outgoing.get_mut(id).into_iter().for_each(|t| t.unsure = false);
@@ -246,10 +273,14 @@ impl Station {
     /// Those who should have answered did not: ask them again, later each time.
     pub(super) fn unanswered(&mut self, now: Instant) {
         self.await_until = None;
+        // One draw for all: those who missed their slots are asked together.
+        let chance = self.draw();
         for station in std::mem::take(&mut self.awaited) {
             self.counts.unanswered += 1;
-            let chance = self.draw();
+            self.note_silence(station);
+            let only = self.peers.len() == 1;
             let Some(p) = self.peers.get_mut(&station) else { continue };
+            let garbled = p.spoke_garbled;
             let told = p.failed();
             #[cfg(feature = "mutations")]
             if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
@@ -263,9 +294,30 @@ impl Station {
             }
             let tries = if in_vain { 1 } else { p.failures() };
             let slot = self.config.waveform.turnaround + Duration::from_secs(2);
-            p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
+            if !(garbled && only && p.garbled < AT_ONCE) {
+                p.not_before = Some(now + back_off(tries, self.config.station > station, slot, chance));
+            }
             if let Some(told) = told {
                 self.events.push_back(Event::Alarm(format!("{} {told}", p.name)));
+            }
+            if garbled {
+                self.go_on(station);
+            }
+        }
+    }
+
+    /// An answer came and could not be read, so this station was heard. Where much more than a question costs is surely still missing
+    /// there, that goes at once, as if what was last sent had fared as usual; the next answer says how it did.
+    fn go_on(&mut self, station: u8) {
+        let loss = self.loss_to(station);
+        let (rate, question) = (self.config.waveform.rate, self.air.turn());
+        for t in self.outgoing.values_mut().filter(|t| t.station == station && t.unsure) {
+            let layout = self.air.layout(loss, t.geometry.symbol_bytes());
+            let missing = t.suppose(1.0 - layout.loss);
+            if rate.airtime(u64::from(missing) * t.geometry.symbol_bytes() as u64) >= question {
+                t.unsure = false;
+            } else {
+                t.doubt();
             }
         }
     }
@@ -285,15 +337,16 @@ impl Station {
     /// Without a usable carrier line, a transmission is over when nothing came for two blocks.
     pub(super) fn silence_at(&self) -> Option<Instant> {
         let h = self.hearing.as_ref().filter(|_| self.carrier.is_none() || self.carrier_stuck)?;
-        let ceased = h.last + self.config.waveform.block * 2 + Duration::from_secs(1);
+        let ceased = h.last + self.longest_block() * 2 + Duration::from_secs(1);
         Some(self.noise_at().map_or(ceased, |t| t.min(ceased)))
     }
 
     /// Until when a frame must have been whole, where bytes come without a carrier and it is not known that this is noise.
     pub(super) fn noise_at(&self) -> Option<Instant> {
         let h = self.hearing.as_ref().filter(|h| !self.carrier_tells && !h.made_sense())?;
-        let frame = self.config.waveform.rate.airtime(u64::from(self.config.waveform.frame_bytes));
-        Some(h.since + (frame + self.config.waveform.block) * 3)
+        let w = self.slowest();
+        let frame = w.rate.airtime(u64::from(w.frame_bytes));
+        Some(h.since + (frame + self.longest_block()) * 3)
     }
 
     pub(super) fn watch_modem(&mut self, now: Instant) {
@@ -302,6 +355,7 @@ impl Station {
                 self.events.push_back(Event::Alarm("the modem does not key".into()));
                 self.actions.push_back(ModemAction::Abort);
                 self.phase = Phase::Quiet;
+                self.unkeyable = true;
                 self.hold_for(now, Duration::from_secs(30));
             }
             Phase::Keyed(tx) if tx.ended && self.unkey_limit(tx) <= now => {
@@ -328,14 +382,8 @@ impl Station {
     }
 
     pub(super) fn unkey_limit(&self, tx: &Transmission) -> Instant {
-        let end = tx.keyed + self.air.transmission(self.air.blocks(tx.out)) + self.config.waveform.block * 2;
+        let end = tx.keyed + self.air.transmission(self.air.blocks(tx.out)) + self.air.waveform().block * 2;
         end + Duration::from_secs(if tx.alarmed { 20 } else { 10 })
-    }
-
-    /// Lower stations go first on an idle link.
-    pub(super) fn rank_delay(&self) -> Duration {
-        let below = self.peers.keys().filter(|s| **s < self.config.station).count() as u32;
-        RANK_SPREAD * below / (self.peers.len() as u32).max(1)
     }
 
     pub(super) fn hold_for(&mut self, now: Instant, d: Duration) {

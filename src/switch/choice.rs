@@ -1,0 +1,402 @@
+//! Which bearer carries what, where several reach a peer: the predicted time of delivery chooses, with hysteresis.
+//!
+//! A bearer is open to a transfer, lost (its modem is broken, or the peer has left some turns unanswered), or closed by an order. A
+//! transfer leaves a bearer that is no longer open for one that is, at once; between open ones it moves only for a clearly earlier
+//! delivery, and not again for a while. A lost bearer is asked now and then where it would be clearly better, and is open again when
+//! the peer answers there; one that was lost again and again has to wait longer each time. From some level on a message goes on two
+//! open bearers at once, different symbols on each. Nothing of this is stored: every bearer's station commits how far it has sent and
+//! what the peer lacks, and after a restart the choice is made anew from that.
+
+use std::collections::BTreeMap;
+
+use crate::bearer::Transfer;
+use crate::bearer::fec::Geometry;
+use crate::bearer::serial::{Headway, Role};
+use crate::emcon::Purpose;
+use crate::mail::{BearerId, Hop, MessageId, PeerName, Precedence, TransferId};
+use crate::ops::Event;
+use crate::ops::document::PathStatus;
+use crate::queue::{Batch, Change, TrackEntry, TransferRecord};
+use crate::time::{Duration, Instant, Now};
+
+use super::air::Bearer;
+use super::{Pending, Switch};
+
+/// Unanswered turns in a row after which a bearer is left.
+const LEFT_AFTER: u32 = 3;
+/// An open bearer is changed for another only where that needs at most this share of the time.
+const CLEARLY: f64 = 0.5;
+/// Shortest time between two such changes of one transfer.
+const DWELL: Duration = Duration::from_secs(60);
+/// How long a bearer that was lost twice must have answered again before it is open; doubled each further time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest such wait.
+const MOST_PATIENCE: Duration = Duration::from_secs(1800);
+/// A bearer that held this long starts with a clean slate.
+const STEADY: Duration = Duration::from_secs(3600);
+/// What `status` predicts for: a message of this size.
+const TYPICAL_BYTES: u64 = 10 * 1024;
+
+/// What the switch remembers for its choices.
+#[derive(Debug, Default)]
+pub(super) struct Choices {
+    ways: BTreeMap<(PeerName, BearerId), Way>,
+    /// When a transfer last changed its bearer.
+    moved: BTreeMap<TransferId, Instant>,
+}
+
+/// The way to a peer over one of several bearers.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    lost: bool,
+    /// How often, lately.
+    losses: u32,
+    /// When it last came back.
+    back: Instant,
+    open_from: Instant,
+}
+
+/// Whether a bearer may be used for something now.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Class {
+    Open,
+    Lost,
+    Closed,
+}
+
+/// A bearer that could carry something.
+#[derive(Clone, Debug)]
+struct Candidate {
+    bearer: BearerId,
+    class: Class,
+    /// Predicted time until the peer has it, cost included.
+    seconds: f64,
+    why: String,
+}
+
+impl Candidate {
+    fn clearly_before(&self, other: &Self) -> bool {
+        self.seconds < CLEARLY * other.seconds
+    }
+}
+
+/// What is to be carried.
+#[derive(Clone, Copy, Debug)]
+struct Load<'a> {
+    peer: &'a PeerName,
+    level: Precedence,
+    /// Bytes of the whole payload; what a bearer's bounds are about.
+    payload_bytes: u64,
+    /// Bytes that are still missing there.
+    missing_bytes: u64,
+    /// It may only go where mail is protected (C4).
+    protect: bool,
+    /// An operator let it go beyond any bound.
+    unbounded: bool,
+    /// The transfer itself, which does not wait for itself.
+    id: Option<&'a TransferId>,
+}
+
+impl Switch {
+    /// The bearers that reach a peer.
+    pub(super) fn bearers_to(&self, peer: &PeerName) -> impl Iterator<Item = (&BearerId, &Bearer)> {
+        self.bearers.iter().filter(move |(_, b)| b.plan.peers.contains(peer))
+    }
+
+    /// The bearer for a new transfer; otherwise why no bearer may carry it, and whether it is to be held.
+    pub(super) fn bearer_for(
+        &self,
+        now: Now,
+        peer: &PeerName,
+        level: Precedence,
+        payload_bytes: u64,
+        message: MessageId,
+    ) -> Result<BearerId, (String, bool)> {
+        let load = Load {
+            peer,
+            level,
+            payload_bytes,
+            missing_bytes: payload_bytes,
+            protect: self.asks_protection(message),
+            // An operator who let it go had the bound in sight.
+            unbounded: self.beyond.contains(&message),
+            id: None,
+        };
+        if let Some(best) = first(&self.candidates(now, &load)) {
+            return Ok(best.bearer.clone());
+        }
+        let refused = self.bearers_to(peer).filter(|(_, b)| b.plan.protected || !load.protect);
+        let mut refused =
+            refused.filter_map(|(_, b)| Some((b.plan.carries(level, payload_bytes).err()?, b.plan.hold_excess)));
+        Err(refused.next().unwrap_or_else(|| (format!("no bearer to {peer} may carry it"), false)))
+    }
+
+    fn asks_protection(&self, message: MessageId) -> bool {
+        self.active.record(message).is_some_and(|r| r.envelope.require_tls && r.envelope.from.is_some())
+    }
+
+    fn candidates(&self, now: Now, load: &Load<'_>) -> Vec<Candidate> {
+        let fits = |b: &Bearer| {
+            (b.plan.protected || !load.protect)
+                && (load.unbounded || b.plan.carries(load.level, load.payload_bytes).is_ok())
+        };
+        let fitting = self.bearers_to(load.peer).filter(|(_, b)| fits(b));
+        fitting.map(|(name, bearer)| self.candidate(now, name, bearer, load)).collect()
+    }
+
+    fn candidate(&self, now: Now, name: &BearerId, bearer: &Bearer, load: &Load<'_>) -> Candidate {
+        let outlook = bearer.station.outlook(load.peer);
+        let ahead = bearer.station.ahead(load.level, load.id);
+        let air = bearer.plan.predicted_air(ahead + load.missing_bytes).as_secs_f64();
+        let loss = outlook.map_or(0.0, |o| o.loss).min(0.9);
+        let cost = match load.level >= Precedence::Immediate {
+            true => 0.0,
+            false => bearer.plan.cost.as_secs_f64() * load.missing_bytes as f64 / 1024.0,
+        };
+        let seconds = air / (1.0 - loss) + bearer.plan.waveform.turnaround.as_secs_f64() + cost;
+        let way = self.choices.ways.get(&(load.peer.clone(), name.clone()));
+        let (class, why) = if self.lowest_on(now, name).is_none_or(|lowest| load.level < lowest) {
+            (Class::Closed, format!("{name} is closed to {} by an order", load.level))
+        } else if outlook.is_some_and(|o| o.broken) {
+            (Class::Lost, format!("the modem of {name} does not work"))
+        } else if way.is_some_and(|w| w.lost) {
+            (Class::Lost, format!("{} does not answer on {name}", load.peer))
+        } else if way.is_some_and(|w| now.at < w.open_from) {
+            (Class::Lost, format!("{name} comes and goes"))
+        } else {
+            (Class::Open, format!("{name} would take {seconds:.0} s"))
+        };
+        Candidate { bearer: name.clone(), class, seconds, why }
+    }
+
+    /// The lowest precedence that may go on a bearer now; `None`: none at all.
+    pub(super) fn lowest_on(&self, now: Now, name: &BearerId) -> Option<Precedence> {
+        let floor = self.minimize_in_force(now, name).map_or(Precedence::Deferred, |m| m.least);
+        let lowest = self.gate.lowest(now, name)?;
+        self.gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
+        Some(floor.max(lowest))
+    }
+
+    /// Hands a frozen payload to its bearer, from where it was left before a restart, on whichever bearer.
+    pub(super) fn put_on_air(&mut self, now: Now, record: &TransferRecord, send: Transfer) {
+        let names: Vec<BearerId> = self.bearers_to(&send.to).map(|(name, _)| name.clone()).collect();
+        let mut from: Option<Headway> = None;
+        for bearer in self.bearers.values_mut() {
+            bearer.station.given_out(&send.id);
+            if let Some(headway) = bearer.station.headway(&send.id) {
+                from = Some(from.map_or_else(|| headway.clone(), |f| f.joined(headway.clone())));
+            }
+        }
+        // A profile may have lost the bearer it was frozen for.
+        let Some(main) = names.iter().find(|n| **n == record.bearer).or(names.first()) else { return };
+        if let Some(bearer) = self.bearers.get_mut(main) {
+            bearer.station.take_part(now.at, send, Role::Carry, &from.unwrap_or_default());
+        }
+        if let Some(known) = self.transfers.get_mut(&record.id) {
+            known.bearer = main.clone();
+        }
+    }
+
+    /// Looks at every transfer that another bearer could carry.
+    pub(super) fn review(&mut self, now: Now) {
+        let several: Vec<PeerName> =
+            self.plan.peers.iter().map(|p| &p.name).filter(|p| self.bearers_to(p).count() > 1).cloned().collect();
+        if several.is_empty() || self.renewal.is_some() {
+            return;
+        }
+        several.iter().for_each(|peer| self.watch_ways(now, peer));
+        let to_several =
+            |t: &&TransferRecord| matches!(&t.hop, Hop::Peer(p) if several.contains(p)) && t.id.epoch == self.epoch;
+        let open: Vec<TransferRecord> = self.transfers.values().filter(to_several).cloned().collect();
+        open.iter().for_each(|transfer| self.review_one(now, transfer));
+    }
+
+    fn watch_ways(&mut self, now: Now, peer: &PeerName) {
+        let seen: Vec<_> =
+            self.bearers_to(peer).filter_map(|(name, b)| Some((name.clone(), b.station.outlook(peer)?))).collect();
+        for (name, outlook) in seen {
+            let fresh = Way { lost: false, losses: 0, back: now.at, open_from: now.at };
+            let way = self.choices.ways.entry((peer.clone(), name)).or_insert(fresh);
+            if !way.lost && (outlook.broken || outlook.unanswered >= LEFT_AFTER) {
+                way.losses = if now.at.since(way.back) > STEADY { 1 } else { way.losses + 1 };
+                way.lost = true;
+            } else if way.lost && !outlook.broken && outlook.unanswered == 0 {
+                let wait = match way.losses {
+                    0 | 1 => Duration::ZERO,
+                    n => PATIENCE.saturating_mul(1 << (n - 2).min(5)).min(MOST_PATIENCE),
+                };
+                (way.lost, way.back, way.open_from) = (false, now.at, now.at + wait);
+            }
+        }
+    }
+
+    fn review_one(&mut self, now: Now, record: &TransferRecord) {
+        let Hop::Peer(peer) = &record.hop else { return };
+        let id = &record.id;
+        let here: Vec<(BearerId, Role)> =
+            self.bearers_to(peer).filter_map(|(n, b)| Some((n.clone(), b.station.role(id)?))).collect();
+        // Not yet read again after a restart, waiting for its short id, or ended.
+        let Some(transfer) = here.iter().find_map(|(n, _)| self.bearers.get(n)?.station.transfer(id)).cloned() else {
+            return;
+        };
+        let progress = here.iter().filter_map(|(n, _)| self.bearers.get(n)?.station.missing(id));
+        let (need, missing) = progress.min_by_key(|(_, missing)| *missing).unwrap_or((1, 1));
+        let payload_bytes = transfer.payload.len() as u64;
+        let load = Load {
+            peer,
+            level: transfer.precedence,
+            payload_bytes,
+            missing_bytes: payload_bytes * u64::from(missing) / u64::from(need.max(1)),
+            protect: self.asks_protection(record.message),
+            unbounded: self.beyond.contains(&record.message),
+            id: Some(id),
+        };
+        let mut candidates = self.candidates(now, &load);
+        if candidates.iter().all(|c| c.bearer != record.bearer) {
+            // Its bounds have changed since; it was frozen for this one.
+            let own = self.bearers.get(&record.bearer);
+            candidates.extend(own.map(|b| self.candidate(now, &record.bearer, b, &load)));
+        }
+        let (Some(best), Some(present)) =
+            (first(&candidates).cloned(), candidates.iter().find(|c| c.bearer == record.bearer).cloned())
+        else {
+            return;
+        };
+        let rested = self.choices.moved.get(id).is_none_or(|at| *at + DWELL <= now.at);
+        let better = best.class == Class::Open && rested && best.clearly_before(&present);
+        let main = if best.class < present.class || better { &best } else { &present };
+        if main.bearer != present.bearer {
+            let why =
+                if best.class < present.class { present.why.clone() } else { format!("{}, {}", best.why, present.why) };
+            self.moved(now, record, &main.bearer, why);
+        }
+        let doubts = self.bearers.get(&main.bearer).is_none_or(|b| b.station.doubts(id));
+        let twice = self.plan.precedence.two_bearers.is_some_and(|from| load.level >= from) && !doubts;
+        let carries = |c: &&Candidate| here.iter().any(|(n, role)| *n == c.bearer && *role == Role::Carry);
+        let others = || candidates.iter().filter(|c| c.class == Class::Open && c.bearer != main.bearer && twice);
+        let second = others().find(carries).or_else(|| others().min_by(|a, b| a.seconds.total_cmp(&b.seconds)));
+        let from = self.joined_headway(&transfer);
+        for c in &candidates {
+            let asks = c.class == Class::Lost && (main.class == Class::Lost || c.clearly_before(main));
+            let want = match () {
+                () if c.bearer == main.bearer || second.is_some_and(|s| s.bearer == c.bearer) => Role::Carry,
+                () if asks => Role::Ask,
+                () => Role::Rest,
+            };
+            let have = here.iter().find(|(n, _)| *n == c.bearer).map(|(_, role)| *role);
+            if have == Some(want) || have.is_none() && want == Role::Rest {
+                continue;
+            }
+            let beside = (want == Role::Carry && c.bearer != main.bearer).then_some(&main.bearer);
+            self.assign(now, &transfer, &from, &c.bearer, want, beside);
+        }
+    }
+
+    /// How far a transfer has come on all bearers together.
+    fn joined_headway(&self, transfer: &Transfer) -> Headway {
+        let mut from: Option<Headway> = None;
+        for (_, bearer) in self.bearers_to(&transfer.to) {
+            let Some(mut headway) = bearer.station.headway(&transfer.id) else { continue };
+            // What a station that only listens is unsure of is nothing that left.
+            headway.sure |= bearer.station.role(&transfer.id).is_some_and(|r| r != Role::Carry);
+            from = Some(match from {
+                Some(other) => other.joined(headway),
+                None => headway,
+            });
+        }
+        from.unwrap_or_default()
+    }
+
+    /// Gives a station its part in a transfer, all of it or `beside` another bearer.
+    fn assign(
+        &mut self,
+        now: Now,
+        transfer: &Transfer,
+        from: &Headway,
+        name: &BearerId,
+        role: Role,
+        beside: Option<&BearerId>,
+    ) {
+        let (id, mut from) = (&transfer.id, from.clone());
+        if let Some(main) = beside {
+            // Different symbols on each: half of all there are lies between the two.
+            from.row += Geometry::of_payload(transfer.payload.len()).map_or(0, |g| g.rows() / 2);
+            let agrees = self.bearers.get(name).and_then(|b| b.station.outlook(&transfer.to)).is_some_and(|o| o.agrees);
+            (from.sent, from.sure) = (true, agrees);
+            if let Some(bearer) = self.bearers.get_mut(main) {
+                bearer.station.carried_elsewhere(id);
+            }
+        }
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.station.take_part(now.at, transfer.clone(), role, &from);
+        }
+    }
+
+    fn moved(&mut self, now: Now, record: &TransferRecord, to: &BearerId, why: String) {
+        let from = record.bearer.clone();
+        if let Some(known) = self.transfers.get_mut(&record.id) {
+            known.bearer = to.clone();
+        }
+        self.choices.moved.insert(record.id.clone(), now.at);
+        let line = TrackEntry {
+            at: now.wall,
+            event: "moved".into(),
+            recipient: None,
+            bearer: Some(to.to_string()),
+            bytes_on_air: 0,
+            air_s: 0.0,
+            detail: Some(format!("from {from}: {why}")),
+        };
+        let batch = Batch { conditions: Vec::new(), changes: vec![Change::Track(record.message, line)] };
+        self.commit(batch, Pending::Aside);
+        self.event(Event::TransferMoved { message: record.message, from, to: to.clone(), why });
+    }
+
+    /// A transfer has come to its end on one bearer: the others let go of it, and say nothing. What it cost there.
+    pub(super) fn ended_elsewhere(&mut self, now: Now, name: &BearerId, id: &TransferId) -> (u64, Duration) {
+        let (mut bytes, mut air) = (0, Duration::ZERO);
+        for (_, bearer) in self.bearers.iter_mut().filter(|(n, _)| *n != name) {
+            let (b, a) = bearer.station.spent(id);
+            (bytes, air) = (bytes + b, air + a);
+            bearer.station.withdraw(now.at, id);
+        }
+        (bytes, air)
+    }
+
+    /// Forgets what was remembered of a transfer.
+    pub(super) fn choice_over(&mut self, id: &TransferId) {
+        self.choices.moved.remove(id);
+    }
+
+    /// When a choice may turn out otherwise without anything else happening.
+    pub(super) fn next_choice(&self, now: Instant) -> Option<Instant> {
+        let open = self.choices.ways.values().map(|w| w.open_from);
+        let moved = self.choices.moved.values().map(|at| *at + DWELL);
+        open.chain(moved).filter(|at| *at > now).min()
+    }
+
+    /// For operators: which bearer mail to each peer takes where there is a choice, and why.
+    pub(super) fn paths(&self, now: Now) -> Vec<PathStatus> {
+        let shown = |peer: &PeerName| {
+            let load = Load {
+                peer,
+                level: Precedence::Routine,
+                payload_bytes: 0,
+                missing_bytes: TYPICAL_BYTES,
+                protect: false,
+                unbounded: false,
+                id: None,
+            };
+            let candidates = self.candidates(now, &load);
+            let best = first(&candidates)?;
+            let whys: Vec<&str> = candidates.iter().map(|c| c.why.as_str()).collect();
+            Some(PathStatus { peer: peer.to_string(), bearer: best.bearer.to_string(), why: whys.join("; ") })
+        };
+        let several = self.plan.peers.iter().map(|p| &p.name).filter(|p| self.bearers_to(p).count() > 1);
+        several.filter_map(shown).collect()
+    }
+}
+
+fn first(candidates: &[Candidate]) -> Option<&Candidate> {
+    candidates.iter().min_by(|a, b| a.class.cmp(&b.class).then(a.seconds.total_cmp(&b.seconds)))
+}
