@@ -135,10 +135,13 @@ impl Overheard {
     pub(super) fn hear(&mut self, at: Instant, keying: &Keying, problems: &mut Vec<String>) {
         match keying {
             Keying::Key => {
-                self.keyed_at = Some(at);
-                for ear in &mut self.ears {
-                    (ear.deframer, ear.frames) = (Deframer::default(), Vec::new());
+                // What was fed to a transmission whose end nobody saw (its key is stuck) has left all the same.
+                for i in 0..self.ears.len() {
+                    let frames = self.end(i, problems);
+                    self.doubt(&frames);
+                    self.ears[i].deframer = Deframer::default();
                 }
+                self.keyed_at = Some(at);
             }
             Keying::Feed(bytes) => {
                 for i in 0..self.ears.len() {
@@ -177,16 +180,25 @@ impl Overheard {
     pub(super) fn off(&mut self, problems: &mut Vec<String>) {
         let Some(keyed_at) = self.keyed_at.take() else { return };
         for i in 0..self.ears.len() {
-            self.ears[i].deframer.finish();
-            self.read(i, problems);
-            let frames = std::mem::take(&mut self.ears[i].frames);
+            let frames = self.end(i, problems);
             if !self.excused {
                 self.judge(keyed_at, &frames, problems);
             }
-            for short in frames.iter().flat_map(|f| &f.shorts) {
-                if let Some(known) = self.transfers.get_mut(short) {
-                    known.sure = false;
-                }
+            self.doubt(&frames);
+        }
+    }
+
+    /// The last frames of what an ear has heard, and all before them.
+    fn end(&mut self, i: usize, problems: &mut Vec<String>) -> Vec<Symbols> {
+        self.ears[i].deframer.finish();
+        self.read(i, problems);
+        std::mem::take(&mut self.ears[i].frames)
+    }
+
+    fn doubt(&mut self, frames: &[Symbols]) {
+        for short in frames.iter().flat_map(|f| &f.shorts) {
+            if let Some(known) = self.transfers.get_mut(short) {
+                known.sure = false;
             }
         }
     }
