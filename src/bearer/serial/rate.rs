@@ -198,6 +198,11 @@ pub struct Sent {
     pub air: Duration,
 }
 
+/// Success below which nothing is expected to arrive.
+const LEAST_HOPE: f64 = 0.05;
+/// Turns in vain, in a row, after which a peer is lost.
+const LOST: u32 = 4;
+
 /// What is known of the way to one peer.
 #[derive(Clone, Debug)]
 pub struct Reach {
@@ -439,13 +444,26 @@ pub fn for_words(palette: &Palette, peers: &[&Reach], bytes: u64) -> usize {
         let time = air.transmission(air.blocks(bytes)).as_secs_f64();
         time + (1.0 - success) / success * (time + FAILED_TURN)
     };
-    palette.all().min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(palette.start)
+    if lost(peers) {
+        return most_robust(palette, peers);
+    }
+    // Where nothing can be expected to arrive, what is over soonest is no good: it would be the fastest.
+    let hopeful = |choice: &usize| worst(palette, peers, *choice) >= LEAST_HOPE;
+    let best = palette.all().filter(hopeful).min_by(|a, b| cost(*a).total_cmp(&cost(*b)));
+    best.unwrap_or_else(|| most_robust(palette, peers))
+}
+
+/// Whether one of these has been out of reach for some turns.
+fn lost(peers: &[&Reach]) -> bool {
+    peers.iter().any(|p| p.unanswered.max(p.unheard) >= LOST)
 }
 
 fn most_robust(palette: &Palette, peers: &[&Reach]) -> usize {
+    // Of a peer that was lost altogether nothing that was learnt tells one waveform from another: the sheet decides.
+    let lost = lost(peers);
     let needs = |choice: usize| {
         let bias = peers.iter().map(|p| p.bias[choice]).fold(0.0, f64::max);
-        palette.half_db(choice) + bias
+        palette.half_db(choice) + if lost { 0.0 } else { bias }
     };
     palette.all().min_by(|a, b| needs(*a).total_cmp(&needs(*b))).unwrap_or(palette.start)
 }
@@ -628,6 +646,22 @@ mod tests {
         let useful = rates[10..].iter().filter(|r| (1200..=3200).contains(*r)).count();
         assert!(useful >= 40, "{rates:?}");
         assert!(reach.changes <= 12, "{rates:?}");
+    }
+
+    #[test]
+    fn who_was_lost_is_called_with_what_the_sheet_calls_most_robust_whatever_was_learnt() {
+        let palette = palette();
+        let mut reach = settled(&palette, 10.0);
+        // Everything that was tried on the slow ones was lost: they look worse than the fast ones.
+        reach
+            .bias
+            .iter_mut()
+            .zip(palette.all())
+            .for_each(|(b, c)| *b = if palette.rate(c) < 600 { MOST_BIAS } else { 0.0 });
+        (0..8).for_each(|_| reach.silence(&palette));
+        let (words, traffic) = (for_words(&palette, &[&reach], 30), for_traffic(&palette, &[&reach], MUCH, CAP));
+        let least = palette.all().map(|c| palette.half_db(c)).fold(f64::INFINITY, f64::min);
+        assert_eq!([words, traffic].map(|c| palette.half_db(c)), [least, least]);
     }
 
     #[test]
