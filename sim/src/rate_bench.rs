@@ -19,9 +19,10 @@ use crate::waveform::Waveform;
 
 const SENDER: StationId = StationId(0);
 const RECEIVER: StationId = StationId(1);
-/// Bytes of a message, and how many wait at a time: more than the longest transmission at the highest rate.
-const MESSAGE: u64 = 32 * 1024;
-const WAITING: usize = 6;
+/// Bytes of a message, and how many wait at a time: more than the longest transmission at the highest rate. So large that the dearest
+/// of the codecs is not tried on it, which took most of a trial's time.
+const MESSAGE: u64 = 80 * 1024;
+const WAITING: usize = 3;
 /// How often the sender gets new mail.
 const REFILL: Duration = Duration::from_secs(10);
 /// Least goodput, of that of the best rate in hindsight.
@@ -87,12 +88,16 @@ pub struct RateReport {
     pub fixed: Vec<FixedLine>,
     /// Mean over the seeds of the goodput over that of the waveform that was best under that seed.
     pub ratio: f64,
+    /// Standard error of that mean.
+    pub ratio_error: f64,
     /// The least of those.
     pub least_ratio: f64,
     /// Transmissions of traffic in a run, on average.
     pub transmissions: f64,
     /// Changes of rate for each of them.
     pub changes: f64,
+    /// Standard error of that.
+    pub changes_error: f64,
     /// Whether the mean of the path stays: then changes have a bar too.
     pub stationary: bool,
     /// Whether the bars were kept.
@@ -115,6 +120,7 @@ pub fn measure(scenario: &Scenario, seeds: &[u64], duration: Duration, jobs: usi
     fixed.sort_by(|a, b| b.goodput.total_cmp(&a.goodput));
     let ratios: Vec<f64> = adaptive.iter().zip(&best).map(|(t, best)| t.goodput / best.max(1e-9)).collect();
     let sent = mean(adaptive.iter().map(|t| f64::from(t.sent)));
+    let each: Vec<f64> = adaptive.iter().map(|t| f64::from(t.changes) / f64::from(t.sent.max(1))).collect();
     let changes = mean(adaptive.iter().map(|t| f64::from(t.changes))) / sent.max(1.0);
     let ratio = mean(ratios.iter().copied());
     let stationary = is_stationary(scenario);
@@ -125,9 +131,11 @@ pub fn measure(scenario: &Scenario, seeds: &[u64], duration: Duration, jobs: usi
         goodput: mean(adaptive.iter().map(|t| t.goodput)),
         fixed,
         ratio,
+        ratio_error: error(&ratios),
         least_ratio: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         transmissions: sent,
         changes,
+        changes_error: error(&each),
         stationary,
         passed: ratio >= RATIO_BAR && (!stationary || changes <= CHANGES_BAR),
     }
@@ -178,20 +186,29 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / f64::max(n, 1.0)
 }
 
+/// Standard error of a mean.
+fn error(values: &[f64]) -> f64 {
+    let (n, middle) = (values.len() as f64, mean(values.iter().copied()));
+    let squares: f64 = values.iter().map(|v| (v - middle) * (v - middle)).sum();
+    (squares / (n - 1.0).max(1.0) / n.max(1.0)).sqrt()
+}
+
 impl RateReport {
     /// A few lines.
     pub fn text(&self) -> String {
         let fixed: Vec<String> =
             self.fixed.iter().take(4).map(|f| format!("{}/{} {:.1}", f.rate, f.interleaver, f.goodput)).collect();
         format!(
-            "{}: {:.1} B/s; best fixed: {}; ratio {:.3} (least {:.3}); {:.1} transmissions, {:.3} changes each; seeds {} to {}, {} s: {}",
+            "{}: {:.1} B/s; best fixed: {}; ratio {:.3} +- {:.3} (least {:.3}); {:.1} transmissions, {:.3} +- {:.3} changes each; seeds {} to {}, {} s: {}",
             self.scenario,
             self.goodput,
             fixed.join(", "),
             self.ratio,
+            self.ratio_error,
             self.least_ratio,
             self.transmissions,
             self.changes,
+            self.changes_error,
             self.seeds[0],
             self.seeds[1],
             self.duration_s,
