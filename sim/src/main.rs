@@ -424,7 +424,14 @@ fn bench(what: Bench) -> ExitCode {
     }
 }
 
-fn bench_rate(json: bool, chosen: bool, files: &[PathBuf], seeds: RangeInclusive<u64>, minutes: Option<u64>, jobs: usize) -> ExitCode {
+fn bench_rate(
+    json: bool,
+    chosen: bool,
+    files: &[PathBuf],
+    seeds: RangeInclusive<u64>,
+    minutes: Option<u64>,
+    jobs: usize,
+) -> ExitCode {
     let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| wrong(path, e));
     let texts: Result<Vec<String>, String> = match files {
         [] => Ok(rate_bench::SCENARIOS.iter().map(ToString::to_string).collect()),

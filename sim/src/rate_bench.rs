@@ -224,8 +224,7 @@ mod tests {
     #[test]
     fn the_rate_follows_the_path_and_does_not_jump_about() {
         // Ten minutes; the command measures the hour, against every fixed rate.
-        // On the fourth path the ratio that receivers measure says little, and the first minutes go into rates that bring nothing.
-        let least = [0.6, 0.6, 0.6, 0.4, 0.6];
+        let least = [0.7, 0.7, 0.7, 0.6, 0.7];
         let fixed = [[2400, 600], [2400, 300], [1200, 150], [75, 600], [1200, 75]];
         for ((text, rates), least) in SCENARIOS.iter().zip(fixed).zip(least) {
             let scenario = Scenario::parse(text).expect("shipped");
@@ -236,7 +235,7 @@ mod tests {
                 let fixed = trial(&scenario, 1, ten, Some(*long));
                 assert!(chosen.goodput > least * fixed.goodput, "{}: {chosen:?}, {rate}: {fixed:?}", scenario.name);
             }
-            assert!(chosen.changes <= 3 + chosen.sent / 8, "{}: {chosen:?}", scenario.name);
+            assert!(chosen.changes <= 2 + chosen.sent / 10, "{}: {chosen:?}", scenario.name);
         }
     }
 }

@@ -5,6 +5,8 @@
 //! that is, and by how much each waveform does worse or better than its sheet says. The choice is the waveform that brings most across
 //! per second, expectation over what is not known included. All arithmetic is sums, products and roots: every machine chooses alike.
 
+use serde::{Deserialize, Serialize};
+
 use super::burst::Air;
 use super::{Choice, Waveform};
 use crate::bearer::Measurement;
@@ -26,10 +28,16 @@ const READING: f64 = 2.0;
 const BACKWARDS: (f64, f64) = (2.0, 25.0);
 /// Share of blocks that must be expected to arrive: a fast waveform that mostly fails brings as much as a slow one that does not, but
 /// its turns fail too.
-const LEAST_SUCCESS: f64 = 0.35;
+const LEAST_SUCCESS: f64 = 0.45;
+/// The same for the rate in use: one that was good enough is not given up for a number that wavers about a bound.
+const LEAST_KEPT: f64 = 0.2;
 /// How much better another waveform must be before it is taken.
 const WORTH: f64 = 1.2;
 const WORTH_SLOWER: f64 = 1.08;
+/// In how many standard deviations of what is not known of the ratio a change of rate must be worth it still.
+const SURE: f64 = 0.75;
+/// What it must save of the transmission it is made for, seconds.
+const CHANGE: f64 = 6.0;
 /// Good transmissions before the rate goes up.
 const GOOD: u32 = 2;
 /// Of a transmission's frames so many must have arrived for it to be a good one.
@@ -198,6 +206,15 @@ pub struct Sent {
     pub air: Duration,
 }
 
+/// What of a [`Reach`] outlives a restart, in tenths of a decibel.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Learnt {
+    mean: i16,
+    spread: u8,
+    /// Rate, milliseconds of a block, and what such a waveform needs more than its sheet says; none that does as it says.
+    bias: Vec<(u32, u32, i16)>,
+}
+
 /// Success below which nothing is expected to arrive.
 const LEAST_HOPE: f64 = 0.05;
 /// Turns in vain, in a row, after which a peer is lost.
@@ -215,6 +232,8 @@ pub struct Reach {
     bias: Vec<f64>,
     present: usize,
     good: u32,
+    /// Nothing arrived of the latest transmission of which that is known.
+    lost_all: bool,
     unanswered: u32,
     /// Reports that it asked for again, since anything of ours was known to be heard there.
     unheard: u32,
@@ -237,10 +256,32 @@ impl Reach {
             bias: palette.all().map(|_| 0.0).collect(),
             present: palette.start,
             good: 0,
+            lost_all: false,
             unanswered: 0,
             unheard: 0,
             sent: 0,
             changes: 0,
+        }
+    }
+
+    /// What is worth keeping over a restart; `None` while nothing has come back.
+    pub fn learnt(&self, palette: &Palette) -> Option<Learnt> {
+        let tenths = |db: f64| (db * 10.0).round() as i16;
+        let named = palette.choices.iter().map(|c| (c.waveform.rate.0, c.waveform.block.as_millis() as u32));
+        let bias = named.zip(&self.bias).map(|((rate, block), db)| (rate, block, tenths(*db))).filter(|b| b.2 != 0);
+        let known = self.source > Source::Nothing;
+        known.then(|| Learnt { mean: tenths(self.mean), spread: tenths(self.spread) as u8, bias: bias.collect() })
+    }
+
+    /// Begins with what was learnt before a restart. The ratio is a guess again: nobody knows how long ago that was.
+    pub fn remember(&mut self, palette: &Palette, learnt: &Learnt) {
+        self.mean = (f64::from(learnt.mean) / 10.0).clamp(-30.0, 60.0);
+        self.spread = (f64::from(learnt.spread) / 10.0).clamp(1.0, 7.0);
+        for (choice, bias) in palette.choices.iter().zip(&mut self.bias) {
+            let name = (choice.waveform.rate.0, choice.waveform.block.as_millis() as u32);
+            if let Some((.., tenths)) = learnt.bias.iter().find(|(rate, block, _)| (*rate, *block) == name) {
+                *bias = (f64::from(*tenths) / 10.0).clamp(-MOST_BIAS, MOST_BIAS);
+            }
         }
     }
 
@@ -257,6 +298,11 @@ impl Reach {
     /// What traffic goes with.
     pub fn present(&self) -> usize {
         self.present
+    }
+
+    /// Whether the next transmission is a trial: what was last sent was lost altogether, or not answered.
+    pub fn tries(&self) -> bool {
+        self.lost_all || self.unanswered > 0
     }
 
     /// In words, why.
@@ -294,6 +340,7 @@ impl Reach {
         }
         let share = (f64::from(heard) / f64::from(sent.frames)).min(1.0);
         self.good = if share >= GOOD_SHARE { self.good + 1 } else { 0 };
+        self.lost_all = heard == 0;
         if heard > 0 {
             self.unheard = 0;
         }
@@ -398,41 +445,65 @@ impl Reach {
     }
 
     fn success(&self, palette: &Palette, choice: usize) -> f64 {
-        self.success_at(palette, choice, self.mean, self.variance.min(MOST_DOUBT))
+        self.success_off(palette, choice, 0.0)
+    }
+
+    /// The same were the ratio `off` dB higher.
+    fn success_off(&self, palette: &Palette, choice: usize, off: f64) -> f64 {
+        self.success_at(palette, choice, self.mean + off, self.variance.min(MOST_DOUBT))
     }
 }
 
+/// Longest transmission of traffic while it is not known that anything arrives.
+pub const TRIAL: Duration = Duration::from_secs(30);
+
 /// The waveform for `bytes` bytes of traffic to these peers in transmissions of at most `cap`.
 pub fn for_traffic(palette: &Palette, peers: &[&Reach], bytes: u64, cap: Duration) -> usize {
-    let score = |choice: usize| {
+    // Bytes a second, and the seconds that are spent for them, were every ratio `off` dB higher than thought.
+    let outcome = |choice: usize, off: f64| {
         let (air, w) = (palette.air(choice), &palette.choice(choice).waveform);
-        let success = worst(palette, peers, choice);
+        let success = peers.iter().map(|p| p.success_off(palette, choice, off)).fold(1.0, f64::min);
         let bytes = bytes.max(1) as f64;
         let share = 1.0 - 14.0 / f64::from(w.frame_bytes.max(20));
         let needed = (bytes / share / success.max(0.02)) as u64;
         let blocks = air.blocks(needed).min(air.most_blocks(cap)).max(1);
         let all_lost = (0..blocks.min(8)).fold(1.0, |p, _| p * (1.0 - success));
         let brought = (air.capacity(blocks) as f64 * share * success).min(bytes * (1.0 - all_lost));
-        brought / (air.transmission(blocks) + air.turn()).as_secs_f64()
+        let time = (air.transmission(blocks) + air.turn()).as_secs_f64();
+        (brought / time, time)
     };
+    let score = |choice: usize| outcome(choice, 0.0).0;
     let start = palette.rate(palette.start);
     // Before anything came back the start is as fast as it goes.
     let unknown = peers.iter().any(|p| p.source == Source::Nothing);
     let slow = |choice: &usize| !unknown || palette.rate(*choice) <= start;
-    let usable = |choice: &usize| slow(choice) && worst(palette, peers, *choice) >= LEAST_SUCCESS;
-    let best = palette.all().filter(usable).max_by(|a, b| score(*a).total_cmp(&score(*b)));
+    let rate = if let [peer] = peers { palette.rate(peer.present) } else { 0 };
+    let least = |choice: usize| if palette.rate(choice) == rate { LEAST_KEPT } else { LEAST_SUCCESS };
+    let usable = |choice: &usize| slow(choice) && worst(palette, peers, *choice) >= least(*choice);
+    let best_of = |wanted: &dyn Fn(&usize) -> bool| {
+        palette.all().filter(|c| usable(c) && wanted(c)).max_by(|a, b| score(*a).total_cmp(&score(*b)))
+    };
     // On a path that bears nothing for sure: the one that needs least.
-    let Some(best) = best else { return most_robust(palette, peers) };
+    let Some(best) = best_of(&|_| true) else { return most_robust(palette, peers) };
     let [peer] = peers else { return best };
-    if !usable(&peer.present) {
+    // The interleaver follows the traffic; the rate stays until another one is surely worth it.
+    let Some(kept) = best_of(&|c| palette.rate(*c) == rate) else { return best };
+    let faster = palette.rate(best) > rate;
+    if palette.rate(best) == rate {
         return best;
     }
-    let faster = palette.rate(best) > palette.rate(peer.present);
-    let worth = score(best) > if faster { WORTH } else { WORTH_SLOWER } * score(peer.present);
     let first = peer.changes == 0 && peer.source > Source::Losses;
-    match worth && (!faster || first || peer.good >= GOOD) {
+    let off = match (first, faster) {
+        (true, _) => 0.0,
+        (false, true) => -SURE * peer.variance.min(MOST_DOUBT).sqrt(),
+        (false, false) => SURE * peer.variance.min(MOST_DOUBT).sqrt(),
+    };
+    let ((there, _), (here, time)) = (outcome(best, off), outcome(kept, off));
+    let worth = there > if faster { WORTH } else { WORTH_SLOWER } * here;
+    let saved = time * (1.0 - here / there.max(f64::MIN_POSITIVE));
+    match worth && saved > CHANGE && (!faster || first || peer.good >= GOOD) {
         true => best,
-        false => peer.present,
+        false => kept,
     }
 }
 
@@ -677,6 +748,64 @@ mod tests {
         }
         assert!(palette.rate(for_traffic(&palette, &[&reach], MUCH, CAP)) < palette.rate(promised));
         assert!(reach.changes <= 4, "{}", reach.changes);
+    }
+
+    #[test]
+    fn what_was_learnt_outlives_a_restart_and_is_believed_until_something_comes_back() {
+        let palette = palette();
+        let mut reach = Reach::new(&palette);
+        assert_eq!(reach.learnt(&palette), None);
+        let mut now = Instant::ZERO;
+        for _ in 0..8 {
+            exchange(&palette, &mut reach, &mut now, -3.0, 0.3);
+        }
+        let learnt = reach.learnt(&palette).expect("something came back");
+        let bytes = postcard::to_stdvec(&learnt).expect("plain data");
+        assert!(bytes.len() < 8 * palette.choices.len() + 8, "{}", bytes.len());
+        let mut again = Reach::new(&palette);
+        again.remember(&palette, &postcard::from_bytes(&bytes).expect("as written"));
+        assert!((again.mean - reach.mean).abs() < 0.1 && again.source == Source::Nothing && again.variance > 20.0);
+        assert!(again.bias.iter().zip(&reach.bias).all(|(a, b)| (a - b).abs() < 0.1));
+        // A path that bore little is not begun at the rate of first contact.
+        assert!(palette.rate(for_traffic(&palette, &[&again], MUCH, CAP)) < palette.rate(palette.start));
+        // Nonsense is held within what can be.
+        again.remember(&palette, &Learnt { mean: i16::MAX, spread: 0, bias: vec![(75, 600, i16::MIN), (1, 1, 1)] });
+        assert!(again.mean <= 60.0 && again.spread >= 1.0 && again.bias[0] >= -MOST_BIAS);
+    }
+
+    #[test]
+    fn a_number_that_wavers_about_a_bound_does_not_change_the_rate() {
+        let palette = palette();
+        let mut reach = settled(&palette, 14.0);
+        let mut now = Instant::from_millis(2_000_000);
+        for i in 0..40 {
+            // A decibel and a half either way, and now and then little to send.
+            let db = 14.0 + if i % 2 == 0 { 1.5 } else { -1.5 };
+            let bytes = if i % 5 == 0 { 600 } else { MUCH };
+            let choice = for_traffic(&palette, &[&reach], bytes, CAP);
+            let quality = Quality { db, spread_db: Some(3.0) };
+            let share = reach.success(&palette, choice);
+            reach.leaves(&palette, choice);
+            now += Duration::from_secs(65);
+            let sent = Sent { choice, frames: 40, air: Duration::from_secs(60) };
+            reach.told(now, quality, sent.air);
+            reach.arrived(now, &palette, sent, (40.0 * share) as u32, Some(quality));
+        }
+        assert!(reach.changes <= 1, "{}", reach.changes);
+    }
+
+    #[test]
+    fn what_was_lost_altogether_is_followed_by_a_trial() {
+        let palette = palette();
+        let mut reach = settled(&palette, 14.0);
+        let mut now = Instant::from_millis(2_000_000);
+        assert!(!reach.tries());
+        exchange(&palette, &mut reach, &mut now, 14.0, 0.0);
+        assert!(reach.tries());
+        exchange(&palette, &mut reach, &mut now, 14.0, 0.5);
+        assert!(!reach.tries());
+        reach.silence(&palette);
+        assert!(reach.tries());
     }
 
     #[test]
