@@ -60,6 +60,10 @@ fn three_stations_with_different_paths_each_get_their_mail() {
     let end = lab.at() + Duration::from_secs(3600);
     assert!(lab.run_until_settled(end));
     assert_eq!(lab.check(), Vec::<String>::new());
+    // What goes to both at once goes as the far one needs it; alone the near one gets what its path bears.
+    lab.submit(SHIP, SHORE, 24_000, Precedence::Routine);
+    let end = lab.at() + Duration::from_secs(1800);
+    assert!(lab.run_until_settled(end));
     let links = lab.node(SHIP).links();
     // The near one gets more than the far one, and what its path bears.
     let rates: Vec<u32> = links.iter().map(|l| l.waveform.rate.0).collect();

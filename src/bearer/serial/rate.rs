@@ -52,6 +52,9 @@ const STEP: f64 = 0.64;
 const BER_AT_ANCHOR: f64 = -2.3;
 /// Farthest a waveform is believed to be off its sheet, dB.
 const MOST_BIAS: f64 = 15.0;
+/// Shares that transmissions stand for of which nothing and of which all arrived, where nobody measures.
+const NOTHING: f64 = 0.04;
+const WHOLE: f64 = 0.993;
 /// How much nearer a faster waveform comes with every whole transmission of a slower one, dB: nobody knows until it is tried.
 const CONFIDENCE: f64 = 0.05;
 /// What a turn costs beside the transmissions themselves when it fails, seconds.
@@ -215,6 +218,23 @@ pub struct Learnt {
     bias: Vec<(u32, u32, i16)>,
 }
 
+/// The slowest rate of which lately not a frame arrived. It is left alone for a while, longer each time it fails again; faster ones
+/// are until it has worked.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Ceiling {
+    rate: u32,
+    /// Transmissions of traffic it is left alone for, and the number of the one that may try it again.
+    wait: u32,
+    until: u32,
+    /// The ratio when it failed, dB.
+    mean: f64,
+}
+
+/// Transmissions of traffic for which a rate that failed altogether is left alone, at first and at most.
+const LEFT_ALONE: (u32, u32) = (8, 64);
+/// By so many dB better than when it failed, by the peer's word, a rate is not left alone any longer.
+const BETTER: f64 = 3.0;
+
 /// Success below which nothing is expected to arrive.
 const LEAST_HOPE: f64 = 0.05;
 /// Turns in vain, in a row, after which a peer is lost.
@@ -234,6 +254,7 @@ pub struct Reach {
     good: u32,
     /// Nothing arrived of the latest transmission of which that is known.
     lost_all: bool,
+    ceiling: Option<Ceiling>,
     unanswered: u32,
     /// Reports that it asked for again, since anything of ours was known to be heard there.
     unheard: u32,
@@ -257,6 +278,7 @@ impl Reach {
             present: palette.start,
             good: 0,
             lost_all: false,
+            ceiling: None,
             unanswered: 0,
             unheard: 0,
             sent: 0,
@@ -300,9 +322,30 @@ impl Reach {
         self.present
     }
 
-    /// Whether the next transmission is a trial: what was last sent was lost altogether, or not answered.
-    pub fn tries(&self) -> bool {
-        self.lost_all || self.unanswered > 0
+    /// Whether a transmission with this waveform is a trial: what was last sent was lost altogether or not answered, or what was sent
+    /// at this rate was.
+    pub fn tries(&self, palette: &Palette, choice: usize) -> bool {
+        self.lost_all || self.unanswered > 0 || self.ceiling.is_some_and(|c| palette.rate(choice) >= c.rate)
+    }
+
+    /// Whether a rate is not one that failed lately.
+    fn allows(&self, rate: u32) -> bool {
+        self.ceiling.is_none_or(|c| {
+            let due = self.sent >= c.until || self.is_told() && self.mean > c.mean + BETTER;
+            rate < c.rate || rate == c.rate && due
+        })
+    }
+
+    /// What a transmission at this rate says of the rates to leave alone.
+    fn bound(&mut self, rate: u32, share: f64) {
+        let (least, most) = LEFT_ALONE;
+        if share == 0.0 {
+            let wait = self.ceiling.map_or(least, |c| if rate < c.rate { least } else { (c.wait * 2).min(most) });
+            let rate = self.ceiling.map_or(rate, |c| c.rate.min(rate));
+            self.ceiling = Some(Ceiling { rate, wait, until: self.sent + wait, mean: self.mean });
+        } else if share >= GOOD_SHARE && self.ceiling.is_some_and(|c| rate >= c.rate) {
+            self.ceiling = None;
+        }
     }
 
     /// In words, why.
@@ -341,6 +384,10 @@ impl Reach {
         let share = (f64::from(heard) / f64::from(sent.frames)).min(1.0);
         self.good = if share >= GOOD_SHARE { self.good + 1 } else { 0 };
         self.lost_all = heard == 0;
+        // Where the ratio is known, the bias says it better.
+        if self.source <= Source::Losses {
+            self.bound(palette.rate(sent.choice), share);
+        }
         if heard > 0 {
             self.unheard = 0;
         }
@@ -370,7 +417,7 @@ impl Reach {
     /// A modem that measures nothing: what arrived says where the ratio must be.
     fn by_losses(&mut self, now: Instant, palette: &Palette, sent: Sent, share: f64) {
         let sigma = self.block_variance(palette, sent.choice).sqrt();
-        let at = palette.half_db(sent.choice) + inverse(share.clamp(0.04, 0.96)) * sigma;
+        let at = palette.half_db(sent.choice) + inverse(share.clamp(NOTHING, WHOLE)) * sigma;
         // All arrived: it is that good at least. Nothing arrived: at most.
         if !(share > 0.95 && at < self.mean || share < 0.05 && at > self.mean) {
             self.measure(now, at, 6.0 + 40.0 / f64::from(sent.frames) + scatter(sent.air));
@@ -476,7 +523,8 @@ pub fn for_traffic(palette: &Palette, peers: &[&Reach], bytes: u64, cap: Duratio
     let start = palette.rate(palette.start);
     // Before anything came back the start is as fast as it goes.
     let unknown = peers.iter().any(|p| p.source == Source::Nothing);
-    let slow = |choice: &usize| !unknown || palette.rate(*choice) <= start;
+    let allowed = |rate: u32| peers.iter().all(|p| p.allows(rate));
+    let slow = |choice: &usize| (!unknown || palette.rate(*choice) <= start) && allowed(palette.rate(*choice));
     let rate = if let [peer] = peers { palette.rate(peer.present) } else { 0 };
     let least = |choice: usize| if palette.rate(choice) == rate { LEAST_KEPT } else { LEAST_SUCCESS };
     let usable = |choice: &usize| slow(choice) && worst(palette, peers, *choice) >= least(*choice);
@@ -799,13 +847,45 @@ mod tests {
         let palette = palette();
         let mut reach = settled(&palette, 14.0);
         let mut now = Instant::from_millis(2_000_000);
-        assert!(!reach.tries());
+        let slow = 0;
+        assert!(!reach.tries(&palette, slow));
+        let failed = for_traffic(&palette, &[&reach], MUCH, CAP);
         exchange(&palette, &mut reach, &mut now, 14.0, 0.0);
-        assert!(reach.tries());
+        assert!(reach.tries(&palette, slow) && reach.tries(&palette, failed));
         exchange(&palette, &mut reach, &mut now, 14.0, 0.5);
-        assert!(!reach.tries());
+        assert!(!reach.tries(&palette, slow) && reach.tries(&palette, failed));
         reach.silence(&palette);
-        assert!(reach.tries());
+        assert!(reach.tries(&palette, slow));
+    }
+
+    #[test]
+    fn a_rate_that_fails_altogether_is_tried_ever_more_rarely() {
+        let palette = palette();
+        let mut reach = Reach::new(&palette);
+        let (mut now, mut tried) = (Instant::ZERO, Vec::new());
+        // Nothing is measured, and nothing above 150 bit/s arrives.
+        for i in 0..120 {
+            let choice = for_traffic(&palette, &[&reach], MUCH, CAP);
+            let share = if palette.rate(choice) <= 150 { 1.0 } else { 0.0 };
+            if share == 0.0 {
+                tried.push(i);
+            }
+            reach.leaves(&palette, choice);
+            reach.alive();
+            reach.arrived(now, &palette, Sent { choice, frames: 20, air: CAP }, (20.0 * share) as u32, None);
+            now += Duration::from_secs(140);
+        }
+        assert!(tried.len() <= 7, "{tried:?}");
+        // It is tried again, and once it works it is taken up.
+        assert!(tried.last().is_some_and(|last| *last > 30), "{tried:?}");
+        for _ in 0..70 {
+            let choice = for_traffic(&palette, &[&reach], MUCH, CAP);
+            let share = if palette.rate(choice) <= 600 { 1.0 } else { 0.1 };
+            reach.leaves(&palette, choice);
+            reach.arrived(now, &palette, Sent { choice, frames: 20, air: CAP }, (20.0 * share) as u32, None);
+            now += Duration::from_secs(140);
+        }
+        assert!(palette.rate(reach.present) >= 300, "{}", palette.rate(reach.present));
     }
 
     #[test]

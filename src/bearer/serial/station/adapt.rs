@@ -294,12 +294,12 @@ impl Station {
         Some(&a.palette.choice(a.reaches.get(station)?.present()).name)
     }
 
-    /// How long a transmission of traffic to these may be while nothing is known to arrive there with what was last sent.
+    /// How long a transmission of traffic to these may be while it is not known that anything arrives there.
     pub(super) fn trial(&self, stations: impl Iterator<Item = u8>) -> Option<Duration> {
         let a = self.adapt.as_ref()?;
         let mut reaches = stations.filter_map(|s| a.reaches.get(&s)).peekable();
         reaches.peek()?;
-        reaches.all(Reach::tries).then_some(TRIAL)
+        reaches.all(|r| r.tries(&a.palette, a.choice)).then_some(TRIAL)
     }
 
     /// The longest block anybody may send here.
