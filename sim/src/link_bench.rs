@@ -21,6 +21,7 @@ use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::lab::{Lab, Setup};
 use crate::limit::{self, Link};
 use crate::modem::ModemConfig;
+use crate::node::Economy;
 use crate::trace::Trace;
 use crate::waveform::Waveform;
 
@@ -275,7 +276,9 @@ impl Cell {
         };
         let ether = EtherConfig::net(seed, 2, &modem, LinkConfig { loss, ..LinkConfig::default() });
         let most = Some(Duration::from_millis(127_500));
-        let setup = Setup { mail: MAIL, max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) };
+        let economy = Economy { quick_repair: false, ..Economy::NONE };
+        let setup =
+            Setup { mail: MAIL, economy, max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) };
         Lab::new(&setup, Trace::hashed())
     }
 }

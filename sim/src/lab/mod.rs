@@ -33,7 +33,7 @@ use serde::Serialize;
 use crate::disk::Image;
 use crate::ether::{Ether, EtherConfig, StationId};
 use crate::modem::Failure;
-use crate::node::VirtualNode;
+use crate::node::{Economy, VirtualNode};
 use crate::rng::Stream;
 use crate::trace::Trace;
 use crate::world::{START, StationClock, World};
@@ -62,6 +62,8 @@ pub struct Setup {
     pub clocks: BTreeMap<StationId, StationClock>,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
+    /// What is saved on.
+    pub economy: Economy,
     /// One key for all stations instead of one for each pair: messages for several go once.
     pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
@@ -89,6 +91,7 @@ impl Setup {
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
+            economy: Economy::NONE,
             net_key: false,
             emcon: "open",
             bearer: "",
@@ -270,7 +273,7 @@ impl Lab {
             .map(|id| {
                 let ports = setup.bearers().map(Into::into).collect();
                 let seed = Stream::new(setup.seed, "node", u64::from(id.0)).next_u64();
-                VirtualNode::new(plan::plan(setup, &topology, id), ports, seed)
+                VirtualNode::new(plan::plan(setup, &topology, id), ports, setup.economy, seed)
             })
             .collect();
         let mut world = World::new(Ether::new(setup.ether.clone()), hosts, trace);
