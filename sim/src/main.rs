@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -315,6 +316,9 @@ enum Bench {
         /// How many seeds
         #[arg(long, default_value_t = 5)]
         seeds: u64,
+        /// The first of them
+        #[arg(long, default_value_t = 1)]
+        first: u64,
         /// Virtual minutes of each run [default: the scenario's]
         #[arg(long)]
         minutes: Option<u64>,
@@ -424,8 +428,8 @@ fn bench(what: Bench) -> ExitCode {
             let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::from(u8::from(!report.passed))
         }
-        Bench::Rate { json, scenario, seeds, minutes, chosen, jobs } => {
-            bench_rate(json, chosen, &scenario, seeds, minutes, jobs)
+        Bench::Rate { json, scenario, seeds, first, minutes, chosen, jobs } => {
+            bench_rate(json, chosen, &scenario, first..=first.saturating_add(seeds.max(1) - 1), minutes, jobs)
         }
         Bench::Bulk { bytes, load } => load.measure(
             load::bulk::ways(&LOSSES),
@@ -452,7 +456,14 @@ fn bench(what: Bench) -> ExitCode {
     }
 }
 
-fn bench_rate(json: bool, chosen: bool, files: &[PathBuf], seeds: u64, minutes: Option<u64>, jobs: usize) -> ExitCode {
+fn bench_rate(
+    json: bool,
+    chosen: bool,
+    files: &[PathBuf],
+    seeds: RangeInclusive<u64>,
+    minutes: Option<u64>,
+    jobs: usize,
+) -> ExitCode {
     let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| wrong(path, e));
     let texts: Result<Vec<String>, String> = match files {
         [] => Ok(rate_bench::SCENARIOS.iter().map(ToString::to_string).collect()),
@@ -468,7 +479,7 @@ fn bench_rate(json: bool, chosen: bool, files: &[PathBuf], seeds: u64, minutes: 
             return ExitCode::from(2);
         }
     };
-    let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+    let seeds: Vec<u64> = seeds.collect();
     let mut reports = Vec::new();
     for scenario in &scenarios {
         let duration = minutes.map_or(scenario.duration, |m| Duration::from_secs(m * 60));

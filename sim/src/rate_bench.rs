@@ -4,6 +4,7 @@
 //! Goodput is what was confirmed, and of what was begun the share that the receiver has reported, in bytes of frozen payloads. Rate
 //! changes are counted between transmissions of traffic. Called by the command and by tests with shorter times.
 
+use aldis::codec::payload::Choice;
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::bench;
 use crate::channel::{Loss, Mean};
 use crate::ether::StationId;
 use crate::lab::{Lab, Setup};
+use crate::node::Economy;
 use crate::run;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
@@ -87,12 +89,16 @@ pub struct RateReport {
     pub fixed: Vec<FixedLine>,
     /// Mean over the seeds of the goodput over that of the waveform that was best under that seed.
     pub ratio: f64,
+    /// Standard error of that mean.
+    pub ratio_error: f64,
     /// The least of those.
     pub least_ratio: f64,
     /// Transmissions of traffic in a run, on average.
     pub transmissions: f64,
     /// Changes of rate for each of them.
     pub changes: f64,
+    /// Standard error of that.
+    pub changes_error: f64,
     /// Whether the mean of the path stays: then changes have a bar too.
     pub stationary: bool,
     /// Whether the bars were kept.
@@ -115,6 +121,7 @@ pub fn measure(scenario: &Scenario, seeds: &[u64], duration: Duration, jobs: usi
     fixed.sort_by(|a, b| b.goodput.total_cmp(&a.goodput));
     let ratios: Vec<f64> = adaptive.iter().zip(&best).map(|(t, best)| t.goodput / best.max(1e-9)).collect();
     let sent = mean(adaptive.iter().map(|t| f64::from(t.sent)));
+    let each: Vec<f64> = adaptive.iter().map(|t| f64::from(t.changes) / f64::from(t.sent.max(1))).collect();
     let changes = mean(adaptive.iter().map(|t| f64::from(t.changes))) / sent.max(1.0);
     let ratio = mean(ratios.iter().copied());
     let stationary = is_stationary(scenario);
@@ -125,9 +132,11 @@ pub fn measure(scenario: &Scenario, seeds: &[u64], duration: Duration, jobs: usi
         goodput: mean(adaptive.iter().map(|t| t.goodput)),
         fixed,
         ratio,
+        ratio_error: error(&ratios),
         least_ratio: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         transmissions: sent,
         changes,
+        changes_error: error(&each),
         stationary,
         passed: ratio >= RATIO_BAR && (!stationary || changes <= CHANGES_BAR),
     }
@@ -136,6 +145,8 @@ pub fn measure(scenario: &Scenario, seeds: &[u64], duration: Duration, jobs: usi
 /// One run of a scenario, with one waveform or with the choice of it.
 pub fn trial(scenario: &Scenario, seed: u64, duration: Duration, fixed: Option<Waveform>) -> Trial {
     let mut setup: Setup = run::setup(scenario, seed);
+    // Its mail does not shrink in any case, and nothing here hangs on how a store is mended.
+    setup.economy = Economy { dictionary: Choice::Without, quick_repair: false };
     if let Some(waveform) = fixed {
         for modem in &mut setup.ether.stations {
             (modem.waveform, modem.selects) = (waveform, false);
@@ -178,20 +189,29 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / f64::max(n, 1.0)
 }
 
+/// Standard error of a mean.
+fn error(values: &[f64]) -> f64 {
+    let (n, middle) = (values.len() as f64, mean(values.iter().copied()));
+    let squares: f64 = values.iter().map(|v| (v - middle) * (v - middle)).sum();
+    (squares / (n - 1.0).max(1.0) / n.max(1.0)).sqrt()
+}
+
 impl RateReport {
     /// A few lines.
     pub fn text(&self) -> String {
         let fixed: Vec<String> =
             self.fixed.iter().take(4).map(|f| format!("{}/{} {:.1}", f.rate, f.interleaver, f.goodput)).collect();
         format!(
-            "{}: {:.1} B/s; best fixed: {}; ratio {:.3} (least {:.3}); {:.1} transmissions, {:.3} changes each; seeds {} to {}, {} s: {}",
+            "{}: {:.1} B/s; best fixed: {}; ratio {:.3} +- {:.3} (least {:.3}); {:.1} transmissions, {:.3} +- {:.3} changes each; seeds {} to {}, {} s: {}",
             self.scenario,
             self.goodput,
             fixed.join(", "),
             self.ratio,
+            self.ratio_error,
             self.least_ratio,
             self.transmissions,
             self.changes,
+            self.changes_error,
             self.seeds[0],
             self.seeds[1],
             self.duration_s,
@@ -207,8 +227,7 @@ mod tests {
     #[test]
     fn the_rate_follows_the_path_and_does_not_jump_about() {
         // Ten minutes; the command measures the hour, against every fixed rate.
-        // On the fourth path the ratio that receivers measure says little, and the first minutes go into rates that bring nothing.
-        let least = [0.6, 0.6, 0.6, 0.4, 0.6];
+        let least = [0.7, 0.7, 0.7, 0.6, 0.7];
         let fixed = [[2400, 600], [2400, 300], [1200, 150], [75, 600], [1200, 75]];
         for ((text, rates), least) in SCENARIOS.iter().zip(fixed).zip(least) {
             let scenario = Scenario::parse(text).expect("shipped");
@@ -219,7 +238,7 @@ mod tests {
                 let fixed = trial(&scenario, 1, ten, Some(*long));
                 assert!(chosen.goodput > least * fixed.goodput, "{}: {chosen:?}, {rate}: {fixed:?}", scenario.name);
             }
-            assert!(chosen.changes <= 3 + chosen.sent / 8, "{}: {chosen:?}", scenario.name);
+            assert!(chosen.changes <= 2 + chosen.sent / 10, "{}: {chosen:?}", scenario.name);
         }
     }
 }

@@ -197,9 +197,13 @@ impl BearerPlan {
     /// Predicted time from key-down until the far side holds a payload of this size on a clean path: symbols in frames, whole
     /// interleaver blocks, preambles, and a report with its turnarounds after every full transmission.
     pub fn predicted_air(&self, payload_bytes: u64) -> Duration {
+        self.predicted_air_with(&self.waveform, payload_bytes)
+    }
+
+    /// The same with one of the waveforms that may be chosen.
+    pub fn predicted_air_with(&self, w: &Waveform, payload_bytes: u64) -> Duration {
         /// Frame overhead (docs/wire-serial.md).
         const OVERHEAD: u64 = 14;
-        let w = &self.waveform;
         let cap = self.max_transmission_routine.max(w.preamble + w.block);
         let frame = u64::from(w.frame_bytes).max(OVERHEAD + 1);
         let on_air = payload_bytes.div_ceil(frame - OVERHEAD) * frame + u64::from(w.tail_bits / 8);

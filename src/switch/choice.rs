@@ -147,7 +147,12 @@ impl Switch {
     fn candidate(&self, now: Now, name: &BearerId, bearer: &Bearer, load: &Load<'_>) -> Candidate {
         let outlook = bearer.station.outlook(load.peer);
         let ahead = bearer.station.ahead(load.level, load.id);
-        let air = bearer.plan.predicted_air(ahead + load.missing_bytes).as_secs_f64();
+        // Where the rate is chosen, with what is chosen now.
+        let named = bearer.station.waveform_to(load.peer);
+        let chosen =
+            named.and_then(|n| bearer.plan.choices.iter().map(|c| &c.waveform).find(|w| super::named(w) == *n));
+        let waveform = chosen.unwrap_or(&bearer.plan.waveform);
+        let air = bearer.plan.predicted_air_with(waveform, ahead + load.missing_bytes).as_secs_f64();
         let loss = outlook.map_or(0.0, |o| o.loss).min(0.9);
         let cost = match load.level >= Precedence::Immediate {
             true => 0.0,

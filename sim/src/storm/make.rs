@@ -130,6 +130,9 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
         waveform,
         ..raw::Scenario::default()
     };
+    if profile != Profile::Crowd {
+        choosing(&mut raw, &mut Stream::new(seed, "storm rate", profile as u64));
+    }
     let messages = 1 + chance.below(taste.messages);
     for _ in 0..messages {
         let net = &nets[chance.below(nets.len() as u64) as usize];
@@ -184,6 +187,27 @@ fn waveform(chance: &mut Stream) -> raw::Waveform {
     let known = [(2400, "S"), (2400, "L"), (1200, "S"), (9600, "S"), (600, "S"), (4800, "M"), (2400, "S"), (300, "S")];
     let (rate, interleaver) = known[chance.below(known.len() as u64) as usize];
     raw::Waveform { rate: format!("{rate}bps"), interleaver: interleaver.into(), ..raw::Waveform::default() }
+}
+
+/// Some nets choose their rate, on a sky or on losses that no rate changes; a stream of its own leaves the rest of a seed as it was.
+fn choosing(raw: &mut raw::Scenario, chance: &mut Stream) {
+    if !chance.chance(0.25) {
+        return;
+    }
+    raw.waveform = raw::Waveform { rate: "auto".into(), interleaver: "auto".into(), ..raw::Waveform::default() };
+    raw.modem.snr_error_db = chance.chance(0.7).then_some(1.0);
+    if chance.chance(0.7) {
+        raw.channel = raw::Channel {
+            snr_db: Some(8.0 + (chance.unit() * 24.0).round()),
+            path_delay: Some(ms(1 + chance.below(3))),
+            doppler_hz: Some([0.1, 0.5, 1.0][chance.below(3) as usize]),
+            itv_db: Some(4.0),
+            itv_time: Some("10s".into()),
+            ltv_db: Some(3.0),
+            ltv_time: Some("20min".into()),
+            ..raw::Channel::default()
+        };
+    }
 }
 
 /// A satellite beside HF. Half of what befalls paths and modems befalls it, and some messages take long enough to be caught by that.
@@ -278,7 +302,7 @@ fn message(
     chance: &mut Stream,
 ) -> raw::Traffic {
     let (from, to) = two(net, chance);
-    let slow = matches!(waveform.rate.as_str(), "300bps" | "600bps");
+    let slow = matches!(waveform.rate.as_str(), "300bps" | "600bps" | "auto");
     // Custody does not depend on size: long messages are rare.
     let most = if !slow && chance.chance(0.05) { 12_000 } else { 1_200 };
     let level = Precedence::from_rank(chance.below(6) as u8).unwrap_or(Precedence::Routine);

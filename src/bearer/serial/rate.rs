@@ -5,6 +5,8 @@
 //! that is, and by how much each waveform does worse or better than its sheet says. The choice is the waveform that brings most across
 //! per second, expectation over what is not known included. All arithmetic is sums, products and roots: every machine chooses alike.
 
+use serde::{Deserialize, Serialize};
+
 use super::burst::Air;
 use super::{Choice, Waveform};
 use crate::bearer::Measurement;
@@ -26,10 +28,16 @@ const READING: f64 = 2.0;
 const BACKWARDS: (f64, f64) = (2.0, 25.0);
 /// Share of blocks that must be expected to arrive: a fast waveform that mostly fails brings as much as a slow one that does not, but
 /// its turns fail too.
-const LEAST_SUCCESS: f64 = 0.35;
+const LEAST_SUCCESS: f64 = 0.45;
+/// The same for the rate in use: one that was good enough is not given up for a number that wavers about a bound.
+const LEAST_KEPT: f64 = 0.2;
 /// How much better another waveform must be before it is taken.
 const WORTH: f64 = 1.2;
 const WORTH_SLOWER: f64 = 1.08;
+/// In how many standard deviations of what is not known of the ratio a change of rate must be worth it still.
+const SURE: f64 = 0.75;
+/// What it must save of the transmission it is made for, seconds.
+const CHANGE: f64 = 6.0;
 /// Good transmissions before the rate goes up.
 const GOOD: u32 = 2;
 /// Of a transmission's frames so many must have arrived for it to be a good one.
@@ -44,6 +52,9 @@ const STEP: f64 = 0.64;
 const BER_AT_ANCHOR: f64 = -2.3;
 /// Farthest a waveform is believed to be off its sheet, dB.
 const MOST_BIAS: f64 = 15.0;
+/// Shares that transmissions stand for of which nothing and of which all arrived, where nobody measures.
+const NOTHING: f64 = 0.04;
+const WHOLE: f64 = 0.993;
 /// How much nearer a faster waveform comes with every whole transmission of a slower one, dB: nobody knows until it is tried.
 const CONFIDENCE: f64 = 0.05;
 /// What a turn costs beside the transmissions themselves when it fails, seconds.
@@ -198,6 +209,32 @@ pub struct Sent {
     pub air: Duration,
 }
 
+/// What of a [`Reach`] outlives a restart, in tenths of a decibel.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Learnt {
+    mean: i16,
+    spread: u8,
+    /// Rate, milliseconds of a block, and what such a waveform needs more than its sheet says; none that does as it says.
+    bias: Vec<(u32, u32, i16)>,
+}
+
+/// The slowest rate of which lately not a frame arrived. It is left alone for a while, longer each time it fails again; faster ones
+/// are until it has worked.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Ceiling {
+    rate: u32,
+    /// Transmissions of traffic it is left alone for, and the number of the one that may try it again.
+    wait: u32,
+    until: u32,
+    /// The ratio when it failed, dB.
+    mean: f64,
+}
+
+/// Transmissions of traffic for which a rate that failed altogether is left alone, at first and at most.
+const LEFT_ALONE: (u32, u32) = (8, 64);
+/// By so many dB better than when it failed, by the peer's word, a rate is not left alone any longer.
+const BETTER: f64 = 3.0;
+
 /// Success below which nothing is expected to arrive.
 const LEAST_HOPE: f64 = 0.05;
 /// Turns in vain, in a row, after which a peer is lost.
@@ -215,6 +252,9 @@ pub struct Reach {
     bias: Vec<f64>,
     present: usize,
     good: u32,
+    /// Nothing arrived of the latest transmission of which that is known.
+    lost_all: bool,
+    ceiling: Option<Ceiling>,
     unanswered: u32,
     /// Reports that it asked for again, since anything of ours was known to be heard there.
     unheard: u32,
@@ -237,10 +277,33 @@ impl Reach {
             bias: palette.all().map(|_| 0.0).collect(),
             present: palette.start,
             good: 0,
+            lost_all: false,
+            ceiling: None,
             unanswered: 0,
             unheard: 0,
             sent: 0,
             changes: 0,
+        }
+    }
+
+    /// What is worth keeping over a restart; `None` while nothing has come back.
+    pub fn learnt(&self, palette: &Palette) -> Option<Learnt> {
+        let tenths = |db: f64| (db * 10.0).round() as i16;
+        let named = palette.choices.iter().map(|c| (c.waveform.rate.0, c.waveform.block.as_millis() as u32));
+        let bias = named.zip(&self.bias).map(|((rate, block), db)| (rate, block, tenths(*db))).filter(|b| b.2 != 0);
+        let known = self.source > Source::Nothing;
+        known.then(|| Learnt { mean: tenths(self.mean), spread: tenths(self.spread) as u8, bias: bias.collect() })
+    }
+
+    /// Begins with what was learnt before a restart. The ratio is a guess again: nobody knows how long ago that was.
+    pub fn remember(&mut self, palette: &Palette, learnt: &Learnt) {
+        self.mean = (f64::from(learnt.mean) / 10.0).clamp(-30.0, 60.0);
+        self.spread = (f64::from(learnt.spread) / 10.0).clamp(1.0, 7.0);
+        for (choice, bias) in palette.choices.iter().zip(&mut self.bias) {
+            let name = (choice.waveform.rate.0, choice.waveform.block.as_millis() as u32);
+            if let Some((.., tenths)) = learnt.bias.iter().find(|(rate, block, _)| (*rate, *block) == name) {
+                *bias = (f64::from(*tenths) / 10.0).clamp(-MOST_BIAS, MOST_BIAS);
+            }
         }
     }
 
@@ -257,6 +320,32 @@ impl Reach {
     /// What traffic goes with.
     pub fn present(&self) -> usize {
         self.present
+    }
+
+    /// Whether a transmission with this waveform is a trial: what was last sent was lost altogether or not answered, or what was sent
+    /// at this rate was.
+    pub fn tries(&self, palette: &Palette, choice: usize) -> bool {
+        self.lost_all || self.unanswered > 0 || self.ceiling.is_some_and(|c| palette.rate(choice) >= c.rate)
+    }
+
+    /// Whether a rate is not one that failed lately.
+    fn allows(&self, rate: u32) -> bool {
+        self.ceiling.is_none_or(|c| {
+            let due = self.sent >= c.until || self.is_told() && self.mean > c.mean + BETTER;
+            rate < c.rate || rate == c.rate && due
+        })
+    }
+
+    /// What a transmission at this rate says of the rates to leave alone.
+    fn bound(&mut self, rate: u32, share: f64) {
+        let (least, most) = LEFT_ALONE;
+        if share == 0.0 {
+            let wait = self.ceiling.map_or(least, |c| if rate < c.rate { least } else { (c.wait * 2).min(most) });
+            let rate = self.ceiling.map_or(rate, |c| c.rate.min(rate));
+            self.ceiling = Some(Ceiling { rate, wait, until: self.sent + wait, mean: self.mean });
+        } else if share >= GOOD_SHARE && self.ceiling.is_some_and(|c| rate >= c.rate) {
+            self.ceiling = None;
+        }
     }
 
     /// In words, why.
@@ -294,6 +383,11 @@ impl Reach {
         }
         let share = (f64::from(heard) / f64::from(sent.frames)).min(1.0);
         self.good = if share >= GOOD_SHARE { self.good + 1 } else { 0 };
+        self.lost_all = heard == 0;
+        // Where the ratio is known, the bias says it better.
+        if self.source <= Source::Losses {
+            self.bound(palette.rate(sent.choice), share);
+        }
         if heard > 0 {
             self.unheard = 0;
         }
@@ -323,7 +417,7 @@ impl Reach {
     /// A modem that measures nothing: what arrived says where the ratio must be.
     fn by_losses(&mut self, now: Instant, palette: &Palette, sent: Sent, share: f64) {
         let sigma = self.block_variance(palette, sent.choice).sqrt();
-        let at = palette.half_db(sent.choice) + inverse(share.clamp(0.04, 0.96)) * sigma;
+        let at = palette.half_db(sent.choice) + inverse(share.clamp(NOTHING, WHOLE)) * sigma;
         // All arrived: it is that good at least. Nothing arrived: at most.
         if !(share > 0.95 && at < self.mean || share < 0.05 && at > self.mean) {
             self.measure(now, at, 6.0 + 40.0 / f64::from(sent.frames) + scatter(sent.air));
@@ -398,41 +492,66 @@ impl Reach {
     }
 
     fn success(&self, palette: &Palette, choice: usize) -> f64 {
-        self.success_at(palette, choice, self.mean, self.variance.min(MOST_DOUBT))
+        self.success_off(palette, choice, 0.0)
+    }
+
+    /// The same were the ratio `off` dB higher.
+    fn success_off(&self, palette: &Palette, choice: usize, off: f64) -> f64 {
+        self.success_at(palette, choice, self.mean + off, self.variance.min(MOST_DOUBT))
     }
 }
 
+/// Longest transmission of traffic while it is not known that anything arrives.
+pub const TRIAL: Duration = Duration::from_secs(30);
+
 /// The waveform for `bytes` bytes of traffic to these peers in transmissions of at most `cap`.
 pub fn for_traffic(palette: &Palette, peers: &[&Reach], bytes: u64, cap: Duration) -> usize {
-    let score = |choice: usize| {
+    // Bytes a second, and the seconds that are spent for them, were every ratio `off` dB higher than thought.
+    let outcome = |choice: usize, off: f64| {
         let (air, w) = (palette.air(choice), &palette.choice(choice).waveform);
-        let success = worst(palette, peers, choice);
+        let success = peers.iter().map(|p| p.success_off(palette, choice, off)).fold(1.0, f64::min);
         let bytes = bytes.max(1) as f64;
         let share = 1.0 - 14.0 / f64::from(w.frame_bytes.max(20));
         let needed = (bytes / share / success.max(0.02)) as u64;
         let blocks = air.blocks(needed).min(air.most_blocks(cap)).max(1);
         let all_lost = (0..blocks.min(8)).fold(1.0, |p, _| p * (1.0 - success));
         let brought = (air.capacity(blocks) as f64 * share * success).min(bytes * (1.0 - all_lost));
-        brought / (air.transmission(blocks) + air.turn()).as_secs_f64()
+        let time = (air.transmission(blocks) + air.turn()).as_secs_f64();
+        (brought / time, time)
     };
+    let score = |choice: usize| outcome(choice, 0.0).0;
     let start = palette.rate(palette.start);
     // Before anything came back the start is as fast as it goes.
     let unknown = peers.iter().any(|p| p.source == Source::Nothing);
-    let slow = |choice: &usize| !unknown || palette.rate(*choice) <= start;
-    let usable = |choice: &usize| slow(choice) && worst(palette, peers, *choice) >= LEAST_SUCCESS;
-    let best = palette.all().filter(usable).max_by(|a, b| score(*a).total_cmp(&score(*b)));
+    let allowed = |rate: u32| peers.iter().all(|p| p.allows(rate));
+    let slow = |choice: &usize| (!unknown || palette.rate(*choice) <= start) && allowed(palette.rate(*choice));
+    let rate = if let [peer] = peers { palette.rate(peer.present) } else { 0 };
+    let least = |choice: usize| if palette.rate(choice) == rate { LEAST_KEPT } else { LEAST_SUCCESS };
+    let usable = |choice: &usize| slow(choice) && worst(palette, peers, *choice) >= least(*choice);
+    let best_of = |wanted: &dyn Fn(&usize) -> bool| {
+        palette.all().filter(|c| usable(c) && wanted(c)).max_by(|a, b| score(*a).total_cmp(&score(*b)))
+    };
     // On a path that bears nothing for sure: the one that needs least.
-    let Some(best) = best else { return most_robust(palette, peers) };
+    let Some(best) = best_of(&|_| true) else { return most_robust(palette, peers) };
     let [peer] = peers else { return best };
-    if !usable(&peer.present) {
+    // The interleaver follows the traffic; the rate stays until another one is surely worth it.
+    let Some(kept) = best_of(&|c| palette.rate(*c) == rate) else { return best };
+    let faster = palette.rate(best) > rate;
+    if palette.rate(best) == rate {
         return best;
     }
-    let faster = palette.rate(best) > palette.rate(peer.present);
-    let worth = score(best) > if faster { WORTH } else { WORTH_SLOWER } * score(peer.present);
     let first = peer.changes == 0 && peer.source > Source::Losses;
-    match worth && (!faster || first || peer.good >= GOOD) {
+    let off = match (first, faster) {
+        (true, _) => 0.0,
+        (false, true) => -SURE * peer.variance.min(MOST_DOUBT).sqrt(),
+        (false, false) => SURE * peer.variance.min(MOST_DOUBT).sqrt(),
+    };
+    let ((there, _), (here, time)) = (outcome(best, off), outcome(kept, off));
+    let worth = there > if faster { WORTH } else { WORTH_SLOWER } * here;
+    let saved = time * (1.0 - here / there.max(f64::MIN_POSITIVE));
+    match worth && saved > CHANGE && (!faster || first || peer.good >= GOOD) {
         true => best,
-        false => peer.present,
+        false => kept,
     }
 }
 
@@ -677,6 +796,96 @@ mod tests {
         }
         assert!(palette.rate(for_traffic(&palette, &[&reach], MUCH, CAP)) < palette.rate(promised));
         assert!(reach.changes <= 4, "{}", reach.changes);
+    }
+
+    #[test]
+    fn what_was_learnt_outlives_a_restart_and_is_believed_until_something_comes_back() {
+        let palette = palette();
+        let mut reach = Reach::new(&palette);
+        assert_eq!(reach.learnt(&palette), None);
+        let mut now = Instant::ZERO;
+        for _ in 0..8 {
+            exchange(&palette, &mut reach, &mut now, -3.0, 0.3);
+        }
+        let learnt = reach.learnt(&palette).expect("something came back");
+        let bytes = postcard::to_stdvec(&learnt).expect("plain data");
+        assert!(bytes.len() < 8 * palette.choices.len() + 8, "{}", bytes.len());
+        let mut again = Reach::new(&palette);
+        again.remember(&palette, &postcard::from_bytes(&bytes).expect("as written"));
+        assert!((again.mean - reach.mean).abs() < 0.1 && again.source == Source::Nothing && again.variance > 20.0);
+        assert!(again.bias.iter().zip(&reach.bias).all(|(a, b)| (a - b).abs() < 0.1));
+        // A path that bore little is not begun at the rate of first contact.
+        assert!(palette.rate(for_traffic(&palette, &[&again], MUCH, CAP)) < palette.rate(palette.start));
+        // Nonsense is held within what can be.
+        again.remember(&palette, &Learnt { mean: i16::MAX, spread: 0, bias: vec![(75, 600, i16::MIN), (1, 1, 1)] });
+        assert!(again.mean <= 60.0 && again.spread >= 1.0 && again.bias[0] >= -MOST_BIAS);
+    }
+
+    #[test]
+    fn a_number_that_wavers_about_a_bound_does_not_change_the_rate() {
+        let palette = palette();
+        let mut reach = settled(&palette, 14.0);
+        let mut now = Instant::from_millis(2_000_000);
+        for i in 0..40 {
+            // A decibel and a half either way, and now and then little to send.
+            let db = 14.0 + if i % 2 == 0 { 1.5 } else { -1.5 };
+            let bytes = if i % 5 == 0 { 600 } else { MUCH };
+            let choice = for_traffic(&palette, &[&reach], bytes, CAP);
+            let quality = Quality { db, spread_db: Some(3.0) };
+            let share = reach.success(&palette, choice);
+            reach.leaves(&palette, choice);
+            now += Duration::from_secs(65);
+            let sent = Sent { choice, frames: 40, air: Duration::from_secs(60) };
+            reach.told(now, quality, sent.air);
+            reach.arrived(now, &palette, sent, (40.0 * share) as u32, Some(quality));
+        }
+        assert!(reach.changes <= 1, "{}", reach.changes);
+    }
+
+    #[test]
+    fn what_was_lost_altogether_is_followed_by_a_trial() {
+        let palette = palette();
+        let mut reach = settled(&palette, 14.0);
+        let mut now = Instant::from_millis(2_000_000);
+        let slow = 0;
+        assert!(!reach.tries(&palette, slow));
+        let failed = for_traffic(&palette, &[&reach], MUCH, CAP);
+        exchange(&palette, &mut reach, &mut now, 14.0, 0.0);
+        assert!(reach.tries(&palette, slow) && reach.tries(&palette, failed));
+        exchange(&palette, &mut reach, &mut now, 14.0, 0.5);
+        assert!(!reach.tries(&palette, slow) && reach.tries(&palette, failed));
+        reach.silence(&palette);
+        assert!(reach.tries(&palette, slow));
+    }
+
+    #[test]
+    fn a_rate_that_fails_altogether_is_tried_ever_more_rarely() {
+        let palette = palette();
+        let mut reach = Reach::new(&palette);
+        let (mut now, mut tried) = (Instant::ZERO, Vec::new());
+        // Nothing is measured, and nothing above 150 bit/s arrives.
+        for i in 0..120 {
+            let choice = for_traffic(&palette, &[&reach], MUCH, CAP);
+            let share = if palette.rate(choice) <= 150 { 1.0 } else { 0.0 };
+            if share == 0.0 {
+                tried.push(i);
+            }
+            reach.leaves(&palette, choice);
+            reach.alive();
+            reach.arrived(now, &palette, Sent { choice, frames: 20, air: CAP }, (20.0 * share) as u32, None);
+            now += Duration::from_secs(140);
+        }
+        assert!(tried.len() <= 7, "{tried:?}");
+        // It is tried again, and once it works it is taken up.
+        assert!(tried.last().is_some_and(|last| *last > 30), "{tried:?}");
+        for _ in 0..70 {
+            let choice = for_traffic(&palette, &[&reach], MUCH, CAP);
+            let share = if palette.rate(choice) <= 600 { 1.0 } else { 0.1 };
+            reach.leaves(&palette, choice);
+            reach.arrived(now, &palette, Sent { choice, frames: 20, air: CAP }, (20.0 * share) as u32, None);
+            now += Duration::from_secs(140);
+        }
+        assert!(palette.rate(reach.present) >= 300, "{}", palette.rate(reach.present));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::burst::UNIT;
 use super::super::frame::Stations;
 use super::super::outgoing::Outgoing;
-use super::super::rate::{Palette, Quality, Reach, Sent, for_traffic, for_words};
+use super::super::rate::{Learnt, Palette, Quality, Reach, Sent, TRIAL, for_traffic, for_words};
 use super::{Air, Station, Transmission};
 use crate::bearer::{Measurement, ModemAction, WaveformName};
 use crate::mail::{PeerName, Precedence, TransferId};
@@ -14,6 +14,9 @@ use crate::time::{Duration, Instant};
 
 /// Beyond the expected instant of an answer's first symbol, until it is given up: carrier detect, commits, a busy machine.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Unreadable answers in a row that are taken for the peer's: after these they may as well be interference, and count as silence.
+const BELIEVED: u32 = 3;
 
 /// What a bearer knows that may choose.
 #[derive(Debug)]
@@ -231,8 +234,8 @@ impl Station {
         if let Some(sent) = p.sent.take().filter(|s| s.frames > 0) {
             p.unheard = Some(Unheard { sent, frame_bytes: p.frame_bytes, missing });
         }
-        // Who answers, though it cannot be read, has heard.
-        if p.spoke_garbled {
+        // Who answers, though it cannot be read, has heard. Somebody else may go on for ever.
+        if p.spoke_garbled && p.garbled < BELIEVED {
             return;
         }
         let Some(a) = &mut self.adapt else { return };
@@ -268,6 +271,35 @@ impl Station {
                 of.map(|(_, p)| p.turnaround.within(configured)).max().unwrap_or(configured) + PATIENCE
             }
         }
+    }
+
+    /// What of the way to a peer is to outlive a restart.
+    pub(super) fn learnt(&self, station: u8) -> Option<Learnt> {
+        let a = self.adapt.as_ref()?;
+        a.reaches.get(&station)?.learnt(&a.palette)
+    }
+
+    /// Takes what was learnt of the way to a peer before a restart.
+    pub(super) fn remember_reach(&mut self, station: u8, learnt: Learnt) {
+        let Some(a) = &mut self.adapt else { return };
+        if let Some(reach) = a.reaches.get_mut(&station) {
+            reach.remember(&a.palette, &learnt);
+        }
+    }
+
+    /// What traffic to a peer goes with, where there is a choice.
+    pub fn waveform_to(&self, peer: &PeerName) -> Option<&WaveformName> {
+        let a = self.adapt.as_ref()?;
+        let (station, _) = self.peers.iter().find(|(_, p)| p.name == *peer)?;
+        Some(&a.palette.choice(a.reaches.get(station)?.present()).name)
+    }
+
+    /// How long a transmission of traffic to these may be while it is not known that anything arrives there.
+    pub(super) fn trial(&self, stations: impl Iterator<Item = u8>) -> Option<Duration> {
+        let a = self.adapt.as_ref()?;
+        let mut reaches = stations.filter_map(|s| a.reaches.get(&s)).peekable();
+        reaches.peek()?;
+        reaches.all(|r| r.tries(&a.palette, a.choice)).then_some(TRIAL)
     }
 
     /// The longest block anybody may send here.

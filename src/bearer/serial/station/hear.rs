@@ -10,7 +10,7 @@ use super::super::keys::Context;
 use super::super::outgoing::{OutgoingRecord, short};
 use super::super::peer::Admission;
 use super::super::rate::Readings;
-use super::keep::{batch_key, encode, outgoing_key, peer_key};
+use super::keep::{batch_key, encode, outgoing_key, peer_key, reach_key};
 use super::{ANSWERS, Hearing, Pending, Phase, SETTLE, Station, UNSEALED_FRAMES, UNSEALED_TURNS};
 use crate::bearer::{Event, Holding};
 use crate::mail::{Precedence, TransferId};
@@ -412,6 +412,7 @@ impl Station {
         let record = encode(&peer.record);
         self.learn_arrivals(now, station, report.heard);
         let mut puts = vec![(peer_key(station), record)];
+        puts.extend(self.learnt(station).map(|learnt| (reach_key(station), encode(&learnt))));
         for t in self.outgoing.values().filter(|t| t.station == station) {
             let Some((_, Standing::Lacks(lack))) = report.standings.iter().find(|(s, _)| *s == t.short()) else {
                 continue;

@@ -238,6 +238,7 @@ impl Station {
                     p.record = postcard::from_bytes(value).ok()?;
                 }
             }
+            b'r' => self.remember_reach(*rest.first()?, postcard::from_bytes(value).ok()?),
             b't' => {
                 let id = TransferId { origin: self.config.name.clone(), epoch: word(0)?, counter: word(4)? };
                 self.left_over.insert(id, postcard::from_bytes(value).ok()?);
@@ -276,6 +277,11 @@ pub(super) fn encode<T: serde::Serialize>(record: &T) -> Option<Vec<u8>> {
 
 pub(super) fn peer_key(station: u8) -> Vec<u8> {
     vec![b'p', station]
+}
+
+/// Key of what was learnt of the way to a station.
+pub(super) fn reach_key(station: u8) -> Vec<u8> {
+    vec![b'r', station]
 }
 
 pub(super) fn outgoing_key(id: &TransferId) -> Vec<u8> {

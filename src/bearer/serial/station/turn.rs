@@ -161,11 +161,11 @@ impl Station {
                 .is_some_and(|p| matches!(p.waiting, Some(w) if w.is_none_or(|w| w <= Precedence::Routine)))
         };
         let all_calm = speakable.iter().map(|t| &t.station).chain(reporting).all(calm);
-        if top.is_none_or(|t| t <= Precedence::Routine) && all_calm {
-            self.config.max_transmission_routine
-        } else {
-            self.config.max_transmission
-        }
+        let most = match top.is_none_or(|t| t <= Precedence::Routine) && all_calm {
+            true => self.config.max_transmission_routine,
+            false => self.config.max_transmission,
+        };
+        self.trial(speakable.iter().map(|t| t.station)).map_or(most, |trial| most.min(trial))
     }
 
     pub(super) fn report_rank(&self, reporting: &BTreeSet<u8>) -> Precedence {
