@@ -70,6 +70,7 @@ impl Bench {
             station,
             protection: Protection::Off,
             keys: Vec::new(),
+            assumed_loss: 0.1,
         };
         let config = Config {
             name: "shore".into(),
@@ -90,6 +91,7 @@ impl Bench {
             named: WaveformName { rate: Bps(2400), interleaver: "S".into() },
             choices: Vec::new(),
             peers: vec![peer("ship", 1), peer("boat", 2)],
+            blind: Default::default(),
             max_transmission: Duration::from_secs(30),
             max_transmission_routine: Duration::from_millis(127_500),
             carrier_stuck_after: Duration::from_secs(300),

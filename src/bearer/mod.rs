@@ -209,6 +209,21 @@ pub enum Event {
         /// Its share of own key-down time so far.
         air: Duration,
     },
+    /// A window towards a silent peer is over: what was meant to leave in it has left. Nobody has said that it arrived.
+    SentBlind {
+        /// Which transfer.
+        id: TransferId,
+        /// Which window this was, from 1.
+        window: u32,
+        /// Of how many.
+        of: u32,
+        /// Every symbol has left before: some of these were sent again.
+        repeated: bool,
+        /// Bytes on the air so far.
+        bytes_on_air: u64,
+        /// Share of own key-down time so far.
+        air: Duration,
+    },
     /// The far side has accepted it.
     Confirmed {
         /// Which transfer.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::emcon::State;
+use crate::emcon::{State, Window};
 use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::Table;
 use crate::time::Duration;
@@ -29,6 +29,8 @@ pub struct Plan {
     pub retry: BTreeMap<Precedence, RetryPlan>,
     /// Precedence rules at this node.
     pub precedence: PrecedencePlan,
+    /// How mail of each level goes to peers that keep silence.
+    pub blind: BTreeMap<Precedence, BlindPlan>,
     /// Neighbours over the air.
     pub peers: Vec<PeerPlan>,
     /// Bearers.
@@ -171,6 +173,28 @@ pub struct PrecedencePlan {
     pub two_bearers: Option<Precedence>,
 }
 
+/// `[blind.LEVEL]`
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct BlindPlan {
+    /// Chance that a receiver has the whole after one window, at the assumed loss.
+    pub target: f64,
+    /// How often it is sent in all.
+    pub windows: u32,
+    /// From the end of one window to the next.
+    pub every: Duration,
+}
+
+/// When a peer keeps silence, by the profile.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Silences {
+    /// Never.
+    Never,
+    /// Always.
+    Always,
+    /// In these spans.
+    Windows(Vec<Window>),
+}
+
 /// One `[[peer]]`
 #[derive(Clone, PartialEq, Debug)]
 pub struct PeerPlan {
@@ -182,6 +206,10 @@ pub struct PeerPlan {
     pub protection: Protection,
     /// One or two keys; empty only when protection is off. The first is used for sending.
     pub keys: Vec<LinkKey>,
+    /// When it keeps silence.
+    pub silent: Silences,
+    /// Share of cells taken for lost towards it meanwhile.
+    pub assumed_loss: f64,
 }
 
 /// What a bearer carries of one precedence (link-rules D5).

@@ -7,17 +7,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::plan::{
-    BearerPlan, CarryPlan, Choice, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, Plan,
-    PrecedencePlan, RetryPlan, TlsPlan, UserPlan, Waveform,
+    BearerPlan, BlindPlan, CarryPlan, Choice, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan,
+    PeerPlan, Plan, PrecedencePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
 };
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
 use super::{Files, cross, schema, secrets};
-use crate::emcon::State;
+use crate::emcon::{State, Window};
 use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::{Pattern, Route, Table};
-use crate::time::Duration;
+use crate::time::{Duration, Wall};
 use crate::units::{Bps, Bytes, parse_duration};
 
 /// Where relative paths start, and how files are read.
@@ -50,6 +50,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let local = local(reader, context, table("local"), state_dir.as_deref());
     let retry = retry(reader, table("retry"));
     let precedence = precedence(reader, table("precedence"));
+    let blind = blind(reader, table("blind"));
     let peers = each(reader, "peer", table("peer"), |r, at, e| peer(r, context, at, e));
     let bearers = each(reader, "bearer", table("bearer"), |r, at, e| bearer(r, context, at, e));
 
@@ -79,6 +80,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         local: local?,
         retry,
         precedence: precedence?,
+        blind,
         peers: peers.into_iter().map(|(_, p)| p).collect(),
         bearers: bearers.into_iter().map(|(_, b)| b).collect(),
     })
@@ -354,6 +356,69 @@ fn precedence(reader: &mut Reader, entry: Option<&Entry>) -> Option<PrecedencePl
     Some(PrecedencePlan { default: default?, mmhs: mmhs?, two_bearers: two_bearers? })
 }
 
+/// Windows and the time between them: what holds for a level unless the profile says otherwise.
+const fn blind_default(level: Precedence) -> (i64, &'static str) {
+    match level {
+        Precedence::Override | Precedence::Flash => (3, "15min"),
+        Precedence::Immediate => (3, "30min"),
+        Precedence::Priority => (2, "1h"),
+        Precedence::Routine => (2, "2h"),
+        Precedence::Deferred => (1, "2h"),
+    }
+}
+
+fn blind(reader: &mut Reader, entry: Option<&Entry>) -> BTreeMap<Precedence, BlindPlan> {
+    let mut s = reader.scope(&schema::BLIND, "blind", entry);
+    let levels: Vec<(Precedence, Option<Entry>)> =
+        schema::BLIND.keys.iter().filter_map(|k| Some((Precedence::parse(k.name)?, s.raw(k.name)))).collect();
+    let mut plans = BTreeMap::new();
+    for (level, entry) in levels {
+        let (windows, every) = blind_default(level);
+        let mut s = reader.scope(&schema::BLIND_LEVEL, &format!("blind.{level}"), entry.as_ref());
+        let target = s.field("target", parsed(|t| share(t).filter(|s| (0.5..=0.999_999).contains(s))));
+        let windows = s.field_or("windows", Value::Integer(windows), integer(1, 20));
+        let every = s.field_or("every", every.to_string(), parsed(at_least_a_second));
+        if let (Some(target), Some(windows), Some(every)) = (target, windows.and_then(|w| u32::try_from(w).ok()), every)
+        {
+            plans.insert(level, BlindPlan { target, windows, every });
+        }
+    }
+    plans
+}
+
+/// A share of a whole, as per cent.
+fn share(text: &str) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
+    percent.is_finite().then_some(percent / 100.0)
+}
+
+/// When a peer keeps silence: true, false, or listed times.
+fn silences(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Silences> {
+    match &entry.value {
+        Value::Bool(always) => Some(if *always { Silences::Always } else { Silences::Never }),
+        Value::Text(word) if word == "false" => Some(Silences::Never),
+        Value::List(items) => {
+            let read = |(i, item): (usize, &Entry)| {
+                let mut s = reader.scope(&schema::PEER_SILENT, &join(path, &i.to_string()), Some(item));
+                let from = s.field("from", parsed(Wall::parse_rfc3339));
+                let until = s.field("until", parsed(Wall::parse_rfc3339));
+                let window = Window { from: from?, until: until? };
+                if window.from >= window.until {
+                    s.reader.problem(&s.path, "ends before it begins", "from before until");
+                    return None;
+                }
+                Some(window)
+            };
+            let windows: Vec<Option<Window>> = items.iter().enumerate().map(read).collect();
+            windows.into_iter().collect::<Option<Vec<Window>>>().map(Silences::Windows)
+        }
+        other => {
+            reader.problem(path, format!("is {}", other.kind()), "true, false, or a list of { from, until }");
+            None
+        }
+    }
+}
+
 fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<PeerPlan> {
     let mut s = reader.scope(&schema::PEER, path, Some(entry));
     let peer_name = s.field("name", parsed(name));
@@ -369,8 +434,12 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
             })
         }),
     );
+    let assumed_loss = s.field("assumed_loss", parsed(|t| share(t).filter(|s| (0.0..=0.5).contains(s))));
+    let silent_path = s.at("silent");
+    let written = s.field("silent", |e| Ok(e.clone()));
     let keys_path = s.at("keys");
     let keys = s.raw("keys");
+    let silent = written.and_then(|e| silences(reader, &silent_path, &e));
     let mut plans = Vec::new();
     let mut sound = true;
     match keys.as_ref().map(|k| &k.value) {
@@ -408,6 +477,8 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
         station: u8::try_from(station?).ok()?,
         protection: protection?,
         keys: plans,
+        silent: silent?,
+        assumed_loss: assumed_loss?,
     })
 }
 

@@ -75,6 +75,7 @@ const NAME: &str = "letters, digits, - and _, at most 32";
 const DURATION: &str = "a duration: 200ms, 90s, 15min, 6h, 5d";
 const LEVEL: &str = "deferred, routine, priority, immediate, flash, override";
 const BYTES: &str = "a size: 512B, 64KiB, 25MiB, 1GiB";
+const TIME: &str = "a time in UTC: 2026-11-23T10:15:00Z";
 const YES_NO: &str = "true, false";
 
 /// The whole profile; its keys are the tables.
@@ -90,6 +91,7 @@ pub static ROOT: Section = Section {
         from("local", "the [local] table", "every default"),
         from("retry", "the [retry.LEVEL] tables", "every default"),
         from("precedence", "the [precedence] table", "every default"),
+        from("blind", "the [blind.LEVEL] tables", "every default"),
         from("peer", "[[peer]] tables", "none"),
         from("bearer", "[[bearer]] tables", "none"),
     ],
@@ -217,6 +219,21 @@ pub static PRECEDENCE: Section = Section {
     ],
 };
 
+/// `[blind]`: its keys are the levels.
+pub static BLIND: Section =
+    Section { name: "blind", many: false, keys: &each_level("a [blind.LEVEL] table", "every default") };
+
+/// `[blind.LEVEL]`; the defaults depend on the level.
+pub static BLIND_LEVEL: Section = Section {
+    name: "blind.LEVEL",
+    many: false,
+    keys: &[
+        or("target", "a share from 50% to 99.9999%", "99.9%"),
+        from("windows", "an integer, 1 to 20", "by level"),
+        from("every", DURATION, "by level"),
+    ],
+};
+
 /// `[[peer]]`
 pub static PEER: Section = Section {
     name: "peer",
@@ -226,8 +243,14 @@ pub static PEER: Section = Section {
         must("station", "an integer, 0 to 15"),
         or("protection", "off, mac, aead", "aead"),
         from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
+        or("silent", "true, false, or a list of { from, until }", "false"),
+        or("assumed_loss", "a share from 0% to 50%", "10%"),
     ],
 };
+
+/// An element of `peer.silent`
+pub static PEER_SILENT: Section =
+    Section { name: "peer.silent", many: true, keys: &[must("from", TIME), must("until", TIME)] };
 
 /// An element of `peer.keys`
 pub static PEER_KEY: Section = Section {
@@ -330,7 +353,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 19] = [
+pub static SECTIONS: [&Section; 22] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -341,8 +364,11 @@ pub static SECTIONS: [&Section; 19] = [
     &RETRY,
     &RETRY_LEVEL,
     &PRECEDENCE,
+    &BLIND,
+    &BLIND_LEVEL,
     &PEER,
     &PEER_KEY,
+    &PEER_SILENT,
     &BEARER,
     &CARRY,
     &CARRY_LEVEL,

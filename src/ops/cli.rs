@@ -137,6 +137,11 @@ pub enum Command {
         #[command(subcommand)]
         command: MinimizeCommand,
     },
+    /// Say which neighbours keep silence: what goes to them goes blind
+    Peer {
+        #[command(subcommand)]
+        command: PeerCommand,
+    },
 }
 
 /// `aldis queue`
@@ -298,6 +303,49 @@ pub enum MinimizeCommand {
     },
 }
 
+/// `aldis peer`
+#[derive(Subcommand, Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "doc comments here are help texts; flattened and plain arguments need none")]
+pub enum PeerCommand {
+    /// Show which neighbours are taken for silent, and why
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take a neighbour for silent
+    Silent {
+        /// Its name
+        name: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// From when (RFC 3339)
+        #[arg(long, value_parser = time)]
+        from: Option<Wall>,
+        /// Until when (RFC 3339); otherwise until `aldis peer heard`
+        #[arg(long, value_parser = time)]
+        until: Option<Wall>,
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take a neighbour for silent no longer
+    Heard {
+        /// Its name
+        name: String,
+        /// Why
+        #[arg(long, default_value = "heard")]
+        reason: String,
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
 fn level(text: &str) -> Result<Precedence, String> {
     Precedence::parse(text).ok_or_else(|| "one of override, flash, immediate, priority, routine, deferred".into())
 }
@@ -335,6 +383,7 @@ pub fn execute(command: Command, out: &mut impl Write, err: &mut impl Write) -> 
             Err(why) => return say.usage(&why),
         },
         Command::Minimize { command } => minimize(command),
+        Command::Peer { command } => peer(command),
     };
     ask(&mut say, &node, output, &request)
 }
@@ -371,6 +420,16 @@ fn minimize(command: MinimizeCommand) -> (NodeArgs, Output, Request) {
             (node, output, Request::MinimizeSet { bearer, minimum, reason, from, until })
         }
         MinimizeCommand::Clear { bearer, node, output } => (node, output, Request::MinimizeClear { bearer }),
+    }
+}
+
+fn peer(command: PeerCommand) -> (NodeArgs, Output, Request) {
+    match command {
+        PeerCommand::Show { node, output } => (node, output, Request::PeerShow),
+        PeerCommand::Silent { name, reason, from, until, node, output } => {
+            (node, output, Request::PeerSilent { peer: name, reason, from, until })
+        }
+        PeerCommand::Heard { name, reason, node, output } => (node, output, Request::PeerHeard { peer: name, reason }),
     }
 }
 

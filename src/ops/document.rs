@@ -32,6 +32,7 @@ schema! {
     Track = "aldis.track/1",
     Emcon = "aldis.emcon/1",
     Minimize = "aldis.minimize/1",
+    Peers = "aldis.peers/1",
     PasswordHash = "aldis.password-hash/1",
     Refusal = "aldis.refusal/1",
 }
@@ -103,6 +104,9 @@ pub struct Status {
     /// The links of the bearers, one for each neighbour.
     #[serde(default)]
     pub links: Vec<LinkStatus>,
+    /// Peers that are taken for silent.
+    #[serde(default)]
+    pub silent: Vec<PeerSilence>,
     /// The queue.
     pub queue: QueueStatus,
     /// The store.
@@ -172,6 +176,39 @@ pub struct LinkStatus {
     pub transmissions: u32,
     /// Changes of rate between them.
     pub rate_changes: u32,
+}
+
+/// `aldis peer show`, `silent` and `heard`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Peers {
+    /// The schema's name.
+    pub schema: String,
+    /// The peers asked for.
+    pub peers: Vec<PeerSilence>,
+}
+
+/// Whether a neighbour is taken for silent, and who says so.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PeerSilence {
+    /// Its name.
+    pub peer: String,
+    /// Whether what goes to it goes blind.
+    pub silent: bool,
+    /// Until when, where that ends by itself.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// The operator's mark that takes effect later.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Who says so.
+    pub author: String,
+    /// When it was last heard although it is taken for silent.
+    #[serde(default)]
+    pub heard: Option<String>,
+    /// Transfers that were sent to it and are not confirmed.
+    pub sent: u64,
 }
 
 /// An order of silence.
@@ -309,7 +346,7 @@ pub struct QueueMessage {
 pub struct QueueRecipient {
     /// The address.
     pub address: String,
-    /// `due`, `on-air`, `held`, `delivered`, `failed`, `expired`, `cancelled`, `unconfirmed`.
+    /// `due`, `on-air`, `sent` (to a silent peer, not confirmed), `held`, `delivered`, `failed`, `expired`, `cancelled`, `unconfirmed`.
     pub state: String,
     /// The bearer that carries it.
     pub bearer: Option<String>,

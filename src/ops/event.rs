@@ -187,6 +187,36 @@ events! {
         /// Own emission, seconds.
         air_s: f64,
     }
+    /// A window towards a silent peer is over: what was meant to leave has left, and nobody has confirmed it.
+    INFO TransferSentBlind "transfer-sent-blind" {
+        /// Which message.
+        message: MessageId,
+        /// On which bearer.
+        bearer: BearerId,
+        /// To whom.
+        peer: PeerName,
+        /// Which window, from 1.
+        window: u32,
+        /// Of how many.
+        of: u32,
+        /// Its symbols were all spent: some were sent again.
+        repeated: bool,
+        /// Bytes on the air so far.
+        bytes_on_air: u64,
+        /// Own emission so far, seconds.
+        air_s: f64,
+    }
+    /// A peer came to be taken for silent, or no longer is.
+    WARN PeerSilence "peer-silence" {
+        /// Which.
+        peer: PeerName,
+        /// Whether it is taken for silent now.
+        silent: bool,
+        /// Why.
+        reason: String,
+        /// Who says so.
+        author: String,
+    }
     /// The key went down.
     DEBUG KeyDown "key-down" {
         /// On which bearer.

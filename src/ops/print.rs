@@ -4,7 +4,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::document::{
-    Emcon, EmconState, Minimize, QueueAction, QueueList, QueueMessage, QueueShow, Refusal, Status, Track,
+    Emcon, EmconState, Minimize, PeerSilence, Peers, QueueAction, QueueList, QueueMessage, QueueShow, Refusal, Status,
+    Track,
 };
 use crate::mail::Precedence;
 
@@ -20,6 +21,7 @@ pub fn document(value: &Value) -> String {
         Track::SCHEMA => read(value, track),
         Emcon::SCHEMA => read(value, emcon),
         Minimize::SCHEMA => read(value, minimize),
+        Peers::SCHEMA => read(value, |p: Peers| peers(p.peers)),
         _ => None,
     };
     known.unwrap_or_else(|| format!("{value:#}\n"))
@@ -89,6 +91,9 @@ fn status(s: Status) -> String {
             ]
         }));
         out += &table(rows);
+    }
+    if !s.silent.is_empty() {
+        out += &peers(s.silent);
     }
     let mut rows = vec![row(["QUEUE", "COUNT", "OLDEST"])];
     for level in Precedence::DESCENDING {
@@ -190,6 +195,20 @@ fn minimize(m: Minimize) -> String {
     rows.extend(m.orders.into_iter().map(|o| {
         let until = o.until.unwrap_or_else(|| "cleared".into());
         vec![o.bearer, o.minimum, o.from, until, format!("{} ({})", o.reason, o.author)]
+    }));
+    table(rows)
+}
+
+fn peers(peers: Vec<PeerSilence>) -> String {
+    let mut rows = vec![row(["PEER", "SILENCE", "UNTIL", "HEARD", "SENT, NOT CONFIRMED", "REASON"])];
+    rows.extend(peers.into_iter().map(|p| {
+        let silence = match (p.silent, p.from) {
+            (true, _) => "SILENT".into(),
+            (false, Some(from)) => format!("silent from {from}"),
+            (false, None) => "no".to_string(),
+        };
+        let why = if p.reason.is_empty() { String::new() } else { format!("{} ({})", p.reason, p.author) };
+        vec![p.peer, silence, p.until.unwrap_or_default(), p.heard.unwrap_or_default(), p.sent.to_string(), why]
     }));
     table(rows)
 }

@@ -4,6 +4,7 @@ use crate::mail::{Outcome, RecipientState, Source};
 use crate::ops::document::{
     LevelStatus, QueueAction, QueueList, QueueMessage, QueueRecipient, QueueShow, Status, Track, TrackEvent,
 };
+use crate::queue::outcome;
 use crate::queue::{MessageRecord, MessageState, Snapshot, Snapshots};
 use crate::time::{Now, Wall};
 
@@ -103,6 +104,7 @@ fn message(record: &MessageRecord) -> QueueMessage {
     let shown = |(to, r): (&crate::mail::Recipient, &crate::queue::RecipientRecord)| {
         let (state, bearer, next_at) = match &r.state {
             RecipientState::Due { next_at } => ("due", None, Some(next_at.rfc3339())),
+            RecipientState::OnAir { bearer } if outcome::is_sent(r) => ("sent", Some(bearer.to_string()), None),
             RecipientState::OnAir { bearer } => ("on-air", Some(bearer.to_string()), None),
             RecipientState::Held { .. } => ("held", None, None),
             RecipientState::Final { outcome, .. } => (outcome_word(outcome), None, None),
@@ -163,6 +165,7 @@ fn why(record: &MessageRecord) -> String {
     }
     for r in &record.recipients {
         match &r.state {
+            RecipientState::OnAir { bearer } if outcome::is_sent(r) => return format!("{bearer}: {}", outcome::SENT),
             RecipientState::OnAir { bearer } => return format!("frozen for {bearer}, not yet confirmed"),
             RecipientState::Due { next_at } => {
                 return match &r.last_error {

@@ -113,6 +113,29 @@ pub enum Request {
         #[serde(default)]
         bearer: BearerChoice,
     },
+    /// Which peers are taken for silent.
+    PeerShow,
+    /// Says that a peer keeps silence: what goes to it goes blind.
+    PeerSilent {
+        /// Which.
+        peer: String,
+        /// Why.
+        reason: String,
+        /// From when; `None` is now.
+        #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+        from: Option<Wall>,
+        /// Until when; `None` is until it is said to be heard.
+        #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+        until: Option<Wall>,
+    },
+    /// Says that a peer may be spoken to again.
+    PeerHeard {
+        /// Which.
+        peer: String,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+    },
     /// Every event from now on, one JSON line each, until the connection ends; there is no response besides.
     Watch,
 }

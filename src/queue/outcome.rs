@@ -11,7 +11,7 @@ use std::fmt;
 
 use super::accept::{Policy, lifetime, state_of};
 use super::dsn::{self, Action, Cause, Line, Report};
-use super::record::{MessageRecord, MessageState, TrackEntry};
+use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
 use super::store::Change;
 use crate::mail::{BearerId, BodyRef, ByMode, MessageId, Notify, Outcome, Precedence, RecipientState, Source, Status};
 use crate::time::{Now, Wall};
@@ -21,6 +21,14 @@ const MAX_WORDS_BYTES: usize = 1000;
 
 /// What an operator sees as the reason of mail held back by MINIMIZE; [`minimize`] releases only that.
 pub const MINIMIZE: &str = "MINIMIZE: below the precedence now in force";
+
+/// What an operator reads of a recipient whose copy went to a silent peer: its last words, until there are others.
+pub const SENT: &str = "sent, not confirmed: the peer keeps silence";
+
+/// Whether a recipient's copy went to a silent peer, and there is no word of it.
+pub fn is_sent(recipient: &RecipientRecord) -> bool {
+    matches!(recipient.state, RecipientState::OnAir { .. }) && recipient.last_error.as_deref() == Some(SENT)
+}
 
 /// Something that happened to one recipient.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +42,11 @@ pub enum Event {
     Withdrawn {
         /// Why.
         why: String,
+    },
+    /// It was sent to a peer that keeps silence: on air, and nothing to wait for but word of it.
+    Sent {
+        /// Which window, in words.
+        words: String,
     },
     /// The next hop took it. From unconfirmed this is the late confirmation, the only way out of a final outcome.
     Delivered {
@@ -84,10 +97,11 @@ pub const fn allows(from: &RecipientState, event: &Event) -> bool {
             | Event::Expired
             | Event::Cancelled
             | Event::Held { .. } => true,
-            Event::Withdrawn { .. } | Event::Unconfirmed | Event::Released => false,
+            Event::Withdrawn { .. } | Event::Sent { .. } | Event::Unconfirmed | Event::Released => false,
         },
         RecipientState::OnAir { .. } => match event {
             Event::Withdrawn { .. }
+            | Event::Sent { .. }
             | Event::Delivered { .. }
             | Event::Deferred { .. }
             | Event::Failed { .. }
@@ -104,7 +118,11 @@ pub const fn allows(from: &RecipientState, event: &Event) -> bool {
             | Event::Released
             | Event::Expired
             | Event::Cancelled => true,
-            Event::Frozen { .. } | Event::Withdrawn { .. } | Event::Unconfirmed | Event::Held { .. } => false,
+            Event::Frozen { .. }
+            | Event::Withdrawn { .. }
+            | Event::Sent { .. }
+            | Event::Unconfirmed
+            | Event::Held { .. } => false,
         },
         RecipientState::Final { outcome: Outcome::Unconfirmed, .. } => matches!(event, Event::Delivered { .. }),
         RecipientState::Final { .. } => false,
@@ -225,7 +243,11 @@ pub fn wake(now: Now, context: &Context<'_>, record: &MessageRecord, keyed: bool
             RecipientState::OnAir { .. } if keyed => Event::Unconfirmed,
             RecipientState::OnAir { .. } | RecipientState::Due { .. } | RecipientState::Held { .. } => Event::Expired,
         };
-        let delay_due = late && !r.delay_reported;
+        // What was sent in silence is not late: word of it comes when the silence ends. Whoever asked to hear of a delay hears.
+        let to = work.record.envelope.recipients.get(index);
+        let asked = to.is_some_and(|to| to.notify.is_some_and(|n| n.delay))
+            || work.record.envelope.deliver_by.is_some_and(|by| by.mode == ByMode::Notify);
+        let delay_due = late && !r.delay_reported && (asked || !is_sent(r));
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         if expired {
             acted |= work.apply(index, &event).is_ok();
@@ -411,6 +433,10 @@ impl<'a> Work<'a> {
                 (RecipientState::OnAir { bearer: bearer.clone() }, "frozen", None)
             }
             Event::Withdrawn { why } => (RecipientState::Due { next_at: at }, "withdrawn", Some(why.clone())),
+            Event::Sent { words } => {
+                r.last_error = Some(SENT.to_string());
+                (r.state.clone(), "sent-blind", Some(words.clone()))
+            }
             Event::Delivered { by, dsn_passed_on, is_final } => {
                 attempted = !was_on_air;
                 let outcome = Outcome::Delivered { by: by.clone(), dsn_passed_on: *dsn_passed_on, is_final: *is_final };
@@ -497,6 +523,7 @@ impl<'a> Work<'a> {
             }
             Event::Frozen { .. }
             | Event::Withdrawn { .. }
+            | Event::Sent { .. }
             | Event::Deferred { .. }
             | Event::Held { .. }
             | Event::Released => {}
@@ -603,16 +630,16 @@ mod tests {
 
     #[test]
     fn a4_the_state_table_is_exactly_this() {
-        // Events in the order of `events()`: frozen withdrawn delivered deferred failed expired unconfirmed cancelled held released
+        // Events in the order of `events()`: frozen withdrawn sent delivered deferred failed expired unconfirmed cancelled held released
         for (state, row) in [
-            (due(T0), "f.ddxx.xh."),
-            (RecipientState::OnAir { bearer: "hf1".into() }, ".wddxxxx.."),
-            (RecipientState::Held { why: "x".into() }, "..ddxx.x.r"),
-            (last(Outcome::Unconfirmed), "..d......."),
-            (last(Outcome::Expired), ".........."),
-            (last(Outcome::Cancelled), ".........."),
-            (last(Outcome::Failed { status: Status(5, 0, 0), diagnostic: String::new() }), ".........."),
-            (last(Outcome::Delivered { by: String::new(), dsn_passed_on: false, is_final: true }), ".........."),
+            (due(T0), "f..ddxx.xh."),
+            (RecipientState::OnAir { bearer: "hf1".into() }, ".wsddxxxx.."),
+            (RecipientState::Held { why: "x".into() }, "...ddxx.x.r"),
+            (last(Outcome::Unconfirmed), "...d......."),
+            (last(Outcome::Expired), "..........."),
+            (last(Outcome::Cancelled), "..........."),
+            (last(Outcome::Failed { status: Status(5, 0, 0), diagnostic: String::new() }), "..........."),
+            (last(Outcome::Delivered { by: String::new(), dsn_passed_on: false, is_final: true }), "..........."),
         ] {
             for (event, mark) in events().into_iter().zip(row.chars()) {
                 assert_eq!(allows(&state, &event), mark != '.', "{event:?} in {state:?}");
@@ -903,6 +930,7 @@ mod tests {
         vec![
             Event::Frozen { bearer: "hf1".into() },
             Event::Withdrawn { why: String::new() },
+            Event::Sent { words: String::new() },
             delivered(false, true),
             Event::Deferred { diagnostic: String::new() },
             failed(),

@@ -125,6 +125,9 @@ impl Switch {
                 let Some(message) = self.transfers.get(&id).map(|t| t.message) else { return };
                 self.event(Event::TransferProgress { message, bearer: name.clone(), have, need, bytes_on_air, air_s });
             }
+            bearer::Event::SentBlind { id, window, of, repeated, bytes_on_air, air } => {
+                self.sent_blind(now, name, &id, window, of, repeated, bytes_on_air, air);
+            }
             bearer::Event::Confirmed { id, bytes_on_air, air } => {
                 let (bytes, elsewhere) = self.ended_elsewhere(now, name, &id);
                 self.transfer_confirmed(now, name, &id, bytes_on_air + bytes, air + elsewhere);

@@ -85,6 +85,17 @@ impl Switch {
                 Ok(bearers) => return self.minimize(bearers, None, id),
                 Err(why) => Response::refused(why),
             },
+            Request::PeerShow => self.peers_document(now),
+            Request::PeerSilent { peer, reason, from, until } => {
+                match self.mark_silent(now, id, &peer, reason, from, until, author) {
+                    Some(refused) => refused,
+                    None => return,
+                }
+            }
+            Request::PeerHeard { peer, reason } => match self.mark_heard(now, id, &peer, reason, author) {
+                Some(refused) => refused,
+                None => return,
+            },
             Request::QueueList { .. } | Request::QueueShow { .. } | Request::Track { .. } | Request::Watch => {
                 Response::refused("the store cannot be read now")
             }
@@ -132,6 +143,7 @@ impl Switch {
             bearers: bearers.collect(),
             paths: self.paths(now),
             links: self.links().into_iter().map(|(bearer, link)| link_status(&bearer, link)).collect(),
+            silent: self.silent_peers(now),
             // Depth and free space are the store's; the reader of the snapshot fills them in.
             queue: QueueStatus::default(),
             store: StoreStatus { healthy: self.store == StoreState::Healthy, free_bytes: 0 },

@@ -69,7 +69,8 @@ impl Switch {
         let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, name)).min()?;
         let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
         let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
-        Some(Allowance { jobs: TRANSFERS_PER_PEER, lowest, recipients })
+        let jobs = TRANSFERS_PER_PEER + self.waiting_for_word(peer);
+        Some(Allowance { jobs, lowest, recipients })
     }
 
     pub(super) fn start(&mut self, now: Now, job: Job) {
@@ -482,6 +483,10 @@ impl Switch {
             }
             Pending::Renewal => self.renewal_stored(now, committed(result)),
             Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
+            Pending::Mark { peer, mark, reply } => {
+                let response = self.mark_stored(now, peer, mark, committed(result));
+                self.outputs.push_back(super::Output::Reply { id: reply, response });
+            }
             Pending::Aside => {
                 if let Err(error) = committed(result) {
                     self.commit_failed(&error);

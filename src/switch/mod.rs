@@ -13,6 +13,7 @@ mod intake;
 mod io;
 mod renewal;
 mod settle;
+mod silence;
 mod sizes;
 pub mod work;
 
@@ -55,6 +56,7 @@ pub struct Switch {
     gate: Gate,
     bearers: BTreeMap<BearerId, Bearer>,
     minimize: BTreeMap<BearerId, Minimize>,
+    silence: silence::Silence,
     choices: choice::Choices,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
     judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
@@ -150,6 +152,8 @@ enum Pending {
     Renewal,
     /// MINIMIZE is being made durable.
     Minimize { orders: Vec<(BearerId, Option<Minimize>)>, reply: RequestId },
+    /// An operator's word on a peer's silence is being made durable.
+    Mark { peer: PeerName, mark: Option<silence::Mark>, reply: RequestId },
     /// Something whose result changes nothing (history lines, purges).
     Aside,
 }
@@ -234,6 +238,7 @@ impl Switch {
             gate,
             bearers,
             minimize,
+            silence: silence::Silence::open(&opened.settings),
             choices: choice::Choices::default(),
             judging: BTreeMap::new(),
             ids,
@@ -265,6 +270,7 @@ impl Switch {
             // From here on this order wins over whatever a profile says later (B4).
             switch.commit(first_orders, Pending::Aside);
         }
+        switch.follow_silence(now);
         switch.share_held(now);
         switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);
@@ -350,6 +356,7 @@ impl Switch {
         self.notice_clock(now);
         if self.wake.is_some_and(|at| at <= now.at) {
             self.follow_orders(now);
+            self.follow_silence(now);
         }
         self.dispatch(now);
         self.review(now);
@@ -359,7 +366,7 @@ impl Switch {
             let before = Wall(at.0.saturating_sub(held_back.map_or(0, |air| air.as_millis() as i64)).saturating_add(1));
             if before > now.wall { before.min(at) } else { at }
         });
-        let due = self.active.next_due(now).into_iter().chain(orders).min();
+        let due = self.active.next_due(now).into_iter().chain(orders).chain(self.next_silence(now)).min();
         let due = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
         // Nobody says when civil time is stepped: while a transmitter keys under an order that tells the time, it is looked at.
         let timed = self.bearers.iter().any(|(name, b)| b.station.is_keying() && self.gate.tells_time(name));
@@ -373,6 +380,7 @@ impl Switch {
         if (offset - self.offset_ms).abs() > STEP_MS || now.set != self.clock_set {
             self.active.stepped(now);
             self.follow_orders(now);
+            self.follow_silence(now);
         }
         self.offset_ms = offset;
         if now.set != self.clock_set {
@@ -464,8 +472,10 @@ fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &
                 station: p.station,
                 protection: p.protection,
                 keys: p.keys.clone(),
+                assumed_loss: p.assumed_loss,
             })
             .collect(),
+        blind: silence::policies(plan),
         max_transmission: bearer.max_transmission,
         max_transmission_routine: bearer.max_transmission_routine,
         carrier_stuck_after: bearer.carrier_stuck_after,

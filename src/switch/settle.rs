@@ -443,6 +443,7 @@ impl Switch {
                 Event::Held { why } => ops::Event::MessageHeld { message, why: why.clone() },
                 Event::Frozen { .. }
                 | Event::Withdrawn { .. }
+                | Event::Sent { .. }
                 | Event::Expired
                 | Event::Unconfirmed
                 | Event::Cancelled

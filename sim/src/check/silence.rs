@@ -201,7 +201,9 @@ impl Radio {
                 station: far as u8,
                 protection: Protection::Mac,
                 keys: vec![LinkKey { id: 0, secret: [7; 32] }],
+                assumed_loss: 0.1,
             }],
+            blind: Default::default(),
             max_transmission: Duration::from_secs(30),
             max_transmission_routine: Duration::from_secs(30),
             carrier_stuck_after: Duration::from_secs(180),
@@ -301,6 +303,7 @@ impl Radio {
                     Event::Keyed { .. }
                     | Event::Unkeyed { .. }
                     | Event::Progress { .. }
+                    | Event::SentBlind { .. }
                     | Event::Lacks { .. }
                     | Event::Shared(_)
                     | Event::Alarm(_)

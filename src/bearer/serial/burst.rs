@@ -121,6 +121,12 @@ impl Air {
 
     /// The layout that brings most of `symbol`-byte symbols across where the share `loss` of the cells is lost.
     pub fn layout(&self, loss: f64, symbol: usize) -> Layout {
+        let layouts = self.layouts(loss, symbol).into_iter();
+        layouts.max_by(|a, b| a.yields().total_cmp(&b.yields())).expect("there is one at least")
+    }
+
+    /// All layouts there are for `symbol`-byte symbols where the share `loss` of the cells is lost.
+    pub fn layouts(&self, loss: f64, symbol: usize) -> Vec<Layout> {
         let loss = LOSSES[nearest(loss)];
         let cell = (self.waveform.frame_bytes as usize).max(MINIMAL_FRAME);
         let longest = (FRAME_AIR.as_millis() as u64 * u64::from(self.waveform.rate.0) / 8000) as usize;
@@ -135,8 +141,8 @@ impl Air {
                 .then(|| frame(n, m * cell, false))
         });
         let packed = (1..=(most - FRAME_OVERHEAD) / symbol).map(|n| frame(n, FRAME_OVERHEAD + n * symbol, true));
-        let best = aligned.chain(packed).max_by(|a, b| a.yields().total_cmp(&b.yields()));
-        best.unwrap_or_else(|| frame(1, FRAME_OVERHEAD + symbol, true))
+        let layouts: Vec<Layout> = aligned.chain(packed).collect();
+        if layouts.is_empty() { vec![frame(1, FRAME_OVERHEAD + symbol, true)] } else { layouts }
     }
 
     /// Whole frames of a transmission of `blocks` blocks, and the units in its shorter last frame.

@@ -4,6 +4,7 @@
 //! hands the modem never more than two interleaver blocks, answers every transmission it hears with one report, and learns from
 //! reports what to repair. Wire format: `docs/wire-serial.md`. Implements link-rules A1 to A6, B1, C1 to C3, D1, D2 and D4.
 
+pub mod blind;
 pub mod burst;
 pub mod frame;
 mod incoming;
@@ -16,10 +17,10 @@ mod rate;
 mod sizes;
 mod station;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bearer::WaveformName;
-use crate::mail::{LinkKey, PeerName, Protection};
+use crate::mail::{LinkKey, PeerName, Precedence, Protection};
 use crate::time::Duration;
 use crate::units::Bps;
 
@@ -66,6 +67,8 @@ pub struct PeerConfig {
     pub protection: Protection,
     /// Keys shared with it; the first is used for sending.
     pub keys: Vec<LinkKey>,
+    /// Share of cells taken for lost while it keeps silence, where no more than that has been measured.
+    pub assumed_loss: f64,
 }
 
 /// What a [`Station`] is made of.
@@ -93,6 +96,8 @@ pub struct Config {
     pub choices: Vec<Choice>,
     /// Neighbours.
     pub peers: Vec<PeerConfig>,
+    /// How mail of each level goes to peers that keep silence.
+    pub blind: BTreeMap<Precedence, blind::Policy>,
     /// Cap of one transmission (D4).
     pub max_transmission: Duration,
     /// Cap while both ways hold ROUTINE or less.

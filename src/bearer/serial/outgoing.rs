@@ -20,6 +20,17 @@ pub struct OutgoingRecord {
     pub report: u32,
     /// Symbols missing there, per code block; empty before the first report.
     pub lack: Vec<u8>,
+    /// Windows in which it was sent to a silent peer since its last word.
+    pub windows: u32,
+    /// Symbols that have left in the window after those.
+    pub sent: u32,
+}
+
+impl OutgoingRecord {
+    /// Reads a stored record. One of before windows were counted ends before them, and had none.
+    pub fn read(value: &[u8]) -> Option<Self> {
+        postcard::from_bytes(value).or_else(|_| postcard::from_bytes(&[value, &[0, 0]].concat())).ok()
+    }
 }
 
 /// What a station does for a transfer that several bearers of its node may carry.
@@ -101,6 +112,8 @@ pub struct Outgoing {
     pub air: Duration,
     /// Symbols sent again because every index was spent.
     pub repeats: u64,
+    /// Symbols that have left in the present window, where the peer is silent.
+    pub sent: u32,
     rows: Vec<u32>,
 }
 
@@ -116,6 +129,7 @@ impl Outgoing {
             rows: vec![record.reserved; blocks],
             owed: vec![0; blocks],
             lack,
+            sent: record.sent,
             transfer,
             station,
             geometry,
@@ -159,6 +173,7 @@ impl Outgoing {
     pub fn mirror(&mut self, before: &[u32], now: &[u32]) {
         for (owed, (before, now)) in self.owed.iter_mut().zip(before.iter().zip(now)) {
             *owed -= i64::from(now.saturating_sub(*before));
+            self.sent += now.saturating_sub(*before);
         }
         for (since, (before, now)) in self.since.iter_mut().flatten().zip(before.iter().zip(now)) {
             *since += now.saturating_sub(*before);
@@ -206,6 +221,8 @@ impl Outgoing {
     pub fn recount(&mut self) {
         self.lack = told(self.geometry, &self.record);
         self.since = Some(vec![0; self.rows.len()]);
+        // What it lacks goes in windows of its own, where it is silent again.
+        (self.record.windows, self.record.sent, self.sent) = (0, 0, 0);
     }
 
     /// Supposes that of what has left since the last word the share `arriving` is there. Gives the symbols still missing then: 0 when
@@ -291,6 +308,7 @@ impl Outgoing {
             taken.push(symbol.clone());
             self.rows[block] += 1;
             self.owed[block] -= 1;
+            self.sent += 1;
             self.since.iter_mut().for_each(|since| since[block] += 1);
             self.repeats += u64::from(row >= self.geometry.rows());
             block += 1;
@@ -403,6 +421,16 @@ mod tests {
         assert_eq!((t.missing(), t.suppose(0.8)), (61, 61));
         let mut again = outgoing(10_240, OutgoingRecord { reserved: 40, ..OutgoingRecord::default() });
         assert_eq!(again.suppose(0.8), 0, "what left before a restart is not known");
+    }
+
+    #[test]
+    fn a_record_of_before_windows_were_counted_is_read_as_having_had_none() {
+        let record = OutgoingRecord { reserved: 300, peer_epoch: 7, report: 9, lack: vec![3, 0], windows: 2, sent: 40 };
+        let stored = postcard::to_stdvec(&record).expect("plain numbers");
+        assert_eq!(OutgoingRecord::read(&stored), Some(record.clone()));
+        let before = OutgoingRecord { windows: 0, sent: 0, ..record };
+        assert_eq!(OutgoingRecord::read(&stored[..stored.len() - 2]), Some(before));
+        assert_eq!(OutgoingRecord::read(&stored[..3]), None);
     }
 
     fn outgoing(bytes: usize, record: OutgoingRecord) -> Outgoing {

@@ -98,7 +98,9 @@ fn config(own: usize, cap: Duration) -> Config {
             station: 1 - own as u8,
             protection: Protection::Mac,
             keys: key(7),
+            assumed_loss: 0.1,
         }],
+        blind: Default::default(),
         max_transmission: cap,
         max_transmission_routine: Duration::from_millis(127_500),
         carrier_stuck_after: Duration::from_secs(300),
@@ -259,7 +261,7 @@ impl Pair {
                 }
                 Event::Refused { id, reason } => panic!("{id} refused: {reason}"),
                 Event::Keyed { at, precedence, .. } => n.keyed.push((at, precedence)),
-                Event::Unkeyed { .. } | Event::Lacks { .. } | Event::Shared(_) => {}
+                Event::Unkeyed { .. } | Event::SentBlind { .. } | Event::Lacks { .. } | Event::Shared(_) => {}
                 Event::Alarm(text) => n.alarms.push(text),
                 Event::EpochUsed { .. } => n.epoch_used = true,
             }

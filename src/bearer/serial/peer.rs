@@ -189,6 +189,10 @@ pub struct Peer {
     pub unheard: Option<Unheard>,
     /// How soon it answers.
     pub turnaround: Turnaround,
+    /// It keeps silence, as far as this node is told: what goes to it goes blind.
+    pub silent: bool,
+    /// When it was last heard in spite of that.
+    pub spoke: Option<Instant>,
     /// It has said, since the start, that it knows no more of this node's past than the own store; before that, nothing new goes to
     /// it without a question.
     pub agrees: bool,
@@ -226,8 +230,15 @@ impl Peer {
             frame_bytes: 0,
             unheard: None,
             turnaround: Turnaround::default(),
+            silent: false,
+            spoke: None,
             agrees: false,
         }
+    }
+
+    /// Whether there is something to be told that is cancelled. A silent peer is told when it is silent no more.
+    pub fn cancelling(&self) -> bool {
+        !self.silent && !self.cancels.is_empty()
     }
 
     /// A good frame came from it.

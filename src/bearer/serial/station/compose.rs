@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::burst::with_parity;
+use super::super::burst::{Layout, with_parity};
 use super::super::frame::{
     Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED, Stations,
 };
 use super::super::keys::Context;
 use super::super::outgoing::{Outgoing, Role};
+use super::super::peer::Peer;
 use super::turn::ready;
 use super::{Phase, Station, Transmission};
 use crate::bearer::ModemAction;
@@ -71,17 +72,17 @@ impl Station {
             }
             if t.unsure {
                 polls.entry(t.station).or_default().push(t.short());
-            } else {
-                t.owe(with_parity(t.missing(), tx.layout.loss));
             }
+        }
+        for id in speakable.iter().filter(|id| !groups.contains_key(*id)) {
+            self.owe_alone(id, &tx.layout);
         }
         self.owe_groups(tx, &groups);
         let alone = speakable.iter().filter(|id| !groups.contains_key(*id)).filter_map(|id| self.outgoing.get(id));
         greet.extend(alone.filter(|t| self.must_greet(t)).map(|t| t.station));
         if !self.probe_blocked {
-            greet.extend(
-                self.peers.iter().filter(|(_, p)| !p.cancels.is_empty() && ready(p.not_before, now)).map(|(s, _)| *s),
-            );
+            greet
+                .extend(self.peers.iter().filter(|(_, p)| p.cancelling() && ready(p.not_before, now)).map(|(s, _)| *s));
         }
         let waiting = self.waiting().map_or(0, |p| p.rank() + 1);
         let order = Some(self.order(&speakable, &greet)).filter(|asked| asked.count() > 1).unwrap_or_default();
@@ -102,7 +103,7 @@ impl Station {
                         && !groups.contains_key(&t.transfer.id)
                         && self.must_greet(t)
                 })
-                || !self.probe_blocked && self.peers.get(&station).is_some_and(|p| !p.cancels.is_empty());
+                || !self.probe_blocked && self.peers.get(&station).is_some_and(Peer::cancelling);
             if !words
                 && reporting.contains(&station)
                 && let Some(frame) = self.brief(station, waiting)
@@ -120,7 +121,7 @@ impl Station {
                 items.push(Item::Poll(shorts.into_iter().take(12).collect()));
             }
             if let Some(p) = self.peers.get_mut(&station)
-                && !p.cancels.is_empty()
+                && p.cancelling()
             {
                 asks = true;
                 items.push(Item::Cancel(p.cancels.keys().copied().take(12).collect()));
@@ -149,10 +150,8 @@ impl Station {
             }
             let important = asks || order != Stations::NONE || reporting.contains(&station);
             let Some(frame) = self.control(station, items) else { continue };
-            tx.lead.push_back((0, frame.clone()));
-            if important {
-                tx.lead.push_back((1, frame.clone()));
-            }
+            let copies = self.copies_to(station, &speakable, &tx.layout).max(1 + u32::from(important));
+            tx.lead.extend((0..copies).map(|n| (u64::from(n), frame.clone())));
             tx.copies.push(frame);
         }
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
@@ -169,8 +168,9 @@ impl Station {
     /// All who are asked for an answer by a transmission with these transfers and control frames.
     pub(super) fn order(&self, speakable: &BTreeSet<TransferId>, greet: &BTreeSet<u8>) -> Stations {
         let carried = speakable.iter().filter_map(|id| self.outgoing.get(id)).map(|t| t.station);
-        let cancelled = |s: &u8| self.peers.get(s).is_some_and(|p| !p.cancels.is_empty());
-        carried.chain(greet.iter().copied().filter(cancelled)).collect()
+        let cancelled = |s: &u8| self.peers.get(s).is_some_and(Peer::cancelling);
+        let asked = carried.chain(greet.iter().copied().filter(cancelled));
+        asked.filter(|s| !self.is_silent(*s)).collect()
     }
 
     /// Makes the next piece of the stream; false when there is nothing left to put into it.
@@ -239,6 +239,7 @@ impl Station {
             let others = self.choose_owed(now, station, &id);
             let Some(to) = self.outgoing.get(&id).map(|t| self.destination(t)) else { break };
             let served = id.clone();
+            let silent = self.outgoing.get(&id).is_some_and(|t| self.is_silent(t.station));
             let Some(t) = self.outgoing.get_mut(&id) else { break };
             let limit = others && t.outstanding() > 0;
             let before = t.rows().to_vec();
@@ -249,7 +250,7 @@ impl Station {
             if !t.unsure {
                 tx.sure.insert(id.clone());
             }
-            t.unsure = true;
+            t.unsure = !silent;
             let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
             t.served += bytes;
             if t.served >= SHARE_BYTES || t.outstanding() == 0 {
@@ -275,7 +276,9 @@ impl Station {
             }
         } else {
             *tx.frames.entry(to).or_default() += 1;
-            tx.expects.insert(to);
+            if !self.is_silent(to) {
+                tx.expects.insert(to);
+            }
         }
         let (key, seal) = self.seal_for(to)?;
         let address = Address { from: self.config.station, to, key };
@@ -315,6 +318,7 @@ impl Station {
     pub(super) fn speaking(&self, t: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&t.station) else { return false };
         t.role == Role::Carry
+            && (!peer.silent || self.in_window(t, now))
             && !(t.unsent && t.unsure)
             && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
@@ -347,15 +351,24 @@ impl Station {
             return;
         }
         let layout = tx.layout;
-        let total = with_parity(t.missing(), layout.loss);
-        if let Some(t) = self.outgoing.get_mut(id) {
-            t.owe(total);
-        }
+        self.owe_alone(id, &layout);
         let owed = self.outstanding_bytes();
         let bytes = owed * layout.stride as u64 / layout.symbol_bytes as u64 + MINIMAL_FRAME as u64;
         if let Phase::Keyed(tx) = &mut self.phase {
             let need = self.air.blocks(tx.made + bytes);
             tx.blocks = tx.blocks.max(need.min(tx.most));
+        }
+    }
+
+    /// Means to send of a transfer what is missing, or what its window needs.
+    fn owe_alone(&mut self, id: &TransferId, layout: &Layout) {
+        let Some(t) = self.outgoing.get(id).filter(|t| !t.unsure) else { return };
+        let total = match self.is_silent(t.station) {
+            true => self.window_needs(t, layout),
+            false => with_parity(t.missing(), layout.loss),
+        };
+        if let Some(t) = self.outgoing.get_mut(id) {
+            t.owe(total);
         }
     }
 
@@ -387,7 +400,7 @@ impl Station {
 
     /// Highest precedence that still has something to say.
     pub(super) fn waiting(&self) -> Option<Precedence> {
-        let carried = |t: &&Outgoing| t.role == Role::Carry && t.missing() > 0;
+        let carried = |t: &&Outgoing| t.role == Role::Carry && t.missing() > 0 && self.to_be_sent(t);
         self.outgoing.values().filter(carried).map(|t| t.transfer.precedence).max()
     }
 }

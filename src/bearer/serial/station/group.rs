@@ -82,8 +82,13 @@ impl Station {
     /// What each group still means to send: for every member what it needs, with the margin that the worst of so many wants.
     pub(super) fn owe_groups(&mut self, tx: &Transmission, groups: &BTreeMap<TransferId, Lead>) {
         for id in groups.keys() {
-            if let Some(t) = self.outgoing.get_mut(id).filter(|t| !t.unsure) {
-                t.owe(with_parity_for(t.missing(), frame_symbols(&tx.layout, t), tx.layout.loss));
+            let Some(t) = self.outgoing.get(id).filter(|t| !t.unsure) else { continue };
+            let total = match self.is_silent(t.station) {
+                true => self.window_needs(t, &tx.layout),
+                false => with_parity_for(t.missing(), frame_symbols(&tx.layout, t), tx.layout.loss),
+            };
+            if let Some(t) = self.outgoing.get_mut(id) {
+                t.owe(total);
             }
         }
     }
@@ -92,7 +97,8 @@ impl Station {
     pub(super) fn group_bytes(&self, layout: &Layout, groups: &BTreeMap<TransferId, Lead>) -> u64 {
         let mut needs: BTreeMap<Lead, u64> = BTreeMap::new();
         for (id, lead) in groups {
-            let Some(t) = self.outgoing.get(id).filter(|t| !t.unsure) else { continue };
+            let spoken = |t: &&Outgoing| !t.unsure && !self.is_silent(t.station);
+            let Some(t) = self.outgoing.get(id).filter(spoken) else { continue };
             let each = frame_symbols(layout, t);
             let frames = with_parity_for(t.missing(), each, layout.loss).div_ceil(each);
             let need = needs.entry(*lead).or_default();
@@ -143,11 +149,15 @@ impl Station {
             items.push(Item::Poll(polls.into_iter().take(CALLED).collect()));
         }
         items.push(Item::Group(members.into_iter().take(CALLED).collect()));
-        items.push(Item::Order(order));
-        tx.expects.extend(groups.keys().filter_map(|id| self.outgoing.get(id)).map(|t| t.station));
+        if order != Stations::NONE {
+            items.push(Item::Order(order));
+        }
+        let spoken = groups.keys().filter_map(|id| self.outgoing.get(id)).map(|t| t.station);
+        tx.expects.extend(spoken.filter(|s| !self.is_silent(*s)));
+        let called = groups.keys().filter_map(|id| self.outgoing.get(id));
+        let copies = called.map(|t| self.copies(t, &tx.layout)).max().unwrap_or(0).max(2);
         let Some(frame) = self.control(self.config.station, items) else { return };
-        tx.lead.push_back((0, frame.clone()));
-        tx.lead.push_back((1, frame.clone()));
+        tx.lead.extend((0..copies).map(|n| (u64::from(n), frame.clone())));
         tx.copies.push(frame);
     }
 
@@ -158,13 +168,14 @@ impl Station {
             return Stations::one(t.station);
         }
         let (rows, turn) = (t.rows().to_vec(), t.turn);
+        let silent: Stations = self.peers.iter().filter(|(_, p)| p.silent).map(|(s, _)| *s).collect();
         let mut hearers = Stations::NONE;
         for other in self.siblings(id) {
             let Some(t) = self.outgoing.get_mut(&other) else { continue };
             hearers = hearers.and(Stations::one(t.station));
             if other != *id {
                 t.mirror(before, &rows);
-                (t.turn, t.unsure) = (turn, true);
+                (t.turn, t.unsure) = (turn, !silent.has(t.station));
             }
         }
         hearers
@@ -198,7 +209,7 @@ impl Station {
 }
 
 /// Symbols of a transfer in one frame.
-fn frame_symbols(layout: &Layout, t: &Outgoing) -> u32 {
+pub(super) fn frame_symbols(layout: &Layout, t: &Outgoing) -> u32 {
     let symbol = t.geometry.symbol_bytes();
     let room = if layout.packed { layout.symbol_bytes } else { layout.stride.saturating_sub(FRAME_OVERHEAD) };
     u32::try_from(room / symbol).unwrap_or(1).max(1)

@@ -142,6 +142,9 @@ impl Station {
                     h.speakers = h.speakers.and(Stations::one(from));
                     if let Some(p) = self.peers.get_mut(&from) {
                         p.alive();
+                        if p.silent {
+                            p.spoke = Some(now);
+                        }
                         if first {
                             // Between its transmission and the answer others may have had their slots.
                             p.heard = 0;
@@ -422,6 +425,7 @@ impl Station {
                 report: sequence,
                 lack: lack.clone(),
                 reserved: t.record.reserved.max(t.asked_rows),
+                ..OutgoingRecord::default()
             };
             puts.push((outgoing_key(&t.transfer.id), encode(&record)));
         }
@@ -440,6 +444,7 @@ impl Station {
             }
         }
         for id in ids {
+            let silent = self.is_silent(station);
             let Some(t) = self.outgoing.get_mut(&id) else { continue };
             if t.record.peer_epoch != 0 && t.record.peer_epoch != epoch {
                 t.forget_reports();
@@ -453,11 +458,12 @@ impl Station {
                     t.record.lack = lack.clone();
                     t.recount();
                     t.unsure = false;
+                    t.not_before = None;
                     let need = t.geometry.count();
                     let have = need - t.missing();
                     if have == need {
                         // Whole there; the verdict is still out. Ask again, not too soon.
-                        t.unsure = true;
+                        t.unsure = !silent;
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
                     }
                     let (bytes_on_air, air) = (t.bytes, t.air);
@@ -481,7 +487,9 @@ impl Station {
                     // Not spoken of. What lacks nothing by the last word still waits for its verdict, which may have been lost with
                     // the far process: it is asked for again, or it would wait for ever. Whether a new number is free is still open.
                     t.doubt();
-                    t.unsure = t.missing() == 0 || t.unsent && t.unsure;
+                    // A peer that was started anew in silence no longer knows what it has to speak of: it is asked by name.
+                    let open = t.unsent || t.record.windows > 0;
+                    t.unsure = !silent && (t.missing() == 0 || open && t.unsure);
                     if t.missing() == 0 {
                         t.not_before = Some(now + self.air.turn() + Duration::from_secs(5));
                     }

@@ -241,7 +241,7 @@ impl Station {
             b'r' => self.remember_reach(*rest.first()?, postcard::from_bytes(value).ok()?),
             b't' => {
                 let id = TransferId { origin: self.config.name.clone(), epoch: word(0)?, counter: word(4)? };
-                self.left_over.insert(id, postcard::from_bytes(value).ok()?);
+                self.left_over.insert(id, OutgoingRecord::read(value)?);
             }
             b's' => {
                 let key = (*rest.first()?, word(1)?, word(5)?);

@@ -11,6 +11,7 @@ mod group;
 mod hear;
 mod keep;
 mod share;
+mod silent;
 mod slots;
 mod turn;
 
@@ -432,13 +433,14 @@ impl Station {
         let payload = transfer.payload.clone();
         let mut outgoing = Outgoing::new(transfer, station, geometry, record);
         if let Some(peer) = self.peers.get_mut(&station) {
-            outgoing.unsure |= !peer.agrees && peer.attempts < ASKED_IN_VAIN;
+            outgoing.unsure |= !peer.silent && !peer.agrees && peer.attempts < ASKED_IN_VAIN;
             if !self.awaited.contains(&station) {
                 peer.not_before = None;
             }
         }
         let idle = self.outgoing.is_empty() && self.await_until.is_none() && self.hearing.is_none();
         self.outgoing.insert(id.clone(), outgoing);
+        self.take_up_blind(now, &id);
         if !self.join_group(&id) {
             let ticket = self.ticket(Pending::Spread(id.clone()));
             self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });

@@ -38,8 +38,10 @@ impl Station {
     /// Bytes of symbols that wait here at `level` or above, `but` aside.
     pub fn ahead(&self, level: Precedence, but: Option<&TransferId>) -> u64 {
         let counts = |id: &TransferId, precedence: Precedence| Some(id) != but && precedence >= level;
-        let carried =
-            self.outgoing.values().filter(|t| t.role == Role::Carry && counts(&t.transfer.id, t.transfer.precedence));
+        let carried = self
+            .outgoing
+            .values()
+            .filter(|t| t.role == Role::Carry && self.to_be_sent(t) && counts(&t.transfer.id, t.transfer.precedence));
         let queued = self.queued.iter().filter(|t| counts(&t.id, t.precedence));
         carried.map(|t| u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).sum::<u64>()
             + queued.map(|t| t.payload.len() as u64).sum::<u64>()
@@ -95,10 +97,12 @@ impl Station {
                 p.not_before = waits;
             }
         }
+        let silent = self.outgoing.get(&id).is_some_and(|t| self.is_silent(t.station));
         let Some(t) = self.outgoing.get_mut(&id) else { return };
         t.role = role;
         t.go_on(from);
         match role {
+            _ if silent => t.unsure = false,
             Role::Carry => t.unsure |= from.sent && !from.sure,
             Role::Ask => t.unsure = true,
             Role::Rest => {}

@@ -32,8 +32,7 @@ impl Station {
         }
         let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
         let top = speakable.iter().map(|t| t.transfer.precedence).max();
-        let cancels =
-            !self.probe_blocked && self.peers.values().any(|p| !p.cancels.is_empty() && ready(p.not_before, now));
+        let cancels = !self.probe_blocked && self.peers.values().any(|p| p.cancelling() && ready(p.not_before, now));
         let purpose = match (top, reporting.is_empty()) {
             (Some(top), _) => Purpose::Traffic(top),
             (None, false) => Purpose::Report(self.report_rank(&reporting)),
@@ -51,7 +50,8 @@ impl Station {
         let (loss, layout) = self.lay_out(&speakable);
         let ids: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
         let groups = self.groups(&ids);
-        for t in speakable.iter().filter(|t| !t.unsure && !groups.contains_key(&t.transfer.id)) {
+        let alone = |t: &&&Outgoing| !t.unsure && !groups.contains_key(&t.transfer.id) && !self.is_silent(t.station);
+        for t in speakable.iter().filter(alone) {
             units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
         }
         let controls: BTreeSet<u8> = speakable
@@ -61,7 +61,7 @@ impl Station {
             .chain(reporting.iter().copied())
             .collect();
         let most = self.air.most_blocks(self.cap(top, &speakable, &reporting));
-        let together = self.group_bytes(&layout, &groups);
+        let together = self.group_bytes(&layout, &groups) + self.window_bytes(&speakable, &layout);
         let blocks = if units == 0 {
             match self.air.blocks(self.words(&reporting, &speakable) as u64) {
                 words if together == 0 => words,
@@ -84,7 +84,7 @@ impl Station {
         for (number, p) in &self.peers {
             let asked =
                 speakable.iter().filter(|t| t.station == *number && t.unsure && !self.shared(t)).count().min(12);
-            let cancels = if self.probe_blocked { 0 } else { p.cancels.len().min(12) };
+            let cancels = if self.probe_blocked || !p.cancelling() { 0 } else { p.cancels.len().min(12) };
             let reports = reporting.contains(number);
             bytes += match (reports.then(|| self.brief_standings(*number)).flatten(), asked + cancels) {
                 (Some(standings), 0) => BRIEF_OVERHEAD + standings.iter().map(|(_, s)| s.bytes()).sum::<usize>(),
@@ -116,13 +116,18 @@ impl Station {
     pub(super) fn lay_out(&self, transfers: &[&Outgoing]) -> (f64, Layout) {
         let loss = transfers.iter().map(|t| self.loss_to(t.station)).fold(0.0, f64::max);
         let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(UNIT);
-        (loss, self.air.layout(loss, symbol))
+        match !transfers.is_empty() && transfers.iter().all(|t| self.is_silent(t.station)) {
+            true => (loss, self.blind_layout(transfers, loss, symbol)),
+            false => (loss, self.air.layout(loss, symbol)),
+        }
     }
 
     /// Estimated share of cells lost towards a station.
     pub(super) fn loss_to(&self, station: u8) -> f64 {
         let foretold = self.adapt.as_ref().and_then(|a| Some(a.reaches.get(&station)?.loss(&a.palette, a.choice)));
-        foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, |p| p.record.loss()))
+        let measured = foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, |p| p.record.loss()));
+        let assumed = self.config.peers.iter().find(|p| p.station == station && self.is_silent(station));
+        assumed.map_or(measured, |p| measured.max(p.assumed_loss))
     }
 
     /// Stations a report is owed to and may be said to now.
@@ -137,13 +142,18 @@ impl Station {
     pub(super) fn eligible(&self, t: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&t.station) else { return false };
         let answering = peer.owed && !self.report_blocked;
-        self.lowest.is_some_and(|l| t.transfer.precedence >= l)
+        let due = match peer.silent {
+            true => self.in_window(t, now),
+            false => {
+                (t.unsure && t.role != Role::Rest || t.missing() > 0 && t.role == Role::Carry)
+                    && (t.next_bytes().is_some() || t.unsure)
+                    && t.symbols.is_some()
+            }
+        };
+        due && self.lowest.is_some_and(|l| t.transfer.precedence >= l)
             && self.blocked.is_none_or(|b| t.transfer.precedence > b)
             && ready(t.not_before, now)
             && (answering || ready(peer.not_before, now) && !self.awaited.contains(&t.station))
-            && (t.unsure && t.role != Role::Rest || t.missing() > 0 && t.role == Role::Carry)
-            && (t.next_bytes().is_some() || t.unsure)
-            && t.symbols.is_some()
     }
 
     /// Whether the peer must hear our epoch, or how urgent this is.
@@ -158,7 +168,7 @@ impl Station {
         let calm = |s: &u8| {
             self.peers
                 .get(s)
-                .is_some_and(|p| matches!(p.waiting, Some(w) if w.is_none_or(|w| w <= Precedence::Routine)))
+                .is_some_and(|p| p.silent || matches!(p.waiting, Some(w) if w.is_none_or(|w| w <= Precedence::Routine)))
         };
         let all_calm = speakable.iter().map(|t| &t.station).chain(reporting).all(calm);
         let most = match top.is_none_or(|t| t <= Precedence::Routine) && all_calm {
@@ -217,6 +227,7 @@ impl Station {
         let Phase::Keyed(tx) = std::mem::replace(&mut self.phase, Phase::Quiet) else { return };
         self.account(now, &tx);
         self.note_sent(now, &tx);
+        self.close_windows(now, &tx);
         for station in &tx.expects {
             if let Some(p) = self.peers.get_mut(station) {
                 p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
@@ -227,10 +238,11 @@ impl Station {
             self.spoke_in_round();
             // Whoever was reported to goes on, if it has more: let it.
             let w = &self.config.waveform;
-            let more = self.peers.values().any(|p| !matches!(p.waiting, Some(None)));
+            let more = self.peers.values().any(|p| !p.silent && !matches!(p.waiting, Some(None)));
             if more || !self.partials.is_empty() {
                 self.hold_for(now, w.turnaround + Duration::from_secs(3));
             }
+            self.leave_room(now, &tx);
         } else {
             self.begin_round(now, tx.expects.iter().copied().collect());
             self.awaited = tx.expects;
@@ -252,6 +264,8 @@ impl Station {
                     p.sent_frames = 0;
                 }
             }
+            // Of a window that was broken off nobody knows what was heard: what it carried does not count.
+            self.outgoing.values_mut().for_each(|t| t.sent = t.record.sent);
         }
         (self.await_until, self.settle) = (None, None);
         self.awaited.clear();
@@ -261,10 +275,11 @@ impl Station {
         let air = now.since(tx.keyed);
         let total = tx.out.max(tx.shares.values().sum()).max(1);
         for (id, bytes) in &tx.shares {
+            let silent = self.outgoing.get(id).is_some_and(|t| self.is_silent(t.station));
             if let Some(t) = self.outgoing.get_mut(id) {
                 t.bytes += bytes;
                 t.air += Duration::from_nanos((air.as_nanos() * u128::from(*bytes) / u128::from(total)) as u64);
-                t.unsure = true;
+                t.unsure = !silent;
             }
         }
         self.events.push_back(Event::Unkeyed { air, bytes: tx.out });
