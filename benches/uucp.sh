@@ -119,14 +119,18 @@ TOML
 # Waits until the shore has FILE, which both programs put there by renaming, and tells how long after the first carrier that was. Forks
 # nothing: many cells wait at once, and time is what is measured.
 await() { # CELL FILE
-    local begun="" found micros end=$((SECONDS + patience))
+    local begun="" sending="" found micros end=$((SECONDS + patience))
     while [ "$SECONDS" -lt "$end" ]; do
         if [ -z "$begun" ] && [[ $(<"$1/air") == *antenna-on* ]]; then begun=${EPOCHREALTIME/[.,]/}; fi
+        # UUCP logs when its sessions are through with greetings and the file itself begins.
+        if [ -z "$sending" ] && [ -e "$1/ship/log" ] && [[ $(<"$1/ship/log") == *" Sending "* ]]; then sending=${EPOCHREALTIME/[.,]/}; fi
         # A Maildir's file has a name of its own.
         for found in $2; do
             if [ -n "$begun" ] && [ -e "$found" ]; then
                 micros=$((${EPOCHREALTIME/[.,]/} - begun))
                 printf '%d.%d\n' $((micros / 1000000)) $((micros / 100000 % 10)) >"$1/whole_s"
+                micros=$((micros - ${sending:-$begun} + begun))
+                printf '%d.%d\n' $((micros / 1000000)) $((micros / 100000 % 10)) >"$1/file_s"
                 return
             fi
         done
@@ -174,9 +178,9 @@ protocol $protocol
 SYS
     case $4 in
     *:*) parameters=${4#*:} ;;
-    g) parameters=window=7,packet-size=512,timeout=20,retries=30,init-timeout=60,init-retries=30,startup-retries=30,errors=1000 ;;
-    i) parameters=window=16,packet-size=1024,timeout=60,retries=30,sync-timeout=60,sync-retries=30,errors=1000 ;;
-    y) parameters=packet-size=1024,timeout=120 ;;
+    g) parameters=window=7,packet-size=512,timeout=20,retries=30,init-timeout=15,init-retries=30,startup-retries=30,errors=1000 ;;
+    i) parameters=window=16,packet-size=1024,timeout=60,retries=30,sync-timeout=15,sync-retries=30,errors=1000 ;;
+    y) parameters=packet-size=1024,timeout=60 ;;
     esac
     tr , '\n' <<<"$parameters" | sed -e "s/^/protocol-parameter $protocol /" -e 's/=/ /' >>"$d/sys"
 }
@@ -294,20 +298,21 @@ echo "$("$aldis" --version); $(uucico --version 2>&1 | head -1); patience $patie
 for cell in "${cells[@]}"; do
     # Carrier of both stations until the file was whole.
     awk -v what="$(cat "$cell/what")" -v whole="$(cat "$cell/whole_s" 2>/dev/null || true)" \
-        -v calls="$(cat "$cell/calls" 2>/dev/null | wc -l)" '
+        -v file="$(cat "$cell/file_s" 2>/dev/null || true)" -v calls="$(cat "$cell/calls" 2>/dev/null | wc -l)" '
         { at = substr($1, 2) + 0 }
         $2 == "antenna-on" { if (first == "") first = at; if (whole == "" || at <= first + whole) { on[$3] = at; keys++ } }
         $2 == "antenna-off" && ($3 in on) { air += at - on[$3]; delete on[$3] }
-        END { print what, whole == "" ? "never" : whole, air + 0, keys + 0, calls + 1 }' "$cell/air"
+        END { print what, whole == "" ? "never" : whole, file == "" ? "-" : file, air + 0, keys + 0, calls + 1 }' "$cell/air"
 done >"$work/results"
-printf '%-6s %5s %10s %8s %9s %8s  %s\n' loss seed whole_s air_s key-downs sessions who
-awk '{ printf "%-6s %5s %10s %8.1f %9d %8d  %s\n", $2, $3, $4, $5, $6, $7, $1 }' "$work/results"
+printf '%-6s %5s %10s %8s %8s %9s %8s  %s\n' loss seed whole_s file_s air_s key-downs sessions who
+awk '{ printf "%-6s %5s %10s %8s %8.1f %9d %8d  %s\n", $2, $3, $4, $5, $6, $7, $8, $1 }' "$work/results"
 echo
-printf '%-6s %6s %8s %8s %8s %8s %9s  %s\n' loss cells mean_s least_s most_s air_s key-downs who
+printf '%-6s %6s %8s %8s %8s %8s %8s %9s  %s\n' loss cells mean_s least_s most_s file_s air_s key-downs who
 awk '
-    { key = $2 " " $1; if (!(key in cells)) order[++n] = key; cells[key]++; air[key] += $5; keys[key] += $6 }
+    { key = $2 " " $1; if (!(key in cells)) order[++n] = key; cells[key]++; air[key] += $6; keys[key] += $7 }
     $4 == "never" { never[key]++; next }
-    { done[key]++; sum[key] += $4; if (!(key in least) || $4 < least[key]) least[key] = $4; if ($4 > most[key]) most[key] = $4 }
+    { done[key]++; sum[key] += $4; file[key] += $5; if (!(key in least) || $4 < least[key]) least[key] = $4; if ($4 > most[key]) most[key] = $4 }
     END { for (i = 1; i <= n; i++) { k = order[i]; split(k, w, " ")
-        printf "%-6s %6d %8s %8s %8s %8.1f %9.1f  %s%s\n", w[1], cells[k], done[k] ? sprintf("%.1f", sum[k] / done[k]) : "-",
-            least[k], most[k], air[k] / cells[k], keys[k] / cells[k], w[2], never[k] ? sprintf(" (%d never)", never[k]) : "" } }' "$work/results"
+        printf "%-6s %6d %8s %8s %8s %8s %8.1f %9.1f  %s%s\n", w[1], cells[k], done[k] ? sprintf("%.1f", sum[k] / done[k]) : "-",
+            least[k], most[k], done[k] ? sprintf("%.1f", file[k] / done[k]) : "-", air[k] / cells[k], keys[k] / cells[k], w[2],
+            never[k] ? sprintf(" (%d never)", never[k]) : "" } }' "$work/results"

@@ -11,9 +11,11 @@ mod dispatch;
 mod group;
 mod intake;
 mod io;
+mod predict;
 mod renewal;
 mod settle;
 mod sizes;
+mod what_if;
 pub mod work;
 
 pub use io::{
@@ -56,6 +58,7 @@ pub struct Switch {
     bearers: BTreeMap<BearerId, Bearer>,
     minimize: BTreeMap<BearerId, Minimize>,
     choices: choice::Choices,
+    coding: predict::Coding,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
     judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
     ids: Ids,
@@ -231,6 +234,7 @@ impl Switch {
             bearers,
             minimize,
             choices: choice::Choices::default(),
+            coding: predict::Coding::default(),
             judging: BTreeMap::new(),
             ids,
             renewal: None,

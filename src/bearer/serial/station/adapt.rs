@@ -75,8 +75,7 @@ impl Station {
             let known = adapt.and_then(|a| a.reaches.get(station).map(|r| (a, r)));
             LinkState {
                 peer: p.name.clone(),
-                waveform: known
-                    .map_or_else(|| self.config.named.clone(), |(a, r)| a.palette.choice(r.present()).name.clone()),
+                waveform: self.spoken_to(&p.name).clone(),
                 why: known.map_or("fixed", |(_, r)| r.why()),
                 snr_db: known.and_then(|(_, r)| r.ratio_db()).or(p.incoming_db),
                 loss: self.loss_to(*station),

@@ -14,7 +14,7 @@ mod share;
 mod slots;
 mod turn;
 
-pub use share::Outlook;
+pub use share::{Outlook, waits};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
