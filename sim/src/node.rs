@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use aldis::bearer::serial::LinkState;
 use aldis::bearer::{ModemAction, ModemEvent};
+use aldis::codec::payload::Choice;
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
 use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
@@ -34,6 +35,7 @@ pub struct VirtualNode {
     plan: Arc<Plan>,
     /// In order of its ports.
     bearers: Vec<BearerId>,
+    dictionary: Choice<'static>,
     seed: u64,
     boots: u64,
     /// The store's disk.
@@ -64,6 +66,7 @@ pub struct Log {
 }
 
 struct Process {
+    dictionary: Choice<'static>,
     switch: Switch,
     engine: Engine,
     /// By port.
@@ -98,11 +101,12 @@ impl std::fmt::Debug for VirtualNode {
 impl VirtualNode {
     /// A node that is not running yet, on empty disks.
     /// `ports` says which bearer is cabled to each port; one that the plan lacks leaves its radio alone.
-    pub fn new(plan: Plan, ports: Vec<BearerId>, seed: u64) -> Self {
+    pub fn new(plan: Plan, ports: Vec<BearerId>, dictionary: Choice<'static>, seed: u64) -> Self {
         let disk = |part| SimDisk::new(Stream::new(seed, "disk", part).next_u64());
         Self {
             bearers: ports,
             plan: Arc::new(plan),
+            dictionary,
             seed,
             boots: 0,
             store: disk(0),
@@ -146,6 +150,7 @@ impl VirtualNode {
         let switch = Switch::new(now, self.plan.clone(), opened, Vec::new(), chance.next_u64());
         let watches = self.bearers.iter().map(|b| switch.epoch_watch(b).unwrap_or_default()).collect();
         self.process = Some(Process {
+            dictionary: self.dictionary,
             switch,
             engine,
             watches,
@@ -367,7 +372,7 @@ impl Process {
     fn work(&mut self, at: Instant, ticket: Ticket, work: Work, mail: &SimDisk, log: &mut Log) {
         let (result, least, most) = match work {
             Work::Store(call) => return self.calls.push_back((ticket, call)),
-            Work::Encode(encode) => (work::encode_by(&encode, memo::code), 1, 50),
+            Work::Encode(encode) => (work::encode_by(&encode, |envelope, body| memo::code(envelope, body, self.dictionary)), 1, 50),
             Work::Decode(decode) => (work::decode_by(&decode, memo::read), 1, 50),
             Work::Job(job) => (work::job(job), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),

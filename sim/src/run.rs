@@ -116,6 +116,7 @@ pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
     Setup {
         start: scenario.start,
         protection: scenario.protection,
+        dictionary: scenario.dictionary,
         further: scenario.bearers.clone(),
         clocks: clocks.collect(),
         ..Setup::new(seed, &names, scenario.ether(seed))

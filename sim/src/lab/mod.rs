@@ -19,6 +19,7 @@ pub use tape::{Piece, Transmission, What};
 
 use std::collections::BTreeMap;
 
+use aldis::codec::payload::Choice;
 use aldis::emcon::{State, Window};
 use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient, header};
 #[cfg(feature = "mutations")]
@@ -62,6 +63,8 @@ pub struct Setup {
     pub clocks: BTreeMap<StationId, StationClock>,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
+    /// What mail is encoded with.
+    pub dictionary: Choice<'static>,
     /// One key for all stations instead of one for each pair: messages for several go once.
     pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
@@ -89,6 +92,7 @@ impl Setup {
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
+            dictionary: Choice::Newest,
             net_key: false,
             emcon: "open",
             bearer: "",
@@ -270,7 +274,7 @@ impl Lab {
             .map(|id| {
                 let ports = setup.bearers().map(Into::into).collect();
                 let seed = Stream::new(setup.seed, "node", u64::from(id.0)).next_u64();
-                VirtualNode::new(plan::plan(setup, &topology, id), ports, seed)
+                VirtualNode::new(plan::plan(setup, &topology, id), ports, setup.dictionary, seed)
             })
             .collect();
         let mut world = World::new(Ether::new(setup.ether.clone()), hosts, trace);

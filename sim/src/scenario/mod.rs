@@ -10,6 +10,7 @@ use crate::bridge::TcpAddresses;
 use crate::codec2::air::Setup;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig};
+use aldis::codec::payload::Choice;
 use aldis::emcon::State;
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
@@ -35,6 +36,8 @@ pub struct Scenario {
     pub start: Wall,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
+    /// What mail is encoded with; without a dictionary coding takes a fiftieth of the time.
+    pub dictionary: Choice<'static>,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
     /// Names of further bearers.

@@ -11,6 +11,7 @@ pub(crate) struct Scenario {
     pub(crate) duration: String,
     pub(crate) start: Option<String>,
     pub(crate) protection: Option<String>,
+    pub(crate) coding: Option<String>,
     #[serde(default)]
     pub(crate) waveform: Waveform,
     #[serde(default)]

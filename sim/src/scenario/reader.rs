@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use aldis::codec::payload::Choice;
 use aldis::emcon::{State, Window};
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
@@ -118,6 +119,11 @@ impl Reader {
             Some("off") => "off",
             Some(_) => self.problem("mac", "protection", "is off, mac or aead"),
         };
+        let dictionary = match raw.coding.as_deref() {
+            None | Some("full") => Choice::Newest,
+            Some("plain") => Choice::Without,
+            Some(_) => self.problem(Choice::Newest, "coding", "is full or plain"),
+        };
         let mut traffic: Vec<Message> = raw.traffic.iter().flat_map(|t| self.traffic(t, duration)).collect();
         traffic.sort_by_key(|m| m.at);
         let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e, start)).collect();
@@ -132,6 +138,7 @@ impl Reader {
             duration,
             start,
             protection,
+            dictionary,
             stations,
             bearers: self.bearers.clone(),
             modems,
