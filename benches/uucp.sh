@@ -4,18 +4,21 @@
 #
 #   benches/uucp.sh [LOSSES] [RUNNERS]     defaults "0 0.05" and "g i y aldis"
 #
-# ALDIS_BIN, ALDIS_SIM: the programs [a fresh release build]; PATIENCE: seconds until a cell is given up [1200]; SEED [1];
-# KEEP: a directory that keeps configurations and logs. Needs Debian's uucp and python3.
+# A runner may bring parameters of its own instead of those below: g:window=3,packet-size=1024.
+#
+# ALDIS_BIN, ALDIS_SIM: the programs [a fresh release build]; SEEDS: one cell for each ["1 2 3 4 5 6 7 8"]; AT_ONCE: cells side by side
+# [4]; PATIENCE: seconds until a cell is given up [1200]; KEEP: a directory that keeps configurations and logs; DEBUG: what uucico logs
+# [abnormal]. Needs Debian's uucp and python3.
 #
 # 2400 bit/s, short interleaver, turnaround 2 s, losses by cells of 262 bytes, both ways. UUCP writes to a terminal whose bytes key the
-# modem, and lets go 0.5 s after the last; it is told to wait 60 s for an answer, where its own defaults are 10 to 30 s, and to try
-# often. Aldis keys by the lines and waits for nothing. Time runs from the first carrier until the far side has the whole file.
+# modem, and lets go 0.5 s after the last. Aldis keys by the lines. Time runs from the first carrier until the far side has the whole file.
 set -eu
 cd "$(dirname "$0")/.."
 losses=${1:-0 0.05}
 runners=${2:-g i y aldis}
 patience=${PATIENCE:-1200}
-seed=${SEED:-1}
+seeds=${SEEDS:-1 2 3 4 5 6 7 8}
+at_once=${AT_ONCE:-4}
 aldis=${ALDIS_BIN:-}
 sim=${ALDIS_SIM:-}
 if [ -z "$aldis" ] || [ -z "$sim" ]; then
@@ -30,6 +33,7 @@ command -v uucico >/dev/null || { echo "uucico is missing: apt-get install uucp"
 work=${KEEP:-$(mktemp -d "${TMPDIR:-/tmp}/aldis-uucp.XXXXXX")}
 mkdir -p "$work"
 work=$(realpath "$work")
+[ -p "$work/never" ] || mkfifo "$work/never"
 cells=()
 # Ends what a cell started.
 halt() {
@@ -70,10 +74,9 @@ open(sys.argv[1], "wb").write((head + bytes(body))[:10238] + b"\r\n")
 PYTHON
 
 key=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
-now() { date +%s.%N; }
 
-# The modems of a cell: CELL LOSS [LINES OF EVERY PORT].
-bridge() {
+# The modems of a cell.
+bridge() { # CELL LOSS SEED [LINES OF EVERY PORT]
     cat >"$1/scenario.toml" <<TOML
 name = "one cell"
 duration = "24h"
@@ -95,10 +98,10 @@ name = "ship"
 [[station]]
 name = "shore"
 TOML
-    if [ -n "${3:-}" ]; then
-        printf '\n[[port]]\nstation = "%s"\nkind = "pty"\n%s\n' ship "$3" shore "$3" >>"$1/scenario.toml"
+    if [ -n "${4:-}" ]; then
+        printf '\n[[port]]\nstation = "%s"\nkind = "pty"\n%s\n' ship "$4" shore "$4" >>"$1/scenario.toml"
     fi
-    "$sim" bridge "$1/scenario.toml" --dir "$1/ports" --seed "$seed" >"$1/air" 2>"$1/bridge.err" &
+    "$sim" bridge "$1/scenario.toml" --dir "$1/ports" --seed "$3" >"$1/air" 2>"$1/bridge.err" &
     echo $! >>"$1/pids"
     for _ in $(seq 100); do
         if [ -e "$1/ports/shore.lines" ]; then
@@ -113,23 +116,31 @@ TOML
     exit 1
 }
 
-# Waits until the shore has FILE whole, and tells how long after the first carrier that was: CELL FILE BYTES.
-await() {
-    local begun="" end
-    end=$(($(date +%s) + patience))
-    while [ "$(date +%s)" -lt "$end" ]; do
-        if [ -z "$begun" ] && grep -q antenna-on "$1/air"; then begun=$(now); fi
-        # shellcheck disable=SC2086  # A Maildir's file has a name of its own.
-        if [ "$(cat $2 2>/dev/null | wc -c)" -ge "$3" ]; then
-            awk -v a="$begun" -v b="$(now)" 'BEGIN { printf "%.1f\n", b - a }' >"$1/whole_s"
-            return
-        fi
-        sleep 0.1
+# Waits until the shore has FILE, which both programs put there by renaming, and tells how long after the first carrier that was. Forks
+# nothing: many cells wait at once, and time is what is measured.
+await() { # CELL FILE
+    local begun="" sending="" found micros end=$((SECONDS + patience))
+    while [ "$SECONDS" -lt "$end" ]; do
+        if [ -z "$begun" ] && [[ $(<"$1/air") == *antenna-on* ]]; then begun=${EPOCHREALTIME/[.,]/}; fi
+        # UUCP logs when its sessions are through with greetings and the file itself begins.
+        if [ -z "$sending" ] && [ -e "$1/ship/log" ] && [[ $(<"$1/ship/log") == *" Sending "* ]]; then sending=${EPOCHREALTIME/[.,]/}; fi
+        # A Maildir's file has a name of its own.
+        for found in $2; do
+            if [ -n "$begun" ] && [ -e "$found" ]; then
+                micros=$((${EPOCHREALTIME/[.,]/} - begun))
+                printf '%d.%d\n' $((micros / 1000000)) $((micros / 100000 % 10)) >"$1/whole_s"
+                micros=$((micros - ${sending:-$begun} + begun))
+                printf '%d.%d\n' $((micros / 1000000)) $((micros / 100000 % 10)) >"$1/file_s"
+                return
+            fi
+        done
+        # Nobody writes there: a pause without a process.
+        read -rt 0.2 <>"$work/never" || true
     done
 }
 
-uucp_node() { # CELL NAME PEER PROTOCOL
-    local d=$1/$2
+uucp_node() { # CELL NAME PEER RUNNER
+    local d=$1/$2 protocol=${4%%:*} parameters
     mkdir -p "$d/spool" "$d/public" "$d/lock"
     chmod -R 777 "$d"
     cat >"$d/config" <<CONFIG
@@ -140,6 +151,7 @@ lockdir $d/lock
 logfile $d/log
 statfile $d/stats
 debugfile $d/debug
+debug ${DEBUG:-abnormal}
 sysfile $d/sys
 portfile $d/port
 CONFIG
@@ -162,22 +174,22 @@ local-send /
 local-receive /
 remote-send /
 remote-receive /
-protocol $4
+protocol $protocol
 SYS
     case $4 in
-    g) printf 'protocol-parameter g %s\n' 'window 7' 'packet-size 512' 'timeout 60' 'retries 30' 'init-timeout 60' 'init-retries 30' \
-        'startup-retries 30' 'errors 1000' >>"$d/sys" ;;
-    i) printf 'protocol-parameter i %s\n' 'window 16' 'packet-size 1024' 'timeout 60' 'retries 30' 'sync-timeout 60' 'sync-retries 30' \
-        'errors 1000' >>"$d/sys" ;;
-    y) printf 'protocol-parameter y %s\n' 'packet-size 1024' 'timeout 120' >>"$d/sys" ;;
+    *:*) parameters=${4#*:} ;;
+    g) parameters=window=7,packet-size=512,timeout=20,retries=30,init-timeout=15,init-retries=30,startup-retries=30,errors=1000 ;;
+    i) parameters=window=16,packet-size=1024,timeout=60,retries=30,sync-timeout=15,sync-retries=30,errors=1000 ;;
+    y) parameters=packet-size=1024,timeout=60 ;;
     esac
+    tr , '\n' <<<"$parameters" | sed -e "s/^/protocol-parameter $protocol /" -e 's/=/ /' >>"$d/sys"
 }
 
-uucp_cell() { # CELL LOSS PROTOCOL
+uucp_cell() { # CELL LOSS SEED RUNNER
     local d=$1 call
-    bridge "$d" "$2" 'unkey_after = "500ms"'
-    uucp_node "$d" ship shore "$3"
-    uucp_node "$d" shore ship "$3"
+    bridge "$d" "$2" "$3" 'unkey_after = "500ms"'
+    uucp_node "$d" ship shore "$4"
+    uucp_node "$d" shore ship "$4"
     uucp -I "$d/ship/config" -r "$work/message" "shore!$d/shore/public/message"
     # The one that answers sends the first word; whoever fails is started again.
     (while :; do uucico -I "$d/shore/config" -r0 <"$d/ports/shore.tty" >"$d/ports/shore.tty" 2>>"$d/shore.err" || true; sleep 1; done) &
@@ -185,13 +197,13 @@ uucp_cell() { # CELL LOSS PROTOCOL
     call="uucico -I $d/ship/config -r1 -f -S shore -p modem"
     (while :; do $call 2>>"$d/ship.err" || true; echo again >>"$d/calls"; sleep 5; done) &
     echo $! >>"$d/pids"
-    await "$d" "$d/shore/public/message" 10240
+    await "$d" "$d/shore/public/message"
     halt "$d"
 }
 
-aldis_cell() { # CELL LOSS
+aldis_cell() { # CELL LOSS SEED
     local d=$1 name other number to
-    bridge "$d" "$2"
+    bridge "$d" "$2" "$3"
     for name in ship shore; do
         case $name in ship) other=shore number=0 ;; *) other=ship number=1 ;; esac
         mkdir -p "$d/$name"
@@ -250,37 +262,57 @@ smtp = smtplib.SMTP(host, int(port), "client.ship.example")
 smtp.sendmail("ops@ship.example", ["watch@shore.example"], open(sys.argv[2], "rb").read(), ["BODY=8BITMIME"])
 smtp.quit()
 PYTHON
-    await "$d" "$d/shore/state/maildir/watch/new/*" 10240
+    await "$d" "$d/shore/state/maildir/watch/new/*"
     halt "$d"
 }
 
+running=()
 for loss in $losses; do
-    for runner in $runners; do
-        cell=$work/$runner-$loss
-        mkdir -p "$cell"
-        : >"$cell/pids"
-        cells+=("$cell")
-        case $runner in
-        aldis) aldis_cell "$cell" "$loss" & ;;
-        *) uucp_cell "$cell" "$loss" "$runner" & ;;
-        esac
-        echo $! >>"$work/waits"
+    for seed in $seeds; do
+        for runner in $runners; do
+            # Whatever has its file, or has had its time, makes room.
+            while [ ${#running[@]} -ge "$at_once" ]; do
+                sleep 1
+                left=()
+                for pid in "${running[@]}"; do if kill -0 "$pid" 2>/dev/null; then left+=("$pid"); fi; done
+                running=("${left[@]}")
+            done
+            # A socket's path is short.
+            cell=$work/${#cells[@]}
+            mkdir -p "$cell"
+            : >"$cell/pids"
+            echo "$runner $loss $seed" >"$cell/what"
+            cells+=("$cell")
+            case $runner in
+            aldis) aldis_cell "$cell" "$loss" "$seed" & ;;
+            *) uucp_cell "$cell" "$loss" "$seed" "$runner" & ;;
+            esac
+            running+=($!)
+        done
     done
 done
-# Whatever has its file, or has had its time.
-while read -r pid; do wait "$pid" || true; done <"$work/waits"
-rm -f "$work/waits"
+for pid in "${running[@]}"; do wait "$pid" || true; done
 
 date -u '+%Y-%m-%d %H:%M UTC'
-echo "$("$aldis" --version); $(uucico --version 2>&1 | head -1); seed $seed; patience $patience s"
-printf '%-8s %-6s %12s %10s %14s %s\n' who loss whole_s air_s key-downs sessions
+echo "$("$aldis" --version); $(uucico --version 2>&1 | head -1); patience $patience s; load $(cut -d' ' -f1-3 /proc/loadavg)"
 for cell in "${cells[@]}"; do
-    name=$(basename "$cell")
     # Carrier of both stations until the file was whole.
-    awk -v who="${name%-*}" -v loss="${name##*-}" -v whole="$(cat "$cell/whole_s" 2>/dev/null || true)" \
-        -v calls="$(cat "$cell/calls" 2>/dev/null | wc -l)" '
+    awk -v what="$(cat "$cell/what")" -v whole="$(cat "$cell/whole_s" 2>/dev/null || true)" \
+        -v file="$(cat "$cell/file_s" 2>/dev/null || true)" -v calls="$(cat "$cell/calls" 2>/dev/null | wc -l)" '
         { at = substr($1, 2) + 0 }
         $2 == "antenna-on" { if (first == "") first = at; if (whole == "" || at <= first + whole) { on[$3] = at; keys++ } }
         $2 == "antenna-off" && ($3 in on) { air += at - on[$3]; delete on[$3] }
-        END { printf "%-8s %-6s %12s %10.1f %14d %d\n", who, loss, whole == "" ? "never" : whole, air, keys, calls + 1 }' "$cell/air"
-done
+        END { print what, whole == "" ? "never" : whole, file == "" ? "-" : file, air + 0, keys + 0, calls + 1 }' "$cell/air"
+done >"$work/results"
+printf '%-6s %5s %10s %8s %8s %9s %8s  %s\n' loss seed whole_s file_s air_s key-downs sessions who
+awk '{ printf "%-6s %5s %10s %8s %8.1f %9d %8d  %s\n", $2, $3, $4, $5, $6, $7, $8, $1 }' "$work/results"
+echo
+printf '%-6s %6s %8s %8s %8s %8s %8s %9s  %s\n' loss cells mean_s least_s most_s file_s air_s key-downs who
+awk '
+    { key = $2 " " $1; if (!(key in cells)) order[++n] = key; cells[key]++; air[key] += $6; keys[key] += $7 }
+    $4 == "never" { never[key]++; next }
+    { done[key]++; sum[key] += $4; file[key] += $5; if (!(key in least) || $4 < least[key]) least[key] = $4; if ($4 > most[key]) most[key] = $4 }
+    END { for (i = 1; i <= n; i++) { k = order[i]; split(k, w, " ")
+        printf "%-6s %6d %8s %8s %8s %8s %8.1f %9.1f  %s%s\n", w[1], cells[k], done[k] ? sprintf("%.1f", sum[k] / done[k]) : "-",
+            least[k], most[k], done[k] ? sprintf("%.1f", file[k] / done[k]) : "-", air[k] / cells[k], keys[k] / cells[k], w[2],
+            never[k] ? sprintf(" (%d never)", never[k]) : "" } }' "$work/results"

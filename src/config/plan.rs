@@ -221,20 +221,29 @@ pub struct CarryPlan {
     pub air: Duration,
 }
 
+/// What a payload costs on the air.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Passage {
+    /// From key-down until the far side holds it.
+    pub time: Duration,
+    /// Of that, how long this station radiates.
+    pub emission: Duration,
+}
+
 impl BearerPlan {
-    /// Predicted time from key-down until the far side holds a payload of this size on a clean path: symbols in frames, whole
-    /// interleaver blocks, preambles, and a report with its turnarounds after every full transmission.
+    /// What a payload of this size costs on a clean path with the waveform the profile names.
     pub fn predicted_air(&self, payload_bytes: u64) -> Duration {
-        self.predicted_air_with(&self.waveform, payload_bytes)
+        self.passage(&self.waveform, payload_bytes).time
     }
 
-    /// The same with one of the waveforms that may be chosen.
-    pub fn predicted_air_with(&self, w: &Waveform, payload_bytes: u64) -> Duration {
+    /// What a payload of this size costs on a clean path: symbols in frames, whole interleaver blocks, preambles, and a report with its
+    /// turnarounds after every full transmission.
+    pub fn passage(&self, w: &Waveform, payload_bytes: u64) -> Passage {
         /// Frame overhead (docs/wire-serial.md).
         const OVERHEAD: u64 = 14;
         let cap = self.max_transmission_routine.max(w.preamble + w.block);
         let frame = u64::from(w.frame_bytes).max(OVERHEAD + 1);
-        let on_air = payload_bytes.div_ceil(frame - OVERHEAD) * frame + u64::from(w.tail_bits / 8);
+        let on_air = payload_bytes + payload_bytes.div_ceil(frame - OVERHEAD) * OVERHEAD + u64::from(w.tail_bits / 8);
         let whole_blocks = |time: Duration| {
             let blocks = time.as_nanos().div_ceil(w.block.as_nanos().max(1));
             w.block.saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX))
@@ -245,9 +254,16 @@ impl BearerPlan {
         let rest = data.saturating_sub(each.saturating_mul(full));
         let report = w.preamble + w.block + w.turnaround * 2;
         let last = if rest.is_zero() { Duration::ZERO } else { w.preamble + whole_blocks(rest) };
-        let whole = (cap + report).saturating_mul(full) + last;
         // The report after the last symbol brings nothing more to the far side.
-        if rest.is_zero() && full > 0 { whole - report } else { whole }
+        let reports = if rest.is_zero() { full.saturating_sub(1) } else { full };
+        let emission = cap.saturating_mul(full) + last;
+        Passage { time: emission + report.saturating_mul(reports), emission }
+    }
+
+    /// Facts of a waveform this bearer may transmit with, by rate and interleaver; those of the profile where it has no other.
+    pub fn waveform_named(&self, rate: Bps, interleaver: &str) -> &Waveform {
+        let mut choices = self.choices.iter().map(|c| &c.waveform);
+        choices.find(|w| w.rate == rate && w.interleaver == interleaver).unwrap_or(&self.waveform)
     }
 
     /// Whether a payload of this size and level may go here; otherwise why not, in words for the sender.

@@ -158,6 +158,25 @@ impl Gate {
         self.standing(now, bearer).into_iter().map(lowest).try_fold(Precedence::Deferred, |a, b| Some(a.max(b?)))
     }
 
+    /// The lowest precedence of traffic that could begin on a bearer now; `None` when none could.
+    pub fn carries_from(&self, now: Now, bearer: &BearerId) -> Option<Precedence> {
+        let lowest = self.lowest(now, bearer)?;
+        self.allows(now, bearer, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
+        Some(lowest)
+    }
+
+    /// The moments at which something about a bearer's order changes.
+    pub fn edges(&self, bearer: &BearerId) -> Vec<Wall> {
+        self.order(bearer).map(Order::edges).unwrap_or_default()
+    }
+
+    /// A gate with the orders of this one, for what-if: nothing looks at its epochs.
+    pub fn supposed(&self) -> Self {
+        let mut gate = Self::new();
+        self.bearers.iter().for_each(|(name, b)| gate.add(name.clone(), b.order.clone()));
+        gate
+    }
+
     /// Whether a transmission now running must be broken off whatever it is for: silence stands, a window has closed, or the clock
     /// it depends on was lost.
     pub fn must_stop(&self, now: Now, bearer: &BearerId) -> bool {

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, oneshot};
 
-use crate::ops::{Request, Response};
+use crate::ops::{self, Request, Response};
 use crate::switch::{Input, RequestId};
 
 /// Longest request line.
@@ -138,16 +138,23 @@ async fn answer(request: Request, uid: u32, desk: &Desk) -> Response {
     let reader = desk.read.clone();
     let asked = request.clone();
     if let Ok(Some(response)) = tokio::task::spawn_blocking(move || reader(&asked)).await {
-        return response;
+        let Some(further) = ops::read::completed_by(&response) else { return response };
+        let predicted = ask(further, uid, desk).await;
+        return ops::read::with_predictions(response, &predicted);
     }
-    let (id, reply) = desk.pending.open();
-    if desk.to.send(Input::Request { id, request: request.clone(), uid }).is_err() {
-        return Response::refused("the node is stopping");
-    }
-    let Ok(response) = reply.await else { return Response::refused("the node is stopping") };
+    let response = ask(request.clone(), uid, desk).await;
     let complete = desk.complete.clone();
     let completed = tokio::task::spawn_blocking(move || complete(&request, response)).await;
     completed.unwrap_or_else(|_| Response::refused("the store cannot be read now"))
+}
+
+async fn ask(request: Request, uid: u32, desk: &Desk) -> Response {
+    let stopping = || Response::refused("the node is stopping");
+    let (id, reply) = desk.pending.open();
+    if desk.to.send(Input::Request { id, request, uid }).is_err() {
+        return stopping();
+    }
+    reply.await.unwrap_or_else(|_| stopping())
 }
 
 async fn send(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> std::io::Result<()> {

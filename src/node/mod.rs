@@ -136,6 +136,7 @@ impl Node {
                     let free = disk.free_bytes().unwrap_or(0);
                     ops::read::complete_status(response, &readers, free, reader_clock.now())
                 }
+                Request::EmconWhatIf { .. } => ops::read::complete_what_if(response, &readers),
                 _ => response,
             }),
             events,

@@ -111,7 +111,7 @@ pub enum Command {
         #[command(subcommand)]
         command: QueueCommand,
     },
-    /// Show the history of a message, also after delivery
+    /// Show the history of a message, also after delivery, and what is to be expected of it before
     Track {
         /// Queue id, Message-ID or ENVID
         key: String,
@@ -249,6 +249,25 @@ pub enum EmconCommand {
         #[arg(long, value_parser = time)]
         from: Option<Wall>,
         /// Until when (RFC 3339); then what was allowed before returns as far as this order allows it too. A window, which needs both times, ends in silence
+        #[arg(long, value_parser = time)]
+        until: Option<Wall>,
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say what would go if an order were given now, and change nothing
+    WhatIf {
+        /// open, silent, restricted:LEVEL, window or ack-only
+        #[arg(value_parser = word)]
+        state: EmconWord,
+        /// A bearer, or all
+        #[arg(default_value = "all", value_parser = bearer)]
+        bearer: BearerChoice,
+        /// From when (RFC 3339), as with an order
+        #[arg(long, value_parser = time)]
+        from: Option<Wall>,
+        /// Until when (RFC 3339), as with an order
         #[arg(long, value_parser = time)]
         until: Option<Wall>,
         #[command(flatten)]
@@ -409,6 +428,10 @@ fn emcon(command: EmconCommand) -> Result<(NodeArgs, Output, Request), String> {
         EmconCommand::Set { bearer, state, reason, from, until, node, output } => {
             state.state(from, until)?;
             (node, output, Request::EmconSet { bearer, state, reason, from, until })
+        }
+        EmconCommand::WhatIf { state, bearer, from, until, node, output } => {
+            state.state(from, until)?;
+            (node, output, Request::EmconWhatIf { bearer, state, from, until })
         }
     })
 }

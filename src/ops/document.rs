@@ -30,7 +30,9 @@ schema! {
     QueueShow = "aldis.queue-show/1",
     QueueAction = "aldis.queue-action/1",
     Track = "aldis.track/1",
+    Predictions = "aldis.predictions/1",
     Emcon = "aldis.emcon/1",
+    WhatIf = "aldis.emcon-what-if/1",
     Minimize = "aldis.minimize/1",
     Peers = "aldis.peers/1",
     PasswordHash = "aldis.password-hash/1",
@@ -392,6 +394,37 @@ pub struct Track {
     pub id: String,
     /// Its history, oldest first.
     pub events: Vec<TrackEvent>,
+    /// What is to be expected of the recipients that are not done and go over the air.
+    #[serde(default)]
+    pub predictions: Vec<Prediction>,
+}
+
+/// The answer to `predict` on the control socket.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Predictions {
+    /// The schema's name.
+    pub schema: String,
+    /// The message's id at this node.
+    pub id: String,
+    /// One for each peer that is still to have it.
+    pub predictions: Vec<Prediction>,
+}
+
+/// What is to be expected of some recipients of a message.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Whose.
+    pub recipients: Vec<String>,
+    /// The neighbour that takes it.
+    pub peer: String,
+    /// The bearer that is to carry it.
+    pub bearer: Option<String>,
+    /// Seconds of own emission still to come.
+    pub air_s: f64,
+    /// When the neighbour will have it; `None`: nobody can say.
+    pub delivered_at: Option<String>,
+    /// What that rests on, or why there is no time.
+    pub why: String,
 }
 
 /// One line of a message's history.
@@ -434,6 +467,66 @@ pub struct EmconBearer {
     pub carrier_off_s: f64,
     /// Emissions that were refused since the start.
     pub suppressed: u64,
+}
+
+/// `aldis emcon what-if`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WhatIf {
+    /// The schema's name.
+    pub schema: String,
+    /// The state that is supposed.
+    pub state: String,
+    /// The bearers asked for, as they would be.
+    pub bearers: Vec<WhatIfBearer>,
+    /// What would wait all the same.
+    pub stays: Vec<WhatIfStays>,
+}
+
+/// What one bearer would radiate.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WhatIfBearer {
+    /// Its name.
+    pub name: String,
+    /// The order in force.
+    pub emcon: EmconState,
+    /// Messages that would go.
+    pub messages: u64,
+    /// Their bytes, coded, that are still missing at the far side.
+    pub bytes: u64,
+    /// Seconds of own emission for them.
+    pub air_s: f64,
+    /// When the last of them would be across; `None`: nothing goes, or nobody can say.
+    pub done_at: Option<String>,
+    /// The same by level, highest first; levels without a message are left out.
+    pub levels: Vec<WhatIfLevel>,
+    /// Peers that would be told what has been heard from them.
+    pub reports: u64,
+    /// Seconds of own emission for that.
+    pub reports_air_s: f64,
+}
+
+/// What of one level would go.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WhatIfLevel {
+    /// The level.
+    pub precedence: String,
+    /// Messages.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Seconds of own emission.
+    pub air_s: f64,
+}
+
+/// Messages of one level that would wait for one reason.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WhatIfStays {
+    /// The level.
+    pub precedence: String,
+    /// Messages.
+    pub messages: u64,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// `aldis minimize show`, `set` and `clear`

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::document::{
     Emcon, EmconState, Minimize, PeerSilence, Peers, QueueAction, QueueList, QueueMessage, QueueShow, Refusal, Status,
-    Track,
+    Track, WhatIf,
 };
 use crate::mail::Precedence;
 
@@ -20,6 +20,7 @@ pub fn document(value: &Value) -> String {
         QueueAction::SCHEMA => read(value, |a: QueueAction| format!("{}: {}\n", a.action, one_line(&a.message))),
         Track::SCHEMA => read(value, track),
         Emcon::SCHEMA => read(value, emcon),
+        WhatIf::SCHEMA => read(value, what_if),
         Minimize::SCHEMA => read(value, minimize),
         Peers::SCHEMA => read(value, |p: Peers| peers(p.peers)),
         _ => None,
@@ -168,7 +169,22 @@ fn track(t: Track) -> String {
             e.detail.unwrap_or_default(),
         ]
     }));
-    format!("{}\n{}", t.id, table(rows))
+    let mut out = format!("{}\n{}", t.id, table(rows));
+    if !t.predictions.is_empty() {
+        let mut rows = vec![row(["EXPECTED FOR", "PEER", "BEARER", "AIR", "DELIVERED AT", "WHY"])];
+        rows.extend(t.predictions.into_iter().map(|p| {
+            vec![
+                p.recipients.join(", "),
+                p.peer,
+                p.bearer.unwrap_or_default(),
+                format!("{:.1} s", p.air_s),
+                p.delivered_at.unwrap_or_else(|| "not known".into()),
+                p.why,
+            ]
+        }));
+        out += &table(rows);
+    }
+    out
 }
 
 fn emcon(e: Emcon) -> String {
@@ -185,6 +201,35 @@ fn emcon(e: Emcon) -> String {
         ]
     }));
     table(rows)
+}
+
+fn what_if(w: WhatIf) -> String {
+    let messages = |n: u64| if n == 1 { "1 message".to_owned() } else { format!("{n} messages") };
+    let mut out = String::new();
+    for b in w.bearers {
+        let end = b.done_at.map_or_else(String::new, |at| format!(", the last across at {at}"));
+        out += &format!("{} {} now: {}, {:.1} s on air{end}\n", b.name, w.state, messages(b.messages), b.air_s);
+        let rows = b.levels.into_iter().map(|l| {
+            vec![
+                format!("  {}", l.precedence),
+                messages(l.messages),
+                format!("{} B", l.bytes),
+                format!("{:.1} s", l.air_s),
+            ]
+        });
+        out += &table(rows.collect());
+        if b.reports > 0 {
+            out += &format!("  reports to {}, {:.1} s on air\n", peers_in_words(b.reports), b.reports_air_s);
+        }
+    }
+    for s in w.stays {
+        out += &format!("stays: {} {}: {}\n", messages(s.messages), s.precedence, s.why.escape_debug());
+    }
+    out
+}
+
+fn peers_in_words(n: u64) -> String {
+    if n == 1 { "1 peer".into() } else { format!("{n} peers") }
 }
 
 fn minimize(m: Minimize) -> String {

@@ -1,8 +1,12 @@
 //! Answers that only read the store: from a snapshot, on the asker's thread, never the switch's.
 
-use crate::mail::{Outcome, RecipientState, Source};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::mail::{MessageId, Outcome, Precedence, RecipientState, Source};
 use crate::ops::document::{
-    LevelStatus, QueueAction, QueueList, QueueMessage, QueueRecipient, QueueShow, Status, Track, TrackEvent,
+    LevelStatus, Prediction, Predictions, QueueAction, QueueList, QueueMessage, QueueRecipient, QueueShow, Status,
+    Track, TrackEvent, WhatIf, WhatIfStays,
 };
 use crate::queue::outcome;
 use crate::queue::{MessageRecord, MessageState, Snapshot, Snapshots};
@@ -67,7 +71,57 @@ fn track(snapshot: &Snapshot, key: &str) -> Result<Response, crate::queue::Commi
             detail: e.detail,
         })
         .collect();
-    Ok(Response::done(&Track { schema: Track::SCHEMA.into(), id: id.to_string(), events }))
+    let predictions = snapshot.load(id)?.map(|record| held(&record)).unwrap_or_default();
+    Ok(Response::done(&Track { schema: Track::SCHEMA.into(), id: id.to_string(), events, predictions }))
+}
+
+/// What is to be expected of recipients an operator holds: nothing, until they are released.
+fn held(record: &MessageRecord) -> Vec<Prediction> {
+    let of = |(to, r): (&crate::mail::Recipient, &crate::queue::RecipientRecord)| match &r.state {
+        RecipientState::Held { why } => Some(Prediction {
+            recipients: vec![to.address.to_string()],
+            peer: String::new(),
+            bearer: None,
+            air_s: 0.0,
+            delivered_at: None,
+            why: format!("held: {why}"),
+        }),
+        RecipientState::Due { .. } | RecipientState::OnAir { .. } | RecipientState::Final { .. } => None,
+    };
+    record.envelope.recipients.iter().zip(&record.recipients).filter_map(of).collect()
+}
+
+/// What the switch is to be asked for so that an answer of the store is whole; `None` when it is.
+pub fn completed_by(response: &Response) -> Option<Request> {
+    let track: Track = serde_json::from_value(response.document.clone()).ok()?;
+    Some(Request::Predict { id: MessageId::parse(&track.id)? }).filter(|_| track.schema == Track::SCHEMA)
+}
+
+/// A history with the switch's predictions.
+pub fn with_predictions(response: Response, predicted: &Response) -> Response {
+    let track = serde_json::from_value::<Track>(response.document.clone());
+    let (Ok(mut track), Ok(more)) = (track, serde_json::from_value::<Predictions>(predicted.document.clone())) else {
+        return response;
+    };
+    track.predictions.extend(more.predictions);
+    Response::done(&track)
+}
+
+/// Fills in what of a what-if only the store knows: what an operator holds.
+pub fn complete_what_if(response: Response, snapshots: &Snapshots) -> Response {
+    let Ok(mut what_if) = serde_json::from_value::<WhatIf>(response.document.clone()) else { return response };
+    let records = snapshots.take().and_then(|s| s.list(LIST_MAX, is_held)).unwrap_or_default();
+    let mut counts: BTreeMap<(Reverse<Precedence>, String), u64> = BTreeMap::new();
+    for record in &records {
+        *counts.entry((Reverse(record.precedence), why(record))).or_default() += 1;
+    }
+    let stays = |((level, why), messages): ((Reverse<Precedence>, String), u64)| WhatIfStays {
+        precedence: level.0.name().to_owned(),
+        messages,
+        why,
+    };
+    what_if.stays.extend(counts.into_iter().map(stays));
+    Response::done(&what_if)
 }
 
 /// Fills in what of a status only the store knows.

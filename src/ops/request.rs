@@ -69,6 +69,12 @@ pub enum Request {
         /// Queue id, Message-ID field or ENVID.
         key: String,
     },
+    /// What is to be expected of a message that goes over the air and is not done.
+    Predict {
+        /// Which.
+        #[serde(with = "as_text")]
+        id: MessageId,
+    },
     /// Orders of silence in force.
     EmconShow {
         /// Which bearers.
@@ -87,6 +93,20 @@ pub enum Request {
         #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
         from: Option<Wall>,
         /// Until when; then only what both this order and the one before allow. `None` is until the next order.
+        #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+        until: Option<Wall>,
+    },
+    /// What would go if a state were ordered now; changes nothing.
+    EmconWhatIf {
+        /// Which bearers.
+        #[serde(default)]
+        bearer: BearerChoice,
+        /// What is supposed.
+        state: EmconWord,
+        /// As with an order.
+        #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+        from: Option<Wall>,
+        /// As with an order.
         #[serde(default, with = "as_optional_text", skip_serializing_if = "Option::is_none")]
         until: Option<Wall>,
     },

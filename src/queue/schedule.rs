@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::accept::Policy;
 use super::outcome;
 use super::record::{MessageRecord, MessageState};
-use crate::mail::{Hop, MessageId, Precedence, RecipientState};
+use crate::mail::{Hop, MessageId, Precedence, Recipient, RecipientState};
 use crate::time::{Now, Wall};
 
 /// What a hop can take at the moment.
@@ -38,6 +38,29 @@ pub struct Job {
     pub hop: Hop,
     /// Its level of service now.
     pub precedence: Precedence,
+}
+
+/// A message that waits for a hop.
+#[derive(Clone, Copy, Debug)]
+pub struct ToGo<'a> {
+    /// The message.
+    pub record: &'a MessageRecord,
+    /// The hop.
+    pub hop: &'a Hop,
+    /// Not before this; `None`: it is ready.
+    pub until: Option<Wall>,
+    hops: &'a [Option<Hop>],
+}
+
+impl<'a> ToGo<'a> {
+    /// The recipients that wait for it.
+    pub fn recipients(&self) -> impl Iterator<Item = &'a Recipient> + use<'a> {
+        let (hop, record) = (self.hop, self.record);
+        let due = record.recipients.iter().map(|r| matches!(r.state, RecipientState::Due { .. }));
+        let here = self.hops.iter().map(move |h| h.as_ref() == Some(hop));
+        let all = record.envelope.recipients.iter().zip(due.zip(here));
+        all.filter(|(_, (due, here))| *due && *here).map(|(recipient, _)| recipient)
+    }
 }
 
 /// What became of an offer.
@@ -353,6 +376,20 @@ impl Active {
     /// Jobs in flight on a hop.
     pub fn in_flight(&self, hop: &Hop) -> usize {
         self.flights.get(hop).map_or(0, BTreeMap::len)
+    }
+
+    /// Everything that waits for a hop.
+    pub fn to_go(&self) -> impl Iterator<Item = ToGo<'_>> {
+        self.entries.values().flat_map(|e| {
+            e.places.iter().map(|(hop, until)| ToGo { record: &e.record, hop, until: *until, hops: &e.hops })
+        })
+    }
+
+    /// Bytes, as accepted, of what is ready for a hop and goes before this message.
+    pub fn ahead(&self, hop: &Hop, id: MessageId) -> u64 {
+        let (Some(ready), Some(entry)) = (self.ready.get(hop), self.entries.get(&id)) else { return 0 };
+        let before = ready.iter().take_while(|rank| **rank < entry.rank);
+        before.filter_map(|rank| self.record(rank.id)).map(|record| record.size_bytes).sum()
     }
 
     /// Highest precedence ready for a hop: what a station tells its peer it has waiting (link-rules D4).

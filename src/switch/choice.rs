@@ -1,7 +1,8 @@
 //! Which bearer carries what, where several reach a peer: the predicted time of delivery chooses, with hysteresis.
 //!
-//! A bearer is open to a transfer, lost (its modem is broken, or the peer has left some turns unanswered), or closed by an order. A
-//! transfer leaves a bearer that is no longer open for one that is, at once; between open ones it moves only for a clearly earlier
+//! A bearer is open to a transfer, opens later (an order says when), is lost (its modem is broken, or the peer has left some turns
+//! unanswered), or is closed by an order without an end. A transfer leaves a bearer that is no longer open for one that is, at once,
+//! unless the order ends so soon that waiting brings it across in half the time; between open ones it moves only for a clearly earlier
 //! delivery, and not again for a while. A lost bearer is asked now and then where it would be clearly better, and is open again when
 //! the peer answers there; one that was lost again and again has to wait longer each time. From some level on a message goes on two
 //! open bearers at once, different symbols on each. Nothing of this is stored: every bearer's station commits how far it has sent and
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use crate::bearer::Transfer;
 use crate::bearer::fec::Geometry;
 use crate::bearer::serial::{Headway, Role};
-use crate::emcon::Purpose;
+use crate::emcon::Gate;
 use crate::mail::{BearerId, Hop, MessageId, PeerName, Precedence, TransferId};
 use crate::ops::Event;
 use crate::ops::document::PathStatus;
@@ -20,6 +21,7 @@ use crate::queue::{Batch, Change, TrackEntry, TransferRecord};
 use crate::time::{Duration, Instant, Now};
 
 use super::air::Bearer;
+use super::predict::{Forecast, Load};
 use super::{Pending, Switch};
 
 /// Unanswered turns in a row after which a bearer is left.
@@ -58,43 +60,40 @@ struct Way {
 
 /// Whether a bearer may be used for something now.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Class {
+pub(super) enum Class {
     Open,
+    /// An order says when.
+    Later,
     Lost,
     Closed,
 }
 
 /// A bearer that could carry something.
 #[derive(Clone, Debug)]
-struct Candidate {
-    bearer: BearerId,
-    class: Class,
+pub(super) struct Candidate {
+    pub(super) bearer: BearerId,
+    pub(super) class: Class,
     /// Predicted time until the peer has it, cost included.
-    seconds: f64,
-    why: String,
+    pub(super) seconds: f64,
+    pub(super) forecast: Forecast,
+    pub(super) why: String,
 }
 
 impl Candidate {
     fn clearly_before(&self, other: &Self) -> bool {
         self.seconds < CLEARLY * other.seconds
     }
-}
 
-/// What is to be carried.
-#[derive(Clone, Copy, Debug)]
-struct Load<'a> {
-    peer: &'a PeerName,
-    level: Precedence,
-    /// Bytes of the whole payload; what a bearer's bounds are about.
-    payload_bytes: u64,
-    /// Bytes that are still missing there.
-    missing_bytes: u64,
-    /// It may only go where mail is protected (C4).
-    protect: bool,
-    /// An operator let it go beyond any bound.
-    unbounded: bool,
-    /// The transfer itself, which does not wait for itself.
-    id: Option<&'a TransferId>,
+    /// Whether a transfer leaves `other` for this one; `rested`: it has not been moved lately.
+    fn overtakes(&self, other: &Self, rested: bool) -> bool {
+        match (self.class, other.class) {
+            (Class::Open, Class::Later) => !other.clearly_before(self),
+            (Class::Open, Class::Open) | (Class::Later, Class::Open | Class::Later) => {
+                rested && self.clearly_before(other)
+            }
+            (new, old) => new < old,
+        }
+    }
 }
 
 impl Switch {
@@ -117,12 +116,14 @@ impl Switch {
             level,
             payload_bytes,
             missing_bytes: payload_bytes,
+            queued_bytes: 0,
             protect: self.asks_protection(message),
             // An operator who let it go had the bound in sight.
             unbounded: self.beyond.contains(&message),
             id: None,
+            frozen_for: None,
         };
-        if let Some(best) = first(&self.candidates(now, &load)) {
+        if let Some(best) = first(&self.candidates(now, &self.gate, &load)) {
             return Ok(best.bearer.clone());
         }
         let refused = self.bearers_to(peer).filter(|(_, b)| b.plan.protected || !load.protect);
@@ -131,36 +132,37 @@ impl Switch {
         Err(refused.next().unwrap_or_else(|| (format!("no bearer to {peer} may carry it"), false)))
     }
 
-    fn asks_protection(&self, message: MessageId) -> bool {
+    pub(super) fn asks_protection(&self, message: MessageId) -> bool {
         self.active.record(message).is_some_and(|r| r.envelope.require_tls && r.envelope.from.is_some())
     }
 
-    fn candidates(&self, now: Now, load: &Load<'_>) -> Vec<Candidate> {
+    /// The bearers that may carry something, judged by the orders of `gate`.
+    pub(super) fn candidates(&self, now: Now, gate: &Gate, load: &Load<'_>) -> Vec<Candidate> {
         let fits = |b: &Bearer| {
             (b.plan.protected || !load.protect)
                 && (load.unbounded || b.plan.carries(load.level, load.payload_bytes).is_ok())
         };
         let fitting = self.bearers_to(load.peer).filter(|(_, b)| fits(b));
-        fitting.map(|(name, bearer)| self.candidate(now, name, bearer, load)).collect()
+        fitting.map(|(name, bearer)| self.candidate(now, gate, name, bearer, load)).collect()
     }
 
-    fn candidate(&self, now: Now, name: &BearerId, bearer: &Bearer, load: &Load<'_>) -> Candidate {
+    pub(super) fn candidate(
+        &self,
+        now: Now,
+        gate: &Gate,
+        name: &BearerId,
+        bearer: &Bearer,
+        load: &Load<'_>,
+    ) -> Candidate {
         let outlook = bearer.station.outlook(load.peer);
-        let ahead = bearer.station.ahead(load.level, load.id);
-        // Where the rate is chosen, with what is chosen now.
-        let named = bearer.station.waveform_to(load.peer);
-        let chosen =
-            named.and_then(|n| bearer.plan.choices.iter().map(|c| &c.waveform).find(|w| super::named(w) == *n));
-        let waveform = chosen.unwrap_or(&bearer.plan.waveform);
-        let air = bearer.plan.predicted_air_with(waveform, ahead + load.missing_bytes).as_secs_f64();
-        let loss = outlook.map_or(0.0, |o| o.loss).min(0.9);
+        let forecast = self.forecast(now, gate, name, bearer, load);
         let cost = match load.level >= Precedence::Immediate {
             true => 0.0,
             false => bearer.plan.cost.as_secs_f64() * load.missing_bytes as f64 / 1024.0,
         };
-        let seconds = air / (1.0 - loss) + bearer.plan.waveform.turnaround.as_secs_f64() + cost;
+        let seconds = forecast.wait.map_or(0.0, |wait| wait.as_secs_f64()) + forecast.seconds + cost;
         let way = self.choices.ways.get(&(load.peer.clone(), name.clone()));
-        let (class, why) = if self.lowest_on(now, name).is_none_or(|lowest| load.level < lowest) {
+        let (class, why) = if forecast.opens.is_none() {
             (Class::Closed, format!("{name} is closed to {} by an order", load.level))
         } else if outlook.is_some_and(|o| o.broken) {
             (Class::Lost, format!("the modem of {name} does not work"))
@@ -168,18 +170,18 @@ impl Switch {
             (Class::Lost, format!("{} does not answer on {name}", load.peer))
         } else if way.is_some_and(|w| now.at < w.open_from) {
             (Class::Lost, format!("{name} comes and goes"))
+        } else if let Some(at) = forecast.opens.filter(|at| *at > now.wall) {
+            (Class::Later, format!("{name} is closed to {} by an order until {}", load.level, at.rfc3339()))
         } else {
             (Class::Open, format!("{name} would take {seconds:.0} s"))
         };
-        Candidate { bearer: name.clone(), class, seconds, why }
+        Candidate { bearer: name.clone(), class, seconds, forecast, why }
     }
 
     /// The lowest precedence that may go on a bearer now; `None`: none at all.
-    pub(super) fn lowest_on(&self, now: Now, name: &BearerId) -> Option<Precedence> {
+    pub(super) fn lowest_on(&self, now: Now, gate: &Gate, name: &BearerId) -> Option<Precedence> {
         let floor = self.minimize_in_force(now, name).map_or(Precedence::Deferred, |m| m.least);
-        let lowest = self.gate.lowest(now, name)?;
-        self.gate.allows(now, name, Purpose::Traffic(Precedence::Override), Duration::ZERO).ok()?;
-        Some(floor.max(lowest))
+        Some(floor.max(gate.carries_from(now, name)?))
     }
 
     /// Hands a frozen payload to its bearer, from where it was left before a restart, on whichever bearer.
@@ -244,23 +246,13 @@ impl Switch {
         let Some(transfer) = here.iter().find_map(|(n, _)| self.bearers.get(n)?.station.transfer(id)).cloned() else {
             return;
         };
-        let progress = here.iter().filter_map(|(n, _)| self.bearers.get(n)?.station.missing(id));
-        let (need, missing) = progress.min_by_key(|(_, missing)| *missing).unwrap_or((1, 1));
-        let payload_bytes = transfer.payload.len() as u64;
-        let load = Load {
-            peer,
-            level: transfer.precedence,
-            payload_bytes,
-            missing_bytes: payload_bytes * u64::from(missing) / u64::from(need.max(1)),
-            protect: self.asks_protection(record.message),
-            unbounded: self.beyond.contains(&record.message),
-            id: Some(id),
-        };
-        let mut candidates = self.candidates(now, &load);
+        // MINIMIZE holds nothing that is frozen, but another bearer may be free of it.
+        let load = Load { frozen_for: None, ..self.load_of(record, peer, transfer.precedence) };
+        let mut candidates = self.candidates(now, &self.gate, &load);
         if candidates.iter().all(|c| c.bearer != record.bearer) {
             // Its bounds have changed since; it was frozen for this one.
             let own = self.bearers.get(&record.bearer);
-            candidates.extend(own.map(|b| self.candidate(now, &record.bearer, b, &load)));
+            candidates.extend(own.map(|b| self.candidate(now, &self.gate, &record.bearer, b, &load)));
         }
         let (Some(best), Some(present)) =
             (first(&candidates).cloned(), candidates.iter().find(|c| c.bearer == record.bearer).cloned())
@@ -268,8 +260,7 @@ impl Switch {
             return;
         };
         let rested = self.choices.moved.get(id).is_none_or(|at| *at + DWELL <= now.at);
-        let better = best.class == Class::Open && rested && best.clearly_before(&present);
-        let main = if best.class < present.class || better { &best } else { &present };
+        let main = if best.overtakes(&present, rested) { &best } else { &present };
         if main.bearer != present.bearer {
             let why =
                 if best.class < present.class { present.why.clone() } else { format!("{}, {}", best.why, present.why) };
@@ -388,11 +379,13 @@ impl Switch {
                 level: Precedence::Routine,
                 payload_bytes: 0,
                 missing_bytes: TYPICAL_BYTES,
+                queued_bytes: 0,
                 protect: false,
                 unbounded: false,
                 id: None,
+                frozen_for: None,
             };
-            let candidates = self.candidates(now, &load);
+            let candidates = self.candidates(now, &self.gate, &load);
             let best = first(&candidates)?;
             let whys: Vec<&str> = candidates.iter().map(|c| c.why.as_str()).collect();
             Some(PathStatus { peer: peer.to_string(), bearer: best.bearer.to_string(), why: whys.join("; ") })
@@ -402,6 +395,14 @@ impl Switch {
     }
 }
 
-fn first(candidates: &[Candidate]) -> Option<&Candidate> {
-    candidates.iter().min_by(|a, b| a.class.cmp(&b.class).then(a.seconds.total_cmp(&b.seconds)))
+/// The one to take for what is on none yet: the best that is open, unless one that opens later brings it across in half the time.
+pub(super) fn first(candidates: &[Candidate]) -> Option<&Candidate> {
+    let best = |later: bool| {
+        let of_class = candidates.iter().filter(|c| later == (c.class == Class::Later));
+        of_class.min_by(|a, b| a.class.cmp(&b.class).then(a.seconds.total_cmp(&b.seconds)))
+    };
+    match (best(false), best(true)) {
+        (Some(now), Some(later)) if now.class == Class::Open && !later.clearly_before(now) => Some(now),
+        (now, later) => later.or(now),
+    }
 }

@@ -63,14 +63,18 @@ impl Switch {
                 let ordered = self.chosen(&bearer).and_then(|b| Ok((b, state.state(from, until)?)));
                 match ordered {
                     Ok((bearers, state)) => {
-                        // A window carries its own times.
-                        let (from, until) =
-                            if matches!(state, State::Window(_)) { (None, None) } else { (from, until) };
-                        let order = Order { state, since: now.wall, from, until, base: None, reason, author };
+                        let order = timed(now, state, from, until, &reason, &author);
                         return self.order_all(now, id, bearers, &order);
                     }
                     Err(why) => Response::refused(why),
                 }
+            }
+            Request::Predict { id: message } => self.predict(now, message),
+            Request::EmconWhatIf { bearer, state, from, until } => {
+                let supposed = self.chosen(&bearer).and_then(|b| Ok((b, state.state(from, until)?)));
+                supposed
+                    .and_then(|(bearers, state)| self.what_if(now, &bearers, &timed(now, state, from, until, "", "")))
+                    .unwrap_or_else(Response::refused)
             }
             Request::MinimizeShow => self.minimize_document(),
             Request::MinimizeSet { bearer, minimum, reason, from, until } => match self.chosen(&bearer) {
@@ -272,6 +276,12 @@ impl Switch {
     pub(super) fn minimize_in_force(&self, now: Now, bearer: &BearerId) -> Option<&Minimize> {
         self.minimize.get(bearer).filter(|m| m.applies(now))
     }
+}
+
+/// An order as it was given. A window carries its own times.
+fn timed(now: Now, state: State, from: Option<Wall>, until: Option<Wall>, reason: &str, author: &str) -> Order {
+    let (from, until) = if matches!(state, State::Window(_)) { (None, None) } else { (from, until) };
+    Order { state, since: now.wall, from, until, base: None, reason: reason.into(), author: author.into() }
 }
 
 impl Minimize {

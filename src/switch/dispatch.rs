@@ -66,7 +66,7 @@ impl Switch {
 
     /// What may go to a peer over any of its bearers now.
     fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
-        let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, name)).min()?;
+        let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, &self.gate, name)).min()?;
         let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
         let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
         let jobs = TRANSFERS_PER_PEER + self.waiting_for_word(peer);
@@ -164,6 +164,8 @@ impl Switch {
             Ok(payload) => payload.into(),
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
         };
+        let accepted = self.active.record(job.message).map_or(0, |r| r.size_bytes);
+        self.coding.learn(accepted, payload.len() as u64);
         let bearer = match self.bearer_for(now, &peer, job.precedence, payload.len() as u64, job.message) {
             Ok(bearer) => bearer,
             Err((diagnostic, hold)) => {

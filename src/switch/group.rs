@@ -125,6 +125,8 @@ impl Switch {
                 return self.group_failed(now, &jobs, &format!("it cannot be encoded for the air: {why}"));
             }
         };
+        let accepted = self.active.record(first.message).map_or(0, |r| r.size_bytes);
+        self.coding.learn(accepted, payload.len() as u64);
         let plan = self.bearers.get(&bearer).map(|b| &b.plan);
         let carried = plan.map_or(Ok(()), |p| p.carries(first.precedence, payload.len() as u64));
         if let (Err(diagnostic), false) = (carried, self.beyond.contains(&first.message)) {

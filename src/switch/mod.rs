@@ -11,10 +11,12 @@ mod dispatch;
 mod group;
 mod intake;
 mod io;
+mod predict;
 mod renewal;
 mod settle;
 mod silence;
 mod sizes;
+mod what_if;
 pub mod work;
 
 pub use io::{
@@ -58,6 +60,7 @@ pub struct Switch {
     minimize: BTreeMap<BearerId, Minimize>,
     silence: silence::Silence,
     choices: choice::Choices,
+    coding: predict::Coding,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
     judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
     ids: Ids,
@@ -240,6 +243,7 @@ impl Switch {
             minimize,
             silence: silence::Silence::open(&opened.settings),
             choices: choice::Choices::default(),
+            coding: predict::Coding::default(),
             judging: BTreeMap::new(),
             ids,
             renewal: None,

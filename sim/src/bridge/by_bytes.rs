@@ -1,5 +1,5 @@
 //! A modem keyed by the bytes it is fed, for programs that know nothing of key lines: down with the first byte, up when none has come for
-//! a while. Called by [`Desk`](super::desk::Desk), which owns the port.
+//! a while, once the modem transmits: what is written while it hears somebody leaves in one transmission. Called by [`Desk`](super::desk::Desk), which owns the port.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(super) struct ByBytes {
     unkey_after: Duration,
     /// Not fed yet: the modem has no room, or the last transmission is still going out.
     waiting: VecDeque<u8>,
-    /// When the program last wrote.
+    /// When the program last wrote, or the modem began to transmit.
     last: Instant,
     key: Key,
     room: bool,
@@ -27,6 +27,8 @@ pub(super) struct ByBytes {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Key {
     Up,
+    /// Down; the modem does not transmit yet.
+    Asked,
     Down,
     /// Let go; what was fed is going out.
     Ending,
@@ -49,7 +51,12 @@ impl ByBytes {
         match output {
             ModemOutput::Unkeyed => (self.key, self.room) = (Key::Up, true),
             ModemOutput::Cts(up) => self.room = *up || self.key != Key::Down,
-            ModemOutput::Keyed { .. } => self.room = true,
+            ModemOutput::Keyed { at } => {
+                self.room = true;
+                if self.key == Key::Asked {
+                    (self.key, self.last) = (Key::Down, self.last.max(*at));
+                }
+            }
             ModemOutput::Carrier(_)
             | ModemOutput::Received(_)
             | ModemOutput::Measured(_)
@@ -64,9 +71,9 @@ impl ByBytes {
         match self.key {
             Key::Up if !self.waiting.is_empty() => {
                 air.key(now, id);
-                self.key = Key::Down;
+                self.key = Key::Asked;
             }
-            Key::Down if self.room && !self.waiting.is_empty() => {
+            Key::Asked | Key::Down if self.room && !self.waiting.is_empty() => {
                 let piece: Vec<u8> = self.waiting.drain(..self.waiting.len().min(PIECE)).collect();
                 air.feed(now, id, &piece);
             }
@@ -74,7 +81,7 @@ impl ByBytes {
                 air.unkey(now, id);
                 self.key = Key::Ending;
             }
-            Key::Up | Key::Down | Key::Ending => return false,
+            Key::Up | Key::Asked | Key::Down | Key::Ending => return false,
         }
         true
     }
@@ -82,5 +89,48 @@ impl ByBytes {
     /// When the key goes up unless the program writes again.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         (self.key == Key::Down && self.waiting.is_empty()).then_some(self.last + self.unkey_after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ether::{Ether, EtherConfig, LinkConfig};
+    use crate::modem::ModemConfig;
+    use crate::waveform::Waveform;
+
+    const A: StationId = StationId(0);
+    const B: StationId = StationId(1);
+
+    #[test]
+    fn what_is_written_while_the_modem_hears_leaves_in_one_transmission() {
+        let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+        let mut ether = Ether::new(EtherConfig::net(1, 2, &modem, LinkConfig::default()));
+        let mut port = ByBytes::new(Duration::from_millis(500));
+        let at = |seconds: u64| Instant::ZERO + Duration::from_secs(seconds);
+        ether.key(Instant::ZERO, A);
+        ether.feed(Instant::ZERO, A, &[7; 3000]);
+        ether.unkey(Instant::ZERO, A);
+        // Ten seconds of carrier; an answer every two of them.
+        let mut answers = VecDeque::from([at(2), at(4), at(6)]);
+        loop {
+            let due = ether.next_timeout().into_iter().chain(port.next_timeout()).chain(answers.front().copied()).min();
+            let Some(now) = due else { break };
+            if answers.pop_front_if(|at| *at <= now).is_some() {
+                port.take(now, b"answer");
+            }
+            ether.handle_timeout(now);
+            while {
+                while let Some((id, output)) = ether.poll() {
+                    if id == B {
+                        port.tell(&output);
+                    }
+                }
+                port.turn(&mut ether, now, B)
+            } {}
+        }
+        let ons: Vec<StationId> = ether.antenna_log().iter().filter(|e| e.on).map(|e| e.station).collect();
+        assert_eq!(ons, [A, B]);
+        assert_eq!(ether.stats(B).carried, 18);
     }
 }

@@ -26,7 +26,7 @@ use crate::units::Bps;
 
 pub use outgoing::{Headway, Role};
 pub use sizes::StationSizes;
-pub use station::{LinkState, Outlook, Station};
+pub use station::{LinkState, Outlook, Station, waits};
 
 /// What the link must know of its modem's waveform.
 #[derive(Clone, PartialEq, Debug)]

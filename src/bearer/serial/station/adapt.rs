@@ -78,8 +78,7 @@ impl Station {
             let known = adapt.and_then(|a| a.reaches.get(station).map(|r| (a, r)));
             LinkState {
                 peer: p.name.clone(),
-                waveform: known
-                    .map_or_else(|| self.config.named.clone(), |(a, r)| a.palette.choice(r.present()).name.clone()),
+                waveform: self.spoken_to(&p.name).clone(),
                 why: known.map_or("fixed", |(_, r)| r.why()),
                 snr_db: known.and_then(|(_, r)| r.ratio_db()).or(p.incoming_db),
                 loss: self.loss_to(*station),
@@ -285,13 +284,6 @@ impl Station {
         if let Some(reach) = a.reaches.get_mut(&station) {
             reach.remember(&a.palette, &learnt);
         }
-    }
-
-    /// What traffic to a peer goes with, where there is a choice.
-    pub fn waveform_to(&self, peer: &PeerName) -> Option<&WaveformName> {
-        let a = self.adapt.as_ref()?;
-        let (station, _) = self.peers.iter().find(|(_, p)| p.name == *peer)?;
-        Some(&a.palette.choice(a.reaches.get(station)?.present()).name)
     }
 
     /// How long a transmission of traffic to these may be while it is not known that anything arrives there.

@@ -17,7 +17,7 @@ use crate::time::Instant;
 
 /// What a transfer is served before the next of its precedence has its turn: a whole text. Less at a time, and at low rates the report on
 /// a transmission has to speak of so many transfers that it takes several blocks; more, and a long message keeps short ones waiting.
-const SHARE_BYTES: usize = 2048;
+pub(super) const SHARE_BYTES: usize = 2048;
 
 impl Station {
     pub(super) fn feed(&mut self, now: Instant) -> Option<Vec<u8>> {

@@ -15,7 +15,7 @@ mod silent;
 mod slots;
 mod turn;
 
-pub use share::Outlook;
+pub use share::{Outlook, waits};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

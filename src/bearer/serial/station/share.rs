@@ -4,11 +4,15 @@
 //! every report speaks of the whole, and one transfer becomes whole from what came over all of them. On the way out each station
 //! knows its [`Role`] for a transfer; whoever takes it over begins with symbols that have not left, for what the peer still lacks.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
 use super::super::incoming::{Ending, Key, Partial, Stage};
-use super::super::outgoing::{Headway, OutgoingRecord, Role};
+use super::super::outgoing::{Headway, Outgoing, OutgoingRecord, Role};
+use super::compose::SHARE_BYTES;
 use super::{Phase, Station};
 use crate::bearer::fec::Geometry;
-use crate::bearer::{Event, Holding, Share, Transfer};
+use crate::bearer::{Event, Holding, Share, Transfer, WaveformName};
 use crate::mail::{PeerName, Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
@@ -28,23 +32,70 @@ pub struct Outlook {
 impl Station {
     /// What is known of the way to a peer; `None` when it is no peer of this link.
     pub fn outlook(&self, peer: &PeerName) -> Option<Outlook> {
-        let p = self.peers.values().find(|p| p.name == *peer)?;
+        let (station, p) = self.peers.iter().find(|(_, p)| p.name == *peer)?;
         let broken = matches!(self.phase, Phase::Down) || self.unkeyable || self.carrier_stuck;
         // An answer that cannot be read is worth half of one.
         let unanswered = p.attempts + p.garbled.div_ceil(2);
-        Some(Outlook { broken, unanswered, loss: p.record.loss(), agrees: p.agrees })
+        let reach = self.adapt.as_ref().and_then(|a| Some((a, a.reaches.get(station)?)));
+        let loss = reach.map_or_else(|| p.record.loss(), |(a, r)| r.loss(&a.palette, r.present()));
+        Some(Outlook { broken, unanswered, loss, agrees: p.agrees })
     }
 
-    /// Bytes of symbols that wait here at `level` or above, `but` aside.
-    pub fn ahead(&self, level: Precedence, but: Option<&TransferId>) -> u64 {
-        let counts = |id: &TransferId, precedence: Precedence| Some(id) != but && precedence >= level;
-        let carried = self
+    /// Bytes of symbols that go before the last of `bytes` at `level`, the transfer's own aside: all of what stands higher, and of equals
+    /// what their turns bring. What several peers take from the same symbols counts once.
+    pub fn ahead(&self, level: Precedence, bytes: u64, but: Option<&TransferId>) -> u64 {
+        let me = but.and_then(|id| self.outgoing.get(id));
+        // What is new has its first share before those who have had one.
+        let turn = me.map_or(0, |t| t.turn);
+        let own = me.and_then(Outgoing::group);
+        let before = |t: &Outgoing| {
+            let missing = u64::from(t.missing()) * t.geometry.symbol_bytes() as u64;
+            let first = (t.turn, Some(&t.transfer.id)) < (turn, but) || but.is_none() && t.turn == turn;
+            waits(t.transfer.precedence, missing, level, bytes, first)
+        };
+        let (mut groups, mut sum) = (BTreeMap::new(), 0);
+        for t in self
             .outgoing
             .values()
-            .filter(|t| t.role == Role::Carry && self.to_be_sent(t) && counts(&t.transfer.id, t.transfer.precedence));
-        let queued = self.queued.iter().filter(|t| counts(&t.id, t.precedence));
-        carried.map(|t| u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).sum::<u64>()
-            + queued.map(|t| t.payload.len() as u64).sum::<u64>()
+            .filter(|t| t.role == Role::Carry && Some(&t.transfer.id) != but && self.to_be_sent(t))
+        {
+            match t.group() {
+                Some(group) if Some(group) == own => {}
+                Some(group) => {
+                    let most: &mut u64 = groups.entry(group).or_default();
+                    *most = before(t).max(*most);
+                }
+                None => sum += before(t),
+            }
+        }
+        let queued = self.queued.iter().filter(|t| Some(&t.id) != but);
+        let queued = queued.map(|t| waits(t.precedence, t.payload.len() as u64, level, bytes, false));
+        sum + groups.values().sum::<u64>() + queued.sum::<u64>()
+    }
+
+    /// The waveform that traffic to a peer has now.
+    pub fn spoken_to(&self, peer: &PeerName) -> &WaveformName {
+        let station = self.peers.iter().find(|(_, p)| p.name == *peer).map(|(station, _)| station);
+        let adapt = self.adapt.as_ref();
+        let known = adapt.and_then(|a| Some(a.palette.choice(a.reaches.get(station?)?.present())));
+        known.map_or(&self.config.named, |choice| &choice.name)
+    }
+
+    /// How long what is handed in now waits before this station can key for it, as far as is known: its own rank on an idle link, a whole
+    /// turnaround where somebody speaks or is to answer.
+    pub fn begins_after(&self, now: Instant) -> Duration {
+        if self.is_keying() {
+            return Duration::ZERO;
+        }
+        if self.carrier.is_some() || self.hearing.is_some() || self.await_until.is_some() {
+            return self.air.waveform().turnaround;
+        }
+        self.hold.map_or(Duration::ZERO, |at| at.since(now))
+    }
+
+    /// Peers a report would be said to if silence ended now.
+    pub fn reports_owed(&self) -> usize {
+        self.peers.values().filter(|p| p.owed || p.unasked).count()
     }
 
     /// What this station does for a transfer.
@@ -71,7 +122,7 @@ impl Station {
             epoch: r.peer_epoch,
             lack: r.lack.clone(),
         };
-        self.outgoing.get(id).map(super::Outgoing::headway).or_else(|| self.left_over.get(id).map(left))
+        self.outgoing.get(id).map(Outgoing::headway).or_else(|| self.left_over.get(id).map(left))
     }
 
     /// Symbols a transfer needs at the far side, and those it still lacks there, as far as is known here.
@@ -230,6 +281,16 @@ impl Station {
             let share = Share { station: key.0, epoch: key.1, counter: key.2, holding };
             self.events.push_back(Event::Shared(share));
         }
+    }
+}
+
+/// Of so many bytes at a level, those that go before the last of `own_bytes` at `own`; equals take turns, and `first` has the next one.
+pub fn waits(level: Precedence, bytes: u64, own: Precedence, own_bytes: u64, first: bool) -> u64 {
+    let share = SHARE_BYTES as u64;
+    match level.cmp(&own) {
+        Ordering::Less => 0,
+        Ordering::Equal => bytes.min((own_bytes.div_ceil(share) - u64::from(!first && own_bytes > 0)) * share),
+        Ordering::Greater => bytes,
     }
 }
 
