@@ -240,7 +240,7 @@ impl Switch {
     }
 
     pub(super) fn transfer_confirmed(&mut self, now: Now, by: &BearerId, id: &TransferId, bytes: u64, air: Duration) {
-        let Some(transfer) = self.transfers.get(id).cloned() else { return };
+        let Some(transfer) = self.transfers.get(id).filter(|t| !self.is_ending(t)).cloned() else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
@@ -251,7 +251,7 @@ impl Switch {
     }
 
     pub(super) fn transfer_refused(&mut self, now: Now, id: &TransferId, reason: u8) {
-        let Some(transfer) = self.transfers.get(id).cloned() else { return };
+        let Some(transfer) = self.transfers.get(id).filter(|t| !self.is_ending(t)).cloned() else { return };
         let (status, diagnostic) = match reason {
             2 => (Status(5, 4, 6), "routing loop: the message has passed that node before".to_owned()),
             3 => (Status(5, 4, 4), "the peer goes by another name than it is called here".to_owned()),

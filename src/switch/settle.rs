@@ -122,6 +122,12 @@ impl Switch {
         }
     }
 
+    /// Whether a word that ends this transfer is on its way to the store: another bearer may bring it again.
+    pub(super) fn is_ending(&self, transfer: &TransferRecord) -> bool {
+        let ends = |step: &Step| matches!(step, Step::Events { ended: Some(id), .. } if *id == transfer.id);
+        self.steps.get(&transfer.message).is_some_and(|steps| steps.queue.iter().any(ends))
+    }
+
     fn run_step(&mut self, now: Now, record: &MessageRecord) {
         let Some(step) = self.steps.get(&record.id).and_then(|s| s.queue.front()).cloned() else { return };
         match self.next_record(now, record, &step) {

@@ -103,10 +103,11 @@ impl Overheard {
         self.transfers.insert(short, Known { message, precedence, since: at, symbol_bytes, sure: true });
     }
 
-    /// The far side said what it lacks.
+    /// A far side said what it lacks. Of a message for several stations it is not told which of them.
     pub(super) fn progress(&mut self, at: Instant, message: MessageId, lacks: bool) {
+        let alone = self.transfers.values().filter(|k| k.message == message).count() == 1;
         for known in self.transfers.values_mut().filter(|k| k.message == message) {
-            (known.sure, known.since) = (lacks, at);
+            (known.sure, known.since) = (lacks && alone, at);
         }
     }
 

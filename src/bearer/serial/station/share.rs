@@ -289,7 +289,9 @@ pub fn waits(level: Precedence, bytes: u64, own: Precedence, own_bytes: u64, fir
     let share = SHARE_BYTES as u64;
     match level.cmp(&own) {
         Ordering::Less => 0,
-        Ordering::Equal => bytes.min((own_bytes.div_ceil(share) - u64::from(!first && own_bytes > 0)) * share),
+        Ordering::Equal => {
+            bytes.min((own_bytes.div_ceil(share) - u64::from(!first && own_bytes > 0)).saturating_mul(share))
+        }
         Ordering::Greater => bytes,
     }
 }
