@@ -238,7 +238,8 @@ impl Switch {
     }
 
     pub(super) fn transfer_confirmed(&mut self, now: Now, by: &BearerId, id: &TransferId, bytes: u64, air: Duration) {
-        let Some(transfer) = self.transfers.get(id).cloned() else { return };
+        let late = || self.late.get(id).map(|late| late.transfer.clone());
+        let Some(transfer) = self.transfers.get(id).cloned().or_else(late) else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
@@ -395,6 +396,7 @@ impl Switch {
             self.next_purge = now.at + super::PURGE_EVERY;
             let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
+            self.purge_late(now);
             let purge = Change::Purge { done_before, seen_before: now.wall, limit: PURGE };
             self.commit(Batch { conditions: Vec::new(), changes: vec![purge] }, Pending::Aside);
         }
