@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use aldis::codec::payload::{self, Options};
+use aldis::codec::payload::{self, Choice, Options};
 use aldis::switch::work::Parted;
 use ring::digest::{Context, SHA256};
 
@@ -40,13 +40,18 @@ fn memo() -> MutexGuard<'static, Memo> {
     MEMO.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Encodes an envelope and a body.
-pub fn code(envelope: &[u8], body: &[u8]) -> Vec<u8> {
+/// Encodes an envelope and a body, with the newest dictionary or with none.
+pub fn code(envelope: &[u8], body: &[u8], dictionary: Choice<'static>) -> Vec<u8> {
+    let options = Options { dictionary, ..Options::default() };
+    if dictionary == Choice::Without {
+        // Cheaper than to remember it.
+        return payload::encode(envelope, body, &options);
+    }
     let name = name(&[envelope, body]);
     if let Some(known) = memo().coded.get(&name).cloned() {
         return known.to_vec();
     }
-    let coded = payload::encode(envelope, body, &Options::default());
+    let coded = payload::encode(envelope, body, &options);
     let mut memo = memo();
     memo.make_room(coded.len());
     memo.coded.insert(name, coded.as_slice().into());
@@ -88,7 +93,7 @@ mod tests {
             let made = payload::encode(envelope, body, &Options::default());
             let parted = payload::decode(&made, 1000, &Options::default());
             for _ in 0..3 {
-                assert_eq!(code(envelope, body), made);
+                assert_eq!(code(envelope, body, Choice::Newest), made);
                 assert_eq!(read(&made, 1000), parted);
             }
             assert!(read(&made, 0).is_err(), "another limit is another question");

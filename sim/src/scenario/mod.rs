@@ -10,6 +10,7 @@ use crate::bridge::TcpAddresses;
 use crate::codec2::air::Setup;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig};
+use aldis::codec::payload::Choice;
 use aldis::emcon::State;
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
@@ -35,6 +36,10 @@ pub struct Scenario {
     pub start: Wall,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
+    /// One key for all instead of one for each pair.
+    pub net_key: bool,
+    /// What mail is encoded with.
+    pub dictionary: Choice<'static>,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
     /// Names of further bearers.
@@ -66,6 +71,8 @@ pub struct Message {
     pub from: StationId,
     /// Whither.
     pub to: StationId,
+    /// Whither else.
+    pub also: Vec<StationId>,
     /// Its size in bytes.
     pub size: u64,
     /// Level of service.
