@@ -334,7 +334,7 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
         // Several transmissions in a row of which every frame is hit look like a wrong key.
         provoked.insert("do not authenticate");
     }
-    let noisy = scenario.modems.iter().any(|m| m.noise_every.is_some());
+    let noisy = scenario.modems.iter().any(|m| m.noise.is_some());
     if noisy && provoked.contains("does not answer") {
         // Where no carrier was ever heard, noise is not told from an answer.
         provoked.insert("answers, but cannot be read");

@@ -126,6 +126,42 @@ fn a_sender_that_is_started_again_goes_on_with_its_windows_and_asks_nothing() {
     }
 }
 
+/// A message outlives itself in the ship's silence: it ends unconfirmed, its sender is told that it may have been delivered; the ship's
+/// report, days later and after a restart of the shore, makes it delivered, once.
+#[test]
+fn a_message_that_ended_unconfirmed_is_confirmed_late_and_once() {
+    for seed in seeds(4) {
+        let mut lab = silent_net(seed, 1, 0.1, "");
+        lab.world_mut().disturb(|ether, _| ether.set_loss(SHIP, SHORE, cells(0.0)));
+        lab.submit(SHORE, SHIP, 2000, Precedence::Flash);
+        lab.run_for(Duration::from_secs(5 * 86_400 + 3600));
+        assert_eq!((state(&lab).as_str(), told(&lab)), ("unconfirmed", vec!["unconfirmed"]), "seed {seed}");
+        assert_eq!(emissions_of(&lab, &[SHIP]), 0, "seed {seed}");
+        if seed % 2 == 0 {
+            lab.crash(SHORE, true, Some(Duration::from_secs(10)));
+            lab.run_for(Duration::from_secs(86_400));
+        }
+        let before = lab.world().ether().stats(SHORE).transmissions;
+        let released = lab.at();
+        lab.order(SHIP, State::Open);
+        if seed % 4 == 1 {
+            // The power goes just when the word comes in.
+            lab.run_while(released + Duration::from_secs(60), |lab| lab.world().ether().stats(SHIP).transmissions > 0);
+            lab.run_for(Duration::from_millis(2450));
+            lab.crash(SHORE, true, Some(Duration::from_secs(10)));
+            lab.run_for(Duration::from_secs(30));
+            lab.request(SHORE, Request::PeerHeard { peer: "ship01".into(), reason: "EMCON lifted".into() });
+        }
+        lab.run_for(Duration::from_secs(600));
+        assert_eq!((state(&lab).as_str(), told(&lab)), ("delivered", vec!["unconfirmed", "delivered"]), "seed {seed}");
+        let after = lab.world().ether().stats(SHORE).transmissions;
+        assert!(seed % 4 == 1 || after == before, "seed {seed}: it was asked about");
+        // The report on the failure lies in the sender's mailbox; all else is in order.
+        let wrong: Vec<String> = lab.check().into_iter().filter(|p| !p.starts_with("report:")).collect();
+        assert_eq!(wrong, Vec::<String>::new(), "seed {seed}");
+    }
+}
+
 /// Many messages for a silent ship do not hold one another up: all of them go out, one after the other, and no answer is waited for.
 #[test]
 fn mail_for_a_silent_ship_goes_out_message_after_message() {
@@ -185,6 +221,18 @@ fn windows(lab: &Lab) -> Vec<(u32, u32)> {
     let told = lab.node(SHORE).log().events.iter();
     told.filter_map(|(_, e)| match e {
         Event::TransferSentBlind { window, of, .. } => Some((*window, *of)),
+        _ => None,
+    })
+    .collect()
+}
+
+/// Outcomes of its first message, as the shore told them.
+fn told(lab: &Lab) -> Vec<&'static str> {
+    let told = lab.node(SHORE).log().events.iter();
+    told.filter_map(|(_, e)| match e {
+        Event::MessageUnconfirmed { .. } => Some("unconfirmed"),
+        Event::MessageDelivered { bearer: Some(_), .. } => Some("delivered"),
+        Event::MessageExpired { .. } => Some("expired"),
         _ => None,
     })
     .collect()

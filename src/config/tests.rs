@@ -82,6 +82,7 @@ two_bearers = "immediate"
 [[peer]]
 name = "shore"
 station = 2
+silent = [{ from = "2026-11-23T18:00:00Z", until = "2026-11-24T06:00:00Z" }]
 protection = "mac"
 keys = [{ id = 0, file = "keys/shore.key" }, { id = 1, hex = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" }]
 
@@ -306,6 +307,30 @@ fn the_published_key_is_warned_about_and_a_key_that_is_none_refused() {
     let warnings = disk(&FULL.replace(hex, &example)).load(&[]).expect("allowed").warnings;
     assert!(warnings.iter().any(|w| w.problem.contains("example key") && w.line > 0), "{warnings:#?}");
     disk(&FULL.replace(hex, &"00".repeat(32))).load(&[]).expect_err("no key");
+}
+
+#[test]
+fn silence_of_peers_and_how_mail_goes_into_it_are_read_with_their_units() {
+    use super::plan::Silences;
+    let plan = disk(&format!("{FULL}\n[blind.flash]\ntarget = \"99%\"\nwindows = 5\n")).load(&[]).expect("sound").plan;
+    assert!(matches!(&plan.peers[0].silent, Silences::Windows(w) if w.len() == 1));
+    assert_eq!(plan.peers[0].assumed_loss, 0.1);
+    let (flash, routine) = (plan.blind[&Precedence::Flash], plan.blind[&Precedence::Routine]);
+    assert_eq!((flash.target, flash.windows, flash.every), (0.99, 5, Duration::from_secs(900)));
+    assert!((routine.target - 0.999).abs() < 1e-12);
+    assert_eq!((routine.windows, routine.every), (2, Duration::from_secs(7200)));
+    let listed = "silent = [{ from = \"2026-11-23T18:00:00Z\", until = \"2026-11-24T06:00:00Z\" }]";
+    for (silent, sound) in [
+        ("silent = true", true),
+        ("silent = false", true),
+        ("silent = \"now and then\"", false),
+        ("silent = [{ from = \"2026-11-23T18:00:00Z\", until = \"2026-11-23T06:00:00Z\" }]", false),
+        ("assumed_loss = \"60%\"", false),
+        ("assumed_loss = 0.1", false),
+    ] {
+        assert_eq!(disk(&FULL.replace(listed, silent)).load(&[]).is_ok(), sound, "{silent}");
+    }
+    disk(&format!("{FULL}\n[blind.flash]\ntarget = \"100%\"\n")).load(&[]).expect_err("nothing is certain");
 }
 
 #[test]

@@ -213,8 +213,8 @@ pub fn absorb(now: Now, context: &Context<'_>, record: &MessageRecord, events: &
 /// When [`wake`] next has work for this message; `None` when it is done.
 pub fn next_wake(policy: &Policy, record: &MessageRecord) -> Option<Wall> {
     let mut wake = None::<Wall>;
-    for r in record.recipients.iter().filter(|r| !r.state.is_final()) {
-        let at = if r.delay_reported { record.envelope.expires } else { warn_at(policy, record) };
+    for (index, _) in record.recipients.iter().enumerate().filter(|(_, r)| !r.state.is_final()) {
+        let at = if tells_of_delay(record, index) { warn_at(policy, record) } else { record.envelope.expires };
         let at = at.min(record.envelope.expires);
         wake = Some(wake.map_or(at, |w| w.min(at)));
     }
@@ -243,11 +243,7 @@ pub fn wake(now: Now, context: &Context<'_>, record: &MessageRecord, keyed: bool
             RecipientState::OnAir { .. } if keyed => Event::Unconfirmed,
             RecipientState::OnAir { .. } | RecipientState::Due { .. } | RecipientState::Held { .. } => Event::Expired,
         };
-        // What was sent in silence is not late: word of it comes when the silence ends. Whoever asked to hear of a delay hears.
-        let to = work.record.envelope.recipients.get(index);
-        let asked = to.is_some_and(|to| to.notify.is_some_and(|n| n.delay))
-            || work.record.envelope.deliver_by.is_some_and(|by| by.mode == ByMode::Notify);
-        let delay_due = late && !r.delay_reported && (asked || !is_sent(r));
+        let delay_due = late && tells_of_delay(&work.record, index);
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         if expired {
             acted |= work.apply(index, &event).is_ok();
@@ -373,6 +369,16 @@ fn act_in(
         return None;
     }
     settle(now, context, record, &events).ok()
+}
+
+/// Whether the sender is still to be told when a recipient has to wait for long. What was sent in silence is not late, word of it comes
+/// when the silence ends: only whoever asked to hear of a delay hears of one.
+fn tells_of_delay(record: &MessageRecord, index: usize) -> bool {
+    let Some(r) = record.recipients.get(index) else { return false };
+    let to = record.envelope.recipients.get(index);
+    let asked = to.is_some_and(|to| to.notify.is_some_and(|n| n.delay))
+        || record.envelope.deliver_by.is_some_and(|by| by.mode == ByMode::Notify);
+    !r.delay_reported && (asked || !is_sent(r))
 }
 
 /// When the delay of a message is reported: at the deadline the sender named with by-mode N, else at the age of its level.
@@ -648,6 +654,25 @@ mod tests {
                 let result = settle(now(0), &Context::plain(&policy()), &r, &[(0, event.clone())]);
                 assert_eq!(result.is_ok(), mark != '.', "{event:?} in {state:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_was_sent_in_silence_is_not_late_but_for_who_asked_and_still_ends_unconfirmed() {
+        for asked in [false, true] {
+            let mut r = record(1);
+            r.envelope.recipients[0].notify = asked.then_some(Notify { delay: true, ..Notify::NEVER });
+            let r = apply(0, &r, 0, Event::Frozen { bearer: "hf1".into() }).record;
+            let r = apply(1, &r, 0, Event::Sent { words: "window 1 of 2".into() }).record;
+            assert!(is_sent(&r.recipients[0]));
+            let warn = POLICY.retry.level(r.precedence).warn.as_secs();
+            let woken = wake(now(warn + 1), &Context::plain(&POLICY), &r, true);
+            assert_eq!(woken.is_some_and(|a| a.report.is_some()), asked);
+            let ends = r.envelope.expires;
+            assert!(asked || next_wake(&POLICY, &r) == Some(ends), "it still ends");
+            let at = Now { wall: ends, ..now(0) };
+            let ended = wake(at, &Context::plain(&POLICY), &r, true).expect("its life is over").record;
+            assert!(matches!(ended.recipients[0].state, RecipientState::Final { outcome: Outcome::Unconfirmed, .. }));
         }
     }
 

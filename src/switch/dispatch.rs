@@ -240,7 +240,9 @@ impl Switch {
     }
 
     pub(super) fn transfer_confirmed(&mut self, now: Now, by: &BearerId, id: &TransferId, bytes: u64, air: Duration) {
-        let Some(transfer) = self.transfers.get(id).filter(|t| !self.is_ending(t)).cloned() else { return };
+        let late = || self.late.get(id).map(|late| late.transfer.clone());
+        let known = self.transfers.get(id).cloned().or_else(late);
+        let Some(transfer) = known.filter(|t| !self.is_ending(t)) else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
@@ -397,6 +399,7 @@ impl Switch {
             self.next_purge = now.at + super::PURGE_EVERY;
             let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
+            self.purge_late(now);
             let purge = Change::Purge { done_before, seen_before: now.wall, limit: PURGE };
             self.commit(Batch { conditions: Vec::new(), changes: vec![purge] }, Pending::Aside);
         }

@@ -11,6 +11,7 @@ mod dispatch;
 mod group;
 mod intake;
 mod io;
+mod late;
 mod predict;
 mod renewal;
 mod settle;
@@ -59,6 +60,8 @@ pub struct Switch {
     bearers: BTreeMap<BearerId, Bearer>,
     minimize: BTreeMap<BearerId, Minimize>,
     silence: silence::Silence,
+    /// What ended unconfirmed: word of it still counts.
+    late: late::Lates,
     choices: choice::Choices,
     coding: predict::Coding,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
@@ -242,6 +245,7 @@ impl Switch {
             bearers,
             minimize,
             silence: silence::Silence::open(&opened.settings),
+            late: late::open(&opened.settings),
             choices: choice::Choices::default(),
             coding: predict::Coding::default(),
             judging: BTreeMap::new(),
@@ -275,6 +279,7 @@ impl Switch {
             switch.commit(first_orders, Pending::Aside);
         }
         switch.follow_silence(now);
+        switch.listen_for_late();
         switch.share_held(now);
         switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);

@@ -17,7 +17,7 @@ use crate::queue::{
 };
 use crate::time::{Duration, Instant, Now};
 
-use super::{Output, Pending, RequestId, StoreState, Switch, Work, renewal};
+use super::{Output, Pending, RequestId, StoreState, Switch, Work, late, renewal};
 
 /// Something that changes one message.
 #[derive(Clone, Debug)]
@@ -188,6 +188,9 @@ impl Switch {
                     ..plain
                 };
                 let mut extra = Vec::new();
+                if let Some(id) = ended.as_ref().filter(|id| self.late.contains_key(id)) {
+                    extra.push(Change::Setting(late::key(id), None));
+                }
                 if let Some(transfer) = ended.as_ref().and_then(|id| self.transfers.get(id)) {
                     extra.push(Change::DropTransfer(transfer.id.clone()));
                     // The payload of a group goes with the last of its transfers.
@@ -214,9 +217,12 @@ impl Switch {
                 let keyed = live.iter().any(|t| self.keyed_transfers.contains(&t.id));
                 let context = Context { live_transfers: 0, ..plain };
                 outcome::wake(now, &context, record, keyed).map(|applied| {
-                    let drop =
-                        if applied.record.state == MessageState::Done { drop_transfers(&live) } else { Vec::new() };
-                    (applied, drop)
+                    let mut changes = Vec::new();
+                    if applied.record.state == MessageState::Done {
+                        changes = drop_transfers(&live);
+                        changes.extend(self.remember_late(now, &live));
+                    }
+                    (applied, changes)
                 })
             }
             Step::Operator { action, .. } => match action {
@@ -280,6 +286,7 @@ impl Switch {
         for change in &extra {
             match change {
                 Change::DropTransfer(id) => self.forget_transfer(now, id),
+                Change::Setting(name, value) if name.starts_with("late/") => self.late_stored(value.as_deref(), name),
                 Change::Setting(name, value) => match (beyond_id(name), value) {
                     (Some(id), Some(_)) => _ = self.beyond.insert(id),
                     (Some(id), None) => _ = self.beyond.remove(&id),

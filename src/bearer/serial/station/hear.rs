@@ -429,11 +429,13 @@ impl Station {
             };
             puts.push((outgoing_key(&t.transfer.id), encode(&record)));
         }
+        puts.extend(self.late_puts(station, &report));
         let ticket = self.ticket(Pending::Report { station, epoch, sequence, report });
         self.events.push_back(Event::Persist { ticket, puts });
     }
 
     pub(super) fn apply(&mut self, now: Instant, station: u8, epoch: u32, sequence: u32, report: Report) {
+        self.confirm_late(station, &report);
         let ids: Vec<TransferId> =
             self.outgoing.values().filter(|t| t.station == station).map(|t| t.transfer.id.clone()).collect();
         if let Some(p) = self.peers.get_mut(&station) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::incoming::{Ending, Key, Partial, Stage, read_batch, write_batch};
 use super::super::outgoing::{OutgoingRecord, Role};
-use super::{COMMIT_AHEAD, COUNTERS, FINISHED, Pending, REFUSED_TOO_LARGE, Station};
+use super::{COMMIT_AHEAD, COUNTERS, FINISHED, Pending, REFUSED_TOO_LARGE, Station, late};
 use crate::bearer::fec::Geometry;
 use crate::bearer::{Event, Holding, Job};
 use crate::mail::TransferId;
@@ -242,6 +242,10 @@ impl Station {
             b't' => {
                 let id = TransferId { origin: self.config.name.clone(), epoch: word(0)?, counter: word(4)? };
                 self.left_over.insert(id, OutgoingRecord::read(value)?);
+            }
+            b'l' => {
+                let id = TransferId { origin: self.config.name.clone(), epoch: word(0)?, counter: word(4)? };
+                self.late.insert(id, late::Late::told());
             }
             b's' => {
                 let key = (*rest.first()?, word(1)?, word(5)?);

@@ -10,6 +10,7 @@ mod compose;
 mod group;
 mod hear;
 mod keep;
+mod late;
 mod share;
 mod silent;
 mod slots;
@@ -89,6 +90,8 @@ pub struct Station {
     /// What is stored of transfers that are not being carried: of those a restart found, until they are taken up again, which a full queue
     /// or an order may put off for days, and of those the far side has had the last word on. The switch cancels what it is done with.
     left_over: BTreeMap<TransferId, OutgoingRecord>,
+    /// Transfers that were given up unconfirmed: word of them still counts.
+    late: BTreeMap<TransferId, late::Late>,
     partials: BTreeMap<Key, Partial>,
     finished: BTreeMap<Key, Ending>,
     finished_order: VecDeque<Key>,
@@ -287,6 +290,7 @@ impl Station {
             outgoing: BTreeMap::new(),
             queued: VecDeque::new(),
             left_over: BTreeMap::new(),
+            late: BTreeMap::new(),
             partials: BTreeMap::new(),
             finished: BTreeMap::new(),
             finished_order: VecDeque::new(),
