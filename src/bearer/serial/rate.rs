@@ -44,8 +44,8 @@ const GOOD: u32 = 2;
 const GOOD_SHARE: f64 = 0.5;
 /// A sheet's figure stands for one block in ten lost; half of them are lost so many dB below, at a decade a decibel.
 const HALF_BELOW: f64 = 0.954;
-/// What a frame needs more with every doubling of the blocks it lies over, dB: the worst of them decides.
-const FRAME_OVER_BLOCKS: f64 = 1.2;
+/// What a frame needs more with every doubling of the blocks it lies over, in units of their spread: the worst of them decides.
+const FRAME_OVER_BLOCKS: f64 = 0.3;
 /// Width of that step, dB².
 const STEP: f64 = 0.64;
 /// Bit error ratio at the sheet's figure, as a power of ten: one block in ten, one bit in twenty of it.
@@ -57,6 +57,8 @@ const NOTHING: f64 = 0.04;
 const WHOLE: f64 = 0.993;
 /// How much nearer a faster waveform comes with every whole transmission of a slower one, dB: nobody knows until it is tried.
 const CONFIDENCE: f64 = 0.05;
+/// How much of what is learnt of a waveform holds for the others of its rate.
+const ALIKE: f64 = 0.5;
 /// What a turn costs beside the transmissions themselves when it fails, seconds.
 const FAILED_TURN: f64 = 12.0;
 
@@ -65,8 +67,8 @@ const FAILED_TURN: f64 = 12.0;
 pub struct Palette {
     choices: Vec<Choice>,
     airs: Vec<Air>,
-    /// Ratio at which half of a transmission's frames are lost, dB.
-    halves: Vec<f64>,
+    /// Doublings of the blocks a frame lies over.
+    doublings: Vec<f64>,
     start: usize,
     reply: Duration,
 }
@@ -81,8 +83,8 @@ impl Palette {
         let reply = low.map(|c| Air::new(c.waveform.clone()).report()).min()?;
         let airs = choices.iter().map(|c| Air::new(c.waveform.clone()).answered_in(reply)).collect();
         let start = choices.iter().position(|c| c.waveform == *start).unwrap_or(0);
-        let halves = choices.iter().map(half_db).collect();
-        Some(Self { choices, airs, halves, start, reply })
+        let doublings = choices.iter().map(doublings).collect();
+        Some(Self { choices, airs, doublings, start, reply })
     }
 
     /// The arithmetic of a choice.
@@ -114,8 +116,21 @@ impl Palette {
         self.choice(choice).waveform.rate.0
     }
 
+    /// The more daring of two is the greater: the faster one, or of one rate that with the shorter block.
+    fn order(&self, choice: usize) -> (u32, std::cmp::Reverse<Duration>) {
+        let w = &self.choice(choice).waveform;
+        (w.rate.0, std::cmp::Reverse(w.block))
+    }
+
+    /// Ratio at which half of a transmission's frames are lost where blocks usually differ, dB.
     fn half_db(&self, choice: usize) -> f64 {
-        self.halves[choice.min(self.halves.len() - 1)]
+        self.half_db_at(choice, USUAL_SPREAD)
+    }
+
+    /// The same where the ratio of blocks has this spread: where all are alike, a frame over many is lost no sooner than one of them.
+    fn half_db_at(&self, choice: usize, spread: f64) -> f64 {
+        let doublings = self.doublings[choice.min(self.doublings.len() - 1)];
+        self.choice(choice).anchor_db - HALF_BELOW + FRAME_OVER_BLOCKS * spread * doublings
     }
 
     fn all(&self) -> std::ops::Range<usize> {
@@ -406,8 +421,12 @@ impl Reach {
         for choice in palette.all() {
             let other = choice != sent.choice;
             let bias = &mut self.bias[choice];
-            *bias += if other { 0.2 * off } else { off };
-            if other && palette.rate(choice) > rate && share > 0.95 {
+            *bias += match other {
+                false => off,
+                true if palette.rate(choice) == rate => ALIKE * off,
+                true => 0.2 * off,
+            };
+            if other && palette.order(choice) > palette.order(sent.choice) && share > 0.95 {
                 *bias -= CONFIDENCE;
             }
             *bias = bias.clamp(-MOST_BIAS, MOST_BIAS);
@@ -481,11 +500,11 @@ impl Reach {
     /// How much the ratio over one block differs from the mean, dB²: a short block sees a fade, a long one sees several.
     fn block_variance(&self, palette: &Palette, choice: usize) -> f64 {
         let block = palette.choice(choice).waveform.block.as_secs_f64();
-        self.spread * self.spread + 9.0 / (1.0 + 2.0 * block)
+        self.spread * self.spread + (self.spread * self.spread).min(9.0) / (1.0 + 2.0 * block)
     }
 
     fn success_at(&self, palette: &Palette, choice: usize, db: f64, doubt: f64) -> f64 {
-        let over = db - palette.half_db(choice) - self.bias[choice];
+        let over = db - palette.half_db_at(choice, self.spread) - self.bias[choice];
         // Where most is lost, a block that sees a single fade more often is a lucky one; nobody should count on that.
         let variance = if over > 0.0 { self.block_variance(palette, choice) } else { self.spread * self.spread };
         normal(over / (variance + doubt + STEP).sqrt())
@@ -591,15 +610,15 @@ fn worst(palette: &Palette, peers: &[&Reach], choice: usize) -> f64 {
     peers.iter().map(|p| p.success(palette, choice)).fold(1.0, f64::min)
 }
 
-/// Ratio at which half the frames are lost, dB: that for blocks, and more where a frame lies over several of them.
-fn half_db(choice: &Choice) -> f64 {
+/// Over how many blocks a frame lies, as doublings.
+fn doublings(choice: &Choice) -> f64 {
     let w = &choice.waveform;
     let block_bytes = (f64::from(w.rate.0) * w.block.as_secs_f64() / 8.0).max(1.0);
     let (mut blocks, mut doublings) = (1.0 + f64::from(w.frame_bytes) / block_bytes, 0.0);
     while blocks >= 2.0 {
         (blocks, doublings) = (blocks / 2.0, doublings + 1.0);
     }
-    choice.anchor_db - HALF_BELOW + FRAME_OVER_BLOCKS * (doublings + blocks - 1.0)
+    doublings + blocks - 1.0
 }
 
 /// How far the mean over a transmission is from the mean over minutes, dB².
