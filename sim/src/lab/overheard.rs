@@ -36,6 +36,8 @@ struct Known {
 struct Symbols {
     shorts: Vec<u16>,
     bytes: usize,
+    /// For several stations.
+    shared: bool,
 }
 
 #[derive(Debug)]
@@ -157,9 +159,10 @@ impl Overheard {
         let Some(ear) = self.ears.get_mut(i) else { return };
         while let Some(found) = ear.deframer.poll(&ear.ring) {
             match found {
-                Found::Frame(Frame::Symbols { chunks, .. }) => {
+                Found::Frame(Frame::Symbols { address, chunks }) => {
                     let bytes = chunks.iter().flat_map(|c| &c.symbols).map(Vec::len).sum::<usize>() + FRAME_OVERHEAD;
-                    ear.frames.push(Symbols { shorts: chunks.iter().map(|c| c.short).collect(), bytes });
+                    let shared = address.to == address.from;
+                    ear.frames.push(Symbols { shorts: chunks.iter().map(|c| c.short).collect(), bytes, shared });
                 }
                 Found::Frame(Frame::Control { address, epoch, counter, items }) => {
                     let said = (address.to, items);
@@ -207,6 +210,8 @@ impl Overheard {
     fn judge(&self, keyed_at: Instant, frames: &[Symbols], problems: &mut Vec<String>) {
         // Those that had their turn in this transmission to this peer.
         let here: BTreeSet<u16> = frames.iter().flat_map(|f| f.shorts.iter().copied()).collect();
+        // What goes to several may be meant for the others: this one may be about to be asked later, because it did not answer.
+        let shared: BTreeSet<u16> = frames.iter().filter(|f| f.shared).flat_map(|f| f.shorts.iter().copied()).collect();
         let mut served = BTreeSet::new();
         for frame in frames {
             let leader = frame.shorts.first().and_then(|short| self.transfers.get(short));
@@ -219,6 +224,7 @@ impl Overheard {
                     && ready
                     && fits
                     && !served.contains(short)
+                    && (!frame.shared || shared.contains(short))
                 {
                     problems.push(format!(
                         "precedence: {} of message {} went before {} of message {} in the transmission of {:.3} s (D4)",
@@ -257,8 +263,10 @@ mod tests {
         at.transfers.insert(1, known(1, Precedence::Routine));
         at.transfers.insert(2, known(2, Precedence::Flash));
         change(&mut at);
-        let frames: Vec<_> =
-            frames.iter().map(|(shorts, bytes)| Symbols { shorts: shorts.to_vec(), bytes: *bytes }).collect();
+        let frames: Vec<_> = frames
+            .iter()
+            .map(|(shorts, bytes)| Symbols { shorts: shorts.to_vec(), bytes: *bytes, shared: false })
+            .collect();
         let mut problems = Vec::new();
         at.judge(Instant::from_millis(10_000), &frames, &mut problems);
         problems
