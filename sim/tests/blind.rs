@@ -25,7 +25,7 @@ const FRAME: u64 = 248;
 #[test]
 fn p4_a_broadcast_to_ten_in_silence_is_whole_at_all_of_them() {
     let (mut short, mut most, mut runs) = (Vec::new(), 0, 0);
-    for seed in seeds(6) {
+    for seed in seeds(3) {
         let mut lab = silent_net(seed, 10, 0.1, "[blind.routine]\nwindows = 1");
         lab.record();
         let ships: Vec<StationId> = (1..=10).map(StationId).collect();
@@ -53,7 +53,7 @@ fn p4_a_broadcast_to_ten_in_silence_is_whole_at_all_of_them() {
 /// the message is confirmed within one cycle.
 #[test]
 fn p7_a_silent_ship_is_never_asked_and_confirms_within_a_cycle_of_its_release() {
-    for seed in seeds(6) {
+    for seed in seeds(4) {
         let mut lab = silent_net(seed, 1, 0.1, "");
         lab.world_mut().disturb(|ether, _| ether.set_loss(SHIP, SHORE, cells(if seed % 2 == 0 { 0.1 } else { 0.0 })));
         lab.record();
@@ -86,7 +86,7 @@ fn p7_a_silent_ship_is_never_asked_and_confirms_within_a_cycle_of_its_release() 
 /// the operator's mark goes.
 #[test]
 fn what_a_ship_lacks_when_its_silence_ends_is_repaired_and_the_end_of_a_mark_brings_back_questions() {
-    for seed in seeds(4) {
+    for seed in seeds(3) {
         let mut lab = silent_net(seed, 1, 0.1, "[blind.routine]\nwindows = 1");
         // Far worse than assumed: the window does not make it whole.
         lab.world_mut().disturb(|ether, _| ether.set_loss(SHORE, SHIP, cells(0.6)));
@@ -107,7 +107,7 @@ fn what_a_ship_lacks_when_its_silence_ends_is_repaired_and_the_end_of_a_mark_bri
 /// its windows, still takes the ship for silent, and asks nothing.
 #[test]
 fn a_sender_that_is_started_again_goes_on_with_its_windows_and_asks_nothing() {
-    for seed in seeds(6) {
+    for seed in seeds(4) {
         let mut lab = silent_net(seed, 1, 0.1, "");
         lab.record();
         lab.submit(SHORE, SHIP, 12_000, Precedence::Flash);
@@ -130,7 +130,7 @@ fn a_sender_that_is_started_again_goes_on_with_its_windows_and_asks_nothing() {
 /// report, days later and after a restart of the shore, makes it delivered, once.
 #[test]
 fn a_message_that_ended_unconfirmed_is_confirmed_late_and_once() {
-    for seed in seeds(4) {
+    for seed in seeds(2) {
         let mut lab = silent_net(seed, 1, 0.1, "");
         lab.world_mut().disturb(|ether, _| ether.set_loss(SHIP, SHORE, cells(0.0)));
         lab.submit(SHORE, SHIP, 2000, Precedence::Flash);
