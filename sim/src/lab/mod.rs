@@ -68,6 +68,8 @@ pub struct Setup {
     pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
+    /// What a modem that can be told its waveform is told, as a profile says it.
+    pub rates: String,
     /// More lines for the table of every bearer.
     pub bearer: &'static str,
     /// Longest transmission; `None` keeps the profile's defaults.
@@ -94,6 +96,7 @@ impl Setup {
             economy: Economy::NONE,
             net_key: false,
             emcon: "open",
+            rates: "rate = \"auto\"".into(),
             bearer: "",
             max_transmission: None,
             #[cfg(feature = "mutations")]
@@ -480,7 +483,8 @@ impl Lab {
         let since_start = i64::try_from(self.at().0 / 1_000_000).unwrap_or(i64::MAX);
         let start = Wall(shows.0.saturating_sub(since_start));
         self.world.set_clock(station, StationClock { start, set });
-        self.watch(station).clock_moved();
+        let at = self.at();
+        self.watch(station).clock_stepped(at);
     }
 
     /// Breaks or mends a modem.
