@@ -327,7 +327,7 @@ fn provoked(scenario: &Scenario) -> Vec<&'static str> {
     let stations = scenario.modems.len();
     let hidden = scenario.links.len() < stations * stations.saturating_sub(1);
     if hidden || scenario.links.values().any(|link| matches!(link.loss, Loss::Sky { .. } | Loss::Script { .. })) {
-        provoked.insert("does not answer");
+        provoked.extend(["does not answer", "answers, but cannot be read"]);
     }
     let lossy = scenario.links.values().any(|link| link.loss != Loss::Ideal);
     if lossy || scenario.events.iter().any(|e| matches!(e.what, What::Fade { .. })) {

@@ -1,9 +1,8 @@
 //! What `track` and `emcon what-if` foretell, against what then happens. Virtual time: the errors are exact, and printed with `--nocapture`.
 
-use aldis::emcon::State;
-use aldis::mail::{Precedence, TransferId};
-use aldis::ops::document::{Prediction, Predictions, WhatIf};
-use aldis::ops::{BearerChoice, EmconWord, Request, Response};
+use aldis::mail::Precedence;
+use aldis::ops::document::{Prediction, Predictions};
+use aldis::ops::{Request, Response};
 use aldis::time::{Duration, Wall};
 use aldis_sim::channel::{Damage, Loss};
 use aldis_sim::ether::{EtherConfig, LinkConfig, StationId};

@@ -452,7 +452,7 @@ mod tests {
             "[node]\nname = \"ship\"\nclock = \"trusted\"\n[[route]]\nmatch = \"*\"\nto = \"peer:shore\"\n\
              [precedence]\ntwo_bearers = \"flash\"\n\
              [[peer]]\nname = \"shore\"\nstation = 1\nprotection = \"aead\"\nkeys = [{{ id = 0, hex = \"{}\" }}]\n{}{}",
-            "5a".repeat(32),
+            "5a17".repeat(16),
             bearer("hf", 2400, hf),
             bearer("satcom", 9600, satcom)
         );

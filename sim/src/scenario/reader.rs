@@ -281,7 +281,7 @@ impl Reader {
         }
         let also: Vec<StationId> = raw.also.iter().flatten().map(|name| self.station(&place, name)).collect();
         let all: BTreeSet<StationId> = [from, to].into_iter().chain(also.iter().copied()).collect();
-        if all.len() != 2 + also.len() {
+        if !also.is_empty() && all.len() != 2 + also.len() {
             self.problem((), &place, "also names a station twice");
         }
         (0..count).map(|i| Message { at: at(i), from, to, also: also.clone(), size, precedence }).collect()

@@ -154,15 +154,22 @@ impl Station {
             tx.lead.extend((0..copies).map(|n| (u64::from(n), frame.clone())));
             tx.copies.push(frame);
         }
+        // Copies make sure that words are heard, and are no reason to key: a transmission that has no room beside them goes without.
+        let owes = self.outgoing.values().any(|t| t.outstanding() > 0);
+        let said: usize = tx.lead.iter().map(|(_, control)| control.len()).sum();
+        if owes && said as u64 > self.air.capacity(tx.blocks) / 2 {
+            tx.lead.retain(|(cell, _)| *cell == 0);
+        }
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
         // Each has its room, or what is asked and answered here would never be said: a poll with a full report may be longer than the
-        // shortest transmission at a low rate.
+        // shortest transmission at a low rate, and words for a whole net longer than the longest one. Nor may they leave nothing to be asked for.
         let frame = u64::from(self.air.waveform().frame_bytes).max(MINIMAL_FRAME as u64);
         let end = tx.lead.iter().filter(|(cell, _)| *cell == 0).fold(0, |end, (_, control)| {
             let (left, length) = (frame - end % frame, control.len() as u64);
             if length > left { end + left + length } else { end + length }
         });
-        tx.blocks = tx.blocks.max(self.air.blocks(end).min(tx.most));
+        let end = if owes { end.next_multiple_of(frame) + frame } else { end };
+        tx.blocks = tx.blocks.max(self.air.blocks(end));
     }
 
     /// All who are asked for an answer by a transmission with these transfers and control frames.
@@ -180,6 +187,9 @@ impl Station {
         let cell = stride - tx.made as usize % stride;
         // What is too little for another frame goes to the last one.
         let room = if tx.layout.packed || left < cell + MINIMAL_FRAME { left } else { cell };
+        // Words that are longer than a stride take several; they would wait for ever, and everything after them.
+        let words = tx.lead.front().filter(|(from, _)| *from <= tx.pieces).map_or(0, |(_, control)| control.len());
+        let room = room.max((cell + words.saturating_sub(cell).next_multiple_of(stride)).min(left));
         let mut bytes: Vec<u8> = Vec::with_capacity(stride);
         while let Some((from, control)) = tx.lead.front() {
             if *from > tx.pieces || bytes.len() + control.len() > room {
