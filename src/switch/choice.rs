@@ -406,3 +406,250 @@ pub(super) fn first(candidates: &[Candidate]) -> Option<&Candidate> {
         (now, later) => later.or(now),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config;
+    use crate::emcon::{Order, State, Window};
+    use crate::mail::Hop;
+    use crate::queue::Opened;
+    use crate::switch::air::link_key;
+    use crate::switch::{Minimize, Switch};
+    use crate::time::Wall;
+
+    /// One profile and nothing else.
+    struct OneFile(String);
+
+    impl config::Files for OneFile {
+        fn read(&self, path: &Path) -> std::io::Result<config::File> {
+            match path == Path::new("/p.toml") {
+                true => Ok(config::File { bytes: self.0.clone().into_bytes(), mode: 0o600 }),
+                false => Err(std::io::ErrorKind::NotFound.into()),
+            }
+        }
+    }
+
+    fn at(seconds: i64) -> Now {
+        let at = Instant::from_millis(u64::try_from(seconds).expect("after the start") * 1000);
+        Now { at, wall: Wall::from_seconds(seconds), set: true }
+    }
+
+    /// A ship that reaches the shore on HF at 2400 bit/s and over a satellite at 9600 bit/s, with more lines for either table. What the
+    /// satellite link remembers: so many of 380 cells lost.
+    fn ship(hf: &str, satcom: &str, lost: u32) -> Switch {
+        let bearer = |name: &str, rate: u32, more: &str| {
+            format!(
+                "[[bearer]]\nname = \"{name}\"\nnet = \"{name}\"\ndevice = \"{name}.tty\"\nkeying = {{ socket = \"{name}.key\" }}\n\
+                 modem = \"simulated\"\nrate = \"{rate}bps\"\ninterleaver = \"S\"\nstation = 0\npeers = [\"shore\"]\n\
+                 emcon = \"open\"\n{more}\n"
+            )
+        };
+        let text = format!(
+            "[node]\nname = \"ship\"\nclock = \"trusted\"\n[[route]]\nmatch = \"*\"\nto = \"peer:shore\"\n\
+             [precedence]\ntwo_bearers = \"flash\"\n\
+             [[peer]]\nname = \"shore\"\nstation = 1\nprotection = \"aead\"\nkeys = [{{ id = 0, hex = \"{}\" }}]\n{}{}",
+            "5a6b7c8d".repeat(8),
+            bearer("hf", 2400, hf),
+            bearer("satcom", 9600, satcom)
+        );
+        let plan = config::load(Path::new("/p.toml"), &[], &OneFile(text)).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+        // As a station stores what it knows of a peer: epochs, counters and the losses.
+        let record = (3_u32, 0_u32, 0_u32, 0_u64, Vec::<u32>::new(), 7_u32, 380_u32, lost);
+        let record = postcard::to_stdvec(&record).expect("plain numbers");
+        let links = vec![(link_key(&"satcom".into(), &[b'p', 1]), record)];
+        let opened = Opened { epoch: 7, next_message: 1, next_body: 1, links, ..Opened::default() };
+        Switch::new(at(0), Arc::new(plan), opened, Vec::new(), 1)
+    }
+
+    fn load(peer: &PeerName, level: Precedence, bytes: u64) -> Load<'_> {
+        Load {
+            peer,
+            level,
+            payload_bytes: bytes,
+            missing_bytes: bytes,
+            queued_bytes: 0,
+            protect: false,
+            unbounded: false,
+            id: None,
+            frozen_for: None,
+        }
+    }
+
+    fn chosen(switch: &Switch, load: &Load<'_>) -> Option<(String, Class)> {
+        let candidates = switch.candidates(at(0), &switch.gate, load);
+        first(&candidates).map(|c| (c.bearer.to_string(), c.class))
+    }
+
+    fn order(switch: &mut Switch, bearer: &str, state: State) {
+        let (reason, author) = ("test".into(), "test".into());
+        let order = Order { state, since: Wall(0), from: None, until: None, base: None, reason, author };
+        switch.gate.set(&bearer.into(), Some(order));
+    }
+
+    fn minimize(switch: &mut Switch, bearer: &str, least: Precedence) {
+        let (from, until) = (Wall(0), None);
+        switch
+            .minimize
+            .insert(bearer.into(), Minimize { least, from, until, reason: "test".into(), author: "test".into() });
+    }
+
+    #[test]
+    fn the_bearer_that_has_it_across_first_is_taken_whatever_makes_it_so() {
+        use Precedence::{Flash, Immediate, Routine};
+        let carry = "[bearer.carry]\nroutine = { payload = \"4KiB\" }";
+        let silent = |s: &mut Switch| order(s, "satcom", State::Silent);
+        let restricted = |s: &mut Switch| order(s, "satcom", State::Restricted(Immediate));
+        let ack_only = |s: &mut Switch| order(s, "satcom", State::AckOnly);
+        let minimized = |s: &mut Switch| minimize(s, "satcom", Immediate);
+        let nothing = |_: &mut Switch| {};
+        type Turn<'a> = &'a dyn Fn(&mut Switch);
+        let cases: [(&str, &str, u32, Turn<'_>, Precedence, u64, &str); 14] = [
+            ("the faster one", "", 0, &nothing, Routine, 10_000, "satcom"),
+            ("one that costs more than it saves", "cost = \"20s\"", 0, &nothing, Routine, 10_000, "hf"),
+            ("cost is nothing to IMMEDIATE", "cost = \"20s\"", 0, &nothing, Immediate, 10_000, "satcom"),
+            ("a loss that is worth it", "", 190, &nothing, Routine, 10_000, "satcom"),
+            ("a loss that is not", "", 360, &nothing, Routine, 10_000, "hf"),
+            ("within its bounds (D5)", carry, 0, &nothing, Routine, 4096, "satcom"),
+            ("beyond its bounds (D5)", carry, 0, &nothing, Routine, 4097, "hf"),
+            ("bounds of another level (D5)", carry, 0, &nothing, Immediate, 4097, "satcom"),
+            ("silence", "", 0, &silent, Flash, 1000, "hf"),
+            ("an order above its level", "", 0, &restricted, Routine, 1000, "hf"),
+            ("an order at its level", "", 0, &restricted, Immediate, 1000, "satcom"),
+            ("acknowledgements only", "", 0, &ack_only, Flash, 1000, "hf"),
+            ("MINIMIZE above its level", "", 0, &minimized, Routine, 1000, "hf"),
+            ("MINIMIZE at its level", "", 0, &minimized, Immediate, 1000, "satcom"),
+        ];
+        for (what, satcom, lost, turn, level, bytes, wanted) in cases {
+            let mut switch = ship("", satcom, lost);
+            turn(&mut switch);
+            let shore = PeerName::from("shore");
+            assert_eq!(chosen(&switch, &load(&shore, level, bytes)), Some((wanted.to_owned(), Class::Open)), "{what}");
+        }
+    }
+
+    #[test]
+    fn c4_mail_that_asks_for_protection_takes_only_a_protected_bearer() {
+        let shore = PeerName::from("shore");
+        let protected = Load { protect: true, ..load(&shore, Precedence::Flash, 1000) };
+        assert_eq!(chosen(&ship("protected = true", "", 0), &protected), Some(("hf".to_owned(), Class::Open)));
+        assert_eq!(chosen(&ship("", "", 0), &protected), None);
+        // Nor does silence on the one make the other any safer.
+        let mut switch = ship("protected = true", "", 0);
+        order(&mut switch, "hf", State::Silent);
+        assert_eq!(chosen(&switch, &protected), Some(("hf".to_owned(), Class::Closed)));
+    }
+
+    #[test]
+    fn an_opening_that_is_near_is_waited_for_and_one_that_is_far_is_not() {
+        let shore = PeerName::from("shore");
+        let bytes = 60_000;
+        for (opens, wanted) in [(20, ("satcom", Class::Later)), (200, ("hf", Class::Open))] {
+            let mut switch = ship("", "", 0);
+            let window = Window { from: Wall::from_seconds(opens), until: Wall::from_seconds(opens + 3600) };
+            order(&mut switch, "satcom", State::Window(vec![window]));
+            let (bearer, class) = chosen(&switch, &load(&shore, Precedence::Routine, bytes)).expect("one");
+            assert_eq!((bearer.as_str(), class), wanted, "in {opens} s");
+        }
+    }
+
+    #[test]
+    fn time_in_which_an_order_forbids_it_is_no_time_on_the_way() {
+        let shore = PeerName::from("shore");
+        let mut switch = ship("", "", 0);
+        let alone = switch.candidates(at(0), &switch.gate, &load(&shore, Precedence::Routine, 30_000));
+        let needs = alone.iter().find(|c| &*c.bearer.0 == "hf").expect("hf").seconds;
+        assert!((100.0..140.0).contains(&needs), "{needs}");
+        // A minute now, a second that is of no use, an hour later.
+        let windows = [(0, 60), (600, 601), (1000, 4600)];
+        let windows =
+            windows.map(|(from, until)| Window { from: Wall::from_seconds(from), until: Wall::from_seconds(until) });
+        order(&mut switch, "hf", State::Window(windows.to_vec()));
+        let split = switch.candidates(at(0), &switch.gate, &load(&shore, Precedence::Routine, 30_000));
+        let hf = split.iter().find(|c| &*c.bearer.0 == "hf").expect("hf");
+        assert!((hf.seconds - (needs + 940.0)).abs() < 1.0, "{} against {needs}", hf.seconds);
+        assert_eq!(hf.forecast.opens, Some(Wall(0)));
+        // Beyond the last window nobody knows.
+        let long = switch.candidates(at(0), &switch.gate, &load(&shore, Precedence::Routine, 4_000_000));
+        assert!(long.iter().all(|c| &*c.bearer.0 != "hf" || c.forecast.wait.is_none()));
+    }
+
+    #[test]
+    fn a_transfer_moves_at_once_from_what_is_shut_and_between_open_ones_only_for_half_the_time() {
+        let of = |class, seconds| Candidate {
+            bearer: "b".into(),
+            class,
+            seconds,
+            forecast: Forecast { opens: None, wait: None, seconds, emission: seconds, ahead: 0 },
+            why: String::new(),
+        };
+        use Class::{Closed, Later, Lost, Open};
+        for (new, old, rested, moves) in [
+            ((Open, 49.0), (Open, 100.0), true, true),
+            ((Open, 51.0), (Open, 100.0), true, false),
+            ((Open, 1.0), (Open, 100.0), false, false),
+            ((Open, 100.0), (Lost, 1.0), false, true),
+            ((Open, 100.0), (Closed, 1.0), false, true),
+            ((Open, 100.0), (Later, 60.0), false, true),
+            ((Open, 100.0), (Later, 40.0), true, false),
+            ((Later, 40.0), (Open, 100.0), true, true),
+            ((Later, 60.0), (Open, 100.0), true, false),
+            ((Later, 100.0), (Lost, 1.0), false, true),
+            ((Lost, 1.0), (Open, 100.0), true, false),
+            ((Lost, 1.0), (Closed, 100.0), false, true),
+        ] {
+            let (to, from) = (of(new.0, new.1), of(old.0, old.1));
+            assert_eq!(to.overtakes(&from, rested), moves, "{new:?} from {old:?}");
+        }
+    }
+
+    /// Puts a transfer on the air as after its freezing, and looks which bearers carry it.
+    fn carriers(switch: &mut Switch, level: Precedence) -> Vec<String> {
+        let id = TransferId { origin: "ship".into(), epoch: 7, counter: 1 };
+        let record = TransferRecord {
+            id: id.clone(),
+            bearer: "satcom".into(),
+            message: MessageId(1),
+            recipients: vec![0],
+            hop: Hop::Peer("shore".into()),
+            payload: crate::mail::BodyRef(1),
+            payload_bytes: 3000,
+            precedence: level,
+            lead: None,
+        };
+        let payload: Arc<[u8]> = vec![1; 3000].into();
+        let send = Transfer { id: id.clone(), to: "shore".into(), precedence: level, payload, lead: None };
+        for bearer in switch.bearers.values_mut() {
+            bearer.station.handle_modem(at(0).at, crate::bearer::ModemEvent::Ready);
+        }
+        switch.transfers.insert(id.clone(), record.clone());
+        switch.put_on_air(at(0), &record, send);
+        switch.review(at(0));
+        let carries =
+            |(name, b): (&BearerId, &Bearer)| (b.station.role(&id) == Some(Role::Carry)).then(|| name.to_string());
+        switch.bearers.iter().filter_map(carries).collect()
+    }
+
+    #[test]
+    fn flash_goes_on_two_bearers_and_what_is_below_on_one() {
+        assert_eq!(carriers(&mut ship("", "", 0), Precedence::Flash), ["hf", "satcom"]);
+        assert_eq!(carriers(&mut ship("", "", 0), Precedence::Immediate), ["satcom"]);
+        let mut switch = ship("", "", 0);
+        order(&mut switch, "hf", State::Silent);
+        assert_eq!(carriers(&mut switch, Precedence::Flash), ["satcom"]);
+    }
+
+    #[test]
+    fn minimize_on_one_bearer_sends_what_is_frozen_for_it_over_the_other() {
+        let mut switch = ship("", "", 0);
+        minimize(&mut switch, "satcom", Precedence::Flash);
+        assert_eq!(carriers(&mut switch, Precedence::Routine), ["hf"]);
+        // On both: it was taken before, and is still carried.
+        let mut switch = ship("", "", 0);
+        ["hf", "satcom"].into_iter().for_each(|b| minimize(&mut switch, b, Precedence::Flash));
+        assert_eq!(carriers(&mut switch, Precedence::Routine), ["satcom"]);
+    }
+}
