@@ -17,7 +17,7 @@ use aldis_sim::disk::SimDisk;
 use aldis_sim::rng::Stream;
 use store_model::{Model, Work, message};
 
-const SMALL: Options = Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch: 5 };
+const SMALL: Options = Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch: 5, quick_repair: true };
 
 fn open(disk: &SimDisk, options: Options) -> (Engine, Opened) {
     Engine::open(Arc::new(disk.clone()), options).expect("opens")

@@ -17,7 +17,7 @@ const CUTS: u64 = 10_000;
 const CUTS_PER_STORE: u64 = 25;
 
 fn options(fresh_epoch: u32) -> Options {
-    Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch }
+    Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch, ..Options::default() }
 }
 
 fn open(disk: &SimDisk, fresh_epoch: u32) -> Result<(Engine, Opened), aldis::queue::OpenError> {

@@ -26,6 +26,9 @@ pub struct Link {
     turnaround_s: f64,
     loss: f64,
     payload: u64,
+    overhead: u64,
+    /// Preamble, block and rate of acknowledgements.
+    answer: (f64, f64, f64),
     /// Frames that fill so many blocks.
     per_block: Vec<u64>,
     most: u64,
@@ -45,16 +48,24 @@ pub fn frame_payload(rate: u32) -> u64 {
 impl Link {
     /// A link of this waveform, with the notes' frames and transmissions of at most 127.5 s.
     pub fn new(waveform: &Waveform, turnaround_s: f64, loss: f64) -> Self {
-        let (rate, preamble_s, block_s) =
-            (f64::from(waveform.rate), waveform.preamble().as_secs_f64(), waveform.block().as_secs_f64());
-        let payload = frame_payload(waveform.rate);
+        Self::framed(waveform, turnaround_s, loss, frame_payload(waveform.rate), FRAME_OVERHEAD)
+    }
+
+    /// The same with other frames.
+    pub fn framed(waveform: &Waveform, turnaround_s: f64, loss: f64, payload: u64, overhead: u64) -> Self {
+        let (rate, preamble_s, block_s) = times(waveform);
         let blocks = (((127.5 - preamble_s) / block_s + 1e-9) as u64).max(1);
-        let frames = |b: u64| {
-            ((b as f64 * rate * block_s - EOM_BITS) / (8.0 * (payload + FRAME_OVERHEAD) as f64)).max(0.0) as u64
-        };
+        let frames =
+            |b: u64| ((b as f64 * rate * block_s - EOM_BITS) / (8.0 * (payload + overhead) as f64)).max(0.0) as u64;
         let per_block: Vec<u64> = (0..=blocks).map(frames).collect();
         let most = per_block.last().copied().unwrap_or(1).max(1);
-        Self { rate, preamble_s, block_s, turnaround_s, loss, payload, per_block, most }
+        let answer = (rate, preamble_s, block_s);
+        Self { rate, preamble_s, block_s, turnaround_s, loss, payload, overhead, answer, per_block, most }
+    }
+
+    /// The same with acknowledgements in another waveform.
+    pub fn answered_in(self, waveform: &Waveform) -> Self {
+        Self { answer: times(waveform), ..self }
     }
 
     /// Frames that a message of `bytes` encoded bytes makes.
@@ -111,23 +122,28 @@ impl Link {
     pub fn long_run(&self) -> f64 {
         let blocks = (self.per_block.len() - 1) as f64;
         let usable = (blocks * self.rate * self.block_s - EOM_BITS) / 8.0;
-        let frames = (usable / (self.payload + FRAME_OVERHEAD) as f64).ceil();
-        let payload_s = (usable - FRAME_OVERHEAD as f64 * frames) * 8.0 / self.rate;
+        let frames = (usable / (self.payload + self.overhead) as f64).ceil();
+        let payload_s = (usable - self.overhead as f64 * frames) * 8.0 / self.rate;
         (1.0 - self.loss) * payload_s / (self.preamble_s + blocks * self.block_s + self.lost_turn(self.most))
     }
 
     fn air(&self, frames: u64) -> f64 {
-        self.air_of_bytes(frames * (self.payload + FRAME_OVERHEAD))
+        air_of_bytes(frames * (self.payload + self.overhead), (self.rate, self.preamble_s, self.block_s))
     }
 
     fn lost_turn(&self, frames: u64) -> f64 {
-        2.0 * self.turnaround_s + self.air_of_bytes(16 + frames.div_ceil(8))
+        2.0 * self.turnaround_s + air_of_bytes(16 + frames.div_ceil(8), self.answer)
     }
+}
 
-    fn air_of_bytes(&self, bytes: u64) -> f64 {
-        let blocks = ((8.0 * bytes as f64 + EOM_BITS) / (self.rate * self.block_s) - 1e-9).ceil().max(1.0);
-        self.preamble_s + blocks * self.block_s
-    }
+/// Rate, preamble and block of a waveform.
+fn times(waveform: &Waveform) -> (f64, f64, f64) {
+    (f64::from(waveform.rate), waveform.preamble().as_secs_f64(), waveform.block().as_secs_f64())
+}
+
+fn air_of_bytes(bytes: u64, (rate, preamble_s, block_s): (f64, f64, f64)) -> f64 {
+    let blocks = ((8.0 * bytes as f64 + EOM_BITS) / (rate * block_s) - 1e-9).ceil().max(1.0);
+    preamble_s + blocks * block_s
 }
 
 /// The probabilities of 0..=n successes in n draws.

@@ -11,8 +11,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use aldis::bearer::serial::{
+    self,
+    burst::{Air, UNIT},
+};
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
+use aldis::units::Bps;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::{self, Sample, Summary};
@@ -21,6 +26,7 @@ use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::lab::{Lab, Setup};
 use crate::limit::{self, Link};
 use crate::modem::ModemConfig;
+use crate::node::Economy;
 use crate::trace::Trace;
 use crate::waveform::Waveform;
 
@@ -99,6 +105,64 @@ pub struct CellReport {
     pub trace_hash: String,
 }
 
+/// What ideas beyond the notes' frames and interleaver gain in one cell, beside limits recomputed for each.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Gains {
+    /// Data rate, bit/s.
+    pub rate: u32,
+    /// Encoded size, KiB.
+    pub size_kb: serde_json::Number,
+    /// Turnaround, seconds.
+    pub turnaround_s: serde_json::Number,
+    /// Share of cells lost.
+    pub fer: serde_json::Number,
+    /// From the start of one frame to that of the next, as the link lays them out at that loss.
+    pub frame_bytes: usize,
+    /// The limit with the notes' frames, interleaver L both ways.
+    pub ir_s: f64,
+    /// The limit with the link's own frames.
+    pub ir_frames_s: f64,
+    /// Mean of what the link needs, interleaver L both ways; absent when a message did not arrive.
+    pub mean_s: Option<f64>,
+    /// The limit with the link's own frames and the soonest block of that rate for acknowledgements.
+    pub ir_answers_s: f64,
+    /// The same where traffic has the best of the rate's interleavers.
+    pub ir_chosen_s: f64,
+    /// Mean of what the link needs where it chooses both.
+    pub mean_chosen_s: Option<f64>,
+    /// First and last seed.
+    pub seeds: [u64; 2],
+}
+
+impl Gains {
+    /// One line.
+    pub fn text(&self) -> String {
+        let over =
+            |mean: Option<f64>, limit: f64| mean.map_or("lost".into(), |m| format!("{m:9.2} s ({:.3})", m / limit));
+        format!(
+            "{:>4} bit/s {:>3} KiB {:>2} s {:>4} : limit {:9.2} s, frames of {:>3} B {:9.2} s, link {}; short answers {:9.2} s, \
+             best block {:9.2} s, link choosing {}",
+            self.rate,
+            self.size_kb,
+            self.turnaround_s,
+            self.fer,
+            self.ir_s,
+            self.frame_bytes,
+            self.ir_frames_s,
+            over(self.mean_s, self.ir_frames_s),
+            self.ir_answers_s,
+            self.ir_chosen_s,
+            over(self.mean_chosen_s, self.ir_chosen_s),
+        )
+    }
+}
+
+/// The cells [`Gains`] are shown in.
+pub fn gain_cells() -> Vec<Cell> {
+    let wanted = |c: &Cell| c.payload_bytes <= 10 * 1024 && c.turnaround_s == 2.0;
+    cells().into_iter().filter(wanted).collect()
+}
+
 /// The 135 cells of the limit tables: rates, sizes, turnarounds and losses in the order of the tables.
 pub fn cells() -> Vec<Cell> {
     let mut cells = Vec::new();
@@ -158,8 +222,8 @@ impl Cell {
     pub fn measure(&self, seeds: &[u64], jobs: usize, mut progress: impl FnMut(usize)) -> CellReport {
         let warm_payload = self.payload_bytes.min(WARM_UP_BYTES);
         let sizes = Sizes { own: message_size(self.payload_bytes), warm: message_size(warm_payload) };
-        let warm = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, WARM_UP), &mut progress);
-        let cold = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, 0), |_| {});
+        let warm = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, WARM_UP, false), &mut progress);
+        let cold = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, 0, false), |_| {});
         let link = Link::new(self.waveform(), self.turnaround_s, self.loss);
         let frames = link.frames(self.payload_bytes);
         let ir_s = link.incremental_redundancy(frames);
@@ -205,9 +269,60 @@ impl Cell {
         }
     }
 
-    /// One trial with `warm_up` messages before the one that counts.
-    fn trial(&self, seed: u64, sizes: Sizes, warm_up: usize) -> Trial {
-        let mut lab = self.lab(seed);
+    /// What single ideas gain in this cell over `seeds`: frames laid out by the link itself, and interleavers chosen by it.
+    pub fn gains(&self, seeds: &[u64], jobs: usize) -> Gains {
+        let warm_payload = self.payload_bytes.min(WARM_UP_BYTES);
+        let sizes = Sizes { own: message_size(self.payload_bytes), warm: message_size(warm_payload) };
+        let mean = |told| {
+            let trials = bench::measure(seeds, jobs, |seed| self.trial(seed, sizes, WARM_UP, told), |_| {});
+            let times: Option<Vec<f64>> = trials.iter().map(|t| t.sample.delivery_s).collect();
+            times.map(|t| t.iter().sum::<f64>() / t.len().max(1) as f64)
+        };
+        let layout = |w: &Waveform| {
+            let waveform = serial::Waveform {
+                rate: Bps(w.rate),
+                preamble: w.preamble(),
+                block: w.block(),
+                tail_bits: u32::try_from(w.tail_bits()).unwrap_or(u32::MAX),
+                frame_bytes: self.cell_bytes(),
+                turnaround: Duration::from_secs_f64(self.turnaround_s),
+            };
+            Air::new(waveform).layout(self.loss, UNIT)
+        };
+        let limit = |w: &Waveform| {
+            let l = layout(w);
+            let overhead = (l.stride - l.symbol_bytes) as u64;
+            let loss = if self.loss > 0.0 { l.loss } else { 0.0 };
+            (Link::framed(w, self.turnaround_s, loss, l.symbol_bytes as u64, overhead), l.symbol_bytes as u64)
+        };
+        let of =
+            |(link, symbols): (Link, u64)| link.incremental_redundancy(self.payload_bytes.div_ceil(symbols) as usize);
+        let all = || crate::waveform::TABLE.iter().filter(|w| w.rate == self.rate);
+        let reply = all().min_by_key(|w| w.airtime(16)).unwrap_or(self.waveform());
+        let notes = Link::new(self.waveform(), self.turnaround_s, self.loss);
+        let answered = |w: &Waveform| {
+            let (link, symbols) = limit(w);
+            of((link.answered_in(reply), symbols))
+        };
+        Gains {
+            rate: self.rate,
+            size_kb: number(self.payload_bytes as f64 / 1024.0),
+            turnaround_s: number(self.turnaround_s),
+            fer: number(self.loss),
+            frame_bytes: layout(self.waveform()).stride,
+            ir_s: notes.incremental_redundancy(notes.frames(self.payload_bytes)),
+            ir_frames_s: of(limit(self.waveform())),
+            mean_s: mean(false),
+            ir_answers_s: answered(self.waveform()),
+            ir_chosen_s: all().map(answered).fold(f64::INFINITY, f64::min),
+            mean_chosen_s: mean(true),
+            seeds: [seeds.first().copied().unwrap_or(0), seeds.last().copied().unwrap_or(0)],
+        }
+    }
+
+    /// One trial with `warm_up` messages before the one that counts; `told` modems have their interleavers chosen by the link.
+    fn trial(&self, seed: u64, sizes: Sizes, warm_up: usize, told: bool) -> Trial {
+        let mut lab = self.lab(seed, told);
         let slot = self.slot();
         for _ in 0..warm_up {
             lab.submit(SENDER, RECEIVER, sizes.warm, Precedence::Routine);
@@ -263,19 +378,28 @@ impl Cell {
         self.waveform().airtime(16)
     }
 
-    fn lab(&self, seed: u64) -> Lab {
-        let modem = ModemConfig {
-            turnaround: Duration::from_secs_f64(self.turnaround_s),
-            ..ModemConfig::new(*self.waveform())
-        };
-        let bytes = (limit::frame_payload(self.rate) + limit::FRAME_OVERHEAD) as u32;
+    fn modem(&self, waveform: &Waveform) -> ModemConfig {
+        ModemConfig { turnaround: Duration::from_secs_f64(self.turnaround_s), ..ModemConfig::new(*waveform) }
+    }
+
+    /// What is lost at once (link-rules E2).
+    fn cell_bytes(&self) -> u32 {
+        (limit::frame_payload(self.rate) + limit::FRAME_OVERHEAD) as u32
+    }
+
+    fn lab(&self, seed: u64, told: bool) -> Lab {
+        let modem = ModemConfig { selects: told, ..self.modem(self.waveform()) };
+        let bytes = self.cell_bytes();
         let loss = match self.loss {
             0.0 => Loss::Ideal,
             p => Loss::Cells { bytes, p, damage: Damage::Garbage },
         };
         let ether = EtherConfig::net(seed, 2, &modem, LinkConfig { loss, ..LinkConfig::default() });
         let most = Some(Duration::from_millis(127_500));
-        let setup = Setup { mail: MAIL, max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) };
+        let economy = Economy { quick_repair: false, ..Economy::NONE };
+        let rates = format!("rate = [\"{}bps\"]\ninterleaver = \"auto\"", self.rate);
+        let setup =
+            Setup { mail: MAIL, economy, rates, max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) };
         Lab::new(&setup, Trace::hashed())
     }
 }
@@ -289,7 +413,7 @@ fn message_size(payload: u64) -> u64 {
     }
     let mut size = payload;
     for _ in 0..4 {
-        let mut lab = Cell { rate: 9600, payload_bytes: payload, turnaround_s: 2.0, loss: 0.0 }.lab(1);
+        let mut lab = Cell { rate: 9600, payload_bytes: payload, turnaround_s: 2.0, loss: 0.0 }.lab(1, false);
         let number = lab.submit(SENDER, RECEIVER, size, Precedence::Routine);
         let end = lab.at() + Duration::from_secs(60);
         lab.run_while(end, |lab| lab.ledger()[number].fate.payload_bytes > 0);
@@ -384,7 +508,7 @@ mod tests {
     fn the_message_is_as_long_as_its_payload_is_to_be() {
         let cell = Cell::parse("2400,1024,4,0").expect("reads");
         let size = message_size(1024);
-        let trial = cell.trial(3, Sizes { own: size, warm: size }, 2);
+        let trial = cell.trial(3, Sizes { own: size, warm: size }, 2, false);
         assert!(trial.frozen.abs_diff(1024) <= 4, "{}", trial.frozen);
         assert!(trial.sample.delivery_s.is_some_and(|t| t >= 9.6), "{trial:?}");
         assert!(trial.key_after_s <= 1.0, "keyed {} s after the 250 (E1)", trial.key_after_s);

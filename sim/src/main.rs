@@ -262,6 +262,21 @@ enum Bench {
         #[arg(long, value_name = "FILE")]
         plot: Option<PathBuf>,
     },
+    /// What frames laid out by the link and interleavers chosen by it gain, beside limits recomputed for each
+    Gains {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Only this cell, RATE,BYTES,TURNAROUND,LOSS; may be given more than once [default: 1 and 10 KiB at 2 s]
+        #[arg(long, value_parser = Cell::parse)]
+        cell: Vec<Cell>,
+        /// How many seeds
+        #[arg(long, default_value_t = 50)]
+        seeds: u64,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// Much mail one way: goodput against the long-run limit; exit 1 when it is under its bar
     Bulk {
         /// Encoded bytes
@@ -381,6 +396,23 @@ fn bench(what: Bench) -> ExitCode {
                 eprintln!("aldis-sim: {why}");
                 ExitCode::from(2)
             })
+        }
+        Bench::Gains { json, cell, seeds, jobs } => {
+            let cells = if cell.is_empty() { link_bench::gain_cells() } else { cell };
+            let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+            let measured = cells.iter().map(|cell| {
+                let gains = cell.gains(&seeds, jobs);
+                match json {
+                    true => eprintln!("{}", gains.text()),
+                    false => drop(writeln!(std::io::stdout(), "{}", gains.text())),
+                }
+                gains
+            });
+            let measured: Vec<_> = measured.collect();
+            if json {
+                let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(&measured).expect("plain data"));
+            }
+            ExitCode::SUCCESS
         }
         Bench::Net { json, receivers, loss, frames, seeds, jobs } => {
             let seeds: Vec<u64> = (1..=seeds.max(1)).collect();

@@ -14,6 +14,7 @@ use crate::disk::{At, Fault};
 use crate::ether::StationId;
 use crate::lab::{Lab, Setup};
 use crate::modem::Failure;
+use crate::node::Economy;
 use crate::packet::{self, SatcomLine};
 use crate::scenario::{DiskName, Mishap, Scenario, Trouble, What};
 use crate::trace::Trace;
@@ -63,6 +64,9 @@ pub struct MessageLine {
     pub from: String,
     /// Whither.
     pub to: String,
+    /// Whither else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// Level of service.
     pub precedence: String,
     /// Bytes as handed in.
@@ -116,7 +120,8 @@ pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
     Setup {
         start: scenario.start,
         protection: scenario.protection,
-        dictionary: scenario.dictionary,
+        economy: Economy { dictionary: scenario.dictionary, ..Economy::NONE },
+        net_key: scenario.net_key,
         further: scenario.bearers.clone(),
         clocks: clocks.collect(),
         ..Setup::new(seed, &names, scenario.ether(seed))
@@ -202,7 +207,7 @@ fn play(lab: &mut Lab, scenario: &Scenario, progress: &mut dyn FnMut(Instant, In
             befall(lab, scenario, &event.what);
         }
         while let Some(message) = traffic.next_if(|m| m.at == at) {
-            lab.submit(message.from, message.to, message.size, message.precedence);
+            lab.submit_to_several(message.from, message.to, &message.also, message.size, message.precedence);
         }
     }
     advance(lab, end);
@@ -340,6 +345,7 @@ fn messages(lab: &Lab, scenario: &Scenario) -> Vec<MessageLine> {
         message,
         from: scenario.station(e.from).to_owned(),
         to: scenario.station(e.to).to_owned(),
+        also: e.also.iter().map(|id| scenario.station(*id).to_owned()).collect(),
         precedence: e.precedence.to_string(),
         size_bytes: e.body.len(),
         payload_bytes: e.fate.payload_bytes,

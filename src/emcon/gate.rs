@@ -193,6 +193,11 @@ impl Gate {
         })
     }
 
+    /// Whether what may be emitted on a bearer depends on civil time.
+    pub fn tells_time(&self, bearer: &BearerId) -> bool {
+        self.order(bearer).is_some_and(|order| !order.edges().is_empty())
+    }
+
     /// When an order or a window next begins or ends on any bearer.
     pub fn next_change(&self, now: Now) -> Option<Wall> {
         let edges = self.bearers.values().filter_map(|b| b.order.as_ref()).flat_map(Order::edges);

@@ -50,11 +50,13 @@ pub struct Options {
     pub floor_bytes: u64,
     /// A random number for the store's epoch, should a new one be needed.
     pub fresh_epoch: u32,
+    /// Every commit says which pages are free, so that opening after a crash takes no look at them all.
+    pub quick_repair: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, floor_bytes: 64 << 20, fresh_epoch: 0 }
+        Self { cache_bytes: 16 << 20, floor_bytes: 64 << 20, fresh_epoch: 0, quick_repair: true }
     }
 }
 
@@ -325,7 +327,7 @@ impl Engine {
     fn begin(&self) -> Result<WriteTransaction, Trouble> {
         let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = shared.as_ref() else { return Err(Trouble::Record("the store is closed".into())) };
-        begin(database)
+        begin(database, &self.options)
     }
 
     /// After a failed transaction: reopens when there was merely no room, else refuses everything from now on.
@@ -381,7 +383,7 @@ impl Engine {
             opened.damaged.push(format!("{STORE_FILE} was empty and is now {EMPTY_FILE}; a new store was made"));
         }
         let database = self.database(NEW_FILE)?;
-        let transaction = begin(&database)?;
+        let transaction = begin(&database, &self.options)?;
         let mut writer = Writer::open(&transaction, Tally::default())?;
         writer.make_tables()?;
         writer.put_meta("format", &table::FORMAT.to_le_bytes())?;
@@ -443,7 +445,7 @@ impl Engine {
         if !opened.fresh && damaged.is_empty() {
             return Ok(());
         }
-        let transaction = begin(database)?;
+        let transaction = begin(database, &self.options)?;
         let mut writer = Writer::open(&transaction, self.tally)?;
         for row in damaged {
             writer.set_row_aside(row)?;
@@ -471,10 +473,10 @@ impl Drop for Engine {
     }
 }
 
-fn begin(database: &Database) -> Result<WriteTransaction, Trouble> {
+fn begin(database: &Database, options: &Options) -> Result<WriteTransaction, Trouble> {
     // Durability is Immediate by default; quick repair makes it two syncs, and opening after a crash instant.
     let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(true);
+    transaction.set_quick_repair(options.quick_repair);
     Ok(transaction)
 }
 

@@ -163,6 +163,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const CLAIM_EVERY: Duration = Duration::from_secs(10);
 /// A jump of civil against monotonic time that counts as a step of the clock.
 const STEP_MS: i64 = 1000;
+/// How soon a step of civil time is noticed while something is on the air that depends on it.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// Shortest wait for a wall-clock time, so that rounding cannot make a busy loop.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// How often finished mail is purged.
@@ -189,11 +191,13 @@ impl Switch {
         }
         let ids = Ids::open(&opened);
         let mut stored_links = air::split_links(opened.links.clone());
+        let frozen: BTreeSet<&TransferId> = opened.transfers.iter().map(|t| &t.id).collect();
         let mut bearers = BTreeMap::new();
         for (index, bearer) in plan.bearers.iter().enumerate() {
             let restored = stored_links.remove(&bearer.id).unwrap_or_default();
             let config = station_config(&plan, bearer, &opened, &ids, seed.wrapping_add(index as u64));
             let mut station = Station::new(now.at, config, restored);
+            station.keep_only(|id| frozen.contains(id));
             station.carry_from(gate.lowest(now, &bearer.id));
             let entry = Bearer {
                 plan: bearer.clone(),
@@ -361,7 +365,10 @@ impl Switch {
         });
         let due = self.active.next_due(now).into_iter().chain(orders).min();
         let due = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
-        self.wake = due.into_iter().chain(self.next_choice(now.at)).min();
+        // Nobody says when civil time is stepped: while a transmitter keys under an order that tells the time, it is looked at.
+        let timed = self.bearers.iter().any(|(name, b)| b.station.is_keying() && self.gate.tells_time(name));
+        let look = timed.then_some(now.at + CLOCK_LOOK);
+        self.wake = due.into_iter().chain(self.next_choice(now.at)).chain(look).min();
     }
 
     /// A clock that was stepped, or came to be trusted, sorts the queue anew.
@@ -369,6 +376,7 @@ impl Switch {
         let offset = offset_ms(now);
         if (offset - self.offset_ms).abs() > STEP_MS || now.set != self.clock_set {
             self.active.stepped(now);
+            self.follow_orders(now);
         }
         self.offset_ms = offset;
         if now.set != self.clock_set {

@@ -19,7 +19,6 @@ pub use tape::{Piece, Transmission, What};
 
 use std::collections::BTreeMap;
 
-use aldis::codec::payload::Choice;
 use aldis::emcon::{State, Window};
 use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient, header};
 #[cfg(feature = "mutations")]
@@ -34,7 +33,7 @@ use serde::Serialize;
 use crate::disk::Image;
 use crate::ether::{Ether, EtherConfig, StationId};
 use crate::modem::Failure;
-use crate::node::VirtualNode;
+use crate::node::{Economy, VirtualNode};
 use crate::rng::Stream;
 use crate::trace::Trace;
 use crate::world::{START, StationClock, World};
@@ -63,12 +62,14 @@ pub struct Setup {
     pub clocks: BTreeMap<StationId, StationClock>,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
-    /// What mail is encoded with.
-    pub dictionary: Choice<'static>,
+    /// What is saved on.
+    pub economy: Economy,
     /// One key for all stations instead of one for each pair: messages for several go once.
     pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
     pub emcon: &'static str,
+    /// What a modem that can be told its waveform is told, as a profile says it.
+    pub rates: String,
     /// More lines for the table of every bearer.
     pub bearer: &'static str,
     /// Longest transmission; `None` keeps the profile's defaults.
@@ -92,9 +93,10 @@ impl Setup {
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
-            dictionary: Choice::Newest,
+            economy: Economy::NONE,
             net_key: false,
             emcon: "open",
+            rates: "rate = \"auto\"".into(),
             bearer: "",
             max_transmission: None,
             #[cfg(feature = "mutations")]
@@ -274,7 +276,7 @@ impl Lab {
             .map(|id| {
                 let ports = setup.bearers().map(Into::into).collect();
                 let seed = Stream::new(setup.seed, "node", u64::from(id.0)).next_u64();
-                VirtualNode::new(plan::plan(setup, &topology, id), ports, setup.dictionary, seed)
+                VirtualNode::new(plan::plan(setup, &topology, id), ports, setup.economy, seed)
             })
             .collect();
         let mut world = World::new(Ether::new(setup.ether.clone()), hosts, trace);
@@ -481,7 +483,8 @@ impl Lab {
         let since_start = i64::try_from(self.at().0 / 1_000_000).unwrap_or(i64::MAX);
         let start = Wall(shows.0.saturating_sub(since_start));
         self.world.set_clock(station, StationClock { start, set });
-        self.watch(station).clock_moved();
+        let at = self.at();
+        self.watch(station).clock_stepped(at);
     }
 
     /// Breaks or mends a modem.

@@ -179,7 +179,7 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
         let modem = &setup.ether.stations[k * count + index];
         let waveform = modem.waveform;
         let rate = match modem.selects {
-            true => "rate = \"auto\"".to_owned(),
+            true => setup.rates.clone(),
             false => format!("rate = \"{}bps\"\ninterleaver = \"{}\"", waveform.rate, waveform.interleaver),
         };
         let net = if k == 0 { "none" } else { bearer };

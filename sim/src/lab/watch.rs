@@ -26,6 +26,9 @@ const TICKETS: usize = 4096;
 /// How much longer than its window an emission may be measured: clocks are read in milliseconds.
 const WINDOW_SLACK_MS: i64 = 1000;
 
+/// Within this a node has noticed that its civil clock was moved (`switch/mod.rs`).
+const CLOCK_NOTICED: Duration = Duration::from_millis(1100);
+
 /// What the laboratory remembers of one station.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -39,6 +42,8 @@ pub(super) struct Watch {
     pub(super) ears: Vec<Overheard>,
     /// What its first radio is fed, where that is wanted.
     pub(super) tape: Option<Tape>,
+    /// When its civil clock was last moved under it.
+    clock_moved_at: Option<Instant>,
     /// Its store was put back: it may not know what it knew.
     pub(super) forgetful: bool,
     /// Its disks may fail.
@@ -48,7 +53,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn clock_moved(&mut self) {
+    pub(super) fn clock_stepped(&mut self, at: Instant) {
+        self.clock_moved_at = Some(at);
+        self.clock_moved();
+    }
+
+    fn clock_moved(&mut self) {
         self.radiating.values_mut().for_each(|(_, clock)| *clock = None);
     }
 
@@ -187,7 +197,11 @@ impl Lab {
             let clock = self.world.clock(station);
             let edge = &AntennaEdge { station, ..*edge };
             let radio = self.world.radio(station, port);
-            if edge.on {
+            // Nobody tells a node that its clock was moved; it looks every second.
+            let unnoticed = self.watches[i].clock_moved_at.is_some_and(|at| edge.at <= at + CLOCK_NOTICED);
+            if edge.on && unnoticed {
+                self.watches[i].radiating.insert(radio, (edge.at, None));
+            } else if edge.on {
                 self.watches[i].radiating.insert(radio, (edge.at, Some(clock)));
                 self.check_edge(edge, clock);
             } else if let Some((since, Some(then))) = self.watches[i].radiating.remove(&radio)

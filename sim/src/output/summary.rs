@@ -222,6 +222,7 @@ mod tests {
             message: n,
             from: "ship".into(),
             to: "shore".into(),
+            also: Vec::new(),
             precedence: if n == 2 { "flash" } else { "routine" }.into(),
             size_bytes: 1000,
             payload_bytes: 900,

@@ -36,7 +36,9 @@ pub struct Scenario {
     pub start: Wall,
     /// How the link is protected: `off`, `mac` or `aead`.
     pub protection: &'static str,
-    /// What mail is encoded with; without a dictionary coding takes a fiftieth of the time.
+    /// One key for all instead of one for each pair.
+    pub net_key: bool,
+    /// What mail is encoded with.
     pub dictionary: Choice<'static>,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
@@ -69,6 +71,8 @@ pub struct Message {
     pub from: StationId,
     /// Whither.
     pub to: StationId,
+    /// Whither else.
+    pub also: Vec<StationId>,
     /// Its size in bytes.
     pub size: u64,
     /// Level of service.

@@ -12,6 +12,7 @@ pub(crate) struct Scenario {
     pub(crate) start: Option<String>,
     pub(crate) protection: Option<String>,
     pub(crate) coding: Option<String>,
+    pub(crate) keys: Option<String>,
     #[serde(default)]
     pub(crate) waveform: Waveform,
     #[serde(default)]
@@ -163,6 +164,7 @@ pub(crate) struct Traffic {
     pub(crate) at: String,
     pub(crate) from: String,
     pub(crate) to: String,
+    pub(crate) also: Option<Vec<String>>,
     pub(crate) size: String,
     pub(crate) precedence: Option<String>,
     pub(crate) count: Option<u32>,

@@ -124,8 +124,16 @@ impl Reader {
             Some("plain") => Choice::Without,
             Some(_) => self.problem(Choice::Newest, "coding", "is full or plain"),
         };
+        let net_key = match raw.keys.as_deref() {
+            None | Some("pair") => false,
+            Some("net") => true,
+            Some(_) => self.problem(false, "keys", "is pair or net"),
+        };
         let mut traffic: Vec<Message> = raw.traffic.iter().flat_map(|t| self.traffic(t, duration)).collect();
         traffic.sort_by_key(|m| m.at);
+        if traffic.iter().any(|m| m.also.iter().any(|to| !topology.neighbours(m.from).any(|n| n == *to))) {
+            self.problem((), "traffic", "also names neighbours of from alone");
+        }
         let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e, start)).collect();
         events.extend(self.contact_events(&raw.contact, &links, duration));
         events.sort_by_key(|e| e.at);
@@ -139,6 +147,7 @@ impl Reader {
             start,
             protection,
             dictionary,
+            net_key,
             stations,
             bearers: self.bearers.clone(),
             modems,
@@ -270,7 +279,12 @@ impl Reader {
         if at(count - 1).since(Instant::ZERO) > duration {
             self.problem((), &place, "sends after the scenario's end");
         }
-        (0..count).map(|i| Message { at: at(i), from, to, size, precedence }).collect()
+        let also: Vec<StationId> = raw.also.iter().flatten().map(|name| self.station(&place, name)).collect();
+        let all: BTreeSet<StationId> = [from, to].into_iter().chain(also.iter().copied()).collect();
+        if all.len() != 2 + also.len() {
+            self.problem((), &place, "also names a station twice");
+        }
+        (0..count).map(|i| Message { at: at(i), from, to, also: also.clone(), size, precedence }).collect()
     }
 
     fn event(&mut self, raw: &raw::Event, start: Wall) -> Vec<Event> {

@@ -133,7 +133,11 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
     let messages = 1 + chance.below(taste.messages);
     for _ in 0..messages {
         let net = &nets[chance.below(nets.len() as u64) as usize];
-        raw.traffic.push(message(net, &names, duration, &raw.waveform, &mut chance));
+        let mut message = message(net, &names, duration, &raw.waveform, &mut chance);
+        if net.len() > 2 && chance.chance(0.4) {
+            message.also = also(&message, net, &names, &raw.link, &mut chance);
+        }
+        raw.traffic.push(message);
     }
     let mishaps = if taste.kinds.is_empty() { 0 } else { 1 + chance.below(taste.mishaps) };
     for _ in 0..mishaps {
@@ -144,6 +148,7 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
     if profile == Profile::Bearers {
         second_bearer(&mut raw, &mut chance);
     }
+    raw.keys = (names.len() > 2 && chance.chance(0.4)).then(|| "net".into());
     // What a payload is made of does not matter to its custody, and making it well takes most of a run's real time.
     raw.coding = (!chance.chance(0.04)).then(|| "plain".into());
     if raw.event.iter().any(|e| e.failure.as_deref() == Some("key-stuck")) && chance.chance(0.5) {
@@ -288,6 +293,20 @@ fn message(
         precedence: Some(level.to_string()),
         ..raw::Traffic::default()
     }
+}
+
+/// Further recipients of a message: some of those who hear its sender and are heard by it.
+fn also(
+    message: &raw::Traffic,
+    net: &[usize],
+    names: &[String],
+    absent: &[raw::Link],
+    chance: &mut Stream,
+) -> Option<Vec<String>> {
+    let cut = |a: &str, b: &str| absent.iter().any(|l| (l.from == a && l.to == b) || (l.from == b && l.to == a));
+    let others = net.iter().map(|i| names[*i].clone()).filter(|name| *name != message.from && *name != message.to);
+    let also: Vec<String> = others.filter(|name| !cut(&message.from, name) && chance.chance(0.6)).collect();
+    (!also.is_empty()).then_some(also)
 }
 
 fn mishap(

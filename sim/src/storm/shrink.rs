@@ -69,6 +69,9 @@ fn candidates(raw: &raw::Scenario) -> Vec<(String, raw::Scenario)> {
     for (i, traffic) in raw.traffic.iter().enumerate().filter(|(_, t)| t.size != "300B") {
         with(format!("message {i} of {} at its smallest", traffic.size), &|r| r.traffic[i].size = "300B".into());
     }
+    for (i, _) in raw.traffic.iter().enumerate().filter(|(_, t)| t.also.is_some()) {
+        with(format!("message {i} for one station"), &|r| r.traffic[i].also = None);
+    }
     for (i, _) in raw.traffic.iter().enumerate().filter(|(_, t)| t.precedence.as_deref() != Some("routine")) {
         with(format!("message {i} routine"), &|r| r.traffic[i].precedence = Some("routine".into()));
     }
@@ -91,6 +94,9 @@ fn without(raw: &mut raw::Scenario, station: &str) {
     raw.station.retain(|s| s.name != station);
     raw.link.retain(|l| l.from != station && l.to != station);
     raw.traffic.retain(|t| t.from != station && t.to != station);
+    for also in raw.traffic.iter_mut().filter_map(|t| t.also.as_mut()) {
+        also.retain(|name| name != station);
+    }
     raw.event.retain(|e| other(&e.station) && other(&e.from) && other(&e.to));
 }
 

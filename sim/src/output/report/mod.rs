@@ -276,6 +276,7 @@ mod tests {
             message: 0,
             from: "ship<1> & co".into(),
             to: "shore".into(),
+            also: Vec::new(),
             precedence: "flash".into(),
             size_bytes: 1000,
             payload_bytes: 900,

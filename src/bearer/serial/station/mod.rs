@@ -52,8 +52,6 @@ const COMMIT_AHEAD: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(5);
 /// When a payload the switch had no room for is offered again.
 const LATER: Duration = Duration::from_secs(30);
-/// Records of transfers that nobody took up again after a restart are dropped after this.
-const SWEEP: Duration = Duration::from_secs(600);
 /// Finished transfers remembered, all peers together.
 const FINISHED: usize = 512;
 /// Short ids one report answers at most.
@@ -87,6 +85,8 @@ pub struct Station {
     peers: BTreeMap<u8, Peer>,
     outgoing: BTreeMap<TransferId, Outgoing>,
     queued: VecDeque<Transfer>,
+    /// What is stored of transfers that are not being carried: of those a restart found, until they are taken up again, which a full queue
+    /// or an order may put off for days, and of those the far side has had the last word on. The switch cancels what it is done with.
     left_over: BTreeMap<TransferId, OutgoingRecord>,
     partials: BTreeMap<Key, Partial>,
     finished: BTreeMap<Key, Ending>,
@@ -105,7 +105,6 @@ pub struct Station {
     settle: Option<Instant>,
     report_at: Option<Instant>,
     retry: Option<Instant>,
-    sweep: Option<Instant>,
     /// Lowest precedence of traffic the order in force lets pass; `None`: no traffic at all.
     lowest: Option<Precedence>,
     blocked: Option<Precedence>,
@@ -302,7 +301,6 @@ impl Station {
             settle: None,
             report_at: None,
             retry: None,
-            sweep: Some(now + SWEEP),
             lowest: Some(Precedence::Deferred),
             blocked: None,
             report_blocked: false,
@@ -390,10 +388,6 @@ impl Station {
         if due(&mut self.retry) {
             self.retry_commits(now);
         }
-        if due(&mut self.sweep) {
-            let puts = std::mem::take(&mut self.left_over).into_keys().map(|id| (outgoing_key(&id), None)).collect();
-            self.forget(puts);
-        }
         self.watch_carrier(now);
         self.watch_modem(now);
         let later: Vec<Key> = self
@@ -453,6 +447,13 @@ impl Station {
         if idle && self.hold.is_none() && matches!(self.phase, Phase::Quiet) {
             self.hold_for(now, self.rank_delay());
         }
+    }
+
+    /// Drops what was stored of transfers that the queue no longer knows; called once, after a restart.
+    pub fn keep_only(&mut self, known: impl Fn(&TransferId) -> bool) {
+        let unknown: Vec<TransferId> = self.left_over.keys().filter(|id| !known(id)).cloned().collect();
+        self.left_over.retain(|id, _| known(id));
+        self.forget(unknown.iter().map(|id| (outgoing_key(id), None)).collect());
     }
 
     /// Changes the level of service of a transfer.
@@ -733,7 +734,7 @@ impl Station {
 
     /// When `handle_timeout` next has work, or [`Station::want`] something new to say.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let mut times = vec![self.hold, self.settle, self.report_at, self.retry, self.sweep];
+        let mut times = vec![self.hold, self.settle, self.report_at, self.retry];
         times.extend(self.peers.values().map(|p| p.not_before));
         times.extend(self.outgoing.values().map(|t| t.not_before));
         times.extend(self.partials.values().map(|p| match p.stage {
