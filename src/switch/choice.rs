@@ -461,7 +461,7 @@ mod tests {
         let record = (3_u32, 0_u32, 0_u32, 0_u64, Vec::<u32>::new(), 7_u32, 380_u32, lost);
         let record = postcard::to_stdvec(&record).expect("plain numbers");
         let links = vec![(link_key(&"satcom".into(), &[b'p', 1]), record)];
-        let opened = Opened { epoch: 7, next_message: 1, next_body: 1, links, ..Opened::default() };
+        let opened = Opened { epoch: 7, fresh: true, next_message: 1, next_body: 1, links, ..Opened::default() };
         Switch::new(at(0), Arc::new(plan), opened, Vec::new(), 1)
     }
 
