@@ -178,7 +178,7 @@ protocol $protocol
 SYS
     case $4 in
     *:*) parameters=${4#*:} ;;
-    g) parameters=window=7,packet-size=512,timeout=20,retries=30,init-timeout=15,init-retries=30,startup-retries=30,errors=1000 ;;
+    g) parameters=window=7,packet-size=512,timeout=20,retries=30,init-timeout=15,init-retries=4,startup-retries=1,errors=1000 ;;
     i) parameters=window=16,packet-size=1024,timeout=60,retries=30,sync-timeout=15,sync-retries=30,errors=1000 ;;
     y) parameters=packet-size=1024,timeout=60 ;;
     esac

@@ -1,8 +1,9 @@
 //! What `track` and `emcon what-if` foretell, against what then happens. Virtual time: the errors are exact, and printed with `--nocapture`.
 
+use aldis::emcon::State;
 use aldis::mail::Precedence;
-use aldis::ops::document::{Prediction, Predictions};
-use aldis::ops::{Request, Response};
+use aldis::ops::document::{Prediction, Predictions, WhatIf};
+use aldis::ops::{BearerChoice, EmconWord, Request, Response};
 use aldis::time::{Duration, Wall};
 use aldis_sim::channel::{Damage, Loss};
 use aldis_sim::ether::{EtherConfig, LinkConfig, StationId};
@@ -72,7 +73,7 @@ fn errors(what: &str, pairs: &[(f64, f64)]) -> (f64, f64) {
 }
 
 fn seeds() -> std::ops::RangeInclusive<u64> {
-    1..=std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
+    1..=std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2)
 }
 
 #[test]
@@ -112,4 +113,66 @@ fn what_waits_behind_others_arrives_when_it_was_foretold() {
         let (mean, size) = errors(&format!("24 at once, {rate} bit/s, loss {loss}"), &pairs);
         assert!(mean.abs() < 0.3 && size < 0.4, "{rate} {loss}: {pairs:?}");
     }
+}
+
+#[test]
+fn in_silence_the_prediction_counts_from_the_next_opening_or_says_that_nobody_knows() {
+    let mut lab = pair(1, 2400, 0.0);
+    let window = lab.window(SHIP, Duration::from_secs(600), Duration::from_secs(1800));
+    let opens = lab.world().now(SHIP).wall.plus(Duration::from_secs(600));
+    lab.order(SHIP, window);
+    lab.run_for(Duration::from_secs(1));
+    let number = lab.submit(SHIP, SHORE, 5000, Precedence::Routine);
+    lab.run_for(Duration::from_secs(1));
+    let foretold = predict(&mut lab, number);
+    assert!(foretold.why.contains(&format!("held by order until {}", opens.rfc3339())), "{foretold:?}");
+    settle(&mut lab);
+    let (said, took) = seconds(&lab, number, &foretold);
+    assert!(took > 590.0 && (said - took).abs() < 10.0, "foretold {said} s, took {took} s");
+    lab.order(SHIP, State::Silent);
+    lab.run_for(Duration::from_secs(1));
+    let number = lab.submit(SHIP, SHORE, 5000, Precedence::Routine);
+    lab.run_for(Duration::from_secs(1));
+    let foretold = predict(&mut lab, number);
+    assert_eq!(foretold.delivered_at, None);
+    assert!(foretold.why.contains("held by order"), "{foretold:?}");
+}
+
+fn what_if(lab: &mut Lab, state: State) -> WhatIf {
+    let (from, until) = (None, None);
+    let request = Request::EmconWhatIf { bearer: BearerChoice::All, state: EmconWord::State(state), from, until };
+    serde_json::from_value(ask(lab, request).document).expect("a what-if")
+}
+
+#[test]
+fn what_if_names_what_a_release_then_radiates_and_changes_nothing() {
+    let mut lab = pair(1, 2400, 0.0);
+    lab.order(SHIP, State::Silent);
+    lab.run_for(Duration::from_secs(1));
+    for (size, level) in [(600, Precedence::Flash), (5000, Precedence::Routine), (5000, Precedence::Routine)] {
+        lab.submit(SHIP, SHORE, size, level);
+    }
+    lab.run_for(Duration::from_secs(1));
+    let orders = || Request::EmconShow { bearer: BearerChoice::All };
+    let (before, air) = (ask(&mut lab, orders()), lab.world().ether().stats(SHIP).air);
+    let restricted = what_if(&mut lab, State::Restricted(Precedence::Flash));
+    assert_eq!((restricted.bearers[0].messages, restricted.stays.len()), (1, 1), "{restricted:?}");
+    assert_eq!((restricted.stays[0].messages, restricted.stays[0].precedence.as_str()), (2, "routine"));
+    let nothing = what_if(&mut lab, State::Silent);
+    assert_eq!(
+        (nothing.bearers[0].messages, nothing.bearers[0].air_s, nothing.bearers[0].done_at.clone()),
+        (0, 0.0, None)
+    );
+    let open = what_if(&mut lab, State::Open);
+    let levels: Vec<(&str, u64)> = open.bearers[0].levels.iter().map(|l| (l.precedence.as_str(), l.messages)).collect();
+    assert_eq!((levels, open.stays.len()), (vec![("flash", 1), ("routine", 2)], 0), "{open:?}");
+    lab.run_for(Duration::from_secs(300));
+    assert_eq!(ask(&mut lab, orders()), before, "asking changes no order");
+    assert_eq!(lab.world().ether().stats(SHIP).air, air, "and puts nothing on the air");
+    lab.order(SHIP, State::Open);
+    settle(&mut lab);
+    let radiated = (lab.world().ether().stats(SHIP).air - air).as_secs_f64();
+    let foretold = open.bearers[0].air_s;
+    println!("release: foretold {foretold:.1} s on air, radiated {radiated:.1} s");
+    assert!((foretold - radiated).abs() < 0.25 * radiated, "foretold {foretold} s, radiated {radiated} s");
 }

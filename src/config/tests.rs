@@ -457,3 +457,20 @@ fn d5_a_level_carries_no_more_than_its_bounds_in_bytes_and_in_air() {
     assert!(bearer.carries(Precedence::Flash, 300_000).is_err());
     assert!(bearer.hold_excess);
 }
+
+#[test]
+fn c3_two_bearers_to_one_peer_need_nets_of_two_names() {
+    let second = "[[bearer]]\nname = \"hf2\"\nnet = \"fleet\"\ndevice = \"/dev/ttyS1\"\nkeying = { socket = \"run/key2.sock\" }\n\
+                  modem = \"simulated\"\nrate = \"2400bps\"\ninterleaver = \"S\"\nstation = 1\npeers = [\"shore\"]\n";
+    let other = "[[peer]]\nname = \"camp\"\nstation = 3\nprotection = \"mac\"\nkeys = [{ id = 0, hex = \"5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d\" }]\n";
+    let problems = |second: &str| disk(&format!("{FULL}{other}{second}")).load(&[]).err().unwrap_or_default();
+    let net = |problems: &[Problem]| problems.iter().any(|p| p.key == "bearer.hf2.net" && p.problem.contains("shore"));
+    let everybody = second.replace("[\"shore\"]", "[\"shore\", \"camp\"]");
+    assert!(net(&problems(&everybody)), "{:#?}", problems(&everybody));
+    let named = everybody.replace("\"fleet\"", "\"west\"");
+    assert_eq!(problems(&named), [], "another name will do");
+    let unnamed = everybody.replace("net = \"fleet\"\n", "");
+    assert_eq!(problems(&unnamed), [], "so will none beside one that has a name");
+    let apart = second.replace("[\"shore\"]", "[\"camp\"]");
+    assert_eq!(problems(&apart), [], "peers of their own may share a name");
+}

@@ -660,7 +660,12 @@ mod tests {
                 until: Wall::parse_rfc3339("2026-11-23T10:15:00Z"),
             }
         );
+        let Ok(Command::Emcon { command }) = parse("emcon what-if restricted:flash") else { panic!("not parsed") };
+        let (_, _, request) = emcon(command).expect("sensible");
+        let state = EmconWord::State(State::Restricted(Precedence::Flash));
+        assert_eq!(request, Request::EmconWhatIf { bearer: BearerChoice::All, state, from: None, until: None });
         for bad in [
+            "emcon what-if loud",
             "emcon set hf1 loud --reason x",
             "emcon set all silent",
             "queue show nothex",
@@ -674,6 +679,7 @@ mod tests {
     #[test]
     fn a_window_without_its_times_is_wrong_usage() {
         assert_eq!(run("emcon set all window --reason x --socket /nonexistent").0, USAGE);
+        assert_eq!(run("emcon what-if window --socket /nonexistent").0, USAGE);
     }
 
     #[test]

@@ -335,4 +335,28 @@ mod tests {
             "{text}"
         );
     }
+
+    #[test]
+    fn a_what_if_reads_as_a_sentence_a_level_and_what_stays() {
+        let answer = serde_json::json!({"schema": WhatIf::SCHEMA, "state": "open", "bearers": [{
+            "name": "hf1", "emcon": {"state": "silent", "since": "T", "reason": "r", "author": "a"}, "messages": 3, "bytes": 10085,
+            "air_s": 41.2, "done_at": "T2", "reports": 1, "reports_air_s": 1.2, "levels": [
+                {"precedence": "flash", "messages": 1, "bytes": 980, "air_s": 4.8},
+                {"precedence": "routine", "messages": 2, "bytes": 9105, "air_s": 36.4}]}],
+            "stays": [{"precedence": "routine", "messages": 1, "why": "held: \u{1b}[2J"}]});
+        assert_eq!(
+            document(&answer),
+            "hf1 open now: 3 messages, 41.2 s on air, the last across at T2\n  flash    1 message   980 B   4.8 s\n  \
+             routine  2 messages  9105 B  36.4 s\n  reports to 1 peer, 1.2 s on air\n\
+             stays: 1 message routine: held: \\u{1b}[2J\n"
+        );
+    }
+
+    #[test]
+    fn a_history_ends_with_what_is_to_be_expected() {
+        let answer = serde_json::json!({"schema": Track::SCHEMA, "id": "0000001A", "events": [], "predictions": [{
+            "recipients": ["a@b"], "peer": "shore", "bearer": "hf1", "air_s": 12.0, "delivered_at": null, "why": "held by order"}]});
+        let text = document(&answer);
+        assert!(text.contains("EXPECTED FOR") && text.contains("12.0 s  not known     held by order"), "{text}");
+    }
 }

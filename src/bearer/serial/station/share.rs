@@ -304,3 +304,26 @@ impl From<Ending> for Holding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_higher_goes_first_and_equals_take_turns() {
+        use Precedence::{Deferred, Flash, Routine};
+        for (level, bytes, own_bytes, first, before) in [
+            (Flash, 9000, 100, false, 9000),
+            (Deferred, 9000, 100, true, 0),
+            (Routine, 9000, 100, true, 2048),
+            (Routine, 9000, 100, false, 0),
+            (Routine, 9000, 5000, true, 3 * 2048),
+            (Routine, 9000, 5000, false, 2 * 2048),
+            (Routine, 700, 5000, false, 700),
+            (Routine, 700, 0, false, 0),
+            (Routine, 700, u64::MAX, true, 700),
+        ] {
+            assert_eq!(waits(level, bytes, Routine, own_bytes, first), before, "{level} {bytes} {own_bytes} {first}");
+        }
+    }
+}
