@@ -153,7 +153,7 @@ impl Switch {
                 }
                 left = left.saturating_sub(span);
             } else {
-                closed = closed + span;
+                closed += span;
             }
             from = until;
         }
