@@ -44,6 +44,11 @@ const CALLS: &[(&str, &str)] = &[
         "aldis-sim bench rate [--scenario FILE] [--seeds N] [--minutes N] [--chosen] [--jobs N] [--json]",
         "aldis-sim bench rate --chosen --minutes 5 --seeds 1",
     ),
+    ("aldis-sim bench rate --first 21 --seeds 5", "aldis-sim bench rate --chosen --first 21 --minutes 5 --seeds 1"),
+    (
+        "aldis-sim bench rate --first 21 --seeds 5 --chosen",
+        "aldis-sim bench rate --chosen --first 22 --minutes 5 --seeds 1",
+    ),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
     ("aldis-sim bench bulk [--link ...]", "aldis-sim bench bulk --bytes 100000 --link 2400,S,2,0 --seeds 1"),
     ("aldis-sim bench two-way [--link ...]", "aldis-sim bench two-way --link 2400,L,2,0 --seeds 1"),
