@@ -45,7 +45,7 @@ impl Station {
         }
     }
 
-    /// Those a report accepts. A number that is in use again speaks of what it stands for now.
+    /// Those a report accepts. A number that a live transfer carries again is about that one, not about the one given up.
     fn accepted_late(&self, station: u8, report: &Report) -> Vec<TransferId> {
         let accepts = |number: u16| report.standings.iter().any(|(s, to)| *s == number && *to == Standing::Accepted);
         let live = |number: u16| self.outgoing.values().any(|t| t.station == station && t.short() == number);
