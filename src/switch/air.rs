@@ -307,8 +307,8 @@ impl Switch {
         if modem.can_abort {
             return Duration::from_secs(1);
         }
-        let held =
-            w.rate.airtime(u64::from(modem.buffer_bytes).min(2 * u64::from(w.rate.0) * w.block.as_secs().max(1) / 8));
+        // Two blocks, unless the modem holds less.
+        let held = w.rate.airtime(u64::from(modem.buffer_bytes)).min(w.block.max(Duration::from_secs(1)) * 2);
         let tail = Duration::from_secs_f64(f64::from(w.tail_bits) / f64::from(w.rate.0.max(1)));
         held + tail + w.block
     }
