@@ -93,6 +93,11 @@ impl Air {
         (bytes * 8 + u64::from(self.waveform.tail_bits)).div_ceil(self.block_bits).max(1)
     }
 
+    /// Blocks that the modem's own tail may take beyond those that are full.
+    pub fn tail_blocks(&self) -> u64 {
+        u64::from(self.waveform.tail_bits).div_ceil(self.block_bits).max(1)
+    }
+
     /// Fewest blocks that carry a control frame and a minimal frame.
     pub fn least_blocks(&self) -> u64 {
         self.blocks((MINIMAL_FRAME + CONTROL_OVERHEAD + 48) as u64)

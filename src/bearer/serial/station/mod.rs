@@ -633,7 +633,9 @@ impl Station {
                 return None;
             }
             let (blocks, last) = (tx.blocks_fed + 1, tx.blocks_fed + 1 >= tx.blocks);
-            let end = tx.keyed + self.air.transmission(blocks + u64::from(!last));
+            // Let go after this feed, the modem still sends its tail: several blocks of a short interleaver at 75 bit/s.
+            let most = if last { blocks } else { (blocks + self.air.tail_blocks()).min(tx.blocks) };
+            let end = tx.keyed + self.air.transmission(most);
             let planned = tx.keyed + self.air.transmission(tx.blocks);
             self.asked = Some(tx.plan.purpose);
             return Some(Want { purpose: tx.plan.purpose, airtime: end.since(now), planned: planned.since(now) });
@@ -642,7 +644,11 @@ impl Station {
         self.tell_modem();
         self.asked = Some(plan.purpose);
         let planned = self.air.transmission(plan.blocks);
-        Some(Want { purpose: plan.purpose, airtime: planned.min(self.air.transmission(2)), planned })
+        Some(Want {
+            purpose: plan.purpose,
+            airtime: planned.min(self.air.transmission(1 + self.air.tail_blocks())),
+            planned,
+        })
     }
 
     /// Turns a permit into what [`Station::want`] spoke of.
@@ -693,7 +699,9 @@ impl Station {
     /// A key request that the modem holds back: what for, and how long its carrier would last at the least.
     pub fn held_back(&self) -> Option<(Purpose, Duration)> {
         match &self.phase {
-            Phase::Asked { plan, .. } => Some((plan.purpose, self.air.transmission(1))),
+            Phase::Asked { plan, .. } => {
+                Some((plan.purpose, self.air.transmission(plan.blocks.min(self.air.tail_blocks()))))
+            }
             Phase::Down | Phase::Quiet | Phase::Keyed(_) => None,
         }
     }
