@@ -28,15 +28,23 @@ pub(super) struct Late {
 /// Those that are remembered.
 pub(super) type Lates = BTreeMap<TransferId, Late>;
 
+/// What the names of such settings begin with.
+const PREFIX: &str = "late/";
+
+/// Whether a setting of this name holds one.
+pub(super) fn is_key(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// Name of the setting that holds one.
 pub(super) fn key(id: &TransferId) -> String {
-    format!("late/{}.{:08x}.{:08x}", id.origin, id.epoch, id.counter)
+    format!("{PREFIX}{}.{:08x}.{:08x}", id.origin, id.epoch, id.counter)
 }
 
 /// Reads what was stored.
 pub(super) fn open(settings: &[(String, Vec<u8>)]) -> Lates {
     let late = |(name, value): &(String, Vec<u8>)| {
-        let late: Late = serde_json::from_slice(value).ok().filter(|_| name.starts_with("late/"))?;
+        let late: Late = serde_json::from_slice(value).ok().filter(|_| is_key(name))?;
         Some((late.transfer.id.clone(), late))
     };
     settings.iter().filter_map(late).collect()

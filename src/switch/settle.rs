@@ -286,7 +286,7 @@ impl Switch {
         for change in &extra {
             match change {
                 Change::DropTransfer(id) => self.forget_transfer(now, id),
-                Change::Setting(name, value) if name.starts_with("late/") => self.late_stored(value.as_deref(), name),
+                Change::Setting(name, value) if late::is_key(name) => self.late_stored(value.as_deref(), name),
                 Change::Setting(name, value) => match (beyond_id(name), value) {
                     (Some(id), Some(_)) => _ = self.beyond.insert(id),
                     (Some(id), None) => _ = self.beyond.remove(&id),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::burst::{Layout, with_parity};
+use super::super::burst::{Layout, UNIT, with_parity};
 use super::super::frame::{
     Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED, Stations,
 };
@@ -168,8 +168,10 @@ impl Station {
             let (left, length) = (frame - end % frame, control.len() as u64);
             if length > left { end + left + length } else { end + length }
         });
-        let end = if owes { end.next_multiple_of(frame) + frame } else { end };
         tx.blocks = tx.blocks.max(self.air.blocks(end));
+        if owes && self.air.capacity(tx.blocks) < end + (FRAME_OVERHEAD + UNIT) as u64 {
+            tx.blocks = tx.blocks.max(self.air.blocks(end.next_multiple_of(frame) + frame));
+        }
     }
 
     /// All who are asked for an answer by a transmission with these transfers and control frames.
