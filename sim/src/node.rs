@@ -281,9 +281,16 @@ impl VirtualNode {
         ids.into_iter().filter_map(|id| snapshot.load(id).ok().flatten()).map(|record| *record).collect()
     }
 
-    /// Whether the running store has this message.
-    pub fn has(&self, id: MessageId) -> bool {
-        self.record(id).is_some()
+    /// Whether the running store says that it does not have this message; a disk that fails says nothing.
+    pub fn lacks(&self, id: MessageId) -> bool {
+        let looked = self.process.as_ref().and_then(|p| p.engine.snapshot().ok()?.load(id).ok());
+        looked.is_some_and(|record| record.is_none())
+    }
+
+    /// The same of a message of this Message-ID.
+    pub fn lacks_named(&self, name: &str) -> bool {
+        let looked = self.process.as_ref().and_then(|p| p.engine.snapshot().ok()?.find(name).ok());
+        looked.is_some_and(|ids| ids.is_empty())
     }
 
     /// A message's level of service in the running store.

@@ -59,14 +59,14 @@ impl Lab {
                 .is_some_and(|((i, m, _), _)| (*i, *m) == (id, message))
         };
         let mine = self.accepted.range((id, 0)..=(id, usize::MAX));
-        let gone = mine.filter(|(_, message)| !over(**message) && !self.node(id).has(**message));
+        let gone = mine.filter(|(_, message)| !over(**message) && self.node(id).lacks(**message));
         let mut lost: Vec<usize> = gone.map(|((_, number), _)| *number).collect();
         let promised = self
             .ledger
             .iter()
             .enumerate()
             .filter(|(n, e)| e.from == id && e.fate.promised.is_some() && !self.accepted.contains_key(&(id, *n)));
-        lost.extend(promised.filter(|(_, e)| self.node(id).records(&e.message_id).is_empty()).map(|(n, _)| n));
+        lost.extend(promised.filter(|(_, e)| self.node(id).lacks_named(&e.message_id)).map(|(n, _)| n));
         for number in lost {
             let problem = format!("lost: {} has message {number} no more after its start", self.name(id));
             self.problem(problem);
