@@ -21,6 +21,9 @@ use aldis_sim::trace::Trace;
 use aldis_sim::{bridge, check, demo, rate_bench, run};
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The laboratory of Aldis: simulated modems, channels, and a demonstration with two whole nodes
 #[derive(Parser)]
 #[command(version)]

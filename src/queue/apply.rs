@@ -27,7 +27,7 @@ pub(super) enum Refusal {
 }
 
 /// A table that opens at its first use: opening costs, and most transactions touch a few tables only.
-struct Lazy<'t, K: redb::Key + 'static, V: redb::Value + 'static> {
+pub(super) struct Lazy<'t, K: redb::Key + 'static, V: redb::Value + 'static> {
     transaction: &'t WriteTransaction,
     definition: TableDefinition<'static, K, V>,
     table: Option<Table<'t, K, V>>,
@@ -38,7 +38,7 @@ impl<'t, K: redb::Key + 'static, V: redb::Value + 'static> Lazy<'t, K, V> {
         Self { transaction, definition, table: None }
     }
 
-    fn open(&mut self) -> Result<&mut Table<'t, K, V>, Trouble> {
+    pub(super) fn open(&mut self) -> Result<&mut Table<'t, K, V>, Trouble> {
         Ok(match &mut self.table {
             Some(table) => table,
             empty => empty.insert(self.transaction.open_table(self.definition)?),
@@ -48,53 +48,59 @@ impl<'t, K: redb::Key + 'static, V: redb::Value + 'static> Lazy<'t, K, V> {
 
 /// The tables of a write transaction.
 pub(super) struct Writer<'t> {
-    pub(super) message: Table<'t, u64, Bytes>,
-    due: Table<'t, (u8, i64, u64), Bytes>,
-    live: Table<'t, (u8, i64, u64), u8>,
+    pub(super) message: Lazy<'t, u64, Bytes>,
+    due: Lazy<'t, (u8, i64, u64), Bytes>,
+    live: Lazy<'t, (u8, i64, u64), u8>,
     end: Lazy<'t, (i64, u64), ()>,
     past: Lazy<'t, (i64, u64), Bytes>,
     name: Lazy<'t, Bytes, ()>,
     track: Lazy<'t, (u64, u32), Bytes>,
     seen: Lazy<'t, Bytes, i64>,
     seen_end: Lazy<'t, (i64, Bytes), ()>,
-    pub(super) body: Table<'t, u64, (u64, u32)>,
-    pub(super) chunk: Table<'t, (u64, u32), Bytes>,
+    pub(super) body: Lazy<'t, u64, (u64, u32)>,
+    pub(super) chunk: Lazy<'t, (u64, u32), Bytes>,
     transfer: Lazy<'t, Bytes, Bytes>,
     link: Lazy<'t, Bytes, Bytes>,
     setting: Lazy<'t, &'static str, Bytes>,
     aside: Lazy<'t, &'static str, Bytes>,
-    meta: Table<'t, &'static str, Bytes>,
+    meta: Lazy<'t, &'static str, Bytes>,
     pub(super) tally: Tally,
     /// Whether anything was written.
     pub(super) touched: bool,
 }
 
 impl<'t> Writer<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction, tally: Tally) -> Result<Self, Trouble> {
-        Ok(Self {
-            message: transaction.open_table(table::MESSAGE)?,
-            due: transaction.open_table(table::DUE)?,
-            live: transaction.open_table(table::LIVE)?,
+    pub(super) fn open(transaction: &'t WriteTransaction, tally: Tally) -> Self {
+        Self {
+            message: Lazy::new(transaction, table::MESSAGE),
+            due: Lazy::new(transaction, table::DUE),
+            live: Lazy::new(transaction, table::LIVE),
             end: Lazy::new(transaction, table::END),
             past: Lazy::new(transaction, table::PAST),
             name: Lazy::new(transaction, table::NAME),
             track: Lazy::new(transaction, table::TRACK),
             seen: Lazy::new(transaction, table::SEEN),
             seen_end: Lazy::new(transaction, table::SEEN_END),
-            body: transaction.open_table(table::BODY)?,
-            chunk: transaction.open_table(table::CHUNK)?,
+            body: Lazy::new(transaction, table::BODY),
+            chunk: Lazy::new(transaction, table::CHUNK),
             transfer: Lazy::new(transaction, table::TRANSFER),
             link: Lazy::new(transaction, table::LINK),
             setting: Lazy::new(transaction, table::SETTING),
             aside: Lazy::new(transaction, table::ASIDE),
-            meta: transaction.open_table(table::META)?,
+            meta: Lazy::new(transaction, table::META),
             tally,
             touched: false,
-        })
+        }
     }
 
     /// Makes every table, so that readers find them.
     pub(super) fn make_tables(&mut self) -> Result<(), Trouble> {
+        self.message.open()?;
+        self.due.open()?;
+        self.live.open()?;
+        self.body.open()?;
+        self.chunk.open()?;
+        self.meta.open()?;
         self.end.open()?;
         self.past.open()?;
         self.name.open()?;
@@ -122,7 +128,7 @@ impl<'t> Writer<'t> {
         for change in &batch.changes {
             match change {
                 Change::Body(body, data) => {
-                    let stored = self.body.get(body.0)?.is_some() && !gone.contains(body);
+                    let stored = self.body.open()?.get(body.0)?.is_some() && !gone.contains(body);
                     if stored || !fresh.insert(*body) {
                         return Ok(Err(Refusal::Fault(format!("body {} is already stored", body.0))));
                     }
@@ -134,7 +140,7 @@ impl<'t> Writer<'t> {
                 }
                 Change::Message(record) => {
                     let ours = matches!(record.source, Source::Switch);
-                    mail |= !ours && self.message.get(record.id.0)?.is_none();
+                    mail |= !ours && self.message.open()?.get(record.id.0)?.is_none();
                 }
                 Change::DropMessage(_)
                 | Change::Seen(..)
@@ -160,7 +166,7 @@ impl<'t> Writer<'t> {
                 Ok(self.seen.open()?.get(table::transfer_key(id).as_slice())?.is_none())
             }
             Condition::LeaseMine { id, owner } => {
-                let Some(row) = self.message.get(id.0)? else { return Ok(false) };
+                let Some(row) = self.message.open()?.get(id.0)? else { return Ok(false) };
                 let record = table::decode::<MessageRecord>(row.value());
                 Ok(record.is_ok_and(|r| r.lease.is_some_and(|lease| lease.owner == *owner)))
             }
@@ -239,7 +245,7 @@ impl<'t> Writer<'t> {
         // One that cannot be read would be found for ever.
         let mut readable = Vec::with_capacity(found.len());
         for id in found {
-            let row = self.message.get(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
+            let row = self.message.open()?.get(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
             match table::decode::<MessageRecord>(&row) {
                 Ok(_) => readable.push(id),
                 Err(_) => self.set_aside(id)?,
@@ -249,7 +255,7 @@ impl<'t> Writer<'t> {
     }
 
     fn next_due(
-        &self,
+        &mut self,
         from: (u8, i64, u64),
         want: &Claim<'_>,
         except: &BTreeSet<u64>,
@@ -259,7 +265,7 @@ impl<'t> Writer<'t> {
             if low > high {
                 continue;
             }
-            for entry in self.due.range(low..=high)? {
+            for entry in self.due.open()?.range(low..=high)? {
                 let (key, lease) = entry?;
                 let key = key.value();
                 if !except.contains(&key.2) && table::lease_free(lease.value(), want.owner, want.now) {
@@ -271,15 +277,15 @@ impl<'t> Writer<'t> {
     }
 
     fn lease(&mut self, key: (u8, i64, u64), want: &Claim<'_>) -> Result<Option<MessageRecord>, Trouble> {
-        let row = self.message.get(key.2)?.map(|row| row.value().to_vec()).unwrap_or_default();
+        let row = self.message.open()?.get(key.2)?.map(|row| row.value().to_vec()).unwrap_or_default();
         let Ok(mut record) = table::decode::<MessageRecord>(&row) else {
             self.set_aside(MessageId(key.2))?;
             return Ok(None);
         };
         let lease = Lease { owner: want.owner.to_owned(), until: want.until };
-        self.due.insert(key, table::lease_row(Some(&lease)).as_slice())?;
+        self.due.open()?.insert(key, table::lease_row(Some(&lease)).as_slice())?;
         record.lease = Some(lease);
-        self.message.insert(key.2, table::encode(&record).map_err(Trouble::Record)?.as_slice())?;
+        self.message.open()?.insert(key.2, table::encode(&record).map_err(Trouble::Record)?.as_slice())?;
         self.touched = true;
         Ok(Some(record))
     }
@@ -287,12 +293,12 @@ impl<'t> Writer<'t> {
     /// Moves a message whose record cannot be read to where an operator finds it. Its body stays.
     pub(super) fn set_aside(&mut self, id: MessageId) -> Result<(), Trouble> {
         self.touched = true;
-        let row = self.message.remove(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
+        let row = self.message.open()?.remove(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
         self.aside.open()?.insert(table::message_words(id).as_str(), row.as_slice())?;
         // The record no longer says which keys are its own: look for them. Rare enough to be slow.
-        self.due.retain(|key, _| key.2 != id.0)?;
+        self.due.open()?.retain(|key, _| key.2 != id.0)?;
         let mut rank = None;
-        self.live.retain(|key, _| {
+        self.live.open()?.retain(|key, _| {
             if key.2 == id.0 {
                 rank = Some(5u8.saturating_sub(key.0));
             }
@@ -323,49 +329,49 @@ impl<'t> Writer<'t> {
     pub(super) fn finish(mut self) -> Result<Tally, Trouble> {
         self.tally.sequence += 1;
         let row = table::encode(&self.tally).map_err(Trouble::Record)?;
-        self.meta.insert("tally", row.as_slice())?;
+        self.meta.open()?.insert("tally", row.as_slice())?;
         Ok(self.tally)
     }
 
     pub(super) fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), Trouble> {
         self.touched = true;
-        self.meta.insert(name, value)?;
+        self.meta.open()?.insert(name, value)?;
         Ok(())
     }
 
     fn put_body(&mut self, body: BodyRef, data: &[u8]) -> Result<(), Trouble> {
         for (index, part) in (0u32..).zip(data.chunks(table::CHUNK_BYTES)) {
-            self.chunk.insert((body.0, index), table::chunk_row(body, index, part).as_slice())?;
+            self.chunk.open()?.insert((body.0, index), table::chunk_row(body, index, part).as_slice())?;
         }
-        self.body.insert(body.0, (data.len() as u64, 0))?;
+        self.body.open()?.insert(body.0, (data.len() as u64, 0))?;
         self.tally.next_body = self.tally.next_body.max(body.0.saturating_add(1));
         Ok(())
     }
 
     fn drop_body(&mut self, body: BodyRef) -> Result<(), Trouble> {
-        if self.body.remove(body.0)?.is_some() {
-            self.chunk.retain_in((body.0, 0)..=(body.0, u32::MAX), |_, _| false)?;
+        if self.body.open()?.remove(body.0)?.is_some() {
+            self.chunk.open()?.retain_in((body.0, 0)..=(body.0, u32::MAX), |_, _| false)?;
         }
         Ok(())
     }
 
     /// Counts who uses a body. A body that loses its last user through purging goes with it; elsewhere the caller drops.
     fn use_body(&mut self, body: BodyRef, by: i32) -> Result<u32, Trouble> {
-        let Some((length, users)) = self.body.get(body.0)?.map(|row| row.value()) else { return Ok(u32::MAX) };
+        let Some((length, users)) = self.body.open()?.get(body.0)?.map(|row| row.value()) else { return Ok(u32::MAX) };
         let users = users.saturating_add_signed(by);
-        self.body.insert(body.0, (length, users))?;
+        self.body.open()?.insert(body.0, (length, users))?;
         Ok(users)
     }
 
     fn put_message(&mut self, record: &MessageRecord) -> Result<(), Trouble> {
         let row = table::encode(record).map_err(Trouble::Record)?;
-        let old = self.message.insert(record.id.0, row.as_slice())?.map(|old| old.value().to_vec());
+        let old = self.message.open()?.insert(record.id.0, row.as_slice())?.map(|old| old.value().to_vec());
         let old = match old.map(|old| table::decode::<MessageRecord>(&old)) {
             Some(Ok(old)) => Some(Derived::of(&old)),
             Some(Err(_)) => {
                 // What stood there cannot be read: clear its keys, then write the new one again.
                 self.set_aside(record.id)?;
-                self.message.insert(record.id.0, row.as_slice())?;
+                self.message.open()?.insert(record.id.0, row.as_slice())?;
                 None
             }
             None => None,
@@ -375,9 +381,9 @@ impl<'t> Writer<'t> {
     }
 
     fn drop_message(&mut self, id: MessageId) -> Result<(), Trouble> {
-        let Some(row) = self.message.remove(id.0)?.map(|row| row.value().to_vec()) else { return Ok(()) };
+        let Some(row) = self.message.open()?.remove(id.0)?.map(|row| row.value().to_vec()) else { return Ok(()) };
         let Ok(record) = table::decode::<MessageRecord>(&row) else {
-            self.message.insert(id.0, row.as_slice())?;
+            self.message.open()?.insert(id.0, row.as_slice())?;
             return self.set_aside(id);
         };
         let old = Derived::of(&record);
@@ -398,20 +404,20 @@ impl<'t> Writer<'t> {
         if old.due != new.due
             && let Some(key) = old.due
         {
-            self.due.remove(key)?;
+            self.due.open()?.remove(key)?;
         }
         if let Some(key) = new.due
             && (old.due != new.due || old.lease != new.lease)
         {
-            self.due.insert(key, new.lease.as_slice())?;
+            self.due.open()?.insert(key, new.lease.as_slice())?;
         }
         if (old.live, old.state) != (new.live, new.state) {
             if let Some(key) = old.live {
-                self.live.remove(key)?;
+                self.live.open()?.remove(key)?;
                 self.count(5u8.saturating_sub(key.0), -1);
             }
             if let Some(key) = new.live {
-                self.live.insert(key, new.state)?;
+                self.live.open()?.insert(key, new.state)?;
                 self.count(5u8.saturating_sub(key.0), 1);
             }
         }
@@ -485,7 +491,7 @@ impl<'t> Writer<'t> {
     fn add_track(&mut self, id: u64, at: Wall, row: &[u8]) -> Result<(), Trouble> {
         let line = self.last_track(id)?.map_or(0, |(line, _)| line.saturating_add(1));
         self.track.open()?.insert((id, line), row)?;
-        if line == 0 && self.message.get(id)?.is_none() {
+        if line == 0 && self.message.open()?.get(id)?.is_none() {
             // A history without a message would never be purged.
             self.past.open()?.insert((at.0, id), [].as_slice())?;
         }
@@ -514,17 +520,17 @@ impl<'t> Writer<'t> {
     fn purge_one(&mut self, before: Wall, key: (i64, u64), names: &[u8]) -> Result<(), Trouble> {
         let id = key.1;
         self.past.open()?.remove(key)?;
-        let row = self.message.get(id)?.map(|row| row.value().to_vec());
+        let row = self.message.open()?.get(id)?.map(|row| row.value().to_vec());
         if let Some(row) = row {
             let Ok(record) = table::decode::<MessageRecord>(&row) else { return self.set_aside(MessageId(id)) };
             let old = Derived::of(&record);
             if old.past != Some(key) {
                 return Ok(());
             }
-            self.message.remove(id)?;
+            self.message.open()?.remove(id)?;
             self.derive(Some(&Derived { past: None, ..old }), None)?;
             for body in record.recipients.iter().map(|r| r.body) {
-                if self.body.get(body.0)?.is_some_and(|row| row.value().1 == 0) {
+                if self.body.open()?.get(body.0)?.is_some_and(|row| row.value().1 == 0) {
                     self.drop_body(body)?;
                 }
             }

@@ -278,7 +278,7 @@ impl Engine {
             return if self.faults.worst() == Fault::None { Ok(()) } else { Err(Trouble::Record(self.faults.words())) };
         }
         let transaction = self.begin()?;
-        let mut writer = Writer::open(&transaction, self.tally)?;
+        let mut writer = Writer::open(&transaction, self.tally);
         let free = self.disk.free_bytes().unwrap_or(0);
         let mut taken = 0;
         for call in group {
@@ -302,9 +302,9 @@ impl Engine {
                     StoreResult::Claimed(Ok(writer.claim(&claim)?))
                 }
                 StoreCall::Ended { now, limit, except } => StoreResult::Ended(Ok(writer.ended(*now, *limit, except)?)),
-                StoreCall::Load(id) => StoreResult::Loaded(snapshot::load(&writer.message, *id)),
+                StoreCall::Load(id) => StoreResult::Loaded(snapshot::load(writer.message.open()?, *id)),
                 StoreCall::Read(body, from, length) => {
-                    StoreResult::Read(snapshot::read(&writer.body, &writer.chunk, *body, *from, *length))
+                    StoreResult::Read(snapshot::read(writer.body.open()?, writer.chunk.open()?, *body, *from, *length))
                 }
             };
             results.push(result);
@@ -384,7 +384,7 @@ impl Engine {
         }
         let database = self.database(NEW_FILE)?;
         let transaction = begin(&database, &self.options)?;
-        let mut writer = Writer::open(&transaction, Tally::default())?;
+        let mut writer = Writer::open(&transaction, Tally::default());
         writer.make_tables()?;
         writer.put_meta("format", &table::FORMAT.to_le_bytes())?;
         writer.finish()?;
@@ -446,7 +446,7 @@ impl Engine {
             return Ok(());
         }
         let transaction = begin(database, &self.options)?;
-        let mut writer = Writer::open(&transaction, self.tally)?;
+        let mut writer = Writer::open(&transaction, self.tally);
         for row in damaged {
             writer.set_row_aside(row)?;
         }

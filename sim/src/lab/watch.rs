@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aldis::emcon::State;
+use aldis::emcon::{State, Window};
 use aldis::mail::MessageId;
 use aldis::ops::Event;
 use aldis::time::{Duration, Instant, Wall};
@@ -241,12 +241,24 @@ impl Lab {
         }
     }
 
+    /// Each order that stood while the antenna radiated counts for the time it stood; a window that an order closes
+    /// early is the business of the time that order stated.
     fn check_window_end(&mut self, edge: &AntennaEdge, since: Instant, clock: StationClock) {
-        let Some(order) = self.watches[usize::from(edge.station.0)].order_before(since) else { return };
-        let State::Window(windows) = &order.state else { return };
-        let (on, off): (Wall, Wall) = (clock.now(since).wall, clock.now(edge.at).wall);
-        let inside = windows.iter().any(|w| w.from <= on && on < w.until && off.0 <= w.until.0 + WINDOW_SLACK_MS);
-        if !inside {
+        let watch = &self.watches[usize::from(edge.station.0)];
+        let Some(keyed_under) = watch.standing.iter().rposition(|s| s.from < since) else { return };
+        let mut broken = None;
+        for (i, order) in watch.standing.iter().enumerate().skip(keyed_under).take_while(|(_, s)| s.from < edge.at) {
+            let State::Window(windows) = &order.state else { continue };
+            let until = watch.standing.get(i + 1).map_or(edge.at, |next| next.from.min(edge.at));
+            let (on, off): (Wall, Wall) = (clock.now(order.from.max(since)).wall, clock.now(until).wall);
+            let open = |w: &&Window| w.from <= on && on < w.until;
+            let inside = windows.iter().filter(open).any(|w| off.0 <= w.until.0 + WINDOW_SLACK_MS);
+            let closed_early = i > keyed_under && !windows.iter().any(|w| open(&w));
+            if !inside && !closed_early {
+                broken = Some(windows.clone());
+            }
+        }
+        if let Some(windows) = broken {
             let name = self.name(edge.station);
             let problem = format!("silence: {name} radiates from {since:?} to {:?}, beyond {windows:?} (B2)", edge.at);
             self.forbid(edge.station, since, problem);

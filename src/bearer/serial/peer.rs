@@ -12,9 +12,10 @@ use crate::time::{Duration, Instant};
 
 /// Cells the loss estimate remembers before it halves its memory.
 const MEMORY_CELLS: u32 = 400;
-/// What is believed before anything was heard: one lost of twenty.
-const PRIOR_LOST: f64 = 1.0;
-const PRIOR_CELLS: f64 = 20.0;
+/// What is believed before anything was heard: three lost of twenty-five, as if ten had gone. Too much parity costs a first message a few
+/// symbols; too little costs it a turn.
+const PRIOR_LOST: f64 = 1.2;
+const PRIOR_CELLS: f64 = 10.0;
 /// Former epochs remembered, so that old control frames cannot bring one back.
 const FORMER_EPOCHS: usize = 8;
 
@@ -157,6 +158,10 @@ pub struct Peer {
     pub sent_frames: u32,
     /// Cells each of those touched, on average.
     pub sent_cells: f64,
+    /// Others had their slots behind that transmission.
+    pub sent_before_others: bool,
+    /// Little of such a one was heard, so stations hidden from here may not have waited for its end: the next keeps to its slot.
+    pub keeps_slot: bool,
     /// Turns after which nothing was heard, in a row.
     pub attempts: u32,
     /// Turns whose answer could not be read, since something of it could be.
@@ -213,6 +218,8 @@ impl Peer {
             polled: false,
             heard: 0,
             sent_frames: 0,
+            sent_before_others: false,
+            keeps_slot: false,
             sent_cells: 1.0,
             attempts: 0,
             garbled: 0,

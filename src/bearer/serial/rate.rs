@@ -109,6 +109,11 @@ impl Palette {
         self.airs.iter().map(|air| air.transmission(2)).max().unwrap_or(self.reply)
     }
 
+    /// What a report takes at most, whatever the peer answers with.
+    pub fn longest_report(&self) -> Duration {
+        self.airs.iter().map(|air| air.transmission(air.least_blocks())).max().unwrap_or(self.reply)
+    }
+
     /// The longest block anybody may send.
     pub fn longest_block(&self) -> Duration {
         self.choices.iter().map(|c| c.waveform.block).max().unwrap_or(self.reply)

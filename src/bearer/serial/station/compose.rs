@@ -148,9 +148,12 @@ impl Station {
             if reporting.contains(&station) {
                 items.extend(follow.take().map(Item::Follow));
             }
+            // Whoever does not know our epoch can make nothing of a whole transmission whose greeting is lost.
+            let stranger = self.peers.get(&station).is_some_and(|p| p.record.knows != self.config.epoch);
             let important = asks || order != Stations::NONE || reporting.contains(&station);
+            let least = if stranger { 3 } else { 1 + u32::from(important) };
             let Some(frame) = self.control(station, items) else { continue };
-            let copies = self.copies_to(station, &speakable, &tx.layout).max(1 + u32::from(important));
+            let copies = self.copies_to(station, &speakable, &tx.layout).max(least);
             tx.lead.extend((0..copies).map(|n| (u64::from(n), frame.clone())));
             tx.copies.push(frame);
         }
@@ -377,11 +380,22 @@ impl Station {
         let Some(t) = self.outgoing.get(id).filter(|t| !t.unsure) else { return };
         let total = match self.is_silent(t.station) {
             true => self.window_needs(t, layout),
+            // Another transmission follows in any case, and mends what this one loses for nothing: no guess at it goes ahead.
+            false if self.fills_transmission(t) => t.missing(),
             false => with_parity(t.missing(), layout.loss),
         };
         if let Some(t) = self.outgoing.get_mut(id) {
             t.owe(total);
         }
+    }
+
+    /// Whether there is more mail of this precedence for its station than the longest transmission carries.
+    fn fills_transmission(&self, t: &Outgoing) -> bool {
+        let (station, precedence) = (t.station, t.transfer.precedence);
+        let beside = |o: &&Outgoing| o.station == station && o.transfer.precedence == precedence && o.role == Role::Carry;
+        let missing = |o: &Outgoing| u64::from(o.missing()) * o.geometry.symbol_bytes() as u64;
+        let waiting: u64 = self.outgoing.values().filter(beside).map(missing).sum();
+        waiting > self.air.capacity(self.air.most_blocks(self.config.max_transmission_routine))
     }
 
     pub(super) fn control(&mut self, to: u8, items: Vec<Item>) -> Option<Vec<u8>> {

@@ -409,6 +409,9 @@ impl Station {
             report.more = true;
         }
         if peer.sent_frames > 0 {
+            if std::mem::take(&mut peer.sent_before_others) {
+                peer.keeps_slot = u32::from(report.heard) * 2 < peer.sent_frames.min(255);
+            }
             peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
             peer.sent_frames = 0;
         }

@@ -203,6 +203,8 @@ struct Transmission {
     /// Those of them of which nothing was in doubt before.
     sure: BTreeSet<TransferId>,
     expects: BTreeSet<u8>,
+    /// Others have their slots behind it.
+    before_others: bool,
     /// Nothing more will be fed.
     ended: bool,
     alarmed: bool,

@@ -34,9 +34,19 @@ impl Round {
 }
 
 impl Station {
-    /// What one answer takes: T_ack.
+    /// What one answer takes: T_ack. All must count alike, whatever each has chosen to answer with.
     pub(super) fn slot(&self) -> Duration {
-        self.air.report() + self.config.waveform.turnaround
+        self.slot_air() + self.config.waveform.turnaround
+    }
+
+    /// Carrier that fits into a slot.
+    pub(super) fn slot_air(&self) -> Duration {
+        self.adapt.as_ref().map_or_else(|| self.air.report(), |a| a.palette.longest_report())
+    }
+
+    /// Whether this station answers in a round in which others have their slots behind it.
+    pub(super) fn answers_before_others(&self) -> bool {
+        self.round.open.above(self.config.station) != Stations::NONE && self.round.open.has(self.config.station)
     }
 
     /// Whether more than two share the frequency, as far as this station knows.

@@ -175,6 +175,11 @@ impl Station {
             true => self.config.max_transmission_routine,
             false => self.config.max_transmission,
         };
+        let keeps = |t: &&Outgoing| self.peers.get(&t.station).is_some_and(|p| p.keeps_slot);
+        let most = match self.answers_before_others() && speakable.iter().any(keeps) {
+            true => most.min(self.slot_air()),
+            false => most,
+        };
         self.trial(speakable.iter().map(|t| t.station)).map_or(most, |trial| most.min(trial))
     }
 
@@ -218,6 +223,7 @@ impl Station {
             shares: BTreeMap::new(),
             sure: BTreeSet::new(),
             expects: BTreeSet::new(),
+            before_others: self.answers_before_others(),
             ended: false,
             alarmed: false,
         }));
@@ -232,6 +238,7 @@ impl Station {
             if let Some(p) = self.peers.get_mut(station) {
                 p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
                 p.sent_cells = tx.layout.cells;
+                p.sent_before_others = tx.before_others && p.sent_frames > 0;
             }
         }
         if tx.expects.is_empty() {
@@ -296,6 +303,7 @@ impl Station {
             let only = self.peers.len() == 1;
             let Some(p) = self.peers.get_mut(&station) else { continue };
             let garbled = p.spoke_garbled;
+            p.keeps_slot |= std::mem::take(&mut p.sent_before_others);
             let told = p.failed();
             #[cfg(feature = "mutations")]
             if crate::mutation::is(crate::mutation::Mutation::GiveUp) {
