@@ -261,12 +261,14 @@ fn mishap_at(lab: &mut Lab, scenario: &Scenario, station: StationId, mishap: &Mi
         }
         Mishap::Minimize(least) => lab.minimize(station, *least),
         Mishap::Hand(message, hand) => lab.operate(station, *message, *hand),
+        Mishap::PeersSilent(peers) => peers.iter().for_each(|peer| lab.mark(station, *peer, true)),
+        Mishap::PeersHeard(peers) => peers.iter().for_each(|peer| lab.mark(station, *peer, false)),
     }
 }
 
 /// Mends everything: first what is broken, then, when everybody is back, what was ordered.
 fn heal(lab: &mut Lab, scenario: &Scenario) {
-    let (mut ordered, mut minimized) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ordered, mut minimized, mut marked) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for event in &scenario.events {
         let mended = match &event.what {
             What::Path { from, to, .. } => What::Path { from: *from, to: *to, up: true },
@@ -290,6 +292,10 @@ fn heal(lab: &mut Lab, scenario: &Scenario) {
                 minimized.insert(*station);
                 continue;
             }
+            What::Mishap { station, mishap: Mishap::PeersSilent(peers) | Mishap::PeersHeard(peers) } => {
+                marked.extend(peers.iter().map(|peer| (*station, *peer)));
+                continue;
+            }
             What::Process { .. } | What::Mishap { mishap: Mishap::PowerOff(_) | Mishap::Hand(..), .. } => continue,
         };
         befall(lab, scenario, &mended);
@@ -301,6 +307,7 @@ fn heal(lab: &mut Lab, scenario: &Scenario) {
         lab.order(station, State::Open);
     }
     minimized.into_iter().for_each(|station| lab.minimize(station, None));
+    marked.into_iter().for_each(|(station, peer)| lab.mark(station, peer, false));
     lab.release_all();
 }
 

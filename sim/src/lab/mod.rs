@@ -8,6 +8,7 @@
 //! byte, in the Maildir it was meant for, and has one final outcome wherever it passed. A problem opens with one word for its kind.
 //! Called by `aldis-sim run` and `storm`, the link bench and the tests.
 
+mod blind;
 mod judge;
 mod overheard;
 mod plan;
@@ -198,6 +199,15 @@ struct Order {
     carrier_off: Option<Duration>,
 }
 
+/// What an operator was told of a peer.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    station: StationId,
+    peer: StationId,
+    silent: bool,
+    replied: bool,
+}
+
 /// What an operator does to a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hand {
@@ -238,6 +248,9 @@ pub struct Lab {
     edges_read: usize,
     orders: BTreeMap<RequestId, Order>,
     inquiries: BTreeMap<RequestId, StationId>,
+    marks: BTreeMap<RequestId, Mark>,
+    /// Asked after a start: whom it takes for silent.
+    peer_inquiries: BTreeMap<RequestId, StationId>,
     next_request: u64,
     chores: Vec<(Instant, StationId, Chore)>,
     cuts: u64,
@@ -299,6 +312,8 @@ impl Lab {
             edges_read: 0,
             orders: BTreeMap::new(),
             inquiries: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            peer_inquiries: BTreeMap::new(),
             next_request: 0,
             chores: Vec::new(),
             cuts: 0,
@@ -478,6 +493,22 @@ impl Lab {
         self.request(station, request);
     }
 
+    /// Tells a station's operator that a peer keeps silence, or that it may be spoken to again.
+    pub fn mark(&mut self, station: StationId, peer: StationId, silent: bool) {
+        let peer_id = peer;
+        let (peer, reason) = (self.name(peer).to_owned(), "exercise".to_owned());
+        let request = match silent {
+            true => Request::PeerSilent { peer, reason, from: None, until: None },
+            false => Request::PeerHeard { peer, reason },
+        };
+        let id = self.request_id();
+        if self.node(station).is_up() {
+            self.marks.insert(id, Mark { station, peer: peer_id, silent, replied: false });
+        }
+        self.world.with_host(station, |node, now| node.request(now, id, request));
+        self.digest();
+    }
+
     /// Sets a station's civil clock. What it radiates now is held against the old one no longer.
     pub fn set_clock(&mut self, station: StationId, shows: Wall, set: bool) {
         let since_start = i64::try_from(self.at().0 / 1_000_000).unwrap_or(i64::MAX);
@@ -557,6 +588,11 @@ impl Lab {
         self.inquiries.insert(id, station);
         self.world
             .with_host(station, |node, now| node.request(now, id, Request::EmconShow { bearer: BearerChoice::All }));
+        if self.marks.values().any(|m| m.station == station) {
+            let id = self.request_id();
+            self.peer_inquiries.insert(id, station);
+            self.world.with_host(station, |node, now| node.request(now, id, Request::PeerShow));
+        }
         self.digest();
         self.check_kept(station);
     }

@@ -4,6 +4,8 @@
 //!   that was ready before the key went down, and for which the frame had room, has not had its first symbols in this transmission.
 //!   A transfer is ready when nothing of it is in doubt: new, or the peer has said what it lacks.
 //! - **Counters** (C1): no control frame of one store epoch carries a counter that another one had.
+//!
+//! What goes to peers that are taken for silent is held against rules of its own (`blind`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +16,8 @@ use aldis::config::Plan;
 use aldis::emcon::Keying;
 use aldis::mail::{BearerId, MessageId, PeerName, Precedence};
 use aldis::time::{Duration, Instant};
+
+use super::blind::Blind;
 
 /// How long a transfer that was frozen, or got another level, has to become ready for the air.
 const READY_AFTER: Duration = Duration::from_secs(2);
@@ -58,6 +62,9 @@ pub(super) struct Overheard {
     /// To whom each transfer goes is learnt from its first frame.
     keyed_at: Option<Instant>,
     counters: BTreeMap<(u32, u32), (u8, Vec<Item>)>,
+    /// Numbers of the stations that may be spoken to.
+    stations: BTreeMap<PeerName, u8>,
+    blind: Blind,
     /// The order of service is not judged here: commits fail, and with them readiness.
     pub(super) excused: bool,
 }
@@ -65,17 +72,22 @@ pub(super) struct Overheard {
 impl Overheard {
     /// At the antenna of `name` for this bearer, whose peers run these plans.
     pub(super) fn new<'p>(name: &PeerName, bearer: &BearerId, peers: impl Iterator<Item = &'p Plan>) -> Self {
+        let mut stations = BTreeMap::new();
         let ears = peers.filter_map(|plan| {
             let bearer = plan.bearers.iter().find(|b| b.id == *bearer)?;
             let sender = plan.peers.iter().find(|p| p.name == *name)?;
             let mut ring = KeyRing::new(bearer.station);
             ring.set_net(&bearer.net);
+            stations.insert(PeerName::from(plan.node.name.to_string().as_str()), bearer.station);
             ring.add(&plan.node.name, name, sender.station, sender.protection, &sender.keys);
             Some(Ear { ring, deframer: Deframer::default(), frames: Vec::new() })
         });
+        let ears = ears.collect();
         Self {
             bearer: bearer.clone(),
-            ears: ears.collect(),
+            ears,
+            stations,
+            blind: Blind::default(),
             transfers: BTreeMap::new(),
             keyed_at: None,
             counters: BTreeMap::new(),
@@ -102,6 +114,7 @@ impl Overheard {
             return;
         }
         let symbol_bytes = geometry.symbol_bytes();
+        self.blind.forget(short);
         self.transfers.insert(short, Known { message, precedence, since: at, symbol_bytes, sure: true });
     }
 
@@ -122,12 +135,31 @@ impl Overheard {
 
     /// A message needs the air no more, or must be asked about first.
     pub(super) fn over(&mut self, message: MessageId) {
-        self.transfers.retain(|_, k| k.message != message);
+        let (over, left) = std::mem::take(&mut self.transfers).into_iter().partition(|(_, k)| k.message == message);
+        self.transfers = left;
+        let over: BTreeMap<u16, Known> = over;
+        over.keys().for_each(|short| self.blind.forget(*short));
+    }
+
+    /// The node takes a peer for silent from now on, or no longer.
+    pub(super) fn believe(&mut self, at: Instant, peer: &PeerName, silent: bool) {
+        if let Some(station) = self.stations.get(peer) {
+            self.blind.believe(at, *station, silent);
+        }
+    }
+
+    /// A window of a message towards a silent peer is over, in which nothing was repeated.
+    pub(super) fn window(&mut self, own: u8, message: MessageId, peer: &PeerName, problems: &mut Vec<String>) {
+        let Some(station) = self.stations.get(peer) else { return };
+        for short in self.transfers.iter().filter(|(_, k)| k.message == message).map(|(short, _)| *short) {
+            self.blind.window(short, own, *station, problems);
+        }
     }
 
     /// The process began or ended: of what was on the air nothing is sure.
     pub(super) fn restarted(&mut self) {
         self.keyed_at = None;
+        self.blind.restarted();
         self.transfers.values_mut().for_each(|k| k.sure = false);
         for ear in &mut self.ears {
             (ear.deframer, ear.frames) = (Deframer::default(), Vec::new());
@@ -162,9 +194,16 @@ impl Overheard {
                 Found::Frame(Frame::Symbols { address, chunks }) => {
                     let bytes = chunks.iter().flat_map(|c| &c.symbols).map(Vec::len).sum::<usize>() + FRAME_OVERHEAD;
                     let shared = address.to == address.from;
+                    // What goes to all is read by every ear, and left once.
+                    if !shared || i == 0 {
+                        chunks.iter().for_each(|chunk| self.blind.left(address.to, chunk));
+                    }
                     ear.frames.push(Symbols { shorts: chunks.iter().map(|c| c.short).collect(), bytes, shared });
                 }
                 Found::Frame(Frame::Control { address, epoch, counter, items }) => {
+                    if let Some(keyed_at) = self.keyed_at {
+                        self.blind.said(keyed_at, address, &items, problems);
+                    }
                     let said = (address.to, items);
                     let before = self.counters.entry((epoch, counter)).or_insert_with(|| said.clone());
                     if *before != said {

@@ -1,20 +1,22 @@
 //! What is looked at after every step: what the nodes that acted said, every new edge of an antenna, and what they hold in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aldis::emcon::{State, Window};
-use aldis::mail::MessageId;
+use aldis::mail::{MessageId, PeerName};
 use aldis::ops::Event;
 use aldis::time::{Duration, Instant, Wall};
 
 use super::overheard::{Overheard, short_of};
 use super::tape::Tape;
-use super::{Chore, Entry, Lab, Order, Standing, Told};
+use super::{Chore, Entry, Lab, Mark, Order, Standing, Told};
 use crate::ether::{AntennaEdge, StationId};
 use crate::world::StationClock;
 
 /// Jobs of one precedence a peer gets at once, times the levels (`switch/dispatch.rs`).
 const TRANSFERS_PER_PEER: usize = 16 * 6;
+/// Those to a silent peer that only wait for its word come on top (`switch/silence.rs`).
+const UNCONFIRMED_PER_PEER: usize = 240;
 /// Deliveries into Maildirs at once (`switch/dispatch.rs`).
 const LOCAL_DELIVERIES: usize = 16 * 6;
 /// Transfers a station keeps in part, their bytes, and the finished ones it remembers (`switch/mod.rs`, `serial/station/`).
@@ -50,6 +52,10 @@ pub(super) struct Watch {
     pub(super) disk_troubled: bool,
     /// Its key was stuck at some time.
     pub(super) key_stuck: bool,
+    /// Peers it takes for silent.
+    silent: BTreeSet<PeerName>,
+    /// Peers it took for silent at some time: what they were sent may still wait for their word.
+    once_silent: BTreeSet<PeerName>,
 }
 
 impl Watch {
@@ -65,6 +71,8 @@ impl Watch {
     pub(super) fn restarted(&mut self) {
         // What a dead process had fed goes out whatever the clock says.
         self.clock_moved();
+        // It says anew whom it takes for silent.
+        self.silent.clear();
         self.ears.iter_mut().for_each(Overheard::restarted);
     }
 
@@ -149,6 +157,14 @@ impl Lab {
                 self.came_up(at, id, &state);
                 continue;
             }
+            if self.peer_inquiries.remove(&request).is_some() {
+                self.marks_stand(id, &response.document);
+                continue;
+            }
+            if let Some(mark) = self.marks.get_mut(&request) {
+                mark.replied = response.ok;
+                continue;
+            }
             let Some(order) = self.orders.get_mut(&request) else { continue };
             if !response.ok {
                 if !self.watches[i].disk_troubled {
@@ -184,6 +200,25 @@ impl Lab {
                 let problem = format!("order: {} came up {state} after {possible:?} (B4)", self.name(id));
                 self.problem(problem);
             }
+        }
+    }
+
+    /// After a start a peer is taken for what was last reported, or for what was being made durable.
+    fn marks_stand(&mut self, id: StationId, document: &serde_json::Value) {
+        let shown = document["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut problems = Vec::new();
+        for line in shown {
+            let peer = |m: &&Mark| m.station == id && line["peer"].as_str() == Some(self.name(m.peer));
+            let given: Vec<&Mark> = self.marks.values().filter(peer).collect();
+            let Some(last) = given.iter().rposition(|m| m.replied) else { continue };
+            let silent = line["silent"].as_bool();
+            if !given[last..].iter().any(|m| Some(m.silent) == silent) {
+                problems.push(format!("order: {} takes {} for silent: {silent:?}", self.name(id), line["peer"]));
+            }
+        }
+        // A store that was put back does not know what it knew.
+        if !self.watches[usize::from(id.0)].forgetful {
+            problems.into_iter().for_each(|problem| self.problem(problem));
         }
     }
 
@@ -281,7 +316,8 @@ impl Lab {
 
     fn check_sizes(&mut self, id: StationId) {
         let Some(sizes) = self.node(id).sizes() else { return };
-        let transfers = TRANSFERS_PER_PEER * self.topology.neighbours(id).count();
+        let unconfirmed = UNCONFIRMED_PER_PEER * self.watches[usize::from(id.0)].once_silent.len();
+        let transfers = TRANSFERS_PER_PEER * self.topology.neighbours(id).count() + unconfirmed;
         let active = self.node(id).plan().limits.active_messages + transfers + LOCAL_DELIVERIES;
         let bearers = self.node(id).plan().bearers.len();
         let within = sizes.active <= active
@@ -305,6 +341,12 @@ impl Lab {
             if !self.provoked.iter().any(|part| text.contains(part)) {
                 let seconds = at.since(Instant::ZERO).as_secs_f64();
                 let problem = format!("error: {} at {seconds:.3} s: {text}", self.name(id));
+                self.problem(problem);
+            }
+            // Nobody waits for the word of a silent peer, so nobody can miss it.
+            let mut silent = self.watches[usize::from(id.0)].silent.iter();
+            if let Some(peer) = silent.find(|peer| text.contains(&format!("{peer} does not answer"))) {
+                let problem = format!("asked: {} waited for {peer}, which is silent: {text}", self.name(id));
                 self.problem(problem);
             }
         }
@@ -354,6 +396,16 @@ impl Lab {
                     (entry.fate.bytes_on_air, entry.fate.air_s) = (*bytes_on_air, *air_s);
                 }
             }
+            Event::PeerSilence { peer, silent, .. } => {
+                let watch = self.watch(id);
+                match silent {
+                    true => {
+                        watch.silent.insert(peer.clone());
+                        watch.once_silent.insert(peer.clone());
+                    }
+                    false => drop(watch.silent.remove(peer)),
+                }
+            }
             Event::KeyDown { precedence, messages, .. } => {
                 let standing = self.watches[usize::from(id.0)].order_before(at).map(|s| &s.state);
                 let forbidden = match standing {
@@ -379,9 +431,11 @@ impl Lab {
             Event::TransferFrozen { message, .. } => self.level(id, *message),
             _ => None,
         };
+        let (own, mut problems) = (self.topology.number(id), Vec::new());
         for ear in &mut self.watches[i].ears {
-            tell_ear(ear, at, event, level);
+            tell_ear(ear, at, event, level, own, &mut problems);
         }
+        self.tell(id, problems);
     }
 
     /// A message's level here, as far as it is known for sure.
@@ -405,8 +459,19 @@ impl Lab {
     }
 }
 
-fn tell_ear(ear: &mut Overheard, at: Instant, event: &Event, level: Option<aldis::mail::Precedence>) {
+fn tell_ear(
+    ear: &mut Overheard,
+    at: Instant,
+    event: &Event,
+    level: Option<aldis::mail::Precedence>,
+    own: u8,
+    problems: &mut Vec<String>,
+) {
     match event {
+        Event::PeerSilence { peer, silent, .. } => ear.believe(at, peer, *silent),
+        Event::TransferSentBlind { message, bearer, peer, repeated: false, .. } if *bearer == ear.bearer => {
+            ear.window(own, *message, peer, problems);
+        }
         Event::TransferFrozen { message, transfer, payload_bytes, bearer } => {
             // A message of the node's own is not in the ledger.
             if let Some(level) = level {

@@ -6,6 +6,7 @@ use aldis::time::{Duration, Instant, Wall};
 
 use super::reader::Reader;
 use super::{Event, What, raw};
+use crate::ether::StationId;
 use crate::lab::Hand;
 
 /// One of a node's disks.
@@ -47,6 +48,10 @@ pub enum Mishap {
     Minimize(Option<Precedence>),
     /// The operator lays a hand on a message, by its number in order of handing in.
     Hand(usize, Hand),
+    /// The operator is told that these peers keep silence.
+    PeersSilent(Vec<StationId>),
+    /// The operator is told that these peers may be spoken to again.
+    PeersHeard(Vec<StationId>),
 }
 
 impl Reader {
@@ -67,6 +72,7 @@ impl Reader {
             raw.minimize.is_some(),
             raw.hand.is_some(),
             raw.fade.is_some(),
+            raw.peers_silent.is_some(),
         ];
         let others = [
             raw.emcon.is_some() && !window,
@@ -172,6 +178,13 @@ impl Reader {
             };
             return (Some(Mishap::Hand(usize::try_from(message).unwrap_or(usize::MAX), hand)), None);
         }
+        if let Some(names) = &raw.peers_silent {
+            if names.is_empty() {
+                return self.problem((None, None), place, "peers_silent names one or more peers of the station");
+            }
+            let peers: Vec<StationId> = names.iter().map(|name| self.station(place, name)).collect();
+            return (Some(Mishap::PeersSilent(peers.clone())), Some(Last::Mishap(Mishap::PeersHeard(peers))));
+        }
         let opens = raw.after.as_ref().map_or(Duration::ZERO, |text| self.duration(place, text));
         let Some(length) = &raw.length else {
             return self.problem(
@@ -193,7 +206,6 @@ enum Last {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ether::StationId;
     use crate::scenario::Scenario;
     use aldis::emcon::State;
 
@@ -221,7 +233,9 @@ mod tests {
                 mishap(Mishap::Minimize(None)),
                 What::Fade { from: a, to: b, loss: None },
                 What::Emcon { station: a, state: State::Open },
+                mishap(Mishap::PeersSilent(vec![b])),
                 mishap(Mishap::Clock(None)),
+                mishap(Mishap::PeersHeard(vec![b])),
             ]
         );
         let raw: raw::Scenario = toml::from_str(&text).expect("raw");
@@ -238,6 +252,11 @@ mod tests {
             ("clock = \"1970-01-01T00:00:00Z\"", "befalls a station"),
             ("station = \"a\"\nemcon = \"window\"", "length"),
             ("fade = 0.5", "from and to"),
+            ("station = \"a\"\npeers_silent = []", "one or more"),
+            ("station = \"a\"\npeers_silent = [\"c\"]", "no station c"),
+            ("station = \"a\"\npeers_silent = [\"a\"]", "peers of the station"),
+            ("peers_silent = [\"b\"]", "befalls a station"),
+            ("station = \"a\"\npeers_silent = [\"b\"]\nemcon = \"silent\"", "one kind of thing"),
         ] {
             let problems = Scenario::parse(&format!("{HEAD}[[event]]\nat = \"1s\"\n{event}\n")).expect_err(event);
             assert!(problems.join("\n").contains(part), "{event}: {problems:?}");
@@ -316,5 +335,11 @@ until = "12min"
 fade = 0.5
 from = "a"
 to = "b"
+
+[[event]]
+at = "20min"
+until = "40min"
+peers_silent = ["b"]
+station = "a"
 "#;
 }

@@ -200,6 +200,7 @@ pub(crate) struct Event {
     pub(crate) hand: Option<String>,
     pub(crate) message: Option<u64>,
     pub(crate) fade: Option<f64>,
+    pub(crate) peers_silent: Option<Vec<String>>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

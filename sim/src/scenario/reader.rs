@@ -7,9 +7,9 @@ use aldis::codec::payload::Choice;
 use aldis::emcon::{State, Window};
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
-use aldis::units::{Bytes, parse_duration};
+use aldis::units::{Bytes, parse_duration, show_duration};
 
-use super::{Event, Message, Scenario, What, raw};
+use super::{Event, Message, Mishap, Scenario, What, raw};
 use crate::bridge::TcpAddresses;
 use crate::codec2::air::Setup;
 use crate::codec2::audio;
@@ -135,6 +135,14 @@ impl Reader {
             self.problem((), "traffic", "also names neighbours of from alone");
         }
         let mut events: Vec<Event> = raw.event.iter().flat_map(|e| self.event(e, start)).collect();
+        for event in &events {
+            if let What::Mishap { station, mishap: Mishap::PeersSilent(peers) } = &event.what
+                && !peers.iter().all(|peer| topology.neighbours(*station).any(|n| n == *peer))
+            {
+                let place = format!("event at {}", show_duration(event.at.since(Instant::ZERO)));
+                self.problem((), &place, "peers_silent names peers of the station alone");
+            }
+        }
         events.extend(self.contact_events(&raw.contact, &links, duration));
         events.sort_by_key(|e| e.at);
         let satcoms = self.satcoms(&raw, duration);

@@ -151,6 +151,13 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
     if profile == Profile::Bearers {
         second_bearer(&mut raw, &mut chance);
     }
+    let silences = match profile {
+        Profile::Silence => 0.5,
+        Profile::Absence => 0.4,
+        Profile::Mixed => 0.2,
+        _ => 0.0,
+    };
+    silent_peers(&mut raw, silences, duration, &mut Stream::new(seed, "storm silent peers", profile as u64));
     raw.keys = (names.len() > 2 && chance.chance(0.4)).then(|| "net".into());
     // What a payload is made of does not matter to its custody, and making it well takes most of a run's real time.
     raw.coding = (!chance.chance(0.04)).then(|| "plain".into());
@@ -208,6 +215,57 @@ fn choosing(raw: &mut raw::Scenario, chance: &mut Stream) {
             ..raw::Channel::default()
         };
     }
+}
+
+/// Some stations keep silence and those who write to them are told: in time, late, never, or only some of them. Some speak nevertheless,
+/// some are said to be heard again while they are silent, or only long after. A stream of its own leaves the rest of a seed as it was.
+fn silent_peers(raw: &mut raw::Scenario, share: f64, duration: Duration, chance: &mut Stream) {
+    if !chance.chance(share) {
+        return;
+    }
+    let whole = duration.as_millis() as u64;
+    let cut = |a: &str, b: &str| raw.link.iter().any(|l| (l.from == a && l.to == b) || (l.from == b && l.to == a));
+    let mut events = Vec::new();
+    for silent in raw.station.iter().map(|s| &s.name) {
+        if !chance.chance(0.6) {
+            continue;
+        }
+        let at = chance.below(whole * 6 / 10);
+        let until = at + whole / 20 + chance.below(whole - at);
+        if chance.chance(0.85) {
+            events.push(raw::Event {
+                at: ms(at),
+                until: chance.chance(0.8).then(|| ms(until)),
+                emcon: Some(if chance.chance(0.85) { "silent" } else { "ack-only" }.into()),
+                station: Some(silent.clone()),
+                ..raw::Event::default()
+            });
+        }
+        for told in raw.station.iter().map(|s| &s.name).filter(|told| *told != silent && !cut(told, silent)) {
+            if !chance.chance(0.8) {
+                continue;
+            }
+            let from = match chance.below(3) {
+                0 => at.saturating_sub(1 + chance.below(60_000)),
+                1 => at + chance.below(10_000),
+                _ => at + chance.below(until - at),
+            };
+            let heard = match chance.below(4) {
+                0 => Some(from + 1 + chance.below((until - from).max(1))),
+                1 => Some(until.max(from) + 1 + chance.below(10_000)),
+                2 => Some(until.max(from) + 1 + chance.below(whole / 4)),
+                _ => None,
+            };
+            events.push(raw::Event {
+                at: ms(from),
+                until: heard.map(ms),
+                peers_silent: Some(vec![silent.clone()]),
+                station: Some(told.clone()),
+                ..raw::Event::default()
+            });
+        }
+    }
+    raw.event.extend(events);
 }
 
 /// A satellite beside HF. Half of what befalls paths and modems befalls it, and some messages take long enough to be caught by that.

@@ -97,6 +97,10 @@ fn without(raw: &mut raw::Scenario, station: &str) {
     for also in raw.traffic.iter_mut().filter_map(|t| t.also.as_mut()) {
         also.retain(|name| name != station);
     }
+    for peers in raw.event.iter_mut().filter_map(|e| e.peers_silent.as_mut()) {
+        peers.retain(|name| name != station);
+    }
+    raw.event.retain(|e| e.peers_silent.as_ref().is_none_or(|peers| !peers.is_empty()));
     raw.event.retain(|e| other(&e.station) && other(&e.from) && other(&e.to));
 }
 

@@ -392,7 +392,8 @@ impl Station {
     /// Whether there is more mail of this precedence for its station than the longest transmission carries.
     fn fills_transmission(&self, t: &Outgoing) -> bool {
         let (station, precedence) = (t.station, t.transfer.precedence);
-        let beside = |o: &&Outgoing| o.station == station && o.transfer.precedence == precedence && o.role == Role::Carry;
+        let beside =
+            |o: &&Outgoing| o.station == station && o.transfer.precedence == precedence && o.role == Role::Carry;
         let missing = |o: &Outgoing| u64::from(o.missing()) * o.geometry.symbol_bytes() as u64;
         let waiting: u64 = self.outgoing.values().filter(beside).map(missing).sum();
         waiting > self.air.capacity(self.air.most_blocks(self.config.max_transmission_routine))
