@@ -16,8 +16,8 @@ fn every_shipped_profile_checks_and_explains() {
     for path in toml_files("firmware-cfg/profiles") {
         let checked = config::load(&path, &[], &RealFiles).unwrap_or_else(|p| panic!("{}: {p:#?}", path.display()));
         let explained = config::explain(&path, &[]).expect("explains");
-        assert_eq!(explained, checked.effective);
-        assert!(explained.iter().any(|e| e.key == "node.name"));
+        assert_eq!(explained.0, checked.effective);
+        assert!(explained.0.iter().any(|e| e.key == "node.name"));
         // Runnable unprivileged: no reserved port, state beside the profile.
         for listener in &checked.plan.listeners {
             assert!(listener.address.port() > 1024 && listener.address.ip().is_loopback(), "{}", path.display());

@@ -11,6 +11,7 @@ mod profile;
 mod reader;
 pub mod schema;
 mod secrets;
+mod sharing;
 mod sheet;
 mod tree;
 
@@ -23,6 +24,7 @@ pub use load::RealFiles;
 pub use plan::Plan;
 pub use problem::Problem;
 pub use secrets::EXAMPLE_KEY;
+pub use sharing::{Apart, Sharing, sharing};
 
 use reader::Reader;
 use tree::Origin;
@@ -83,9 +85,9 @@ pub fn check(path: &Path, overrides: &[String]) -> Result<Plan, Vec<Problem>> {
     load(path, overrides, &RealFiles).map(|checked| checked.plan)
 }
 
-/// Every value in force in a sound profile, and where it came from.
-pub fn explain(path: &Path, overrides: &[String]) -> Result<Vec<Effective>, Vec<Problem>> {
-    load(path, overrides, &RealFiles).map(|checked| checked.effective)
+/// Every value in force in a sound profile and where it came from, and what follows for messages to several peers.
+pub fn explain(path: &Path, overrides: &[String]) -> Result<(Vec<Effective>, Vec<Sharing>), Vec<Problem>> {
+    load(path, overrides, &RealFiles).map(|checked| (checked.effective, sharing(&checked.plan)))
 }
 
 /// Where the control socket of a profile's node is. Reads no key and no certificate, which the asking user may not be able to.

@@ -301,6 +301,39 @@ fn explain_names_defaults_and_sheet_values_and_hides_secrets() {
 }
 
 #[test]
+fn who_takes_one_payload_together_is_told_and_who_does_not_and_why() {
+    let net = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    let keys = |hex: &str| format!("keys = [{{ id = 0, hex = \"{hex}\" }}]");
+    let more = |name: &str, station: u8, protection: &str, hex: &str| {
+        let keys = keys(hex);
+        format!("\n[[peer]]\nname = \"{name}\"\nstation = {station}\nprotection = \"{protection}\"\n{keys}\n")
+    };
+    let (before, after) = FULL.split_once("keys = [{ id = 0, file").expect("shore has keys");
+    let shore = format!("{before}{}{}", keys(net), &after[after.find('\n').expect("a line")..]);
+    let said = |names: &str, tables: &str| {
+        let text = format!("{}{tables}", shore.replace("peers = [\"shore\"]", &format!("peers = [{names}]")));
+        let plan = disk(&text).load(&[]).expect("sound").plan;
+        sharing(&plan).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    // One peer alone has nobody to share with.
+    assert_eq!(said("\"shore\"", ""), Vec::<String>::new());
+    let own = net.replace("1e1f", "1e2f");
+    let (tug, pilot, buoy) =
+        (more("tug", 9, "mac", net), more("pilot", 10, "mac", &own), more("buoy", 11, "aead", net));
+    assert_eq!(
+        said("\"shore\", \"tug\", \"pilot\", \"buoy\"", &format!("{tug}{pilot}{buoy}")),
+        [
+            "bearer hf1: a message for several of shore, tug goes once; pilot apart, its first key is not that of shore; \
+          buoy apart, it has protection aead, shore has mac"
+        ]
+    );
+    assert_eq!(
+        said("\"shore\", \"pilot\"", &pilot),
+        ["bearer hf1: every peer gets a payload of its own; pilot apart, its first key is not that of shore"]
+    );
+}
+
+#[test]
 fn the_published_key_is_warned_about_and_a_key_that_is_none_refused() {
     let hex = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
     let example = data_encoding::HEXLOWER.encode(EXAMPLE_KEY);

@@ -25,6 +25,23 @@ pub struct LinkKey {
     pub secret: [u8; 32],
 }
 
+impl LinkKey {
+    /// Whether two peers can be spoken to at once: protected alike, and by the same first key.
+    pub fn together(a: Protection, a_keys: &[Self], b: Protection, b_keys: &[Self]) -> bool {
+        (a, a_keys.first()) == (b, b_keys.first())
+    }
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Mac => "mac",
+            Self::Aead => "aead",
+        })
+    }
+}
+
 impl fmt::Debug for LinkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LinkKey {{ id: {} }}", self.id)

@@ -457,13 +457,13 @@ fn peer(command: PeerCommand) -> (NodeArgs, Output, Request) {
 }
 
 fn check<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, args: &ProfileArgs, output: Output) -> u8 {
-    let (problems, warnings) = match config::load(args.profile(), &args.set, &RealFiles) {
-        Ok(Checked { warnings, .. }) => (Vec::new(), warnings),
-        Err(problems) => (problems, Vec::new()),
+    let (problems, warnings, sharing) = match config::load(args.profile(), &args.set, &RealFiles) {
+        Ok(Checked { plan, warnings, .. }) => (Vec::new(), warnings, config::sharing(&plan)),
+        Err(problems) => (problems, Vec::new(), Vec::new()),
     };
     let ok = problems.is_empty();
     if output.json {
-        say.json(&Check { schema: Check::SCHEMA, ok, problems, warnings });
+        say.json(&Check { schema: Check::SCHEMA, ok, problems, warnings, sharing });
     } else {
         for problem in &problems {
             say.line(&problem.to_string());
@@ -471,6 +471,7 @@ fn check<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, args: &ProfileArgs, ou
         for warning in &warnings {
             say.line(&format!("warning: {}", warning.warning()));
         }
+        sharing.iter().for_each(|bearer| say.line(&bearer.to_string()));
         say.line(&match problems.len() {
             0 => format!("{}: ok", args.profile().display()),
             1 => "1 problem".into(),
@@ -481,14 +482,15 @@ fn check<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, args: &ProfileArgs, ou
 }
 
 fn explain<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, args: &ProfileArgs, output: Output) -> u8 {
-    let values = match config::explain(args.profile(), &args.set) {
-        Ok(values) => values,
+    let (values, sharing) = match config::explain(args.profile(), &args.set) {
+        Ok(explained) => explained,
         Err(problems) => return say.problems(problems, output),
     };
     if output.json {
-        say.json(&Explain { schema: Explain::SCHEMA, values });
+        say.json(&Explain { schema: Explain::SCHEMA, values, sharing });
     } else {
         say.text(&table(values.into_iter().map(|v| vec![v.key, v.value, v.origin]).collect()));
+        sharing.iter().for_each(|bearer| say.line(&bearer.to_string()));
     }
     0
 }
@@ -602,7 +604,8 @@ impl<O: Write, E: Write> Speaker<'_, O, E> {
 
     fn problems(&mut self, problems: Vec<Problem>, output: Output) -> u8 {
         if output.json {
-            self.json(&Check { schema: Check::SCHEMA, ok: false, problems, warnings: Vec::new() });
+            let (warnings, sharing) = (Vec::new(), Vec::new());
+            self.json(&Check { schema: Check::SCHEMA, ok: false, problems, warnings, sharing });
         } else {
             for problem in &problems {
                 self.complain(&problem.to_string());

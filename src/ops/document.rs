@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Effective, Problem};
+use crate::config::{Effective, Problem, Sharing};
 use crate::emcon::Order;
 use crate::time::Wall;
 
@@ -50,6 +50,8 @@ pub struct Check {
     pub problems: Vec<Problem>,
     /// What is allowed but should be known.
     pub warnings: Vec<Problem>,
+    /// Which peers of each bearer take one payload together; bearers with one peer are left out.
+    pub sharing: Vec<Sharing>,
 }
 
 /// `aldis explain`
@@ -59,6 +61,8 @@ pub struct Explain {
     pub schema: &'static str,
     /// Every value in force.
     pub values: Vec<Effective>,
+    /// Which peers of each bearer take one payload together; bearers with one peer are left out.
+    pub sharing: Vec<Sharing>,
 }
 
 /// `aldis hash-password`

@@ -174,6 +174,7 @@ impl Outgoing {
         for (owed, (before, now)) in self.owed.iter_mut().zip(before.iter().zip(now)) {
             *owed -= i64::from(now.saturating_sub(*before));
             self.sent += now.saturating_sub(*before);
+            self.repeats += u64::from(now.saturating_sub(self.geometry.rows().max(*before)));
         }
         for (since, (before, now)) in self.since.iter_mut().flatten().zip(before.iter().zip(now)) {
             *since += now.saturating_sub(*before);
@@ -373,9 +374,16 @@ mod tests {
             assert_eq!(seen.len(), t.geometry.sequences() as usize);
             assert_eq!(t.repeats, 0);
             t.record.reserved += 5;
+            let before = t.rows().to_vec();
             let again = t.take(248, false).expect("repeats are allowed");
             assert_ne!(again.first, 0, "the order is rotated");
             assert!(t.repeats > 0);
+            // So they are for whoever takes the same symbols.
+            let mut other = outgoing(bytes, OutgoingRecord { reserved: 0, ..OutgoingRecord::default() });
+            other.mirror(&vec![0; before.len()], &before);
+            assert_eq!(other.repeats, 0);
+            other.mirror(&before, t.rows());
+            assert_eq!(other.repeats, t.repeats);
         }
     }
 

@@ -9,12 +9,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::PeerConfig;
 use super::super::burst::{Layout, with_parity_for};
 use super::super::frame::{CONTROL_OVERHEAD, FRAME_OVERHEAD, Item, Stations};
 use super::super::keys::Seal;
 use super::super::outgoing::Outgoing;
 use super::{ANSWERS, Station, Transmission};
-use crate::mail::TransferId;
+use crate::mail::{LinkKey, TransferId};
 
 /// Epoch and counter a group's symbols go under.
 type Lead = (u32, u32);
@@ -24,9 +25,9 @@ const CALLED: usize = 12;
 impl Station {
     /// Peers that can be spoken to at once: protected alike, and by the same key.
     pub(super) fn net(&self) -> Stations {
-        let like = |p: &super::super::PeerConfig| (p.protection, p.keys.first().cloned());
-        let Some(first) = self.config.peers.first().map(like) else { return Stations::NONE };
-        self.config.peers.iter().filter(|p| like(p) == first).map(|p| p.station).collect()
+        let Some(first) = self.config.peers.first() else { return Stations::NONE };
+        let like = |p: &&PeerConfig| LinkKey::together(first.protection, &first.keys, p.protection, &p.keys);
+        self.config.peers.iter().filter(like).map(|p| p.station).collect()
     }
 
     /// Key number and seal of what is said to one station, or to all (the own number).
