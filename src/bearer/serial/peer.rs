@@ -129,6 +129,11 @@ impl PeerRecord {
     pub fn loss(&self) -> f64 {
         (f64::from(self.lost) + PRIOR_LOST) / (f64::from(self.cells) + PRIOR_CELLS)
     }
+
+    /// The same where this is believed before anything was heard.
+    pub fn loss_given(&self, prior: f64) -> f64 {
+        (f64::from(self.lost) + prior * PRIOR_CELLS) / (f64::from(self.cells) + PRIOR_CELLS)
+    }
 }
 
 /// A neighbour.

@@ -125,9 +125,12 @@ impl Station {
     /// Estimated share of cells lost towards a station.
     pub(super) fn loss_to(&self, station: u8) -> f64 {
         let foretold = self.adapt.as_ref().and_then(|a| Some(a.reaches.get(&station)?.loss(&a.palette, a.choice)));
-        let measured = foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, |p| p.record.loss()));
-        let assumed = self.config.peers.iter().find(|p| p.station == station && self.is_silent(station));
-        assumed.map_or(measured, |p| measured.max(p.assumed_loss))
+        let silent = self.config.peers.iter().find(|p| p.station == station && self.is_silent(station));
+        let assumed = silent.map(|p| p.assumed_loss);
+        // What is assumed of it stands in for what is believed of others before they were heard.
+        let measured = |p: &super::Peer| assumed.map_or_else(|| p.record.loss(), |a| p.record.loss_given(a));
+        let known = foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, measured));
+        assumed.map_or(known, |assumed| known.max(assumed))
     }
 
     /// Stations a report is owed to and may be said to now.
