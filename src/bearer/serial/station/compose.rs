@@ -175,6 +175,7 @@ impl Station {
         if owes && self.air.capacity(tx.blocks) < end + (FRAME_OVERHEAD + UNIT) as u64 {
             tx.blocks = tx.blocks.max(self.air.blocks(end.next_multiple_of(frame) + frame));
         }
+        tx.goes_on = self.goes_on(now, tx, &speakable, !reporting.is_empty());
     }
 
     /// All who are asked for an answer by a transmission with these transfers and control frames.
@@ -285,19 +286,20 @@ impl Station {
             }
         }
         let to = station?;
+        tx.goes_on &= self.waits_only_routine();
         if to == self.config.station {
             for asked in (0..16).filter(|s| hearers.has(*s) && tx.expects.contains(s)) {
                 *tx.frames.entry(asked).or_default() += 1;
             }
         } else {
             *tx.frames.entry(to).or_default() += 1;
-            if !self.is_silent(to) {
+            if !self.is_silent(to) && !tx.goes_on {
                 tx.expects.insert(to);
             }
         }
         let (key, seal) = self.seal_for(to)?;
         let address = Address { from: self.config.station, to, key };
-        Some(Frame::Symbols { address, chunks }.emit(seal))
+        Some(Frame::Symbols { address, goes_on: tx.goes_on, chunks }.emit(seal))
     }
 
     /// Which transfer's symbols go next, to `station` if one is fixed.
@@ -392,7 +394,8 @@ impl Station {
     /// Whether there is more mail of this precedence for its station than the longest transmission carries.
     fn fills_transmission(&self, t: &Outgoing) -> bool {
         let (station, precedence) = (t.station, t.transfer.precedence);
-        let beside = |o: &&Outgoing| o.station == station && o.transfer.precedence == precedence && o.role == Role::Carry;
+        let beside =
+            |o: &&Outgoing| o.station == station && o.transfer.precedence == precedence && o.role == Role::Carry;
         let missing = |o: &Outgoing| u64::from(o.missing()) * o.geometry.symbol_bytes() as u64;
         let waiting: u64 = self.outgoing.values().filter(beside).map(missing).sum();
         waiting > self.air.capacity(self.air.most_blocks(self.config.max_transmission_routine))
@@ -416,7 +419,7 @@ impl Station {
         let counter = self.counter;
         let p = self.peers.get_mut(&to)?;
         p.answer.clear();
-        (p.owed, p.unasked, p.incoming) = (false, false, None);
+        (p.owed, p.unasked, p.incoming, p.goes_on) = (false, false, None, false);
         let context = Context { epoch: self.config.epoch, far: p.record.epoch, counter };
         let heard = p.heard;
         let (key, seal) = self.ring.sending(to)?;
