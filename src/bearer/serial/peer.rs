@@ -160,6 +160,8 @@ pub struct Peer {
     pub sent_frames: u32,
     /// Cells each of those touched, on average.
     pub sent_cells: f64,
+    /// They are several.
+    pub sent_chained: bool,
     /// Air of those transmissions.
     pub sent_air: Duration,
     /// Air of transmissions that it was heard to have heard, without one in between that it was not.
@@ -227,6 +229,7 @@ impl Peer {
             heard: 0,
             goes_on: false,
             sent_frames: 0,
+            sent_chained: false,
             sent_air: Duration::ZERO,
             heard_for: Duration::ZERO,
             heard_at: None,

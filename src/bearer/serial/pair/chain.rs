@@ -23,7 +23,7 @@ fn chained(seed: u64, loss: f64) -> Pair {
 fn into_gap(pair: &mut Pair) -> usize {
     let in_gap = |p: &Pair| {
         let station = p.nodes[0].station.as_ref().expect("on");
-        station.chain_over().is_some() && p.nodes.iter().all(|n| n.modem.keyed.is_none())
+        station.chain_over().is_some()
     };
     assert!(pair.run(HOUR * 2, in_gap), "no chain");
     pair.nodes[0].keyed.len()
@@ -69,6 +69,19 @@ fn d4_flash_at_the_listener_takes_the_gap_and_brings_its_report() {
         assert_eq!(pair.collisions, 0);
         assert_no_symbol_twice(&pair, 0, "flash");
     }
+}
+
+#[test]
+fn d4_flash_at_the_sender_makes_the_transmission_ask() {
+    let mut pair = chained(8, 0.0);
+    let (sent, answers) = (into_gap(&mut pair), keyed(&pair, 1));
+    assert!(pair.run(HOUR, |p| keyed(p, 0) > sent));
+    pair.run(Duration::from_secs(60), |_| false);
+    let flash = pair.send(0, 60, Precedence::Flash);
+    assert!(pair.run(Duration::from_secs(200), |p| p.nodes[0].confirmed.iter().any(|(id, _)| *id == flash)));
+    assert_eq!((keyed(&pair, 0), keyed(&pair, 1)), (sent + 1, answers + 1));
+    assert!(pair.run(HOUR * 3, Pair::all_confirmed));
+    assert_no_symbol_twice(&pair, 0, "flash");
 }
 
 #[test]

@@ -131,15 +131,17 @@ impl Station {
 
     /// The next transmission of a chain did not come about in time.
     pub(super) fn watch_chain(&mut self, now: Instant) {
-        let idle = matches!(self.phase, Phase::Quiet | Phase::Down) && self.hearing.is_none() && self.carrier.is_none();
-        if idle && self.chain_over().is_some_and(|t| t <= now) {
+        if self.chain_over().is_some_and(|t| t <= now) {
             self.break_chain();
         }
     }
 
-    /// When that is.
+    /// When that is, while nobody speaks.
     pub(crate) fn chain_over(&self) -> Option<Instant> {
-        self.chain.as_ref().map(|c| c.until)
+        let idle = matches!(self.phase, Phase::Quiet | Phase::Down)
+            && !self.listening()
+            && (self.carrier.is_none() || self.carrier_stuck);
+        self.chain.as_ref().filter(|_| idle).map(|c| c.until)
     }
 
     /// A transmission was heard: does its sender go on, so that no answer is wanted yet?

@@ -418,9 +418,11 @@ impl Station {
             if std::mem::take(&mut peer.sent_before_others) {
                 peer.keeps_slot = u32::from(report.heard) * 2 < peer.sent_frames.min(255);
             }
-            peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
-            // Where most of it was lost the way is not what it was.
+            // Where most was lost the way is not what it was; of a chain, whole transmissions were, which says nothing of single cells.
             let well = u32::from(report.heard) * 2 >= peer.sent_frames.min(255);
+            if well || !peer.sent_chained {
+                peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
+            }
             peer.heard_for = if well { peer.heard_for + peer.sent_air } else { Duration::ZERO };
             (peer.sent_frames, peer.sent_air) = (0, Duration::ZERO);
         }

@@ -765,10 +765,7 @@ impl Station {
 
     /// When `handle_timeout` next has work, or [`Station::want`] something new to say.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let mut times = vec![self.hold, self.settle, self.report_at, self.until_asked, self.retry];
-        if !self.is_keying() && self.hearing.is_none() && self.carrier.is_none() {
-            times.push(self.chain_over());
-        }
+        let mut times = vec![self.hold, self.settle, self.report_at, self.until_asked, self.chain_over(), self.retry];
         times.extend(self.peers.values().map(|p| p.not_before));
         times.extend(self.outgoing.values().map(|t| t.not_before));
         times.extend(self.partials.values().map(|p| match p.stage {

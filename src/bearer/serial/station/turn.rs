@@ -247,6 +247,7 @@ impl Station {
                 let before = if chained { f64::from(p.sent_frames) } else { 0.0 };
                 let frames = tx.frames.get(&station).copied().unwrap_or(0);
                 let cells = p.sent_cells * before + tx.layout.cells * f64::from(frames);
+                p.sent_chained = before > 0.0;
                 p.sent_frames = before as u32 + frames;
                 p.sent_cells = if p.sent_frames > 0 { cells / f64::from(p.sent_frames) } else { tx.layout.cells };
                 p.sent_before_others = tx.before_others && frames > 0;
