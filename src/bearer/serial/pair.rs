@@ -595,6 +595,17 @@ fn two_way_load_shares_the_turns() {
 }
 
 #[test]
+fn symbols_as_large_as_a_cell_find_room_beside_the_greetings_of_strangers() {
+    let mut configs = [config(0, Duration::from_secs(30)), config(1, Duration::from_secs(30))];
+    for c in &mut configs {
+        (c.waveform.rate, c.waveform.frame_bytes) = (Bps(75), 76);
+    }
+    let mut pair = Pair::with(1, 0.0, configs);
+    pair.send(0, 17_000, Precedence::Routine);
+    assert!(pair.run(HOUR * 2, Pair::all_confirmed), "{} transmissions", pair.transmissions);
+}
+
+#[test]
 fn a_lost_report_costs_a_poll_and_no_second_delivery() {
     let mut pair = Pair::new(5, 0.0, LONG);
     pair.doomed.insert(2);

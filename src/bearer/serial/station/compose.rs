@@ -160,7 +160,10 @@ impl Station {
         // Copies make sure that words are heard, and are no reason to key: a transmission that has no room beside them goes without.
         let owes = self.outgoing.values().any(|t| t.outstanding() > 0);
         let said: usize = tx.lead.iter().map(|(_, control)| control.len()).sum();
-        if owes && said as u64 > self.air.capacity(tx.blocks) / 2 {
+        let cells = tx.lead.iter().map(|(cell, _)| cell + 1).max().unwrap_or(0);
+        let symbols = self.largest_waiting(now).map_or(0, |n| (n + FRAME_OVERHEAD) as u64);
+        let beside = cells * u64::from(self.air.waveform().frame_bytes) + symbols <= self.air.capacity(tx.blocks);
+        if owes && (said as u64 > self.air.capacity(tx.blocks) / 2 || !beside) {
             tx.lead.retain(|(cell, _)| *cell == 0);
         }
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
