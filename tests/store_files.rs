@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aldis::mail::{BodyRef, MessageId, Outcome, Precedence, RecipientState, Source, TransferId};
 use aldis::queue::{
     Batch, Change, CommitError, Condition, Disk, Engine, Ids, MessageRecord, MessageState, OpenError, Opened, Options,
-    RealDisk, STORE_FILE, SeenKey, StoreCall, StoreResult, TrackEntry,
+    RealDisk, STORE_FILE, SeenKey, StoreCall, StoreResult, TrackEntry, UNDATED,
 };
 use aldis::time::Wall;
 use aldis_sim::disk::SimDisk;
@@ -368,7 +368,8 @@ fn names_and_history_outlive_the_message_until_purged() {
     commit(&mut engine, (0..4).map(|id| line(id, 1500)).collect()).expect("commits");
     commit(&mut engine, vec![Change::DropBody(BodyRef(2)), Change::DropMessage(MessageId(2))]).expect("commits");
     let seen = |n: u32| SeenKey::Transfer(TransferId { origin: "far".into(), epoch: 1, counter: n });
-    commit(&mut engine, vec![Change::Seen(seen(0), Wall(4999)), Change::Seen(seen(1), Wall(5000))]).expect("commits");
+    let keys = [(0, Wall(4999)), (1, Wall(5000)), (2, UNDATED)];
+    commit(&mut engine, keys.map(|(n, until)| Change::Seen(seen(n), until)).to_vec()).expect("commits");
 
     let all = |engine: &Engine| {
         let snapshot = engine.snapshot().expect("reads");
@@ -385,7 +386,12 @@ fn names_and_history_outlive_the_message_until_purged() {
             .collect::<Vec<_>>()
     };
     assert_eq!(all(&engine), [0, 1, 2, 3]);
-    let purge = |before| Change::Purge { done_before: Wall(before), seen_before: Wall(5000), limit: 100 };
+    let purge = |before| Change::Purge {
+        done_before: Wall(before),
+        seen_before: Wall(5000),
+        undated_until: Wall(7000),
+        limit: 100,
+    };
     commit(&mut engine, vec![purge(1500)]).expect("purges");
     assert_eq!(all(&engine), [0, 1, 2, 3]);
     commit(&mut engine, vec![purge(1501)]).expect("purges");
@@ -398,9 +404,13 @@ fn names_and_history_outlive_the_message_until_purged() {
     assert_eq!(bodies.collect::<Vec<_>>(), [3], "bodies of purged messages go with them");
 
     let absent = |n| StoreCall::Commit(Batch { conditions: vec![Condition::SeenAbsent(seen(n))], changes: vec![] });
-    let results = engine.execute(vec![absent(0), absent(1)]);
+    let results = engine.execute(vec![absent(0), absent(1), absent(2)]);
     assert_eq!(results[0], StoreResult::Committed(Ok(())), "remembered until before the purge");
     assert_eq!(results[1], StoreResult::Committed(Err(CommitError::Conflict(0))));
+    assert_eq!(results[2], StoreResult::Committed(Err(CommitError::Conflict(0))), "of no date, and dated by the purge");
+    let later = Change::Purge { done_before: Wall(0), seen_before: Wall(7001), undated_until: Wall(9000), limit: 100 };
+    commit(&mut engine, vec![later]).expect("purges");
+    assert_eq!(engine.execute(vec![absent(2)]), [StoreResult::Committed(Ok(()))]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::dsn::{self, Action, Cause, Line, Report};
 use super::ids::Ids;
 use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
 use super::retry::{PEER_LIFETIME, Table};
-use super::store::{Batch, Change, Condition, SeenKey};
+use super::store::{Batch, Change, Condition, SeenKey, UNDATED};
 use crate::mail::{
     BodyRef, ByMode, Envelope, MessageId, MtPriority, Outcome, PeerName, Precedence, RecipientState, Source, Status,
     Submission, header,
@@ -241,7 +241,11 @@ pub fn accept(
     let mut batch = Batch::default();
     if let Source::Bearer { transfer, .. } = &source {
         let key = SeenKey::Transfer(transfer.clone());
-        let until = envelope.expires.max(now.wall).plus(policy.keep_done.max(LEAST_SEEN_MARGIN));
+        // A clock that is not set may be decades behind: what it would say has passed when it is.
+        let until = match now.set {
+            true => envelope.expires.max(now.wall).plus(policy.keep_done.max(LEAST_SEEN_MARGIN)),
+            false => UNDATED,
+        };
         batch.conditions.push(Condition::SeenAbsent(key.clone()));
         batch.changes.push(Change::Seen(key, until));
         #[cfg(feature = "mutations")]
@@ -462,6 +466,15 @@ mod tests {
         assert_eq!(a.record.envelope.expires, e.expires, "a peer's absolute expiry holds");
         assert_eq!(a.record.envelope.mt_priority, MtPriority::new(3));
         assert_eq!(a.record.precedence, Precedence::Immediate, "the level it travelled with");
+    }
+
+    #[test]
+    fn what_came_before_the_clock_was_set_is_not_forgotten_when_it_is() {
+        let unset = Now { set: false, wall: Wall::from_seconds(60), ..NOW };
+        let mut ids = Ids::open(&Opened::default());
+        let due = vec![Decision::Due { over_air: false }];
+        let a = accept(unset, &policy(), ANY, &mut ids, heard(envelope(&["a@x.example"])), due).expect("ok");
+        assert!(a.batch.changes.iter().any(|c| matches!(c, Change::Seen(_, until) if *until == UNDATED)));
     }
 
     #[test]

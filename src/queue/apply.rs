@@ -9,7 +9,7 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::engine::Trouble;
 use super::record::{Lease, MessageRecord, TransferRecord};
-use super::store::{Batch, Change, Condition, SeenKey};
+use super::store::{Batch, Change, Condition, SeenKey, UNDATED};
 use super::table::{self, Derived, Tally};
 use crate::mail::{BodyRef, MessageId, Precedence, Source};
 use crate::time::Wall;
@@ -201,9 +201,9 @@ impl<'t> Writer<'t> {
                 Change::Track(id, entry) => {
                     self.add_track(id.0, entry.at, &table::encode(entry).map_err(Trouble::Record)?)?;
                 }
-                Change::Purge { done_before, seen_before, limit } => {
+                Change::Purge { done_before, seen_before, undated_until, limit } => {
                     self.purge(*done_before, *limit)?;
-                    self.purge_seen(*seen_before, *limit)?;
+                    self.purge_seen(*seen_before, *undated_until, *limit)?;
                 }
             }
         }
@@ -549,7 +549,7 @@ impl<'t> Writer<'t> {
         Ok(())
     }
 
-    fn purge_seen(&mut self, before: Wall, limit: u32) -> Result<(), Trouble> {
+    fn purge_seen(&mut self, before: Wall, undated_until: Wall, limit: u32) -> Result<(), Trouble> {
         let mut ended = Vec::new();
         for entry in self.seen_end.open()?.range(..(before.0, [].as_slice()))?.take(limit as usize) {
             let (key, _) = entry?;
@@ -557,6 +557,10 @@ impl<'t> Writer<'t> {
             ended.push((until, key.to_vec()));
         }
         for (until, key) in ended {
+            if until == UNDATED.0 {
+                self.put_seen(&key, undated_until)?;
+                continue;
+            }
             self.seen_end.open()?.remove((until, key.as_slice()))?;
             self.seen.open()?.remove(key.as_slice())?;
         }

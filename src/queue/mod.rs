@@ -45,4 +45,4 @@ pub use ids::{Ids, RESERVATION};
 pub use real_disk::RealDisk;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
 pub use snapshot::{Snapshot, Snapshots};
-pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult};
+pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult, UNDATED};

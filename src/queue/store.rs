@@ -16,6 +16,9 @@ pub enum SeenKey {
     Transfer(TransferId),
 }
 
+/// Until when a key is remembered that came while the clock was not set: never forgotten before it is, and then dated.
+pub const UNDATED: Wall = Wall(i64::MIN);
+
 /// What must hold for a batch to be applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Condition {
@@ -41,7 +44,7 @@ pub enum Change {
     Message(Box<MessageRecord>),
     /// Drops a message (its track stays until purged).
     DropMessage(MessageId),
-    /// Remembers a key until `.1`, which must outlive the message (A3).
+    /// Remembers a key until `.1`, which must outlive the message (A3), or [`UNDATED`].
     Seen(SeenKey, Wall),
     /// Inserts or replaces a frozen transfer.
     Transfer(Box<TransferRecord>),
@@ -63,6 +66,8 @@ pub enum Change {
         done_before: Wall,
         /// Now.
         seen_before: Wall,
+        /// Until when keys that were stored under [`UNDATED`] are remembered from here on.
+        undated_until: Wall,
         /// Bound on the work of one batch; repeat until nothing is left.
         limit: u32,
     },

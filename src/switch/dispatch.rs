@@ -10,7 +10,7 @@ use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precede
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
-use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, StoreResult, TransferRecord};
+use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, StoreCall, StoreResult, TransferRecord};
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
@@ -400,7 +400,9 @@ impl Switch {
             let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
             self.purge_late(now);
-            let purge = Change::Purge { done_before, seen_before: now.wall, limit: PURGE };
+            // Longer than any message lives, by a margin that makes the keeping time of done ones twice as long.
+            let undated_until = now.wall.plus(LONGEST_LIFE).plus(self.plan.limits.keep_done);
+            let purge = Change::Purge { done_before, seen_before: now.wall, undated_until, limit: PURGE };
             self.commit(Batch { conditions: Vec::new(), changes: vec![purge] }, Pending::Aside);
         }
     }

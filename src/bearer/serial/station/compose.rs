@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::burst::{Layout, UNIT, with_parity};
+use super::super::burst::{Layout, with_parity};
 use super::super::frame::{
     Address, CHUNK_OVERHEAD, Chunk, FRAME_CHUNKS, FRAME_OVERHEAD, Frame, Item, MINIMAL_FRAME, REPORT_FIXED, Stations,
 };
@@ -169,14 +169,20 @@ impl Station {
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
         // Each has its room, or what is asked and answered here would never be said: a poll with a full report may be longer than the
         // shortest transmission at a low rate, and words for a whole net longer than the longest one. Nor may they leave nothing to be asked for.
-        let frame = u64::from(self.air.waveform().frame_bytes).max(MINIMAL_FRAME as u64);
-        let end = tx.lead.iter().filter(|(cell, _)| *cell == 0).fold(0, |end, (_, control)| {
-            let (left, length) = (frame - end % frame, control.len() as u64);
+        let stride = if tx.layout.packed { u64::MAX } else { tx.layout.stride.max(MINIMAL_FRAME) as u64 };
+        let after = |end: u64, length: u64| {
+            let left = stride - end % stride;
             if length > left { end + left + length } else { end + length }
-        });
+        };
+        let words = tx.lead.iter().filter(|(cell, _)| *cell == 0);
+        let end = words.fold(0, |end, (_, control)| after(end, control.len() as u64));
         tx.blocks = tx.blocks.max(self.air.blocks(end));
-        if owes && self.air.capacity(tx.blocks) < end + (FRAME_OVERHEAD + UNIT) as u64 {
-            tx.blocks = tx.blocks.max(self.air.blocks(end.next_multiple_of(frame) + frame));
+        let owing = self.outgoing.values().filter(|t| t.outstanding() > 0);
+        if let Some(symbol) = owing.filter_map(Outgoing::next_bytes).max() {
+            let needed = after(end, (FRAME_OVERHEAD + symbol) as u64);
+            if self.air.capacity(tx.blocks) < needed {
+                tx.blocks = tx.blocks.max(self.air.blocks(needed));
+            }
         }
         tx.goes_on = self.goes_on(now, tx, &speakable, !reporting.is_empty());
     }

@@ -23,6 +23,7 @@ impl Station {
             deframer: Deframer::default(),
             since: now,
             last: now,
+            sense: now,
             from: BTreeSet::new(),
             spoke: BTreeSet::new(),
             speakers: Stations::NONE,
@@ -61,6 +62,7 @@ impl Station {
     /// Bytes without a carrier have ceased, or have gone on for longer than any frame without making one.
     pub(super) fn fell_silent(&mut self, now: Instant) {
         if let Some(h) = &mut self.hearing
+            && !h.made_sense()
             && h.last < now
             && self.noise_at().is_some_and(|t| t <= now)
         {
@@ -137,6 +139,9 @@ impl Station {
     pub(super) fn drain_frames(&mut self, now: Instant) {
         let Some(mut h) = self.hearing.take() else { return };
         while let Some(found) = h.deframer.poll(&self.ring) {
+            if !matches!(found, Found::Unsealed(_)) {
+                h.sense = now;
+            }
             match found {
                 Found::Frame(frame) => {
                     self.counts.frames += 1;

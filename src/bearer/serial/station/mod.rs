@@ -223,6 +223,8 @@ struct Hearing {
     deframer: Deframer,
     since: Instant,
     last: Instant,
+    /// When a frame was last among the bytes; at first when they began.
+    sense: Instant,
     /// Stations good frames came from.
     from: BTreeSet<u8>,
     /// Those of them that said more than symbols and brief reports.

@@ -382,12 +382,13 @@ impl Station {
         Some(self.noise_at().map_or(ceased, |t| t.min(ceased)))
     }
 
-    /// Until when a frame must have been whole, where bytes come without a carrier and it is not known that this is noise.
+    /// Until when another frame must have been whole, where bytes come without a carrier and it is not known that this is noise: noise
+    /// that never ceases now and then looks like a frame.
     pub(super) fn noise_at(&self) -> Option<Instant> {
-        let h = self.hearing.as_ref().filter(|h| !self.carrier_tells && !h.made_sense())?;
+        let h = self.hearing.as_ref().filter(|h| !self.carrier_tells || h.made_sense())?;
         let w = self.slowest();
         let frame = w.rate.airtime(u64::from(w.frame_bytes));
-        Some(h.since + (frame + self.longest_block()) * 3)
+        Some(h.sense + (frame + self.longest_block()) * 3)
     }
 
     pub(super) fn watch_modem(&mut self, now: Instant) {
