@@ -8,7 +8,8 @@
 //! ```
 //!
 //! with `T(m)` the time on the air of m frames and `C` a lost turn: two turnarounds and an acknowledgement. Acknowledgements are never
-//! lost. Seconds as floating point throughout: these are bounds to compare with, not instants.
+//! lost. Where one is wanted only after several transmissions ([`Link::answered_every`]), m may be as many frames as those hold, and
+//! a turnaround lies between one transmission and the next. Seconds as floating point throughout: these are bounds to compare with, not instants.
 
 use crate::waveform::Waveform;
 
@@ -29,9 +30,12 @@ pub struct Link {
     overhead: u64,
     /// Preamble, block and rate of acknowledgements.
     answer: (f64, f64, f64),
-    /// Frames that fill so many blocks.
+    /// Frames that fill so many blocks of one transmission.
     per_block: Vec<u64>,
+    /// Frames of the longest transmission.
     most: u64,
+    /// Transmissions to an acknowledgement at most.
+    chain: u64,
 }
 
 /// Payload of the notes' frame at a rate.
@@ -60,12 +64,17 @@ impl Link {
         let per_block: Vec<u64> = (0..=blocks).map(frames).collect();
         let most = per_block.last().copied().unwrap_or(1).max(1);
         let answer = (rate, preamble_s, block_s);
-        Self { rate, preamble_s, block_s, turnaround_s, loss, payload, overhead, answer, per_block, most }
+        Self { rate, preamble_s, block_s, turnaround_s, loss, payload, overhead, answer, per_block, most, chain: 1 }
     }
 
     /// The same with acknowledgements in another waveform.
     pub fn answered_in(self, waveform: &Waveform) -> Self {
         Self { answer: times(waveform), ..self }
+    }
+
+    /// The same where up to so many transmissions may go before an acknowledgement.
+    pub fn answered_every(self, transmissions: u64) -> Self {
+        Self { chain: transmissions.max(1), ..self }
     }
 
     /// Frames that a message of `bytes` encoded bytes makes.
@@ -77,7 +86,7 @@ impl Link {
     pub fn selective_repeat(&self, frames: usize) -> f64 {
         let mut e = vec![0.0; frames + 1];
         for u in 1..=frames {
-            let m = (u as u64).min(self.most) as usize;
+            let m = (u as u64).min(self.most * self.chain) as usize;
             let lost = binomial(m, self.loss);
             let c = self.lost_turn(m as u64);
             let mut sum = 0.0;
@@ -100,9 +109,9 @@ impl Link {
         let mut e = vec![0.0; frames + 1];
         for d in 1..=frames {
             let missing = d as u64;
-            let mut candidates = vec![missing.min(self.most)];
-            candidates
-                .extend(self.per_block.iter().filter(|&&m| m >= missing && m <= self.most && m <= 3 * missing + 12));
+            let mut candidates: Vec<u64> = (1..=self.chain).map(|n| missing.min(n * self.most)).collect();
+            let filled = (0..self.chain).flat_map(|n| self.per_block.iter().map(move |m| n * self.most + m));
+            candidates.extend(filled.filter(|&m| m >= missing && m <= 3 * missing + 12));
             let cost = |&m: &u64| {
                 let got = binomial(m as usize, 1.0 - self.loss);
                 let c = self.lost_turn(m);
@@ -127,7 +136,13 @@ impl Link {
         (1.0 - self.loss) * payload_s / (self.preamble_s + blocks * self.block_s + self.lost_turn(self.most))
     }
 
+    /// From the first preamble symbol to the last symbol of so many frames, in as many transmissions as they take.
     fn air(&self, frames: u64) -> f64 {
+        let before = frames.saturating_sub(1) / self.most;
+        before as f64 * (self.air_of(self.most) + self.turnaround_s) + self.air_of(frames - before * self.most)
+    }
+
+    fn air_of(&self, frames: u64) -> f64 {
         air_of_bytes(frames * (self.payload + self.overhead), (self.rate, self.preamble_s, self.block_s))
     }
 
@@ -171,6 +186,22 @@ mod tests {
                 assert!((ours - limit).abs() < 0.006, "{bytes} bytes at {loss}: {ours}, printed {limit}");
             }
         }
+    }
+
+    #[test]
+    fn fewer_acknowledgements_save_what_each_costs_but_for_the_turnaround_in_its_place() {
+        let waveform = Waveform::find(75, "L").expect("known");
+        let link = Link::new(waveform, 2.0, 0.0);
+        // 40 full transmissions: 39 answers are waited for, or 19, or 13.
+        let frames = 40 * link.most as usize;
+        let [each, second, third] = [1, 2, 3].map(|n| link.clone().answered_every(n).incremental_redundancy(frames));
+        let saved = link.lost_turn(link.most) - 2.0;
+        let longer = |n: u64| link.lost_turn(n * link.most) - link.lost_turn(link.most);
+        assert!((each - second - 20.0 * saved + 19.0 * longer(2)).abs() < 1e-6, "{each} {second}");
+        assert!((each - third - 26.0 * saved + 13.0 * longer(3)).abs() < 1e-6, "{each} {third}");
+        let lossy = Link::new(waveform, 2.0, 0.2);
+        let second = lossy.clone().answered_every(2).incremental_redundancy(frames);
+        assert!(lossy.answered_every(3).incremental_redundancy(frames) <= second);
     }
 
     #[test]

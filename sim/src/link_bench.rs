@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aldis::bearer::serial::{
     self,
-    burst::{Air, UNIT},
+    burst::{Air, Layout, UNIT},
 };
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
@@ -157,6 +157,50 @@ impl Gains {
     }
 }
 
+/// The limits of one cell where an answer is wanted after every transmission, every second and every third.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct AnswerLimits {
+    /// Data rate, bit/s.
+    pub rate: u32,
+    /// Encoded size, KiB.
+    pub size_kb: serde_json::Number,
+    /// Turnaround, seconds.
+    pub turnaround_s: serde_json::Number,
+    /// Share of cells lost.
+    pub fer: serde_json::Number,
+    /// With the link's own frames and interleaver L both ways.
+    pub long_s: [f64; 3],
+    /// The same with acknowledgements in the soonest block of the rate.
+    pub short_s: [f64; 3],
+}
+
+impl AnswerLimits {
+    /// One line.
+    pub fn text(&self) -> String {
+        let row = |[each, second, third]: [f64; 3]| {
+            format!(
+                "{each:9.2} s, second {second:9.2} s ({:.3}), third {third:9.2} s ({:.3})",
+                second / each,
+                third / each
+            )
+        };
+        format!(
+            "{:>4} bit/s {:>3} KiB {:>2} s {:>4} : answers to each {}; short answers to each {}",
+            self.rate,
+            self.size_kb,
+            self.turnaround_s,
+            self.fer,
+            row(self.long_s),
+            row(self.short_s),
+        )
+    }
+}
+
+/// The cells [`AnswerLimits`] are shown in: where a message takes several of the longest transmissions.
+pub fn answer_cells() -> Vec<Cell> {
+    cells().into_iter().filter(|c| c.rate <= 300 && c.payload_bytes >= 10 * 1024).collect()
+}
+
 /// The cells [`Gains`] are shown in.
 pub fn gain_cells() -> Vec<Cell> {
     let wanted = |c: &Cell| c.payload_bytes <= 10 * 1024 && c.turnaround_s == 2.0;
@@ -278,46 +322,66 @@ impl Cell {
             let times: Option<Vec<f64>> = trials.iter().map(|t| t.sample.delivery_s).collect();
             times.map(|t| t.iter().sum::<f64>() / t.len().max(1) as f64)
         };
-        let layout = |w: &Waveform| {
-            let waveform = serial::Waveform {
-                rate: Bps(w.rate),
-                preamble: w.preamble(),
-                block: w.block(),
-                tail_bits: u32::try_from(w.tail_bits()).unwrap_or(u32::MAX),
-                frame_bytes: self.cell_bytes(),
-                turnaround: Duration::from_secs_f64(self.turnaround_s),
-            };
-            Air::new(waveform).layout(self.loss, UNIT)
-        };
-        let limit = |w: &Waveform| {
-            let l = layout(w);
-            let overhead = (l.stride - l.symbol_bytes) as u64;
-            let loss = if self.loss > 0.0 { l.loss } else { 0.0 };
-            (Link::framed(w, self.turnaround_s, loss, l.symbol_bytes as u64, overhead), l.symbol_bytes as u64)
-        };
-        let of =
-            |(link, symbols): (Link, u64)| link.incremental_redundancy(self.payload_bytes.div_ceil(symbols) as usize);
+        let of = |link: Link| link.incremental_redundancy(link.frames(self.payload_bytes));
         let all = || crate::waveform::TABLE.iter().filter(|w| w.rate == self.rate);
-        let reply = all().min_by_key(|w| w.airtime(16)).unwrap_or(self.waveform());
         let notes = Link::new(self.waveform(), self.turnaround_s, self.loss);
-        let answered = |w: &Waveform| {
-            let (link, symbols) = limit(w);
-            of((link.answered_in(reply), symbols))
-        };
+        let answered = |w: &Waveform| of(self.own_limit(w).answered_in(self.soonest()));
         Gains {
             rate: self.rate,
             size_kb: number(self.payload_bytes as f64 / 1024.0),
             turnaround_s: number(self.turnaround_s),
             fer: number(self.loss),
-            frame_bytes: layout(self.waveform()).stride,
+            frame_bytes: self.layout(self.waveform()).stride,
             ir_s: notes.incremental_redundancy(notes.frames(self.payload_bytes)),
-            ir_frames_s: of(limit(self.waveform())),
+            ir_frames_s: of(self.own_limit(self.waveform())),
             mean_s: mean(false),
             ir_answers_s: answered(self.waveform()),
             ir_chosen_s: all().map(answered).fold(f64::INFINITY, f64::min),
             mean_chosen_s: mean(true),
             seeds: [seeds.first().copied().unwrap_or(0), seeds.last().copied().unwrap_or(0)],
         }
+    }
+
+    /// The limits of this cell where fewer answers are wanted.
+    pub fn answer_limits(&self) -> AnswerLimits {
+        let row = |link: Link| {
+            [1, 2, 3].map(|n| link.clone().answered_every(n).incremental_redundancy(link.frames(self.payload_bytes)))
+        };
+        let own = self.own_limit(self.waveform());
+        AnswerLimits {
+            rate: self.rate,
+            size_kb: number(self.payload_bytes as f64 / 1024.0),
+            turnaround_s: number(self.turnaround_s),
+            fer: number(self.loss),
+            long_s: row(own.clone()),
+            short_s: row(own.answered_in(self.soonest())),
+        }
+    }
+
+    /// How the link lays its frames out in a waveform at this loss.
+    fn layout(&self, w: &Waveform) -> Layout {
+        let waveform = serial::Waveform {
+            rate: Bps(w.rate),
+            preamble: w.preamble(),
+            block: w.block(),
+            tail_bits: u32::try_from(w.tail_bits()).unwrap_or(u32::MAX),
+            frame_bytes: self.cell_bytes(),
+            turnaround: Duration::from_secs_f64(self.turnaround_s),
+        };
+        Air::new(waveform).layout(self.loss, UNIT)
+    }
+
+    /// The limit with such frames.
+    fn own_limit(&self, w: &Waveform) -> Link {
+        let l = self.layout(w);
+        let loss = if self.loss > 0.0 { l.loss } else { 0.0 };
+        Link::framed(w, self.turnaround_s, loss, l.symbol_bytes as u64, (l.stride - l.symbol_bytes) as u64)
+    }
+
+    /// The waveform of this rate in which an acknowledgement is over first.
+    fn soonest(&self) -> &'static Waveform {
+        let all = crate::waveform::TABLE.iter().filter(|w| w.rate == self.rate);
+        all.min_by_key(|w| w.airtime(16)).unwrap_or(self.waveform())
     }
 
     /// One trial with `warm_up` messages before the one that counts; `told` modems have their interleavers chosen by the link.
@@ -502,6 +566,16 @@ mod tests {
         for text in ["2400,10240,4", "2401,10240,4,0.2", "2400,10,4,0.2", "2400,10240,4,0.95", "a,b,c,d"] {
             assert!(Cell::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn fewer_answers_gain_some_percent_where_a_message_takes_many_transmissions() {
+        let of = |text: &str| Cell::parse(text).expect("reads").answer_limits();
+        for row in [of("75,102400,2,0.05").long_s, of("300,102400,2,0.2").short_s] {
+            let [each, second, third] = row;
+            assert!(second < 0.98 * each && third < second && third > 0.92 * each, "{row:?}");
+        }
+        assert_eq!(answer_cells().len(), 36);
     }
 
     #[test]

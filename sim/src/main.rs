@@ -268,6 +268,10 @@ enum Bench {
     },
     /// What frames laid out by the link and interleavers chosen by it gain, beside limits recomputed for each
     Gains {
+        /// Measure nothing: only the limits where an answer is wanted after every second or third transmission
+        /// [default cells: 10 and 100 KiB at 75 and 300 bit/s]
+        #[arg(long)]
+        answers: bool,
         /// One JSON document instead of lines
         #[arg(long)]
         json: bool,
@@ -404,7 +408,17 @@ fn bench(what: Bench) -> ExitCode {
                 ExitCode::from(2)
             })
         }
-        Bench::Gains { json, cell, seeds, jobs } => {
+        Bench::Gains { answers: true, json, cell, .. } => {
+            let cells = if cell.is_empty() { link_bench::answer_cells() } else { cell };
+            let limits: Vec<_> = cells.iter().map(Cell::answer_limits).collect();
+            let text = match json {
+                true => serde_json::to_string(&limits).expect("plain data"),
+                false => limits.iter().map(link_bench::AnswerLimits::text).collect::<Vec<_>>().join("\n"),
+            };
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Bench::Gains { answers: false, json, cell, seeds, jobs } => {
             let cells = if cell.is_empty() { link_bench::gain_cells() } else { cell };
             let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
             let measured = cells.iter().map(|cell| {

@@ -147,6 +147,37 @@ fn d2_no_crash_of_either_end_makes_a_symbol_leave_twice() {
     });
 }
 
+/// A process killed or power cut at either end while answers are left out.
+#[test]
+fn d2_no_crash_while_answers_are_left_out_makes_a_symbol_leave_twice() {
+    each(2, "chain", |seed, chance| {
+        let mut lab = unanswered(seed, [0.0, 0.05][seed as usize % 2]);
+        lab.run_for(Duration::from_millis(chance.below(400_000)));
+        lab.crash(BOTH[seed as usize % 2], chance.chance(0.5), Some(Duration::from_secs(5)));
+        settle(&mut lab);
+        assert_eq!(sent_twice(&lab.tapes()), 0, "seed {seed}");
+    });
+}
+
+/// FLASH at the listener while answers are left out waits for the end of the transmission and the turnaround, and for nothing else.
+#[test]
+fn d4_flash_at_the_listener_takes_the_gap_where_an_answer_is_left_out() {
+    each(2, "chain", |seed, chance| {
+        let mut lab = unanswered(seed, 0.0);
+        lab.run_for(Duration::from_millis(5_000 + chance.below(100_000)));
+        assert!(lab.world().ether().radiates(SHIP));
+        let flash = lab.submit(SHORE, SHIP, 100, Precedence::Flash);
+        lab.run_while(lab.at() + Duration::from_secs(130), |lab| !lab.world().ether().radiates(SHIP));
+        let over = lab.at();
+        lab.run_while(over + Duration::from_secs(30), |lab| lab.world().ether().radiates(SHORE));
+        let waited = lab.at().since(over).as_secs_f64();
+        assert!(waited <= 2.3, "seed {seed}: {waited} s");
+        settle(&mut lab);
+        assert!(lab.ledger()[flash].fate.confirmed.is_some());
+        assert_eq!(sent_twice(&lab.tapes()), 0, "seed {seed}");
+    });
+}
+
 /// A modem that fails in the middle of the message and is replaced half a minute later.
 #[test]
 fn d2_a_modem_replaced_in_the_middle_makes_no_symbol_leave_twice() {
@@ -202,6 +233,23 @@ fn ride(way: &Way, seed: u64, size: u64) -> Lab {
     // Only what a 250 was given for is kept through a crash.
     lab.run_while(minutes(1), |lab| lab.world().ether().radiates(SHIP));
     lab
+}
+
+/// A long message at 75 bit/s, at the start of a transmission of the ship's that follows one nobody answered.
+fn unanswered(seed: u64, loss: f64) -> Lab {
+    let mut lab = ride(&Way::new(75, "L", 2.0, loss), seed, 40_000);
+    let starts =
+        |lab: &Lab, station| lab.world().ether().antenna_log().iter().filter(|e| e.on && e.station == station).count();
+    let mut own = 0;
+    loop {
+        let answers = starts(&lab, SHORE);
+        assert!(lab.run_while(lab.at() + Duration::from_secs(600), |lab| starts(lab, SHIP) > own), "no chain");
+        if own > 1 && starts(&lab, SHORE) == answers {
+            return lab;
+        }
+        own = starts(&lab, SHIP);
+        lab.run_while(lab.at() + Duration::from_secs(200), |lab| !lab.world().ether().radiates(SHIP));
+    }
 }
 
 fn any_way(chance: &mut Stream) -> Way {

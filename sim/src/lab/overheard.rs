@@ -191,7 +191,7 @@ impl Overheard {
         let Some(ear) = self.ears.get_mut(i) else { return };
         while let Some(found) = ear.deframer.poll(&ear.ring) {
             match found {
-                Found::Frame(Frame::Symbols { address, chunks }) => {
+                Found::Frame(Frame::Symbols { address, chunks, .. }) => {
                     let bytes = chunks.iter().flat_map(|c| &c.symbols).map(Vec::len).sum::<usize>() + FRAME_OVERHEAD;
                     let shared = address.to == address.from;
                     // What goes to all is read by every ear, and left once.

@@ -7,6 +7,8 @@ use crate::bearer::fec::Geometry;
 
 /// First byte of a frame of symbols, version 1, plus the key number.
 const SYNC_SYMBOLS: u8 = 0x98;
+/// The same where the sender goes on after this transmission, and wants no answer before.
+const SYNC_GOING_ON: u8 = 0xA0;
 /// First byte of a control frame, version 1, plus the key number.
 const SYNC_CONTROL: u8 = 0x64;
 /// First byte of a brief report, version 1, plus the key number.
@@ -193,6 +195,8 @@ pub enum Frame {
     Symbols {
         /// Who and whom.
         address: Address,
+        /// The sender goes on after this transmission, and wants no answer to it yet.
+        goes_on: bool,
         /// At least one.
         chunks: Vec<Chunk>,
     },
@@ -229,8 +233,8 @@ impl Frame {
     pub fn emit(&self, seal: &Seal) -> Vec<u8> {
         let mut out = Vec::with_capacity(300);
         match self {
-            Self::Symbols { address, chunks } => {
-                out.extend(address.emit(SYNC_SYMBOLS));
+            Self::Symbols { address, goes_on, chunks } => {
+                out.extend(address.emit(if *goes_on { SYNC_GOING_ON } else { SYNC_SYMBOLS }));
                 for (i, chunk) in chunks.iter().enumerate() {
                     out.extend(chunk.descriptor(i + 1 < chunks.len()));
                     if i == 0 {
@@ -279,7 +283,7 @@ impl Frame {
     pub fn parse(bytes: &[u8], ring: &KeyRing) -> Parsed {
         match bytes.first().map(|sync| sync & SYNC_BITS) {
             None => Parsed::Short,
-            Some(SYNC_SYMBOLS) => parse_symbols(bytes, ring),
+            Some(SYNC_SYMBOLS | SYNC_GOING_ON) => parse_symbols(bytes, ring),
             Some(SYNC_CONTROL) => parse_control(bytes, ring),
             Some(SYNC_BRIEF) => parse_brief(bytes, ring),
             Some(_) => Parsed::Nothing,
@@ -560,9 +564,10 @@ fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
     }
     let address = Address::of(header[0], header[1]);
     let Some((mut chunk, mut n, mut more)) = Chunk::describe(&header[2..8]) else { return Parsed::Nothing };
+    let goes_on = header[0] & SYNC_BITS == SYNC_GOING_ON;
     let trust = ring.trust(address);
     if trust == Trust::Foreign {
-        return Parsed::Foreign(Overheard { address, asks: true, order: None });
+        return Parsed::Foreign(Overheard { address, asks: !goes_on, order: None });
     }
     let (mut at, mut chunks) = (SYMBOLS_HEADER, Vec::new());
     loop {
@@ -591,7 +596,7 @@ fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
     if !ring.symbols_fit(address, &bytes[..at], tag) {
         return Parsed::Unsealed(address);
     }
-    Parsed::Whole(Frame::Symbols { address, chunks }, at + SYMBOLS_TAG)
+    Parsed::Whole(Frame::Symbols { address, goes_on, chunks }, at + SYMBOLS_TAG)
 }
 
 fn parse_control(bytes: &[u8], ring: &KeyRing) -> Parsed {
@@ -735,8 +740,9 @@ mod tests {
         let brief = |standings| Frame::Brief { address, context, waiting: 2, heard: 14, standings, quality: None };
         let asked = Item::Quality(None);
         vec![
-            ("one transfer", Frame::Symbols { address, chunks: vec![first.clone()] }),
-            ("two transfers", Frame::Symbols { address, chunks: vec![first, second] }),
+            ("one transfer", Frame::Symbols { address, goes_on: false, chunks: vec![first.clone()] }),
+            ("one transfer, going on", Frame::Symbols { address, goes_on: true, chunks: vec![first.clone()] }),
+            ("two transfers", Frame::Symbols { address, goes_on: false, chunks: vec![first, second] }),
             ("hello and poll", control(vec![Item::Hello { waiting: 2, counter: 2 }, Item::Poll(vec![0x5002])])),
             ("report", control(vec![Item::Hello { waiting: 0, counter: 2 }, Item::Report(report)])),
             ("cancel", control(vec![Item::Cancel(vec![0x5002])])),
@@ -857,7 +863,8 @@ mod tests {
         let geometry = Geometry::of_payload(3000).expect("in range");
         let claims = Chunk { short: 9, geometry, first: 0, symbols: vec![vec![0; 31]; 16] };
         let address = Address { from: 0, to: 1, key: 1 };
-        let mut stream = Frame::Symbols { address, chunks: vec![claims] }.emit(&seal())[..SYMBOLS_HEADER].to_vec();
+        let mut stream =
+            Frame::Symbols { address, goes_on: false, chunks: vec![claims] }.emit(&seal())[..SYMBOLS_HEADER].to_vec();
         stream.extend(good.emit(&seal()));
         let mut deframer = Deframer::default();
         deframer.push(&stream);

@@ -226,6 +226,16 @@ impl Outgoing {
         (self.record.windows, self.record.sent, self.sent) = (0, 0, 0);
     }
 
+    /// Whether it is known how much has left since the last word.
+    pub fn counts_what_left(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Symbols that have never left.
+    pub fn unused(&self) -> u32 {
+        self.rows.iter().map(|row| self.geometry.rows().saturating_sub(*row)).sum()
+    }
+
     /// Supposes that of what has left since the last word the share `arriving` is there. Gives the symbols still missing then: 0 when
     /// nothing can be supposed, or nothing would be left to send.
     pub fn suppose(&mut self, arriving: f64) -> u32 {

@@ -10,6 +10,8 @@ use crate::mail::{BearerId, LinkKey, Precedence, Protection, TransferId};
 use crate::time::{Duration, Instant, Now, Wall};
 use crate::units::Bps;
 
+mod chain;
+
 const CELL: u64 = 262;
 
 /// Something due.
@@ -310,6 +312,11 @@ impl Pair {
         let now = self.now;
         self.transmissions += 1;
         let number = self.transmissions;
+        if self.nodes[who].modem.keyed.take().is_some() {
+            // What a dead process left keyed is cut.
+            self.nodes[1 - who].modem.free_at = now + self.nodes[who].config.waveform.turnaround;
+            self.modem(1 - who, ModemEvent::Carrier(false));
+        }
         if let Some((other, _)) = self.nodes[1 - who].modem.keyed {
             self.deaf.extend([number, other]);
             self.collisions += 1;
@@ -327,6 +334,9 @@ impl Pair {
 
     fn block(&mut self, who: usize, number: u64, block: u64) {
         let n = &self.nodes[who];
+        if n.modem.keyed.is_none_or(|(present, _)| present != number) {
+            return;
+        }
         let w = n.config.waveform.clone();
         let bits = (u128::from(w.rate.0) * w.block.as_nanos() / 1_000_000_000) as u64;
         let (from, to) = ((block * bits / 8) as usize, ((block + 1) * bits / 8) as usize);
@@ -582,6 +592,17 @@ fn two_way_load_shares_the_turns() {
     let last = pair.nodes.iter().map(|n| n.whole[&11].0).max().expect("both");
     assert!(last.since(start).as_secs_f64() <= 1.10 * 86.4, "{:?}", last.since(start));
     assert_eq!(pair.collisions, 0);
+}
+
+#[test]
+fn symbols_as_large_as_a_cell_find_room_beside_the_greetings_of_strangers() {
+    let mut configs = [config(0, Duration::from_secs(30)), config(1, Duration::from_secs(30))];
+    for c in &mut configs {
+        (c.waveform.rate, c.waveform.frame_bytes) = (Bps(75), 76);
+    }
+    let mut pair = Pair::with(1, 0.0, configs);
+    pair.send(0, 17_000, Precedence::Routine);
+    assert!(pair.run(HOUR * 2, Pair::all_confirmed), "{} transmissions", pair.transmissions);
 }
 
 #[test]

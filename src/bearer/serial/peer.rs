@@ -157,12 +157,22 @@ pub struct Peer {
     pub answered: bool,
     /// It asked for a report, so it gets to know of everything that is incomplete.
     pub polled: bool,
-    /// Symbol frames heard in its latest transmission.
+    /// Symbol frames heard in its latest transmission, and in those before it after which it went on.
     pub heard: u8,
-    /// Symbol frames of the transmission its next report will answer.
+    /// It went on after its latest transmission, and no report was given since.
+    pub goes_on: bool,
+    /// Symbol frames of the transmissions its next report will answer.
     pub sent_frames: u32,
     /// Cells each of those touched, on average.
     pub sent_cells: f64,
+    /// They are several.
+    pub sent_chained: bool,
+    /// Air of those transmissions.
+    pub sent_air: Duration,
+    /// Air of transmissions that it was heard to have heard, without one in between that it was not.
+    pub heard_for: Duration,
+    /// When a frame of it was heard last.
+    pub heard_at: Option<Instant>,
     /// Others had their slots behind that transmission.
     pub sent_before_others: bool,
     /// Little of such a one was heard, so stations hidden from here may not have waited for its end: the next keeps to its slot.
@@ -222,7 +232,12 @@ impl Peer {
             answered: false,
             polled: false,
             heard: 0,
+            goes_on: false,
             sent_frames: 0,
+            sent_chained: false,
+            sent_air: Duration::ZERO,
+            heard_for: Duration::ZERO,
+            heard_at: None,
             sent_before_others: false,
             keeps_slot: false,
             sent_cells: 1.0,
@@ -269,6 +284,7 @@ impl Peer {
             return (self.garbled == UNREADABLE).then_some("answers, but cannot be read");
         }
         self.attempts += 1;
+        (self.sent_air, self.heard_for) = (Duration::ZERO, Duration::ZERO);
         (self.attempts == UNHEARD).then_some("does not answer")
     }
 

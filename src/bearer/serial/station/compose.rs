@@ -160,7 +160,10 @@ impl Station {
         // Copies make sure that words are heard, and are no reason to key: a transmission that has no room beside them goes without.
         let owes = self.outgoing.values().any(|t| t.outstanding() > 0);
         let said: usize = tx.lead.iter().map(|(_, control)| control.len()).sum();
-        if owes && said as u64 > self.air.capacity(tx.blocks) / 2 {
+        let cells = tx.lead.iter().map(|(cell, _)| cell + 1).max().unwrap_or(0);
+        let symbols = self.largest_waiting(now).map_or(0, |n| (n + FRAME_OVERHEAD) as u64);
+        let beside = cells * u64::from(self.air.waveform().frame_bytes) + symbols <= self.air.capacity(tx.blocks);
+        if owes && (said as u64 > self.air.capacity(tx.blocks) / 2 || !beside) {
             tx.lead.retain(|(cell, _)| *cell == 0);
         }
         tx.lead.make_contiguous().sort_by_key(|(cell, _)| *cell);
@@ -181,6 +184,7 @@ impl Station {
                 tx.blocks = tx.blocks.max(self.air.blocks(needed));
             }
         }
+        tx.goes_on = self.goes_on(now, tx, &speakable, !reporting.is_empty());
     }
 
     /// All who are asked for an answer by a transmission with these transfers and control frames.
@@ -291,19 +295,20 @@ impl Station {
             }
         }
         let to = station?;
+        tx.goes_on &= self.waits_only_routine();
         if to == self.config.station {
             for asked in (0..16).filter(|s| hearers.has(*s) && tx.expects.contains(s)) {
                 *tx.frames.entry(asked).or_default() += 1;
             }
         } else {
             *tx.frames.entry(to).or_default() += 1;
-            if !self.is_silent(to) {
+            if !self.is_silent(to) && !tx.goes_on {
                 tx.expects.insert(to);
             }
         }
         let (key, seal) = self.seal_for(to)?;
         let address = Address { from: self.config.station, to, key };
-        Some(Frame::Symbols { address, chunks }.emit(seal))
+        Some(Frame::Symbols { address, goes_on: tx.goes_on, chunks }.emit(seal))
     }
 
     /// Which transfer's symbols go next, to `station` if one is fixed.
@@ -423,7 +428,7 @@ impl Station {
         let counter = self.counter;
         let p = self.peers.get_mut(&to)?;
         p.answer.clear();
-        (p.owed, p.unasked, p.incoming) = (false, false, None);
+        (p.owed, p.unasked, p.incoming, p.goes_on) = (false, false, None, false);
         let context = Context { epoch: self.config.epoch, far: p.record.epoch, counter };
         let heard = p.heard;
         let (key, seal) = self.ring.sending(to)?;

@@ -28,6 +28,7 @@ impl Station {
             spoke: BTreeSet::new(),
             speakers: Stations::NONE,
             foreign: false,
+            goes_on: false,
             asked: Stations::NONE,
             order: None,
             follow: None,
@@ -117,6 +118,9 @@ impl Station {
         // Whoever spoke is there: what it did not answer is asked again in our next transmission, without back-off.
         self.awaited.retain(|s| !h.from.contains(s));
         self.take_slot(now, &h);
+        self.told_to_wait(now, &h);
+        // Somebody took the gap: its word counts, and what it does not speak of is asked about.
+        self.end_chain();
         if self.awaited.is_empty() {
             self.await_until = None;
         } else if self.await_round(now) {
@@ -150,15 +154,17 @@ impl Station {
                         if p.silent {
                             p.spoke = Some(now);
                         }
-                        if first {
+                        p.heard_at = Some(now);
+                        if first && !p.goes_on {
                             // Between its transmission and the answer others may have had their slots.
                             p.heard = 0;
                         }
                     }
                     match frame {
-                        Frame::Symbols { chunks, .. } => {
+                        Frame::Symbols { goes_on, chunks, .. } => {
                             let to_all = address.to == from;
-                            if !to_all {
+                            h.goes_on |= goes_on;
+                            if !to_all && !goes_on {
                                 h.asked = h.asked.and(Stations::one(self.config.station));
                             }
                             self.file(now, from, chunks, to_all);
@@ -417,8 +423,13 @@ impl Station {
             if std::mem::take(&mut peer.sent_before_others) {
                 peer.keeps_slot = u32::from(report.heard) * 2 < peer.sent_frames.min(255);
             }
-            peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
-            peer.sent_frames = 0;
+            // Where most was lost the way is not what it was; of a chain, whole transmissions were, which says nothing of single cells.
+            let well = u32::from(report.heard) * 2 >= peer.sent_frames.min(255);
+            if well || !peer.sent_chained {
+                peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
+            }
+            peer.heard_for = if well { peer.heard_for + peer.sent_air } else { Duration::ZERO };
+            (peer.sent_frames, peer.sent_air) = (0, Duration::ZERO);
         }
         let record = encode(&peer.record);
         self.learn_arrivals(now, station, report.heard);
@@ -542,7 +553,7 @@ impl Station {
             let more: Vec<u16> = known.filter(|s| !shorts.contains(s)).take(8).collect();
             shorts.extend(more);
         }
-        (peer.owed, peer.unasked, peer.told) = (false, false, true);
+        (peer.owed, peer.unasked, peer.told, peer.goes_on) = (false, false, true, false);
         report.epoch = peer.record.epoch;
         report.transfer_seen = peer.record.transfer_seen;
         report.control_seen = peer.record.control_seen;

@@ -6,6 +6,7 @@
 //! stays unanswered is followed by a short poll after a back-off that cannot coincide with the other side's.
 
 mod adapt;
+mod chain;
 mod compose;
 mod group;
 mod hear;
@@ -36,6 +37,7 @@ use crate::time::{Duration, Instant};
 use super::rate::{Palette, Readings};
 use adapt::Adapt;
 pub use adapt::{LinkState, Unheard};
+use chain::Chain;
 use keep::outgoing_key;
 use slots::Round;
 use turn::feed_due;
@@ -106,6 +108,10 @@ pub struct Station {
     /// Answers to the transmission heard last that are still to come.
     round: Round,
     hold: Option<Instant>,
+    /// Transmissions of this station's that no answer was asked to yet, and that are followed by another.
+    chain: Option<Chain>,
+    /// A peer goes on, and wants no answer before it asks: until then, or until nothing has followed, only what is urgent is said.
+    until_asked: Option<Instant>,
     settle: Option<Instant>,
     report_at: Option<Instant>,
     retry: Option<Instant>,
@@ -203,6 +209,8 @@ struct Transmission {
     /// Those of them of which nothing was in doubt before.
     sure: BTreeSet<TransferId>,
     expects: BTreeSet<u8>,
+    /// It goes on without an answer, as its frames say.
+    goes_on: bool,
     /// Others have their slots behind it.
     before_others: bool,
     /// Nothing more will be fed.
@@ -225,6 +233,8 @@ struct Hearing {
     speakers: Stations,
     /// There were frames of others in it.
     foreign: bool,
+    /// Frames of it said that its sender goes on.
+    goes_on: bool,
     /// Stations it wants an answer from, by frames that were heard.
     asked: Stations,
     /// All of them in the order they answer in, where it said so.
@@ -307,6 +317,8 @@ impl Station {
             await_until: None,
             round: Round::default(),
             hold: None,
+            chain: None,
+            until_asked: None,
             settle: None,
             report_at: None,
             retry: None,
@@ -388,6 +400,8 @@ impl Station {
         due(&mut self.hold);
         due(&mut self.settle);
         due(&mut self.report_at);
+        due(&mut self.until_asked);
+        self.watch_chain(now);
         for p in self.peers.values_mut() {
             due(&mut p.not_before);
         }
@@ -615,6 +629,7 @@ impl Station {
         (self.config.epoch, self.highest, self.suspended) = (epoch, 0, false);
         self.ring.set_epoch(epoch);
         self.queued.clear();
+        self.break_chain();
         let left_over = std::mem::take(&mut self.left_over).into_keys();
         let old = std::mem::take(&mut self.outgoing).into_keys().chain(left_over);
         let puts = old.map(|id| (outgoing_key(&id), None)).collect();
@@ -752,7 +767,7 @@ impl Station {
 
     /// When `handle_timeout` next has work, or [`Station::want`] something new to say.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let mut times = vec![self.hold, self.settle, self.report_at, self.retry];
+        let mut times = vec![self.hold, self.settle, self.report_at, self.until_asked, self.chain_over(), self.retry];
         times.extend(self.peers.values().map(|p| p.not_before));
         times.extend(self.outgoing.values().map(|t| t.not_before));
         times.extend(self.partials.values().map(|p| match p.stage {

@@ -32,6 +32,9 @@ impl Station {
         }
         let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
         let top = speakable.iter().map(|t| t.transfer.precedence).max();
+        if self.until_asked.is_some_and(|t| now < t) && top.is_none_or(|t| t <= Precedence::Routine) {
+            return None;
+        }
         let cancels = !self.probe_blocked && self.peers.values().any(|p| p.cancelling() && ready(p.not_before, now));
         let purpose = match (top, reporting.is_empty()) {
             (Some(top), _) => Purpose::Traffic(top),
@@ -148,7 +151,8 @@ impl Station {
         let due = match peer.silent {
             true => self.in_window(t, now),
             false => {
-                (t.unsure && t.role != Role::Rest || t.missing() > 0 && t.role == Role::Carry)
+                !self.waits_for_chain(t)
+                    && (t.unsure && t.role != Role::Rest || t.missing() > 0 && t.role == Role::Carry)
                     && (t.next_bytes().is_some() || t.unsure)
                     && t.symbols.is_some()
             }
@@ -202,6 +206,7 @@ impl Station {
         self.unkeyable = false;
         (self.settle, self.report_at, self.await_until, self.hearing) = (None, None, None, None);
         self.awaited.clear();
+        self.until_asked = None;
         let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
         let most = self.air.most_blocks(self.cap(Some(plan.top), &speakable, &self.reporting(now))).max(plan.blocks);
         let transfers = speakable.iter().map(|t| t.transfer.id.clone()).collect();
@@ -226,6 +231,7 @@ impl Station {
             shares: BTreeMap::new(),
             sure: BTreeSet::new(),
             expects: BTreeSet::new(),
+            goes_on: false,
             before_others: self.answers_before_others(),
             ended: false,
             alarmed: false,
@@ -237,13 +243,24 @@ impl Station {
         self.account(now, &tx);
         self.note_sent(now, &tx);
         self.close_windows(now, &tx);
-        for station in &tx.expects {
-            if let Some(p) = self.peers.get_mut(station) {
-                p.sent_frames = tx.frames.get(station).copied().unwrap_or(0);
-                p.sent_cells = tx.layout.cells;
-                p.sent_before_others = tx.before_others && p.sent_frames > 0;
+        let going_on = tx.frames.keys().copied().filter(|_| tx.goes_on);
+        let chained = self.chain.is_some();
+        for station in tx.expects.iter().copied().chain(going_on) {
+            if let Some(p) = self.peers.get_mut(&station) {
+                let before = if chained { f64::from(p.sent_frames) } else { 0.0 };
+                let frames = tx.frames.get(&station).copied().unwrap_or(0);
+                let cells = p.sent_cells * before + tx.layout.cells * f64::from(frames);
+                p.sent_chained = before > 0.0;
+                p.sent_frames = before as u32 + frames;
+                p.sent_cells = if p.sent_frames > 0 { cells / f64::from(p.sent_frames) } else { tx.layout.cells };
+                p.sent_before_others = tx.before_others && frames > 0;
+                p.sent_air += now.since(tx.keyed);
             }
         }
+        if tx.goes_on && tx.expects.is_empty() {
+            return self.add_to_chain(now, &tx);
+        }
+        self.end_chain();
         if tx.expects.is_empty() {
             self.spoke_in_round();
             // Whoever was reported to goes on, if it has more: let it.
@@ -277,6 +294,7 @@ impl Station {
             // Of a window that was broken off nobody knows what was heard: what it carried does not count.
             self.outgoing.values_mut().for_each(|t| t.sent = t.record.sent);
         }
+        self.break_chain();
         (self.await_until, self.settle) = (None, None);
         self.awaited.clear();
     }
