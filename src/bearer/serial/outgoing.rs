@@ -231,6 +231,11 @@ impl Outgoing {
         self.since.is_some()
     }
 
+    /// Whether something may have left that its peer has not spoken of.
+    pub fn unspoken(&self) -> bool {
+        self.missing() == 0 || self.since.as_ref().is_none_or(|left| left.iter().any(|n| *n > 0))
+    }
+
     /// Symbols that have never left.
     pub fn unused(&self) -> u32 {
         self.rows.iter().map(|row| self.geometry.rows().saturating_sub(*row)).sum()

@@ -3,7 +3,7 @@
 //! The switch says which peers are silent ([`Station::believe`]); what is heard overrides nobody's word and is shown beside it. Towards
 //! a silent peer nothing is ever in doubt: no polls, no waiting, no cancels. A transfer gets its windows, each with fresh symbols and
 //! enough of them to make a receiver whole that heard none before, and is then kept until there is word of it. A report at any time is
-//! taken as ever; what it says is lacking is sent in windows of its own. When the silence is over, what has left is in doubt as usual.
+//! taken as ever; what it says is lacking is sent in windows of its own. When the silence is over, what has left since is in doubt as usual.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ impl Station {
             self.hold_for(now, self.slot() * (self.everyone().count() + 1));
         }
         for t in self.outgoing.values_mut().filter(|t| t.station == station) {
-            t.unsure = !silent && (!t.unsent || !agrees);
+            t.unsure = !silent && if t.unsent { !agrees } else { t.unspoken() };
             t.not_before = None;
         }
     }
