@@ -51,7 +51,12 @@ const CALLS: &[(&str, &str)] = &[
     ),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
     ("aldis-sim bench gains [--cell ...]", "aldis-sim bench gains --cell 2400,1024,2,0.05 --seeds 2 --json"),
+    ("aldis-sim bench gains --answers [--cell ...]", "aldis-sim bench gains --answers --cell 75,10240,2,0.05 --json"),
     ("aldis-sim bench bulk [--link ...]", "aldis-sim bench bulk --bytes 100000 --link 2400,S,2,0 --seeds 1"),
+    (
+        "aldis-sim bench bulk --bytes 200000 --seeds 3 --link 75,L,2,0.05",
+        "aldis-sim bench bulk --bytes 100000 --link 2400,S,2,0 --seeds 1",
+    ),
     ("aldis-sim bench two-way [--link ...]", "aldis-sim bench two-way --link 2400,L,2,0 --seeds 1"),
     ("aldis-sim bench texts [--link ...]", "aldis-sim bench texts --link 300,S,2,0"),
     ("aldis-sim bench flash [--link ...]", "aldis-sim bench flash --link 2400,S,2,0 --seeds 1"),
