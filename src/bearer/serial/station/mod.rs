@@ -783,7 +783,10 @@ impl Station {
         times.push(self.silence_at());
         match &self.phase {
             Phase::Asked { since, .. } => times.push(self.key_due(*since)),
-            Phase::Keyed(tx) if !tx.ended => times.push(Some(feed_due(tx, self.air.waveform()))),
+            // Suspended, it feeds nothing: whoever was told why lets the key go.
+            Phase::Keyed(tx) if !tx.ended => {
+                times.push((!self.suspended).then(|| feed_due(tx, self.air.waveform())));
+            }
             Phase::Keyed(tx) => times.push(Some(self.unkey_limit(tx))),
             Phase::Down | Phase::Quiet => {}
         }
