@@ -23,6 +23,8 @@ pub(super) struct Bearer {
     pub(super) standing: Vec<State>,
     /// The transmitter is keyed, as far as the core knows.
     pub(super) keyed_at: Option<Instant>,
+    /// When the carrier is off for certain that was aborted last: a modem that cannot abort sends what it holds.
+    pub(super) off_by: Option<Instant>,
     /// Last refusal told as an event, so that one silence is one line and not thousands.
     pub(super) silence_told: bool,
 }
@@ -220,7 +222,7 @@ impl Switch {
             self.gate.set(name, Some(both));
             self.stand(now, name);
             self.silence(now, name);
-            carrier_off = self.carrier_off_after(name);
+            carrier_off = self.carrier_off_after(now, name);
         }
         let value = serde_json::to_vec(&order).ok();
         let batch = Batch { conditions: Vec::new(), changes: vec![Change::Setting(order_key(name), value)] };
@@ -291,26 +293,29 @@ impl Switch {
         if crate::mutation::is(crate::mutation::Mutation::KeepKeyed) {
             return;
         }
+        let off_after = self.carrier_off_after(now, name);
         if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.off_by = (off_after > Duration::ZERO).then(|| now.at + off_after);
             self.outputs.push_back(Output::Act { bearer: name.clone(), action: ModemAction::Abort });
             bearer.station.aborted(now.at);
         }
     }
 
     /// Seconds until the carrier is surely off after a tightening order (B2).
-    pub(super) fn carrier_off_after(&self, name: &BearerId) -> Duration {
+    pub(super) fn carrier_off_after(&self, now: Now, name: &BearerId) -> Duration {
         let Some(bearer) = self.bearers.get(name) else { return Duration::ZERO };
+        let aborted = bearer.off_by.map_or(Duration::ZERO, |off| off.since(now.at));
         if bearer.keyed_at.is_none() {
-            return Duration::ZERO;
+            return aborted;
         }
         let (modem, w) = (&bearer.plan.waveform, bearer.station.waveform());
         if modem.can_abort {
-            return Duration::from_secs(1);
+            return aborted.max(Duration::from_secs(1));
         }
         // Two blocks, unless the modem holds less.
         let held = w.rate.airtime(u64::from(modem.buffer_bytes)).min(w.block.max(Duration::from_secs(1)) * 2);
         let tail = Duration::from_secs_f64(f64::from(w.tail_bits) / f64::from(w.rate.0.max(1)));
-        held + tail + w.block
+        aborted.max(held + tail + w.block)
     }
 
     /// Begins and ends what orders say about time: what runs when it is no longer allowed is aborted, and a window that opens is used.

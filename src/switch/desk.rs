@@ -159,7 +159,11 @@ impl Switch {
         let shown = |name: &BearerId| EmconBearer {
             name: name.to_string(),
             emcon: EmconState::of(self.gate.order(name), civil(now)),
-            carrier_off_s: carrier_off.get(name).copied().unwrap_or_else(|| self.carrier_off_after(name)).as_secs_f64(),
+            carrier_off_s: carrier_off
+                .get(name)
+                .copied()
+                .unwrap_or_else(|| self.carrier_off_after(now, name))
+                .as_secs_f64(),
             suppressed: self.gate.suppressed(name),
         };
         Response::done(&Emcon { schema: Emcon::SCHEMA.into(), bearers: bearers.iter().map(shown).collect() })

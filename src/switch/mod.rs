@@ -212,6 +212,7 @@ impl Switch {
                 account: air::Account::default(),
                 standing: gate.standing(now, &bearer.id),
                 keyed_at: None,
+                off_by: None,
                 silence_told: false,
             };
             bearers.insert(bearer.id.clone(), entry);
