@@ -12,10 +12,9 @@ use crate::time::{Duration, Instant};
 
 /// Cells the loss estimate remembers before it halves its memory.
 const MEMORY_CELLS: u32 = 400;
-/// What is believed before anything was heard: three lost of twenty-five, as if ten had gone. Too much parity costs a first message a few
-/// symbols; too little costs it a turn.
-const PRIOR_LOST: f64 = 1.2;
-const PRIOR_CELLS: f64 = 10.0;
+/// What is believed before anything was heard: one lost of twenty.
+const PRIOR_LOST: f64 = 1.0;
+const PRIOR_CELLS: f64 = 20.0;
 /// Former epochs remembered, so that old control frames cannot bring one back.
 const FORMER_EPOCHS: usize = 8;
 
