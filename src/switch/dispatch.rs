@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
+use crate::mail::{BearerId, Cut, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -176,6 +176,7 @@ impl Switch {
                 return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
             }
         };
+        let cut = self.cut_for(&bearer);
         let transfer = TransferRecord {
             id,
             bearer,
@@ -186,8 +187,15 @@ impl Switch {
             payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
             precedence: job.precedence,
             lead: None,
+            cut,
         };
         self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload });
+    }
+
+    /// Into what a payload is cut that this bearer is the first to carry: whatever fills its frames, where its waveform is fixed.
+    pub(super) fn cut_for(&self, bearer: &BearerId) -> Cut {
+        let fixed = self.bearers.get(bearer).filter(|b| b.plan.choices.is_empty());
+        fixed.map_or(Cut::default(), |b| b.station.cut())
     }
 
     /// Frozen payloads of before a restart go back to their stations, except where the store has left the epoch they name.
@@ -215,8 +223,8 @@ impl Switch {
         }
         match payload {
             Ok(payload) => {
-                let lead = transfer.lead;
-                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload, lead };
+                let (lead, cut) = (transfer.lead, transfer.cut);
+                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload, cut, lead };
                 self.put_on_air(now, &transfer, send);
             }
             Err(error) => {

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use super::Waveform;
 use super::frame::{CONTROL_OVERHEAD, FRAME_OVERHEAD, MINIMAL_FRAME};
+use crate::mail::Cut;
 use crate::time::Duration;
 
-/// Bytes of the unit transmissions are planned in: the small symbol.
-pub const UNIT: usize = 31;
+/// Bytes of the smallest symbol, of which the longest frame holds so many.
+const UNIT: usize = 31;
 /// Loss rates the plan is computed for; estimates are rounded to the nearest.
 const LOSSES: [f64; 20] = [
     0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.4, 0.5,
@@ -37,12 +38,19 @@ pub struct Layout {
     pub cells: f64,
     /// Chance that a frame is lost.
     pub loss: f64,
+    /// Bytes of the unit transmissions are planned in: the smallest symbol of that cut.
+    pub unit: usize,
 }
 
 impl Layout {
     /// Units of payload in a frame.
     pub fn units(&self) -> usize {
-        self.symbol_bytes / UNIT
+        self.symbol_bytes / self.unit
+    }
+
+    /// Units that some bytes of symbols make.
+    pub fn units_of(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.unit as u64)
     }
 
     /// Share of the stream that is payload and arrives.
@@ -75,6 +83,11 @@ impl Air {
     /// The waveform.
     pub fn waveform(&self) -> &Waveform {
         &self.waveform
+    }
+
+    /// The cut of which its frames carry most.
+    pub fn cut(&self) -> Cut {
+        Cut::for_room((self.waveform.frame_bytes as usize).saturating_sub(FRAME_OVERHEAD))
     }
 
     /// Bytes of the stream that have to be in the modem for its first `blocks` blocks: a byte whose first bits fall into the last of
@@ -133,12 +146,15 @@ impl Air {
     /// All layouts there are for `symbol`-byte symbols where the share `loss` of the cells is lost.
     pub fn layouts(&self, loss: f64, symbol: usize) -> Vec<Layout> {
         let loss = LOSSES[nearest(loss)];
+        let wide = Cut::Wide.unit();
+        let unit = if symbol.is_multiple_of(wide) { wide } else { Cut::Narrow.unit() };
         let cell = (self.waveform.frame_bytes as usize).max(MINIMAL_FRAME);
         let longest = (FRAME_AIR.as_millis() as u64 * u64::from(self.waveform.rate.0) / 8000) as usize;
         let most = (FRAME_OVERHEAD + FRAME_UNITS * UNIT).min(longest).max(cell).max(FRAME_OVERHEAD + symbol);
         let frame = |n: usize, stride: usize, packed: bool| {
             let cells = if packed { 1.0 + (stride - 1) as f64 / cell as f64 } else { (stride / cell) as f64 };
-            Layout { stride, packed, symbol_bytes: n * symbol, cells, loss: 1.0 - survival(1.0 - loss, cells) }
+            let loss = 1.0 - survival(1.0 - loss, cells);
+            Layout { stride, packed, symbol_bytes: n * symbol, cells, loss, unit }
         };
         let aligned = (1..=most.div_ceil(cell)).filter_map(|m| {
             let n = (m * cell).checked_sub(FRAME_OVERHEAD)? / symbol;
@@ -153,7 +169,7 @@ impl Air {
     /// Whole frames of a transmission of `blocks` blocks, and the units in its shorter last frame.
     fn frames(&self, blocks: u64, layout: &Layout) -> (usize, usize) {
         let (capacity, stride) = (self.capacity(blocks) as usize, layout.stride);
-        (capacity / stride, (capacity % stride).saturating_sub(FRAME_OVERHEAD) / UNIT)
+        (capacity / stride, (capacity % stride).saturating_sub(FRAME_OVERHEAD) / layout.unit)
     }
 
     /// Units in a transmission of `blocks` blocks.

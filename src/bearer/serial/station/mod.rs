@@ -31,7 +31,7 @@ use super::{Config, StationSizes};
 use crate::bearer::fec::Geometry;
 use crate::bearer::{Event, Job, JobDone, ModemAction, ModemEvent, Transfer, Verdict, Want};
 use crate::emcon::{AirPermit, Emission, Purpose, Silence};
-use crate::mail::{Precedence, TransferId};
+use crate::mail::{Cut, Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
 use super::rate::{Palette, Readings};
@@ -425,6 +425,11 @@ impl Station {
         }
     }
 
+    /// Into what a payload is best cut for this waveform.
+    pub fn cut(&self) -> Cut {
+        self.air.cut()
+    }
+
     /// Takes a frozen payload to carry. The same id again (after a restart) goes on where it was.
     pub fn send(&mut self, now: Instant, transfer: Transfer) {
         if let Some(known) = self.outgoing.get_mut(&transfer.id) {
@@ -436,7 +441,7 @@ impl Station {
             self.events.push_back(Event::Refused { id: transfer.id, reason: 0 });
             return;
         };
-        let Some(geometry) = Geometry::of_payload(transfer.payload.len()) else {
+        let Some(geometry) = Geometry::of_payload(transfer.payload.len(), transfer.cut) else {
             self.events.push_back(Event::Refused { id: transfer.id, reason: REFUSED_TOO_LARGE });
             return;
         };
@@ -465,7 +470,7 @@ impl Station {
         self.take_up_blind(now, &id);
         if !self.join_group(&id) {
             let ticket = self.ticket(Pending::Spread(id.clone()));
-            self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+            self.events.push_back(Event::Job { ticket, job: Job::Spread { payload, geometry } });
         }
         self.reserve_rows(&id);
         if idle && self.hold.is_none() && matches!(self.phase, Phase::Quiet) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::Waveform;
-use super::super::burst::{Layout, UNIT};
+use super::super::burst::Layout;
 use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
 use super::super::outgoing::{Outgoing, Role};
 use super::super::peer::back_off;
@@ -55,7 +55,7 @@ impl Station {
         let groups = self.groups(&ids);
         let alone = |t: &&&Outgoing| !t.unsure && !groups.contains_key(&t.transfer.id) && !self.is_silent(t.station);
         for t in speakable.iter().filter(alone) {
-            units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
+            units += layout.units_of(u64::from(t.missing()) * t.geometry.symbol_bytes() as u64);
         }
         let controls: BTreeSet<u8> = speakable
             .iter()
@@ -71,7 +71,7 @@ impl Station {
                 words => self.air.blocks(together).max(words).min(most),
             }
         } else {
-            let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
+            let units = units + (speakable.len() as u64 - 1) * 6 / layout.unit as u64 + controls.len() as u64 * 4;
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
             let plans = self.bursts.entry(chosen.unwrap_or(0)).or_default();
             let alone = plans.blocks_for(&self.air, &layout, units, loss, most);
@@ -118,7 +118,7 @@ impl Station {
     /// The loss these transfers are to expect, and how their frames are best laid out for it.
     pub(super) fn lay_out(&self, transfers: &[&Outgoing]) -> (f64, Layout) {
         let loss = transfers.iter().map(|t| self.loss_to(t.station)).fold(0.0, f64::max);
-        let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(UNIT);
+        let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(self.air.cut().unit());
         match !transfers.is_empty() && transfers.iter().all(|t| self.is_silent(t.station)) {
             true => (loss, self.blind_layout(transfers, loss, symbol)),
             false => (loss, self.air.layout(loss, symbol)),
