@@ -10,6 +10,7 @@ mod chain;
 mod compose;
 mod group;
 mod hear;
+mod inbound;
 mod keep;
 mod late;
 mod share;
@@ -38,6 +39,7 @@ use super::rate::{Palette, Readings};
 use adapt::Adapt;
 pub use adapt::{LinkState, Unheard};
 use chain::Chain;
+pub use inbound::Inbound;
 use keep::outgoing_key;
 use slots::Round;
 use turn::feed_due;
@@ -767,7 +769,7 @@ impl Station {
 
     /// Estimated frame loss towards a peer.
     pub fn loss(&self, station: u8) -> Option<f64> {
-        self.peers.get(&station).map(|p| p.record.loss())
+        self.peers.get(&station).map(|p| p.loss())
     }
 
     /// When `handle_timeout` next has work, or [`Station::want`] something new to say.

@@ -37,7 +37,7 @@ impl Station {
         // An answer that cannot be read is worth half of one.
         let unanswered = p.attempts + p.garbled.div_ceil(2);
         let reach = self.adapt.as_ref().and_then(|a| Some((a, a.reaches.get(station)?)));
-        let loss = reach.map_or_else(|| p.record.loss(), |(a, r)| r.loss(&a.palette, r.present()));
+        let loss = reach.map_or_else(|| p.loss(), |(a, r)| r.loss(&a.palette, r.present()));
         Some(Outlook { broken, unanswered, loss, agrees: p.agrees })
     }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::Waveform;
-use super::super::burst::Layout;
+use super::super::burst::{Belief, Layout};
 use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
 use super::super::outgoing::{Outgoing, Role};
-use super::super::peer::back_off;
+use super::super::peer::{Peer, back_off};
 use super::{ASKED_IN_VAIN, Pending, Phase, Plan, Station, Transmission};
 use crate::bearer::{Event, ModemAction};
 use crate::emcon::Purpose;
@@ -73,8 +73,9 @@ impl Station {
         } else {
             let units = units + (speakable.len() as u64 - 1) * 6 / layout.unit as u64 + controls.len() as u64 * 4;
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
+            let beliefs = self.beliefs(&speakable, loss);
             let plans = self.bursts.entry(chosen.unwrap_or(0)).or_default();
-            let alone = plans.blocks_for(&self.air, &layout, units, loss, most);
+            let alone = plans.blocks_for(&self.air, &layout, units, &beliefs, most);
             if together == 0 { alone } else { self.air.blocks(self.air.capacity(alone) + together).min(most) }
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
@@ -125,13 +126,25 @@ impl Station {
         }
     }
 
+    /// What is believed of the cells these transfers go in: `loss`, unless they go to one of whom too little is known.
+    fn beliefs(&self, transfers: &[&Outgoing], loss: f64) -> Vec<Belief> {
+        let stations: BTreeSet<u8> = transfers.iter().map(|t| t.station).collect();
+        let stranger = match stations.first() {
+            Some(station) if stations.len() == 1 && self.adapt.is_none() && !self.is_silent(*station) => {
+                self.peers.get(station).and_then(Peer::beliefs)
+            }
+            _ => None,
+        };
+        stranger.map_or_else(|| vec![(loss, 1.0)], |beliefs| beliefs.to_vec())
+    }
+
     /// Estimated share of cells lost towards a station.
     pub(super) fn loss_to(&self, station: u8) -> f64 {
         let foretold = self.adapt.as_ref().and_then(|a| Some(a.reaches.get(&station)?.loss(&a.palette, a.choice)));
         let silent = self.config.peers.iter().find(|p| p.station == station && self.is_silent(station));
         let assumed = silent.map(|p| p.assumed_loss);
         // What is assumed of it stands in for what is believed of others before they were heard.
-        let measured = |p: &super::Peer| assumed.map_or_else(|| p.record.loss(), |a| p.record.loss_given(a));
+        let measured = |p: &Peer| assumed.map_or_else(|| p.loss(), |a| p.loss_given(a));
         let known = foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, measured));
         assumed.map_or(known, |assumed| known.max(assumed))
     }
