@@ -18,8 +18,12 @@ use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
 
-/// Live transfers per peer of one precedence or above.
+/// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
+/// a report can speak of.
 const TRANSFERS_PER_PEER: usize = 16;
+const MOST_TRANSFERS_PER_PEER: usize = 48;
+/// What a transfer is taken to bring to a transmission.
+const TRANSFER_BYTES: u64 = 4096;
 /// Recipients in one SMTP transaction (RFC 5321 4.5.3.1.10) and in one Maildir delivery.
 const RECIPIENTS: usize = 100;
 /// Local deliveries at once.
@@ -69,7 +73,7 @@ impl Switch {
         let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, &self.gate, name)).min()?;
         let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
         let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
-        let jobs = TRANSFERS_PER_PEER + self.waiting_for_word(peer);
+        let jobs = self.bearers_to(peer).map(|(_, b)| transfers_of(&b.plan)).max()? + self.waiting_for_word(peer);
         Some(Allowance { jobs, lowest, recipients })
     }
 
@@ -515,6 +519,15 @@ impl Switch {
 fn limited(record: &MessageRecord, job: &Job) -> Envelope {
     let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
     Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
+}
+
+/// Transfers a bearer has use for at once.
+fn transfers_of(plan: &BearerPlan) -> usize {
+    if !plan.choices.is_empty() {
+        return TRANSFERS_PER_PEER;
+    }
+    let longest = u64::from(plan.waveform.rate.0) / 8 * plan.max_transmission_routine.as_secs();
+    usize::try_from(longest / TRANSFER_BYTES).unwrap_or(usize::MAX).clamp(TRANSFERS_PER_PEER, MOST_TRANSFERS_PER_PEER)
 }
 
 fn recipients_of(bearer: &BearerPlan) -> usize {
