@@ -5,7 +5,6 @@
 
 pub mod dictionary;
 pub mod envelope;
-mod model;
 pub mod payload;
 mod varint;
 
