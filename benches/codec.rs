@@ -109,6 +109,7 @@ impl<'a> Row<'a> {
 }
 
 /// The slowest message of each class, both ways.
+#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 fn time(classes: &[Class]) {
     for class in classes {
         let slowest = class.mails.iter().map(|mail| {

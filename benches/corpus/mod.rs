@@ -86,16 +86,16 @@ impl Draw {
         of[self.below(of.len())]
     }
 
-    fn from_set(&mut self, set: &str, n: usize) -> String {
+    fn drawn(&mut self, set: &str, n: usize) -> String {
         (0..n).map(|_| char::from(set.as_bytes()[self.below(set.len())])).collect()
     }
 
     fn hex(&mut self, n: usize) -> String {
-        self.from_set("0123456789abcdef", n)
+        self.drawn("0123456789abcdef", n)
     }
 
     fn base64(&mut self, n: usize) -> String {
-        self.from_set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", n)
+        self.drawn("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", n)
     }
 
     /// Some of the sentences in any order, none twice, their slots filled.

@@ -70,7 +70,7 @@ fn received(draw: &mut Draw, head: &Head, late: i64) -> String {
             "Received: from edge{}.{domain} (edge{}.{domain} [{ip}])\r\n\tby smtp-in.{domain} (Postfix) with ESMTPS id {}\r\n\tfor <{}>; {}\r\n",
             draw.below(9),
             draw.below(9),
-            draw.from_set("0123456789ABCDEF", 10),
+            draw.drawn("0123456789ABCDEF", 10),
             head.others[0].1,
             date(at, 0)
         ),
@@ -100,7 +100,7 @@ fn received(draw: &mut Draw, head: &Head, late: i64) -> String {
         ),
         _ => format!(
             "Received: from relay.{domain} (relay.{domain} [{ip}])\r\n\tby hub.{domain} (8.18.1/8.18.1) with ESMTP id {}{:06};\r\n\t{}\r\n",
-            draw.from_set("0123456789ABCDEFGHIJ", 8),
+            draw.drawn("0123456789ABCDEFGHIJ", 8),
             draw.below(999_999),
             date(at, 3)
         ),

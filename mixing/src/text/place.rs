@@ -21,8 +21,14 @@ pub(super) struct Place {
     /// First word of the line.
     pub(super) opening: u32,
     tag: u32,
-    /// Letters and digits since the last other byte.
+    /// Letters, digits and marks of base64 since the last other byte: how many and of which sorts, as bits.
     pub(super) run: u32,
+    pub(super) sorts: u32,
+    /// Whether the latest run was long.
+    blob: bool,
+    /// Where the latest date begins, and how much of it was repeated up to here.
+    date: usize,
+    repeated: usize,
 }
 
 /// What is being read.
@@ -38,6 +44,12 @@ pub(super) enum Kind {
     Markup,
     Boundary,
 }
+
+/// Of a date this is followed: the day of the week to the year.
+const DATE_BYTES: usize = 17;
+
+/// How many classes of runs there are.
+pub(super) const RUN_CLASSES: usize = 5 * 64;
 
 /// How many kinds there are.
 pub(super) const KINDS: usize = 8;
@@ -74,17 +86,16 @@ impl Place {
         let byte = seen[seen.len() - 1];
         let class = class(byte);
         self.shape = self.shape << 4 | u64::from(class);
+        self.follow_run(byte);
+        self.follow_date(seen);
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | 0x80.. => {
                 self.word = hash(self.word, u32::from(byte.to_ascii_lowercase()));
-                self.run += 1;
             }
             b'0'..=b'9' => {
                 self.word = hash(self.word, u32::from(byte));
-                self.run += 1;
             }
             _ => {
-                self.run = 0;
                 if self.word != 0 {
                     self.words = [self.word, self.words[0], self.words[1]];
                     if self.opening == 0 {
@@ -127,6 +138,63 @@ impl Place {
                 _ => {}
             },
             _ => {}
+        }
+    }
+
+    /// What sort of word without meaning is being read: hex, base64, digits.
+    fn follow_run(&mut self, byte: u8) {
+        let sort = match byte {
+            b'0'..=b'9' => 1,
+            b'a'..=b'f' => 2,
+            b'g'..=b'z' => 4,
+            b'A'..=b'F' => 8,
+            b'G'..=b'Z' => 16,
+            b'+' | b'/' => 0,
+            _ => {
+                if self.run > 0 {
+                    self.blob = self.run >= 30;
+                }
+                (self.run, self.sorts) = (0, 0);
+                return;
+            }
+        };
+        self.run += 1;
+        self.sorts |= sort;
+    }
+
+    /// The sorts of the run, its length up to `most`, and whether one before was long: the same for words that look alike.
+    pub(super) fn run(&self, most: u32) -> u32 {
+        self.run.min(most) << 6 | self.sorts << 1 | u32::from(self.blob)
+    }
+
+    /// The same in classes.
+    pub(super) fn run_class(&self) -> usize {
+        let length = match self.run {
+            0 => 0,
+            1..=3 => 1,
+            4..=7 => 2,
+            8..=15 => 3,
+            _ => 4,
+        };
+        length << 6 | (self.sorts as usize) << 1 | usize::from(self.blob)
+    }
+
+    /// The byte of the latest date that stands where the next byte does, if a date begins or goes on here.
+    pub(super) fn dated(&self, seen: &[u8]) -> u32 {
+        let byte = seen.get(self.date + self.repeated).copied().unwrap_or_default();
+        u32::from(byte) | (self.repeated.min(7) as u32) << 8
+    }
+
+    fn follow_date(&mut self, seen: &[u8]) {
+        let end = seen.len();
+        self.repeated = match seen.get(self.date + self.repeated) {
+            Some(same) if *same == seen[end - 1] && self.repeated < DATE_BYTES => self.repeated + 1,
+            _ => 0,
+        };
+        if let Some([.., a, b, c, b',', b' ']) = seen.get(..end)
+            && [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"].contains(&&[*a, *b, *c])
+        {
+            (self.date, self.repeated) = (end - 5, 5);
         }
     }
 
