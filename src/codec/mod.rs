@@ -6,6 +6,7 @@
 pub mod dictionary;
 pub mod envelope;
 mod model;
+mod parts;
 pub mod payload;
 mod varint;
 

@@ -14,6 +14,7 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, compress_
 
 use super::dictionary::{self, Dictionary};
 use super::model::{self, Model};
+use super::parts::{self, Allowance};
 use super::varint;
 
 /// What both ends know beforehand. Decoding needs what encoding had.
@@ -61,6 +62,29 @@ pub enum DecodeError {
 
 /// Encodes an envelope and a body; never more than [`overhead`] longer than both together.
 pub fn encode(envelope: &[u8], body: &[u8], options: &Options<'_>) -> Vec<u8> {
+    encode_within(envelope, body, options, &mut Allowance::whole())
+}
+
+/// The same within an allowance of dear work: in one piece or several, whichever is shorter.
+pub(super) fn encode_within(envelope: &[u8], body: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<u8> {
+    let pieces = parts::encode(envelope, body, options, allowance);
+    // Of what is long and came apart, coding it whole as well is lost time.
+    if let Some(pieces) = &pieces
+        && body.len() > WHOLE_WORTH_BYTES
+        && pieces.len() < body.len() * 3 / 4
+    {
+        return framed(CODEC_PARTS, pieces);
+    }
+    let whole = encode_text(envelope, body, options, allowance);
+    pieces.filter(|p| p.len() + 1 < whole.len()).map_or(whole, |p| framed(CODEC_PARTS, &p))
+}
+
+fn framed(codec: u8, coded: &[u8]) -> Vec<u8> {
+    [&[first_byte(codec, 0)], coded].concat()
+}
+
+/// Encodes in one piece.
+pub(super) fn encode_text(envelope: &[u8], body: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<u8> {
     let mut best = encode_stored(envelope, body);
     let joint = best.get(1..).unwrap_or_default().to_vec();
     let level = level_for(joint.len());
@@ -84,7 +108,7 @@ pub fn encode(envelope: &[u8], body: &[u8], options: &Options<'_>) -> Vec<u8> {
             let (codec, coded) = shortest_form(&frame);
             offer(codec, reference.number, reference.check(), coded);
         }
-        if joint.len() <= model::MAX_BYTES {
+        if joint.len() <= model::MAX_BYTES && allowance.take_model(joint.len()) {
             offer(CODEC_MODEL, reference.number, reference.check(), &mixed(&joint, &reference));
         }
     }
@@ -103,10 +127,22 @@ pub fn encode_stored(envelope: &[u8], body: &[u8]) -> Vec<u8> {
 
 /// Decodes a payload of at most `max_bytes` once decoded into envelope and body. `options` gives what was given by hand.
 pub fn decode(payload: &[u8], max_bytes: usize, options: &Options<'_>) -> Result<(Vec<u8>, Vec<u8>), DecodeError> {
+    decode_within(payload, max_bytes, options, &mut Allowance::whole())
+}
+
+/// The same within an allowance of dear work.
+pub(super) fn decode_within(
+    payload: &[u8],
+    max_bytes: usize,
+    options: &Options<'_>,
+    allowance: &mut Allowance,
+) -> Result<(Vec<u8>, Vec<u8>), DecodeError> {
     let (&first, mut coded) = payload.split_first().ok_or(DecodeError::Empty)?;
     let (codec, number) = (first >> 5, first & 0x1f);
-    if codec > CODEC_MODEL {
-        return Err(DecodeError::UnknownCodec(codec));
+    match codec {
+        CODEC_STORED | CODEC_ZSTD | CODEC_ZSTD_BLOCK | CODEC_MODEL => {}
+        CODEC_PARTS if number == 0 => return parts::decode(coded, max_bytes, options, allowance),
+        _ => return Err(DecodeError::UnknownCodec(codec)),
     }
     // Room for the length of the envelope beside both.
     let most = max_bytes.saturating_add(10);
@@ -121,7 +157,7 @@ pub fn decode(payload: &[u8], max_bytes: usize, options: &Options<'_>) -> Result
     } else {
         let reference = Reference::for_decoding(number, options, &mut coded)?;
         if codec == CODEC_MODEL {
-            let joint = unmixed(coded, max_bytes, &reference)?;
+            let joint = unmixed(coded, max_bytes, &reference, allowance)?;
             return parted(&joint, max_bytes);
         }
         let restored;
@@ -167,6 +203,8 @@ const CODEC_ZSTD: u8 = 1;
 const CODEC_ZSTD_BLOCK: u8 = 2;
 /// Context mixing: length of the stream, two bytes of check, the coded bits.
 const CODEC_MODEL: u8 = 3;
+/// A message in pieces: text, and parts each a payload.
+const CODEC_PARTS: u8 = 5;
 
 /// Low bits: the dictionary both operators loaded, rather than a shipped one.
 const DICTIONARY_GIVEN: u8 = 15;
@@ -175,6 +213,8 @@ const WITH_HISTORY: u8 = 16;
 /// Of the SHA-256 of a reference that is not shipped; guards against decoding with another.
 const CHECK_BYTES: usize = 4;
 
+/// Beyond this a message that came apart well is not coded in one piece for comparison.
+const WHOLE_WORTH_BYTES: usize = 16 * 1024;
 const DICTIONARY_WORTH_BYTES: usize = 256 * 1024;
 /// Most bytes of history that are used, the newest first.
 const MAX_HISTORY_BYTES: usize = 1 << 20;
@@ -288,12 +328,20 @@ fn mixed(joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
     out
 }
 
-fn unmixed(mut coded: &[u8], max_bytes: usize, reference: &Reference<'_>) -> Result<Vec<u8>, DecodeError> {
+fn unmixed(
+    mut coded: &[u8],
+    max_bytes: usize,
+    reference: &Reference<'_>,
+    allowance: &mut Allowance,
+) -> Result<Vec<u8>, DecodeError> {
     let length = varint::take(&mut coded).ok_or(DecodeError::Corrupt("cut short"))?;
     let length = usize::try_from(length).ok().filter(|n| *n <= model::MAX_BYTES);
     let length = length.ok_or(DecodeError::Corrupt("longer than its codec allows"))?;
     if length > max_bytes.saturating_add(10) {
         return Err(DecodeError::TooLarge { max_bytes });
+    }
+    if !allowance.take_model(length) {
+        return Err(DecodeError::Corrupt("more than one message may ask for"));
     }
     let (check, coded) = coded.split_first_chunk().ok_or(DecodeError::Corrupt("cut short"))?;
     let joint = with_model(reference, |model| model::decode(model, coded, length));
@@ -558,7 +606,7 @@ mod tests {
     fn what_is_unknown_is_named() {
         let options = Options::default();
         assert_eq!(decode(&[], MIB, &options), Err(DecodeError::Empty));
-        for codec in CODEC_MODEL + 1..8 {
+        for codec in [4, 6, 7] {
             assert_eq!(decode(&[first_byte(codec, 0), 1, 2], MIB, &options), Err(DecodeError::UnknownCodec(codec)));
         }
         for codec in [CODEC_ZSTD, CODEC_ZSTD_BLOCK, CODEC_MODEL] {
