@@ -57,6 +57,8 @@ struct Split {
     recipes: Vec<Recipe>,
     /// Contents of the bodies taken out, in order.
     parts: Vec<Vec<u8>>,
+    /// Where in the text the bodies stand or stood.
+    places: Vec<Place>,
 }
 
 /// The coded stream of a message in pieces and how many recipes it has; `None` where there is nothing to take apart.
@@ -181,7 +183,7 @@ fn split(body: &[u8]) -> Option<Split> {
         }
     }
     let split = plan(body, &places, &taken);
-    if same_places(&split.text, &split.recipes, &places) {
+    if split.is_found_again() {
         return Some(split);
     }
     // Decoded, some text holds what looks like a boundary line: whatever could stays as it is.
@@ -194,13 +196,14 @@ fn split(body: &[u8]) -> Option<Split> {
         }
     }
     let split = plan(body, &places, &taken);
-    (same_places(&split.text, &split.recipes, &places) && !split.recipes.is_empty()).then_some(split)
+    (split.is_found_again() && !split.recipes.is_empty()).then_some(split)
 }
 
-/// Whether the text has the places of the message it was made from.
-fn same_places(text: &[u8], recipes: &[Recipe], of: &[Place]) -> bool {
-    let found = places(text);
-    found.len() == of.len() && recipes.len() <= of.len() && found.iter().zip(of).all(|(a, b)| a.coding == b.coding)
+impl Split {
+    /// Whether the far end finds the places where they are.
+    fn is_found_again(&self) -> bool {
+        places(&self.text) == self.places
+    }
 }
 
 fn take(body: &[u8], coding: Coding) -> Option<Taken> {
@@ -227,22 +230,28 @@ fn take(body: &[u8], coding: Coding) -> Option<Taken> {
 }
 
 fn plan(body: &[u8], places: &[Place], taken: &[Option<Taken>]) -> Split {
-    let mut split = Split { text: Vec::with_capacity(body.len()), recipes: Vec::new(), parts: Vec::new() };
+    let mut split =
+        Split { text: Vec::with_capacity(body.len()), recipes: Vec::new(), parts: Vec::new(), places: Vec::new() };
     let mut at = 0;
     for (place, taken) in places.iter().zip(taken) {
         split.text.extend_from_slice(&body[at..place.start]);
+        let start = split.text.len();
         at = place.start;
-        let Some(taken) = taken else {
-            split.recipes.push(Recipe::Verbatim);
-            continue;
-        };
-        if taken.recipe.takes_out() {
-            split.parts.push(taken.content.clone());
-        } else {
-            split.text.extend_from_slice(&taken.content);
+        match taken {
+            None => split.recipes.push(Recipe::Verbatim),
+            Some(taken) => {
+                if taken.recipe.takes_out() {
+                    split.parts.push(taken.content.clone());
+                } else {
+                    split.text.extend_from_slice(&taken.content);
+                }
+                split.recipes.push(taken.recipe.clone());
+                at = place.end - taken.tail;
+            }
         }
-        split.recipes.push(taken.recipe.clone());
-        at = place.end - taken.tail;
+        split.text.extend_from_slice(&body[at..place.end]);
+        at = place.end;
+        split.places.push(Place { start, end: split.text.len(), coding: place.coding });
     }
     split.text.extend_from_slice(&body[at..]);
     let used = split.recipes.iter().rposition(|r| *r != Recipe::Verbatim).map_or(0, |last| last + 1);
@@ -494,7 +503,7 @@ mod tests {
 
         #[test]
         fn any_tree_in_any_coding_is_put_together_again(body in tree()) {
-            if let Some(Split { text, recipes, parts }) = split(&body) {
+            if let Some(Split { text, recipes, parts, .. }) = split(&body) {
                 prop_assert_eq!(join(&text, &recipes, &parts, body.len()), Ok(body.clone()));
                 prop_assert_eq!(join(&text, &recipes, &parts, body.len() - 1), Err(Misfit::TooLarge));
             }

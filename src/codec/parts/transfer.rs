@@ -166,9 +166,12 @@ impl Recipe {
         // Lines of the first one's length, as long as they are nothing but base64; one shorter ends them.
         let mut digits = Vec::with_capacity(body.len());
         let (mut at, mut lines, mut end) = (0, 0, 0);
-        while first > 0 {
+        loop {
             let line = &body[at..];
-            let length = line.iter().take(first).position(|b| !is_base64(*b)).unwrap_or(first.min(line.len()));
+            let digits_end = line.iter().take(first).position(|b| !is_base64(*b) || *b == b'=');
+            let length = digits_end.unwrap_or(first.min(line.len()));
+            let padding = line[length..].iter().take(2.min(first - length)).take_while(|b| **b == b'=').count();
+            let length = length + padding;
             let after = &line[length..];
             if length == 0 || !(after.is_empty() || after.starts_with(ending)) {
                 break;
@@ -176,7 +179,7 @@ impl Recipe {
             digits.extend_from_slice(&line[..length]);
             (lines, end) = (lines + 1, at + length);
             at = end + ending.len();
-            if length < first || line[..length].ends_with(b"=") || at > body.len() {
+            if length < first || padding > 0 || at > body.len() {
                 break;
             }
         }
@@ -211,7 +214,7 @@ impl Recipe {
                 best = Some(quoted);
             }
         }
-        best.filter(|q| q.exceptions.len() * EXCEPTIONS_PER <= content.len() + EXCEPTIONS_PER).map(|q| (q, content))
+        best.filter(|q| q.exceptions.len() * EXCEPTIONS_PER <= content.len() + 100).map(|q| (q, content))
     }
 
     /// Makes the body of its content, without the bytes after it; `None` where it would exceed `most` bytes.
@@ -221,7 +224,7 @@ impl Recipe {
             Self::Base64(base64) => {
                 let ending = line_feed(base64.bare);
                 let length = content.len().div_ceil(3).checked_mul(4)?;
-                let breaks = if base64.line == 0 { 0 } else { length.saturating_sub(1) / base64.line };
+                let breaks = length.saturating_sub(1).checked_div(base64.line).unwrap_or(0);
                 if length.checked_add(breaks.checked_mul(ending.len())?)? > most {
                     return None;
                 }
