@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Effective, Problem, Sharing};
-use crate::emcon::Order;
+use crate::emcon::{Order, State, Window};
 use crate::time::Wall;
 
 macro_rules! schema {
@@ -227,6 +227,9 @@ pub struct EmconState {
     /// Until when, where it ends by itself.
     #[serde(default)]
     pub until: Option<String>,
+    /// Under `window`: when the bearer may transmit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<EmconWindow>,
     /// Why.
     pub reason: String,
     /// Who gave it.
@@ -234,6 +237,15 @@ pub struct EmconState {
     /// The order that takes effect later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<EmconNext>,
+}
+
+/// A span of time in which a bearer may transmit.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EmconWindow {
+    /// From when.
+    pub from: String,
+    /// Until when; what is sent ends before.
+    pub until: String,
 }
 
 /// An order of silence to come.
@@ -253,6 +265,12 @@ pub struct EmconNext {
     pub author: String,
 }
 
+impl From<&Window> for EmconWindow {
+    fn from(window: &Window) -> Self {
+        Self { from: window.from.rfc3339(), until: window.until.rfc3339() }
+    }
+}
+
 impl EmconState {
     /// The order as it is shown; no order is silence.
     pub fn of(order: Option<&Order>, at: Option<Wall>) -> Self {
@@ -261,6 +279,10 @@ impl EmconState {
                 state: order.state.to_string(),
                 since: order.from.unwrap_or(order.since).rfc3339(),
                 until: order.until.filter(|until| at.is_none_or(|at| *until > at)).map(Wall::rfc3339),
+                windows: match &order.state {
+                    State::Window(windows) => windows.iter().map(EmconWindow::from).collect(),
+                    _ => Vec::new(),
+                },
                 reason: order.reason.clone(),
                 author: order.author.clone(),
                 next: next.map(|order| EmconNext {
@@ -275,6 +297,7 @@ impl EmconState {
                 state: "silent".into(),
                 since: Wall::default().rfc3339(),
                 until: None,
+                windows: Vec::new(),
                 reason: "no readable order".into(),
                 author: "store".into(),
                 next: None,

@@ -259,7 +259,10 @@ fn peers(peers: Vec<PeerSilence>) -> String {
 }
 
 fn order(state: &EmconState) -> String {
-    let now = state.state.to_uppercase();
+    let mut now = state.state.to_uppercase();
+    for window in &state.windows {
+        now += &format!(" {} to {}", window.from, window.until);
+    }
     match &state.next {
         Some(next) => format!("{now}, {} from {}", next.state, next.from.as_deref().unwrap_or("now")),
         None => now,
@@ -303,7 +306,9 @@ pub fn table(rows: Vec<Vec<String>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emcon::{Order, State, Window};
     use crate::ops::Response;
+    use crate::time::Wall;
 
     #[test]
     fn tables_align_and_let_no_control_character_through() {
@@ -333,6 +338,25 @@ mod tests {
         assert!(
             text.contains("SILENT") && text.contains("within 5.4 s") && text.contains("drill (uid 1000)"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_window_shows_when_the_bearer_may_transmit() {
+        let at = |text: &str| Wall::parse_rfc3339(text).expect("a time");
+        let window = Window { from: at("2026-11-23T18:00:00Z"), until: at("2026-11-23T18:20:00Z") };
+        let ordered = Order {
+            state: State::Window(vec![window]),
+            since: at("2026-11-23T17:10:00Z"),
+            from: None,
+            until: None,
+            base: None,
+            reason: "sked 3".into(),
+            author: "uid 1000".into(),
+        };
+        assert_eq!(
+            order(&EmconState::of(Some(&ordered), None)),
+            "WINDOW 2026-11-23T18:00:00.000Z to 2026-11-23T18:20:00.000Z"
         );
     }
 

@@ -81,6 +81,13 @@ impl Watch {
     }
 }
 
+/// Whether this is the order that a node shows.
+fn is_shown(state: &State, emcon: &serde_json::Value) -> bool {
+    let State::Window(windows) = state else { return emcon["state"] == state.to_string() };
+    let ours = windows.iter().map(|w| serde_json::json!({"from": w.from.rfc3339(), "until": w.until.rfc3339()}));
+    emcon["windows"] == ours.collect::<serde_json::Value>()
+}
+
 impl Lab {
     /// Reads what happened since the last time.
     pub(super) fn digest(&mut self) {
@@ -151,10 +158,8 @@ impl Lab {
         let replies = log.replies.get(self.watches[i].read[2]..).unwrap_or_default().to_vec();
         self.watches[i].read[2] = log.replies.len();
         for (at, request, response) in replies {
-            let emcon = &response.document["bearers"][0];
-            let state = emcon["emcon"]["state"].as_str().unwrap_or_default().to_owned();
             if self.inquiries.remove(&request).is_some() {
-                self.came_up(at, id, &state);
+                self.came_up(at, id, &response.document["bearers"][0]["emcon"]);
                 continue;
             }
             if self.peer_inquiries.remove(&request).is_some() {
@@ -185,11 +190,12 @@ impl Lab {
     }
 
     /// After a start the order in force is the last that was reported, or one that was being made durable (B4).
-    fn came_up(&mut self, at: Instant, id: StationId, state: &str) {
+    fn came_up(&mut self, at: Instant, id: StationId, emcon: &serde_json::Value) {
+        let state = emcon["state"].as_str().unwrap_or_default();
         let given: Vec<&Order> = self.orders.values().filter(|o| o.station == id).collect();
         let last_replied = given.iter().rposition(|o| o.replied);
         let possible: Vec<State> = given[last_replied.unwrap_or(0)..].iter().map(|o| o.state.clone()).collect();
-        let stands = possible.iter().rfind(|s| s.to_string() == state).cloned();
+        let stands = possible.iter().rfind(|s| is_shown(s, emcon)).cloned();
         let first = self.watches[usize::from(id.0)].standing.is_empty() || last_replied.is_none();
         // An order that could not be stored may have left nothing but silence, and that is what a dying node writes down.
         let safe = state == "silent" && self.watches[usize::from(id.0)].disk_troubled;
