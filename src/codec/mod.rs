@@ -5,6 +5,7 @@
 
 pub mod dictionary;
 pub mod envelope;
+pub mod explain;
 mod model;
 mod parts;
 pub mod payload;

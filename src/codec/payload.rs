@@ -79,16 +79,42 @@ pub(super) fn encode_within(envelope: &[u8], body: &[u8], options: &Options<'_>,
     pieces.filter(|p| p.len() + 1 < whole.len()).map_or(whole, |p| framed(CODEC_PARTS, &p))
 }
 
+/// Encodes the content of a part: as a file, too.
+pub(super) fn encode_part(content: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<u8> {
+    // A file that came apart well is not compared with other codecs: they see what no codec compresses.
+    let file = parts::encode_file(content, options, allowance).map(|coded| framed(CODEC_FILE, &coded));
+    match file {
+        Some(file) if file.len() < content.len() * 7 / 8 => file,
+        file => {
+            let whole = encode_within(&[], content, options, allowance);
+            file.filter(|f| f.len() < whole.len()).unwrap_or(whole)
+        }
+    }
+}
+
 fn framed(codec: u8, coded: &[u8]) -> Vec<u8> {
     [&[first_byte(codec, 0)], coded].concat()
 }
 
 /// Encodes in one piece.
 pub(super) fn encode_text(envelope: &[u8], body: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<u8> {
+    encode_observed(envelope, body, options, allowance, &mut |_, _| {})
+}
+
+/// The same; `observe` is told the first byte and the length of every payload that was compared.
+pub(super) fn encode_observed(
+    envelope: &[u8],
+    body: &[u8],
+    options: &Options<'_>,
+    allowance: &mut Allowance,
+    observe: &mut dyn FnMut(u8, usize),
+) -> Vec<u8> {
     let mut best = encode_stored(envelope, body);
     let joint = best.get(1..).unwrap_or_default().to_vec();
     let level = level_for(joint.len());
+    observe(first_byte(CODEC_STORED, 0), best.len());
     let mut offer = |codec: u8, number: u8, check: &[u8], coded: &[u8]| {
+        observe(first_byte(codec, number), 1 + check.len() + coded.len());
         if 1 + check.len() + coded.len() < best.len() {
             best.clear();
             best.push(first_byte(codec, number));
@@ -142,6 +168,9 @@ pub(super) fn decode_within(
     match codec {
         CODEC_STORED | CODEC_ZSTD | CODEC_ZSTD_BLOCK | CODEC_MODEL => {}
         CODEC_PARTS if number == 0 => return parts::decode(coded, max_bytes, options, allowance),
+        CODEC_FILE if number == 0 => {
+            return Ok((Vec::new(), parts::decode_file(coded, max_bytes, options, allowance)?));
+        }
         _ => return Err(DecodeError::UnknownCodec(codec)),
     }
     // Room for the length of the envelope beside both.
@@ -188,6 +217,35 @@ fn parted(joint: &[u8], max_bytes: usize) -> Result<(Vec<u8>, Vec<u8>), DecodeEr
     Ok((envelope.to_vec(), body.to_vec()))
 }
 
+/// Whether a payload that begins with this byte is a message in pieces.
+pub(super) const fn is_pieces(first: u8) -> bool {
+    first == first_byte(CODEC_PARTS, 0)
+}
+
+/// Whether it is a file with its pieces undone.
+pub(super) const fn is_file(first: u8) -> bool {
+    first == first_byte(CODEC_FILE, 0)
+}
+
+/// How a payload that begins with this byte is coded, in words.
+pub(super) fn coding(first: u8) -> String {
+    let codec = match first >> 5 {
+        CODEC_STORED => "stored",
+        CODEC_ZSTD | CODEC_ZSTD_BLOCK => "zstd",
+        CODEC_MODEL => "model",
+        CODEC_PARTS => "pieces",
+        CODEC_FILE => "file",
+        codec => return format!("codec {codec}"),
+    };
+    let dictionary = match first & 15 {
+        0 => String::new(),
+        DICTIONARY_GIVEN => ", dictionary given".into(),
+        number => format!(", dictionary {number}"),
+    };
+    let history = if first & WITH_HISTORY != 0 { ", history" } else { "" };
+    format!("{codec}{dictionary}{history}")
+}
+
 /// What [`encode`] adds at most to incompressible input with an envelope of this length.
 pub fn overhead(envelope_bytes: usize) -> usize {
     let mut length = Vec::new();
@@ -205,6 +263,8 @@ const CODEC_ZSTD_BLOCK: u8 = 2;
 const CODEC_MODEL: u8 = 3;
 /// A message in pieces: text, and parts each a payload.
 const CODEC_PARTS: u8 = 5;
+/// A part's file with what is compressed in it undone.
+const CODEC_FILE: u8 = 6;
 
 /// Low bits: the dictionary both operators loaded, rather than a shipped one.
 const DICTIONARY_GIVEN: u8 = 15;
@@ -527,9 +587,9 @@ mod tests {
     fn a_short_message_is_mixed_and_a_long_one_is_not() {
         let payload = encode(&an_envelope(), MAILS[0], &Options::default());
         assert_eq!(payload.first(), Some(&first_byte(CODEC_MODEL, 1)));
-        let long = MAILS[0].repeat(100);
+        let long = MAILS[0].repeat(300);
         let payload = encode(&an_envelope(), &long, &Options::default());
-        assert_eq!(payload.first(), Some(&first_byte(CODEC_ZSTD_BLOCK, 1)));
+        assert_eq!(payload.first(), Some(&first_byte(CODEC_ZSTD, 0)));
         assert_eq!(decode(&payload, MIB, &Options::default()), Ok((an_envelope(), long)));
     }
 
@@ -606,7 +666,7 @@ mod tests {
     fn what_is_unknown_is_named() {
         let options = Options::default();
         assert_eq!(decode(&[], MIB, &options), Err(DecodeError::Empty));
-        for codec in [4, 6, 7] {
+        for codec in [4, 7] {
             assert_eq!(decode(&[first_byte(codec, 0), 1, 2], MIB, &options), Err(DecodeError::UnknownCodec(codec)));
         }
         for codec in [CODEC_ZSTD, CODEC_ZSTD_BLOCK, CODEC_MODEL] {

@@ -78,7 +78,19 @@ pub(super) fn distance_symbol(distance: u16) -> (usize, u16, u8) {
 
 /// Lengths of the fixed codes.
 pub(super) fn fixed_lengths() -> (Vec<u8>, Vec<u8>) {
-    let literals = (0..288).map(|i| if i < 144 { 8 } else if i < 256 { 9 } else if i < 280 { 7 } else { 8 }).collect();
+    let literals = (0..288)
+        .map(|i| {
+            if i < 144 {
+                8
+            } else if i < 256 {
+                9
+            } else if i < 280 {
+                7
+            } else {
+                8
+            }
+        })
+        .collect();
     (literals, vec![5; 30])
 }
 

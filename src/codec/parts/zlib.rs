@@ -21,12 +21,12 @@ pub(super) struct Effort {
     pub memory: u8,
     /// Base two logarithm of the window, 9 to 15.
     pub window: u8,
-    pub strategy: Strategy,
+    pub aim: Aim,
 }
 
 /// What the encoder was told of its input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Strategy {
+pub(super) enum Aim {
     Default,
     /// Short matches are chance: pictures after a filter.
     Filtered,
@@ -51,7 +51,12 @@ const GREEDY: u8 = 3;
 
 impl Effort {
     pub(super) const fn is_valid(self) -> bool {
-        self.level >= 1 && self.level <= 9 && self.memory >= 1 && self.memory <= 9 && self.window >= 9 && self.window <= 15
+        self.level >= 1
+            && self.level <= 9
+            && self.memory >= 1
+            && self.memory <= 9
+            && self.window >= 9
+            && self.window <= 15
     }
 
     /// Tokens of a full block.
@@ -74,14 +79,14 @@ pub(super) struct Finder<'a> {
     /// The match at the next position, where it was looked for already.
     pending: Option<Found>,
     /// Steps along chains that may still be made.
-    steps: usize,
+    steps: &'a mut usize,
 }
 
 /// No position.
 const NONE: u32 = u32::MAX;
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(plain: &'a [u8], effort: Effort) -> Self {
+    pub(super) fn new(plain: &'a [u8], effort: Effort, steps: &'a mut usize) -> Self {
         Self {
             plain,
             effort,
@@ -89,7 +94,7 @@ impl<'a> Finder<'a> {
             chain: vec![NONE; 1 << effort.window],
             inserted: 0,
             pending: None,
-            steps: 64 * plain.len() + (1 << 22),
+            steps,
         }
     }
 
@@ -168,7 +173,7 @@ impl<'a> Finder<'a> {
         if ahead < MIN_MATCH {
             return Some(NOTHING);
         }
-        if self.effort.strategy == Strategy::Runs {
+        if self.effort.aim == Aim::Runs {
             let Some(previous) = at.checked_sub(1).map(|p| self.plain[p]) else { return Some(NOTHING) };
             let run = self.plain[at..].iter().take(MAX_MATCH).take_while(|b| **b == previous).count();
             return Some(if run >= MIN_MATCH { (run, 1) } else { NOTHING });
@@ -192,13 +197,14 @@ impl<'a> Finder<'a> {
             }
             first = false;
             tries -= 1;
-            self.steps = self.steps.checked_sub(1)?;
+            *self.steps = self.steps.checked_sub(1)?;
             // The last byte first: most candidates fall there.
             if best < ahead && self.plain[from + best] == self.plain[at + best] {
                 let limit = ahead.min(MAX_MATCH);
                 // A long comparison counts as several steps.
-                let same = self.plain[from..].iter().zip(&self.plain[at..at + limit]).take_while(|(a, b)| a == b).count();
-                self.steps = self.steps.checked_sub(same / 16)?;
+                let same =
+                    self.plain[from..].iter().zip(&self.plain[at..at + limit]).take_while(|(a, b)| a == b).count();
+                *self.steps = self.steps.checked_sub(same / 16)?;
                 if same > best {
                     (best, distance) = (same, away);
                     if same >= nice {
@@ -208,9 +214,9 @@ impl<'a> Finder<'a> {
             }
             candidate = self.chain[from & mask];
         }
-        let chance = match self.effort.strategy {
+        let chance = match self.effort.aim {
             _ if self.effort.level <= GREEDY => false,
-            Strategy::Filtered => best <= 5,
+            Aim::Filtered => best <= 5,
             _ => best == MIN_MATCH && distance > TOO_FAR,
         };
         Some(if distance == 0 || chance { NOTHING } else { (best, distance) })
@@ -231,7 +237,9 @@ impl Frequencies {
             match *token {
                 Token::Literal(byte) => counted.literals[usize::from(byte)] += 1,
                 Token::Match { length, distance } => {
-                    for (place, (symbol, _, bits)) in [inflate::length_symbol(length), inflate::distance_symbol(distance)].into_iter().enumerate() {
+                    for (place, (symbol, _, bits)) in
+                        [inflate::length_symbol(length), inflate::distance_symbol(distance)].into_iter().enumerate()
+                    {
                         let table: &mut [u32] = if place == 0 { &mut counted.literals } else { &mut counted.distances };
                         table[symbol] += 1;
                         counted.extra_bits += usize::from(bits);
@@ -244,7 +252,9 @@ impl Frequencies {
     }
 
     fn bits(&self, literals: &[u8], distances: &[u8]) -> usize {
-        let sum = |counts: &[u32], lengths: &[u8]| -> usize { counts.iter().zip(lengths).map(|(c, l)| *c as usize * usize::from(*l)).sum() };
+        let sum = |counts: &[u32], lengths: &[u8]| -> usize {
+            counts.iter().zip(lengths).map(|(c, l)| *c as usize * usize::from(*l)).sum()
+        };
         self.extra_bits + sum(&self.literals, literals) + sum(&self.distances, distances)
     }
 }
@@ -253,10 +263,15 @@ impl Frequencies {
 pub(super) fn kind(tokens: &[Token], bytes: usize) -> Kind {
     let counted = Frequencies::of(tokens);
     let header = header(&counted);
-    let header_bits: usize = 14 + 3 * header.lengths.len()
-        + header.symbols.iter().map(|(symbol, _)| usize::from(by_symbol(&header)[usize::from(*symbol)] + inflate::extra_bits(*symbol))).sum::<usize>();
+    let header_bits: usize = 14
+        + 3 * header.lengths.len()
+        + header
+            .symbols
+            .iter()
+            .map(|(symbol, _)| usize::from(by_symbol(&header)[usize::from(*symbol)] + inflate::extra_bits(*symbol)))
+            .sum::<usize>();
     let (literals, distances) = inflate::fixed_lengths();
-    let octets = |bits: usize| (bits + 3 + 7) / 8;
+    let octets = |bits: usize| (bits + 3).div_ceil(8);
     let dynamic = octets(header_bits + counted.bits(&header.literals, &header.distances));
     let fixed = octets(counted.bits(&literals, &distances));
     if bytes + 4 <= dynamic.min(fixed) {
