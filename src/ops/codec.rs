@@ -221,7 +221,7 @@ mod tests {
         let args = ExplainArgs { input, shared, rate: vec![Bps(80)], config: None, json: false };
         let command = CodecCommand::Explain(args.clone());
         let explained = execute(&command).expect("explained").expect("an answer");
-        assert_eq!(explained.message_bytes, 52);
+        assert_eq!(explained.message_bytes, 55);
         assert_eq!(explained.bearers.len(), 1);
         assert!((explained.bearers[0].air_s * 10.0 - explained.payload_bytes as f64).abs() < 1e-6);
         assert!(explained.text().starts_with("SECTION"));
