@@ -164,7 +164,7 @@ fn kind_of(before: &[u8]) -> String {
     let kind: String = value
         .unwrap_or_default()
         .iter()
-        .take(60)
+        .take(80)
         .map(|b| char::from(*b))
         .take_while(|c| *c != ';')
         .filter(char::is_ascii_graphic)

@@ -15,8 +15,8 @@ use super::zlib::{self, Aim, Effort, Finder};
 pub(super) const MAX_PLAIN: usize = 8 << 20;
 /// Bytes of a stream that efforts are compared on.
 const PROBE: usize = 32 * 1024;
-/// What a stream that is none may have cost.
-const FAILED: usize = 64 * 1024;
+/// What looking at a stream costs beside its bytes: the tables of its codes.
+const ATTEMPT: usize = 1024;
 /// A stream is left alone where its exceptions would take more than this part of it.
 const EXCEPTIONS_PER: usize = 8;
 
@@ -48,10 +48,12 @@ const OTHER_END: u8 = 16;
 
 /// Takes the stream at the start of `input` apart. `window` is known from what stands before it, as `level` may be.
 pub(super) fn undo(input: &[u8], window: u8, most: usize, allowance: &mut Allowance) -> Option<Undone> {
-    let mut inflated = inflate::inflate(input, most.min(MAX_PLAIN).min(allowance.inflated));
-    // What fails counts as what might have come of it.
-    allowance.inflated -= inflated.as_ref().map_or(FAILED.min(allowance.inflated), |i| i.plain.len());
-    let inflated = inflated.take()?;
+    let mut plain = Vec::new();
+    let inflated = inflate::inflate_into(&mut plain, input, most.min(MAX_PLAIN).min(allowance.inflated));
+    // Whether it came to an end or not.
+    allowance.inflated = allowance.inflated.saturating_sub(plain.len() + ATTEMPT);
+    let (blocks, used) = inflated?;
+    let inflated = Inflated { plain, blocks, used };
     let recipe = recipe(&inflated, window, inflated.used / EXCEPTIONS_PER + 16, &mut allowance.steps)?;
     let redone = redo(&inflated.plain, &recipe, inflated.used, &mut allowance.steps)?;
     (redone == input[..inflated.used]).then_some(Undone { plain: inflated.plain, recipe, used: inflated.used })

@@ -12,8 +12,8 @@ use super::{Allowance, jpeg};
 /// Plain bytes of all streams of one file.
 const MAX_PLAIN: usize = 16 << 20;
 const MAX_PIECES: usize = 4096;
-/// Beginnings of streams that are tried and turn out to be none.
-const MAX_FALSE: usize = 256;
+/// Beginnings whose ends are looked for far away and that turn out to be nothing; streams count in [`Allowance`].
+const MAX_FALSE: usize = 16;
 /// Shorter streams cost more than they bring.
 const MIN_STREAM: usize = 24;
 
@@ -213,13 +213,20 @@ fn split<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
 fn pieces(content: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<Piece> {
     let mut found = Vec::new();
     let (mut at, mut room, mut failed) = (0, MAX_PLAIN, 0);
-    while at + MIN_STREAM < content.len() && found.len() < MAX_PIECES && failed < MAX_FALSE {
+    while at + MIN_STREAM < content.len() && found.len() < MAX_PIECES && allowance.inflated > 0 {
+        let mut far = failed < MAX_FALSE;
         let piece = match content[at..] {
-            [0xff, 0xd8, 0xff, ..] => picture(content, at, options, allowance),
-            [b'P', b'K', 3, 4, ..] => zip_entry(content, at, room, allowance),
-            [0x1f, 0x8b, 8, flags, ..] => gzip(content, at, flags, room, allowance),
-            [_, _, _, _, b'I', b'D', b'A', b'T', ..] => png(content, at, room, allowance),
-            [cmf, flg, ..] if is_zlib(cmf, flg) => zlib(content, at, room, allowance),
+            [0xff, 0xd8, 0xff, ..] if far => picture(content, at, options, allowance),
+            [0x1f, 0x8b, 8, flags, ..] if far => gzip(content, at, flags, room, allowance),
+            [_, _, _, _, b'I', b'D', b'A', b'T', ..] if far => png(content, at, room, allowance),
+            [b'P', b'K', 3, 4, ..] => {
+                far = false;
+                zip_entry(content, at, room, allowance)
+            }
+            [cmf, flg, ..] if is_zlib(cmf, flg) => {
+                far = false;
+                zlib(content, at, room, allowance)
+            }
             _ => {
                 at += 1;
                 continue;
@@ -235,7 +242,7 @@ fn pieces(content: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> V
                 found.push(piece);
             }
             None => {
-                failed += 1;
+                failed += usize::from(far);
                 at += 1;
             }
         }

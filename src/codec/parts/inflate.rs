@@ -256,8 +256,14 @@ fn codes(lengths: &[u8]) -> Vec<(u32, u8)> {
 
 /// Takes a stream apart that inflates to at most `most` bytes; `None` where it is none or its unused bits are set.
 pub(super) fn inflate(input: &[u8], most: usize) -> Option<Inflated> {
+    let mut plain = Vec::new();
+    inflate_into(&mut plain, input, most).map(|(blocks, used)| Inflated { plain, blocks, used })
+}
+
+/// The same into `plain`, which says how far it came; the blocks and the bytes taken.
+pub(super) fn inflate_into(plain: &mut Vec<u8>, input: &[u8], most: usize) -> Option<(Vec<Block>, usize)> {
     let mut bits = Bits::new(input);
-    let (mut plain, mut blocks) = (Vec::new(), Vec::new());
+    let mut blocks = Vec::new();
     loop {
         let last = bits.take(1)? == 1;
         let from = plain.len();
@@ -280,12 +286,12 @@ pub(super) fn inflate(input: &[u8], most: usize) -> Option<Inflated> {
             }
             1 => {
                 let (literals, distances) = fixed_lengths();
-                read_tokens(&mut bits, [&literals, &distances], &mut plain, &mut tokens, most)?;
+                read_tokens(&mut bits, [&literals, &distances], plain, &mut tokens, most)?;
                 Kind::Fixed
             }
             2 => {
                 let header = Header::read(&mut bits)?;
-                read_tokens(&mut bits, [&header.literals, &header.distances], &mut plain, &mut tokens, most)?;
+                read_tokens(&mut bits, [&header.literals, &header.distances], plain, &mut tokens, most)?;
                 Kind::Dynamic(header)
             }
             _ => return None,
@@ -293,7 +299,7 @@ pub(super) fn inflate(input: &[u8], most: usize) -> Option<Inflated> {
         blocks.push(Block { kind, last, tokens, length: plain.len() - from });
         if last {
             bits.align()?;
-            return Some(Inflated { plain, blocks, used: bits.used() });
+            return Some((blocks, bits.used()));
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn code(jpeg: &[u8], options: &Options<'_>, allowance: &mut Allowance
         return None;
     }
     // Twice: once to code, once to see that it comes back.
-    let pixels = 2 * area(jpeg.get(2..)?)?.checked_mul(scans(jpeg))?;
+    let pixels = area(jpeg.get(2..)?)?.checked_mul(scans(jpeg))?.checked_mul(2)?;
     allowance.pixels = allowance.pixels.checked_sub(pixels)?;
     let file = guarded(|| {
         let mut file = Vec::new();
