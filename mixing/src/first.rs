@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use crate::coder::{Decoder, Encoder};
 
-/// Longest input, so that one payload never costs more than a fraction of a second at either end.
-pub const MAX_BYTES: usize = 64 * 1024;
+/// Longest input, so that one payload costs a second at most at either end.
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// Codes `input`, whose length the decoder must know, with a model primed with `dictionary`.
 pub fn encode(primed: &Model, input: &[u8]) -> Vec<u8> {

@@ -5,6 +5,8 @@
 
 pub mod dictionary;
 pub mod envelope;
+pub mod explain;
+mod parts;
 pub mod payload;
 mod varint;
 

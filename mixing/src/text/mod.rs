@@ -16,7 +16,7 @@ use place::{KINDS, Place, RUN_CLASSES, class, hash};
 use states::{STATES, UNSEEN};
 
 /// Longest input, so that one payload never costs more than two seconds at either end.
-pub const MAX_BYTES: usize = 128 * 1024;
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// Codes `input`, whose length the decoder must know, with a model that both ends have primed alike.
 pub fn encode(mut model: Model, input: &[u8]) -> Vec<u8> {
