@@ -10,7 +10,7 @@ use aldis::bearer::serial::keys::{Context, Seal};
 use aldis::bearer::serial::{Config, PeerConfig, Station, Waveform};
 use aldis::bearer::{Event, JobDone, ModemEvent, Transfer, Verdict, WaveformName};
 use aldis::emcon::{Gate, Order, State};
-use aldis::mail::{BearerId, Precedence, Protection, TransferId};
+use aldis::mail::{BearerId, Cut, Precedence, Protection, TransferId};
 use aldis::time::{Duration, Instant, Now, Wall};
 use aldis::units::Bps;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -161,7 +161,8 @@ impl Bench {
         self.sent.push(id.clone());
         let precedence = *u.choose(&Precedence::DESCENDING)?;
         let to = if u.arbitrary()? { "ship" } else { "boat" }.into();
-        self.station.send(self.now, Transfer { id, to, precedence, payload: vec![0x5a; bytes].into(), lead: None });
+        let cut = *u.choose(&[Cut::Narrow, Cut::Wide])?;
+        self.station.send(self.now, Transfer { id, to, precedence, payload: vec![0x5a; bytes].into(), cut, lead: None });
         Ok(())
     }
 
@@ -283,7 +284,7 @@ fn chunk(u: &mut Unstructured<'_>) -> Result<Chunk> {
             2 => 16 * u.int_in_range(1025..=8192u32)?,
             _ => 64 * u.int_in_range(2049..=8192u32)?,
         };
-        if let Some(geometry) = Geometry::of_coded(coded) {
+        if let Some(geometry) = Geometry::of_coded(coded, *u.choose(&[Cut::Narrow, Cut::Wide])?) {
             break geometry;
         }
     };

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aldis::bearer::serial::{
     self,
-    burst::{Air, Layout, UNIT},
+    burst::{Air, Layout},
 };
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
@@ -368,7 +368,8 @@ impl Cell {
             frame_bytes: self.cell_bytes(),
             turnaround: Duration::from_secs_f64(self.turnaround_s),
         };
-        Air::new(waveform).layout(self.loss, UNIT)
+        let air = Air::new(waveform);
+        air.layout(self.loss, air.cut().unit())
     }
 
     /// The limit with such frames.

@@ -73,7 +73,7 @@ fn errors(what: &str, pairs: &[(f64, f64)]) -> (f64, f64) {
 }
 
 fn seeds() -> std::ops::RangeInclusive<u64> {
-    1..=std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2)
+    1..=std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
 }
 
 #[test]

@@ -10,22 +10,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use super::{Job, JobDone};
+use crate::mail::Cut;
 
 /// Most systematic symbols in one code block.
 const BLOCK_SYMBOLS: u32 = 128;
 /// Symbols of one code block, parity included.
 const BLOCK_ROWS: u32 = 255;
 
-/// How a payload of some length is cut: follows from the coded length alone, so every frame says it.
+/// How a payload of some length is cut: follows from coded length and cut alone, so every frame says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
     coded: u32,
     class: u8,
+    cut: Cut,
 }
 
+/// The bit of a stored coded length that says that the cut is wide.
+const WIDE: u32 = 1 << 31;
+
 impl Geometry {
-    /// The cut of a payload of `bytes` bytes; `None` when it is empty or longer than 512 KiB less one byte.
-    pub fn of_payload(bytes: usize) -> Option<Self> {
+    /// The geometry of a payload of `bytes` bytes; `None` when it is empty or longer than 512 KiB less one byte.
+    pub fn of_payload(bytes: usize, cut: Cut) -> Option<Self> {
         let bytes = u32::try_from(bytes).ok()?;
         let padded = |quantum: u32| (bytes + 1).div_ceil(quantum) * quantum;
         let coded = match bytes {
@@ -35,11 +40,11 @@ impl Geometry {
             131_072..=524_287 => padded(64),
             _ => return None,
         };
-        Self::of_coded(coded)
+        Self::of_coded(coded, cut)
     }
 
-    /// The cut of a coded length as frames carry it: the payload, padded above 16 KiB. `None` when no payload has it.
-    pub fn of_coded(coded: u32) -> Option<Self> {
+    /// The geometry of a coded length as frames carry it: the payload, padded above 16 KiB. `None` when no payload has it.
+    pub fn of_coded(coded: u32, cut: Cut) -> Option<Self> {
         let class = match coded {
             1..=4096 => 0,
             4097..=16_384 => 1,
@@ -47,7 +52,25 @@ impl Geometry {
             131_073..=524_288 if coded.is_multiple_of(64) => 3,
             _ => return None,
         };
-        Some(Self { coded, class })
+        Some(Self { coded, class, cut })
+    }
+
+    /// As it is stored: coded length and cut in one word.
+    pub fn word(self) -> u32 {
+        match self.cut {
+            Cut::Narrow => self.coded,
+            Cut::Wide => self.coded | WIDE,
+        }
+    }
+
+    /// Reads a stored word.
+    pub fn of_word(word: u32) -> Option<Self> {
+        Self::of_coded(word & !WIDE, if word & WIDE == 0 { Cut::Narrow } else { Cut::Wide })
+    }
+
+    /// Into what it is cut.
+    pub fn cut(self) -> Cut {
+        self.cut
     }
 
     /// Coded length in bytes.
@@ -62,11 +85,12 @@ impl Geometry {
 
     /// Bytes of a symbol (the last systematic one may be shorter on the air).
     pub fn symbol_bytes(self) -> usize {
-        match self.class {
-            0 | 1 => 31,
-            2 => 62,
-            _ => 248,
-        }
+        let units = match self.class {
+            0 | 1 => 1,
+            2 => 2,
+            _ => 8,
+        };
+        units * self.cut.unit()
     }
 
     /// Systematic symbols.
@@ -109,13 +133,12 @@ impl Geometry {
 /// Does a [`Job`]: a pure function, for a pool of threads or inline.
 pub fn run(job: Job) -> JobDone {
     match job {
-        Job::Spread { payload } => JobDone::Spread(Arc::new(spread(&payload).unwrap_or_default())),
-        Job::Gather { length, symbols } => JobDone::Gathered(gather(length, &symbols)),
+        Job::Spread { payload, geometry } => JobDone::Spread(Arc::new(spread(&payload, geometry).unwrap_or_default())),
+        Job::Gather { geometry, symbols } => JobDone::Gathered(gather(geometry, &symbols)),
     }
 }
 
-fn spread(payload: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let geometry = Geometry::of_payload(payload.len())?;
+fn spread(payload: &[u8], geometry: Geometry) -> Option<Vec<Vec<u8>>> {
     let mut coded = payload.to_vec();
     if geometry.class >= 2 {
         // The last byte counts the padding; at least one byte of it is always there.
@@ -142,8 +165,7 @@ fn spread(payload: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(symbols)
 }
 
-fn gather(length: u32, symbols: &[(u16, Vec<u8>)]) -> Option<Arc<[u8]>> {
-    let geometry = Geometry::of_coded(length)?;
+fn gather(geometry: Geometry, symbols: &[(u16, Vec<u8>)]) -> Option<Arc<[u8]>> {
     let (size, blocks) = (geometry.symbol_bytes(), geometry.blocks() as usize);
     let mut shards = vec![vec![None::<Vec<u8>>; BLOCK_ROWS as usize]; blocks];
     for (q, bytes) in symbols {
@@ -173,11 +195,11 @@ fn gather(length: u32, symbols: &[(u16, Vec<u8>)]) -> Option<Arc<[u8]>> {
             coded[at..at + size].copy_from_slice(shard.as_ref()?);
         }
     }
-    coded.truncate(length as usize);
+    coded.truncate(geometry.coded as usize);
     if geometry.class >= 2 {
         let pad = usize::from(*coded.last()?);
         let payload = coded.len().checked_sub(pad)?;
-        if Geometry::of_payload(payload) != Some(geometry) {
+        if Geometry::of_payload(payload, geometry.cut) != Some(geometry) {
             return None;
         }
         coded.truncate(payload);
@@ -202,34 +224,36 @@ mod tests {
 
     #[test]
     fn any_sufficient_symbols_rebuild_the_payload() {
-        for length in [1usize, 30, 31, 32, 1024, 4095, 4096, 4097, 10_240, 16_384, 16_385, 20_000, 131_071, 131_072] {
+        let lengths =
+            [1usize, 30, 31, 32, 33, 34, 1024, 4095, 4096, 4097, 10_240, 16_384, 16_385, 20_000, 131_071, 131_072];
+        for (length, cut) in lengths.into_iter().flat_map(|length| CUTS.map(|cut| (length, cut))) {
             let payload = sample(length);
-            let geometry = Geometry::of_payload(length).expect("in range");
-            let symbols = all(&payload);
+            let geometry = Geometry::of_payload(length, cut).expect("in range");
+            let symbols = all(&payload, geometry);
             assert_eq!(symbols.len(), geometry.sequences() as usize);
             // Parity alone where there is enough of it, otherwise the last symbols of every block.
             let take = geometry.count() as usize + geometry.blocks() as usize;
             let some: Vec<_> =
                 symbols.iter().enumerate().rev().take(take).map(|(q, s)| (q as u16, s.clone())).collect();
-            let JobDone::Gathered(Some(back)) = run(Job::Gather { length: geometry.coded(), symbols: some }) else {
-                panic!("{length} does not come back");
+            let JobDone::Gathered(Some(back)) = run(Job::Gather { geometry, symbols: some }) else {
+                panic!("{length} does not come back, {cut:?}");
             };
-            assert_eq!(*back, payload[..], "{length}");
+            assert_eq!(*back, payload[..], "{length}, {cut:?}");
         }
     }
 
     #[test]
     fn too_few_or_contradicting_symbols_rebuild_nothing() {
         let payload = sample(1000);
-        let geometry = Geometry::of_payload(1000).expect("in range");
-        let symbols = all(&payload);
+        let geometry = Geometry::of_payload(1000, Cut::Narrow).expect("in range");
+        let symbols = all(&payload, geometry);
         let few: Vec<_> = (1..geometry.count()).map(|q| (q as u16, symbols[q as usize].clone())).collect();
-        assert_eq!(run(Job::Gather { length: 1000, symbols: few.clone() }), JobDone::Gathered(None));
+        assert_eq!(run(Job::Gather { geometry, symbols: few.clone() }), JobDone::Gathered(None));
         let mut liars = few;
         liars.push((40, symbols[40].clone()));
-        assert!(matches!(run(Job::Gather { length: 1000, symbols: liars.clone() }), JobDone::Gathered(Some(_))));
+        assert!(matches!(run(Job::Gather { geometry, symbols: liars.clone() }), JobDone::Gathered(Some(_))));
         liars.push((40, vec![9; 31]));
-        assert_eq!(run(Job::Gather { length: 1000, symbols: liars }), JobDone::Gathered(None));
+        assert_eq!(run(Job::Gather { geometry, symbols: liars }), JobDone::Gathered(None));
     }
 
     #[test]
@@ -250,21 +274,32 @@ mod tests {
 
     #[test]
     fn the_cut_is_balanced_and_fits_the_descriptor() {
-        for length in (1..524_288).step_by(997).chain([4096, 4097, 16_384, 16_385, 131_071, 131_072, 524_287]) {
-            let g = Geometry::of_payload(length).expect("in range");
+        let lengths = (1..524_288).step_by(997).chain([4096, 4097, 16_384, 16_385, 131_071, 131_072, 524_287]);
+        for (length, cut) in lengths.flat_map(|length| CUTS.map(|cut| (length, cut))) {
+            let g = Geometry::of_payload(length, cut).expect("in range");
+            assert_eq!(Geometry::of_word(g.word()), Some(g));
             let sizes: Vec<u32> = (0..g.blocks()).map(|b| g.block_count(b)).collect();
             assert_eq!(sizes.iter().sum::<u32>(), g.count());
             assert!(sizes.iter().max().expect("one") - sizes.iter().min().expect("one") <= 1);
             assert!(sizes.iter().all(|k| *k <= 128 && g.rows() > *k + 100), "{length}: {sizes:?} of {}", g.rows());
             assert!(g.sequences() <= [512, 2048, 4096, 4096][usize::from(g.class())]);
         }
-        assert_eq!(Geometry::of_payload(0), None);
-        assert_eq!(Geometry::of_payload(524_288), None);
-        assert_eq!(Geometry::of_coded(16_390), None);
+        assert_eq!(Geometry::of_payload(0, Cut::Narrow), None);
+        assert_eq!(Geometry::of_payload(524_288, Cut::Wide), None);
+        assert_eq!(Geometry::of_coded(16_390, Cut::Narrow), None);
     }
 
-    fn all(payload: &[u8]) -> Vec<Vec<u8>> {
-        match run(Job::Spread { payload: payload.into() }) {
+    #[test]
+    fn the_cut_follows_what_fills_a_cell() {
+        // 75, 300, 1200, 2400 and 9600 bit/s.
+        let cuts = [76, 140, 212, 262, 512].map(|cell| Cut::for_room(cell - 14));
+        assert_eq!(cuts, [Cut::Narrow, Cut::Narrow, Cut::Wide, Cut::Narrow, Cut::Narrow]);
+    }
+
+    const CUTS: [Cut; 2] = [Cut::Narrow, Cut::Wide];
+
+    fn all(payload: &[u8], geometry: Geometry) -> Vec<Vec<u8>> {
+        match run(Job::Spread { payload: payload.into(), geometry }) {
             JobDone::Spread(symbols) => symbols.to_vec(),
             JobDone::Gathered(_) => Vec::new(),
         }

@@ -9,8 +9,9 @@ pub mod serial;
 use std::fmt;
 use std::sync::Arc;
 
+use self::fec::Geometry;
 use crate::emcon::Purpose;
-use crate::mail::{PeerName, Precedence, TransferId};
+use crate::mail::{Cut, PeerName, Precedence, TransferId};
 use crate::time::{Duration, Instant};
 use crate::units::Bps;
 
@@ -92,6 +93,8 @@ pub struct Transfer {
     pub precedence: Precedence,
     /// The frozen bytes, sealed.
     pub payload: Arc<[u8]>,
+    /// Into what they are cut.
+    pub cut: Cut,
     /// The counter its symbols go under, when several transfers carry the same payload to several peers: that of the first of them.
     pub lead: Option<u32>,
 }
@@ -103,11 +106,13 @@ pub enum Job {
     Spread {
         /// The frozen bytes.
         payload: Arc<[u8]>,
+        /// How they are cut.
+        geometry: Geometry,
     },
-    /// Rebuild a payload of `length` bytes from symbols (sequence number, bytes).
+    /// Rebuild a payload from symbols (sequence number, bytes).
     Gather {
-        /// Exact payload length.
-        length: u32,
+        /// How it is cut.
+        geometry: Geometry,
         /// What is held.
         symbols: Vec<(u16, Vec<u8>)>,
     },
@@ -153,10 +158,10 @@ pub struct Share {
 pub enum Holding {
     /// Nothing; but the peer speaks under this epoch.
     Epoch,
-    /// These symbols, committed, of a payload of `coded` bytes.
+    /// These symbols, committed.
     Symbols {
-        /// Exact payload length.
-        coded: u32,
+        /// How their payload is cut.
+        geometry: Geometry,
         /// Sequence numbers and bytes.
         symbols: Vec<(u16, Vec<u8>)>,
     },

@@ -72,3 +72,29 @@ impl fmt::Display for TransferId {
         write!(f, "{}/{:08x}/{}", self.origin, self.epoch, self.counter)
     }
 }
+
+/// Into what a payload is cut: chosen when it is frozen, for good, by what fills the frames of the bearer that takes it first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum Cut {
+    /// Symbols of 31, 62 or 248 bytes.
+    #[default]
+    Narrow,
+    /// Symbols of 33, 66 or 264 bytes.
+    Wide,
+}
+
+impl Cut {
+    /// Bytes of the smallest symbol.
+    pub fn unit(self) -> usize {
+        match self {
+            Self::Narrow => 31,
+            Self::Wide => 33,
+        }
+    }
+
+    /// The cut of which a frame that has `room` bytes for symbols carries most.
+    pub fn for_room(room: usize) -> Self {
+        let full = |cut: Self| room / cut.unit() * cut.unit();
+        if full(Self::Wide) > full(Self::Narrow) { Self::Wide } else { Self::Narrow }
+    }
+}

@@ -15,8 +15,8 @@ use super::retry::{Table, mix};
 use super::schedule::{Active, Allowance, Job, Offered};
 use super::store::{Batch, Change, Condition, Opened, SeenKey};
 use crate::mail::{
-    BodyKind, BodyRef, ByMode, DeliverBy, Envelope, Hop, Mailbox, MessageId, MtPriority, Notify, Outcome, Precedence,
-    Recipient, RecipientState, Source, Status, Submission, TransferId,
+    BodyKind, BodyRef, ByMode, Cut, DeliverBy, Envelope, Hop, Mailbox, MessageId, MtPriority, Notify, Outcome,
+    Precedence, Recipient, RecipientState, Source, Status, Submission, TransferId,
 };
 use crate::time::{Duration, Instant, Now, Wall};
 
@@ -508,6 +508,7 @@ impl World {
             payload_bytes: 3,
             precedence: job.precedence,
             lead: None,
+            cut: Cut::Narrow,
         };
         let events: Vec<_> = job.recipients.iter().map(|i| (*i, Event::Frozen { bearer: "hf1".into() })).collect();
         let applied = outcome::settle(self.now, &Context::plain(&self.policy), &record, &events).expect("legal");

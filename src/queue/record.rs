@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mail::{BearerId, BodyRef, Envelope, Hop, MessageId, Precedence, RecipientState, Source, TransferId};
+use crate::mail::{BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Source, TransferId};
 use crate::time::Wall;
 
 /// Where a whole message stands.
@@ -108,12 +108,15 @@ pub struct TransferRecord {
     pub precedence: Precedence,
     /// The counter on the air of a payload frozen for several peers: that of the first of their transfers. Records of before it was
     /// written end here.
-    #[serde(default, deserialize_with = "or_none")]
+    #[serde(default, deserialize_with = "or_default")]
     pub lead: Option<u32>,
+    /// Into what they are cut. Records of before there was a choice end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub cut: Cut,
 }
 
-fn or_none<'de, D: serde::Deserializer<'de>>(last: D) -> Result<Option<u32>, D::Error> {
-    Ok(Option::deserialize(last).unwrap_or(None))
+fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(last: D) -> Result<T, D::Error> {
+    Ok(T::deserialize(last).unwrap_or_default())
 }
 
 /// One line of a message's history, for `aldis track`.

@@ -316,7 +316,7 @@ impl Switch {
         let (id, mut from) = (&transfer.id, from.clone());
         if let Some(main) = beside {
             // Different symbols on each: half of all there are lies between the two.
-            from.row += Geometry::of_payload(transfer.payload.len()).map_or(0, |g| g.rows() / 2);
+            from.row += Geometry::of_payload(transfer.payload.len(), transfer.cut).map_or(0, |g| g.rows() / 2);
             let agrees = self.bearers.get(name).and_then(|b| b.station.outlook(&transfer.to)).is_some_and(|o| o.agrees);
             (from.sent, from.sure) = (true, agrees);
             if let Some(bearer) = self.bearers.get_mut(main) {
@@ -415,7 +415,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::emcon::{Order, State, Window};
-    use crate::mail::Hop;
+    use crate::mail::{Cut, Hop};
     use crate::queue::Opened;
     use crate::switch::air::link_key;
     use crate::switch::{Minimize, Switch};
@@ -619,9 +619,11 @@ mod tests {
             payload_bytes: 3000,
             precedence: level,
             lead: None,
+            cut: Cut::Narrow,
         };
         let payload: Arc<[u8]> = vec![1; 3000].into();
-        let send = Transfer { id: id.clone(), to: "shore".into(), precedence: level, payload, lead: None };
+        let send =
+            Transfer { id: id.clone(), to: "shore".into(), precedence: level, payload, cut: Cut::Narrow, lead: None };
         for bearer in switch.bearers.values_mut() {
             bearer.station.handle_modem(at(0).at, crate::bearer::ModemEvent::Ready);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::mail::{BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
+use crate::mail::{BearerId, Cut, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -18,8 +18,12 @@ use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
 
-/// Live transfers per peer of one precedence or above.
+/// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
+/// a report can speak of.
 const TRANSFERS_PER_PEER: usize = 16;
+const MOST_TRANSFERS_PER_PEER: usize = 48;
+/// What a transfer is taken to bring to a transmission.
+const TRANSFER_BYTES: u64 = 4096;
 /// Recipients in one SMTP transaction (RFC 5321 4.5.3.1.10) and in one Maildir delivery.
 const RECIPIENTS: usize = 100;
 /// Local deliveries at once.
@@ -69,7 +73,7 @@ impl Switch {
         let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, &self.gate, name)).min()?;
         let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
         let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
-        let jobs = TRANSFERS_PER_PEER + self.waiting_for_word(peer);
+        let jobs = self.bearers_to(peer).map(|(_, b)| transfers_of(&b.plan)).max()? + self.waiting_for_word(peer);
         Some(Allowance { jobs, lowest, recipients })
     }
 
@@ -176,6 +180,7 @@ impl Switch {
                 return self.job_result(now, &job, vec![excess; job.recipients.len()], AirNote::default(), None);
             }
         };
+        let cut = self.cut_for(&bearer);
         let transfer = TransferRecord {
             id,
             bearer,
@@ -186,8 +191,15 @@ impl Switch {
             payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
             precedence: job.precedence,
             lead: None,
+            cut,
         };
         self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload });
+    }
+
+    /// Into what a payload is cut that this bearer is the first to carry: whatever fills its frames, where its waveform is fixed.
+    pub(super) fn cut_for(&self, bearer: &BearerId) -> Cut {
+        let fixed = self.bearers.get(bearer).filter(|b| b.plan.choices.is_empty());
+        fixed.map_or(Cut::default(), |b| b.station.cut())
     }
 
     /// Frozen payloads of before a restart go back to their stations, except where the store has left the epoch they name.
@@ -215,8 +227,8 @@ impl Switch {
         }
         match payload {
             Ok(payload) => {
-                let lead = transfer.lead;
-                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload, lead };
+                let (lead, cut) = (transfer.lead, transfer.cut);
+                let send = Transfer { id, to: peer, precedence: transfer.precedence, payload, cut, lead };
                 self.put_on_air(now, &transfer, send);
             }
             Err(error) => {
@@ -507,6 +519,15 @@ impl Switch {
 fn limited(record: &MessageRecord, job: &Job) -> Envelope {
     let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
     Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
+}
+
+/// Transfers a bearer has use for at once.
+fn transfers_of(plan: &BearerPlan) -> usize {
+    if !plan.choices.is_empty() {
+        return TRANSFERS_PER_PEER;
+    }
+    let longest = u64::from(plan.waveform.rate.0) / 8 * plan.max_transmission_routine.as_secs();
+    usize::try_from(longest / TRANSFER_BYTES).unwrap_or(usize::MAX).clamp(TRANSFERS_PER_PEER, MOST_TRANSFERS_PER_PEER)
 }
 
 fn recipients_of(bearer: &BearerPlan) -> usize {

@@ -136,7 +136,7 @@ impl Switch {
             };
             return self.group_result(now, &jobs, &excess);
         }
-        let (body, message) = (self.ids.body(), first.message);
+        let (body, message, cut) = (self.ids.body(), first.message, self.cut_for(&bearer));
         let transfers = jobs.iter().zip(ids).filter_map(|(job, id)| {
             let record = TransferRecord {
                 id,
@@ -148,6 +148,7 @@ impl Switch {
                 payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
                 precedence: job.precedence,
                 lead: Some(lead.counter),
+                cut,
             };
             Some((record, peer_of(job)?.clone()))
         });

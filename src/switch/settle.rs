@@ -325,8 +325,8 @@ impl Switch {
                         // The epoch ended while this was being stored.
                         self.withdraw(now, &transfer, renewal::STALE);
                     } else if self.renewal.is_none() {
-                        let TransferRecord { id, precedence, lead, .. } = transfer.clone();
-                        let send = Transfer { id, to: peer, precedence, payload: payload.clone(), lead };
+                        let TransferRecord { id, precedence, lead, cut, .. } = transfer.clone();
+                        let send = Transfer { id, to: peer, precedence, payload: payload.clone(), cut, lead };
                         self.put_on_air(now, &transfer, send);
                     }
                 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aldis::mail::{
-    BearerId, BodyKind, BodyRef, Envelope, Hop, Mailbox, MessageId, Outcome, Precedence, Recipient, RecipientState,
-    Source, TransferId,
+    BearerId, BodyKind, BodyRef, Cut, Envelope, Hop, Mailbox, MessageId, Outcome, Precedence, Recipient,
+    RecipientState, Source, TransferId,
 };
 use aldis::queue::{
     Batch, Change, CommitError, Condition, Engine, Health, Ids, Lease, MessageRecord, MessageState, Opened,
@@ -268,6 +268,7 @@ impl Work {
             payload_bytes: bytes.len() as u32,
             precedence: record.precedence,
             lead: None,
+            cut: Cut::Narrow,
         };
         let changes = [Change::Body(payload, bytes.into()), Change::Transfer(Box::new(transfer))];
         Batch { conditions: vec![], changes: changes.into_iter().chain(old).collect() }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use aldis::bearer::serial::{Config, PeerConfig, Station, Waveform as LinkWaveform};
 use aldis::bearer::{Event, ModemAction, ModemEvent, Transfer, Verdict, WaveformName, fec};
 use aldis::emcon::{Emission, EpochWatch, Gate, Keying, Order, Purpose, State, Window};
-use aldis::mail::{BearerId, LinkKey, PeerName, Precedence, Protection, TransferId};
+use aldis::mail::{BearerId, Cut, LinkKey, PeerName, Precedence, Protection, TransferId};
 use aldis::time::{Duration, Instant, Now};
 
 use super::Finding;
@@ -252,7 +252,10 @@ impl Radio {
             let id =
                 TransferId { origin: PeerName::from(if &*self.other.0 == "b" { "a" } else { "b" }), epoch: 1, counter };
             let payload: std::sync::Arc<[u8]> = vec![counter as u8; size].into();
-            self.station.send(now.at, Transfer { id, to: self.other.clone(), precedence, payload, lead: None });
+            self.station.send(
+                now.at,
+                Transfer { id, to: self.other.clone(), precedence, payload, cut: Cut::Narrow, lead: None },
+            );
             self.pump(now);
         }
     }

@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use aldis::bearer::fec::Geometry;
     use aldis::bearer::serial::frame::Stations;
+    use aldis::mail::Cut;
 
     #[test]
     fn a_question_to_a_silent_station_is_seen_and_words_to_others_are_not() {
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_symbol_that_leaves_twice_unsaid_is_seen() {
-        let geometry = Geometry::of_payload(500).expect("fits");
+        let geometry = Geometry::of_payload(500, Cut::Narrow).expect("fits");
         let chunk = |first, count| Chunk { short: 9, geometry, first, symbols: vec![Vec::new(); count] };
         let mut blind = Blind::default();
         let windows = |blind: &mut Blind, peer| {

@@ -14,7 +14,7 @@ use aldis::bearer::serial::frame::{Deframer, FRAME_OVERHEAD, Found, Frame, Item}
 use aldis::bearer::serial::keys::KeyRing;
 use aldis::config::Plan;
 use aldis::emcon::Keying;
-use aldis::mail::{BearerId, MessageId, PeerName, Precedence};
+use aldis::mail::{BearerId, Cut, MessageId, PeerName, Precedence};
 use aldis::time::{Duration, Instant};
 
 use super::blind::Blind;
@@ -104,9 +104,9 @@ impl Overheard {
         precedence: Precedence,
         bytes: u64,
     ) {
-        let (Some(short), Some(geometry)) =
-            (short_of(transfer), usize::try_from(bytes).ok().and_then(Geometry::of_payload))
-        else {
+        // Into what it is cut, its frames will say.
+        let cut = |bytes| Geometry::of_payload(bytes, Cut::Wide);
+        let (Some(short), Some(geometry)) = (short_of(transfer), usize::try_from(bytes).ok().and_then(cut)) else {
             return;
         };
         // The transfers of a group are frozen together, and only the first one's number is on the air.
@@ -193,6 +193,11 @@ impl Overheard {
             match found {
                 Found::Frame(Frame::Symbols { address, chunks, .. }) => {
                     let bytes = chunks.iter().flat_map(|c| &c.symbols).map(Vec::len).sum::<usize>() + FRAME_OVERHEAD;
+                    for chunk in &chunks {
+                        if let Some(known) = self.transfers.get_mut(&chunk.short) {
+                            known.symbol_bytes = chunk.geometry.symbol_bytes();
+                        }
+                    }
                     let shared = address.to == address.from;
                     // What goes to all is read by every ear, and left once.
                     if !shared || i == 0 {

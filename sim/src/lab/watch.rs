@@ -13,8 +13,8 @@ use super::{Chore, Entry, Lab, Mark, Order, Standing, Told};
 use crate::ether::{AntennaEdge, StationId};
 use crate::world::StationClock;
 
-/// Jobs of one precedence a peer gets at once, times the levels (`switch/dispatch.rs`).
-const TRANSFERS_PER_PEER: usize = 16 * 6;
+/// Jobs of one precedence a peer gets at once at most, times the levels (`switch/dispatch.rs`).
+const TRANSFERS_PER_PEER: usize = 48 * 6;
 /// Those to a silent peer that only wait for its word come on top (`switch/silence.rs`).
 const UNCONFIRMED_PER_PEER: usize = 240;
 /// Deliveries into Maildirs at once (`switch/dispatch.rs`).

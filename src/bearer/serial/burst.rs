@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use super::Waveform;
 use super::frame::{CONTROL_OVERHEAD, FRAME_OVERHEAD, MINIMAL_FRAME};
+use crate::mail::Cut;
 use crate::time::Duration;
 
-/// Bytes of the unit transmissions are planned in: the small symbol.
-pub const UNIT: usize = 31;
+/// Bytes of the smallest symbol, of which the longest frame holds so many.
+const UNIT: usize = 31;
 /// Loss rates the plan is computed for; estimates are rounded to the nearest.
 const LOSSES: [f64; 20] = [
     0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.4, 0.5,
@@ -37,12 +38,19 @@ pub struct Layout {
     pub cells: f64,
     /// Chance that a frame is lost.
     pub loss: f64,
+    /// Bytes of the unit transmissions are planned in: the smallest symbol of that cut.
+    pub unit: usize,
 }
 
 impl Layout {
     /// Units of payload in a frame.
     pub fn units(&self) -> usize {
-        self.symbol_bytes / UNIT
+        self.symbol_bytes / self.unit
+    }
+
+    /// Units that some bytes of symbols make.
+    pub fn units_of(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.unit as u64)
     }
 
     /// Share of the stream that is payload and arrives.
@@ -75,6 +83,11 @@ impl Air {
     /// The waveform.
     pub fn waveform(&self) -> &Waveform {
         &self.waveform
+    }
+
+    /// The cut of which its frames carry most.
+    pub fn cut(&self) -> Cut {
+        Cut::for_room((self.waveform.frame_bytes as usize).saturating_sub(FRAME_OVERHEAD))
     }
 
     /// Bytes of the stream that have to be in the modem for its first `blocks` blocks: a byte whose first bits fall into the last of
@@ -133,12 +146,15 @@ impl Air {
     /// All layouts there are for `symbol`-byte symbols where the share `loss` of the cells is lost.
     pub fn layouts(&self, loss: f64, symbol: usize) -> Vec<Layout> {
         let loss = LOSSES[nearest(loss)];
+        let wide = Cut::Wide.unit();
+        let unit = if symbol.is_multiple_of(wide) { wide } else { Cut::Narrow.unit() };
         let cell = (self.waveform.frame_bytes as usize).max(MINIMAL_FRAME);
         let longest = (FRAME_AIR.as_millis() as u64 * u64::from(self.waveform.rate.0) / 8000) as usize;
         let most = (FRAME_OVERHEAD + FRAME_UNITS * UNIT).min(longest).max(cell).max(FRAME_OVERHEAD + symbol);
         let frame = |n: usize, stride: usize, packed: bool| {
             let cells = if packed { 1.0 + (stride - 1) as f64 / cell as f64 } else { (stride / cell) as f64 };
-            Layout { stride, packed, symbol_bytes: n * symbol, cells, loss: 1.0 - survival(1.0 - loss, cells) }
+            let loss = 1.0 - survival(1.0 - loss, cells);
+            Layout { stride, packed, symbol_bytes: n * symbol, cells, loss, unit }
         };
         let aligned = (1..=most.div_ceil(cell)).filter_map(|m| {
             let n = (m * cell).checked_sub(FRAME_OVERHEAD)? / symbol;
@@ -153,7 +169,7 @@ impl Air {
     /// Whole frames of a transmission of `blocks` blocks, and the units in its shorter last frame.
     fn frames(&self, blocks: u64, layout: &Layout) -> (usize, usize) {
         let (capacity, stride) = (self.capacity(blocks) as usize, layout.stride);
-        (capacity / stride, (capacity % stride).saturating_sub(FRAME_OVERHEAD) / UNIT)
+        (capacity / stride, (capacity % stride).saturating_sub(FRAME_OVERHEAD) / layout.unit)
     }
 
     /// Units in a transmission of `blocks` blocks.
@@ -166,17 +182,26 @@ impl Air {
 /// Plans transmissions; remembers what it has computed.
 #[derive(Debug, Default)]
 pub struct Burst {
-    tables: BTreeMap<(usize, u64, usize), Vec<u32>>,
+    tables: BTreeMap<(usize, u64, usize), Table>,
 }
+
+/// For 0, 1, 2 ... missing steps: the best number of blocks, and the seconds to be expected with it.
+#[derive(Debug, Default)]
+struct Table {
+    blocks: Vec<u32>,
+    seconds: Vec<f64>,
+}
+
+/// A share of cells that may be lost, and how likely that is.
+pub type Belief = (f64, f64);
 
 /// Most units a plan is computed for one by one; more are counted in whole frames, since a table grows with the square of its length.
 const FINE_UNITS: usize = 600;
 
 impl Burst {
-    /// The best number of blocks, at most `most`, for `units` missing units where the share `loss` of the cells is lost and frames lie as
-    /// in `layout`.
-    pub fn blocks_for(&mut self, air: &Air, layout: &Layout, units: usize, loss: f64, most: u64) -> u64 {
-        let loss = nearest(loss);
+    /// The best number of blocks, at most `most`, for `units` missing units where that is believed of the channel and frames lie as in
+    /// `layout`. Of several beliefs the first report shows which was right.
+    pub fn blocks_for(&mut self, air: &Air, layout: &Layout, units: usize, beliefs: &[Belief], most: u64) -> u64 {
         if units >= air.units(most, layout) {
             return most.max(air.least_blocks());
         }
@@ -185,12 +210,57 @@ impl Burst {
         }
         let grain = if units > FINE_UNITS { layout.units().max(1) } else { 1 };
         let steps = units.div_ceil(grain);
-        let table = self.tables.entry((loss, most, grain * 10_000 + layout.stride)).or_default();
-        if table.len() <= steps {
-            let all = air.units(most, layout).div_ceil(grain);
-            *table = tabulate(air, layout, grain, most, (steps + 64).min(all));
+        let key = |loss: f64| Self::key(layout, loss, most, grain);
+        for (loss, _) in beliefs {
+            let table = self.tables.entry(key(*loss)).or_default();
+            if table.blocks.len() <= steps {
+                let all = air.units(most, layout).div_ceil(grain);
+                *table = Course::new(air, layout, *loss, grain).tabulate(most, (steps + 64).min(all));
+            }
         }
-        u64::from(table.get(steps).copied().unwrap_or(1)).max(air.least_blocks())
+        let best = match beliefs {
+            [(loss, _)] => self.tables.get(&key(*loss)).and_then(|t| t.blocks.get(steps)).copied(),
+            _ => self.between(air, layout, beliefs, most, grain, steps),
+        };
+        u64::from(best.unwrap_or(1)).max(air.least_blocks())
+    }
+
+    /// The best number of blocks for `d` steps where nobody knows yet which belief is right; whoever has heard the answer does.
+    fn between(
+        &self,
+        air: &Air,
+        layout: &Layout,
+        beliefs: &[Belief],
+        most: u64,
+        grain: usize,
+        d: usize,
+    ) -> Option<u32> {
+        let mut courses = Vec::new();
+        for (loss, weight) in beliefs {
+            let table = self.tables.get(&Self::key(layout, *loss, most, grain))?;
+            courses.push((Course::new(air, layout, *loss, grain), *weight, &table.seconds));
+        }
+        let mut best: Option<(f64, u32)> = None;
+        for blocks in 1..=u32::try_from(most).ok()? {
+            let time = air.transmission(u64::from(blocks)).as_secs_f64();
+            if best.is_some_and(|(least, _)| time >= least) {
+                break;
+            }
+            let mut total = 0.0;
+            for (course, weight, seconds) in &mut courses {
+                let (full, last) = course.advance(u64::from(blocks));
+                let holds = full * course.per_frame + last >= d;
+                total += if holds { *weight * course.cost(d, time, &course.row, last, seconds) } else { f64::INFINITY };
+            }
+            if best.is_none_or(|(least, _)| total < least) {
+                best = Some((total, blocks));
+            }
+        }
+        best.map(|(_, blocks)| blocks)
+    }
+
+    fn key(layout: &Layout, loss: f64, most: u64, grain: usize) -> (usize, u64, usize) {
+        (nearest(loss), most, grain * 10_000 + layout.stride)
     }
 }
 
@@ -231,64 +301,88 @@ fn nearest(loss: f64) -> usize {
     LOSSES.iter().take_while(|p| **p < loss).count().min(LOSSES.len() - 1)
 }
 
-/// Best block counts for 0..=`steps` missing steps of `grain` units each.
-fn tabulate(air: &Air, layout: &Layout, grain: usize, most: u64, steps: usize) -> Vec<u32> {
-    let q = 1.0 - layout.loss;
-    let turn = air.turn().as_secs_f64();
-    let per_frame = (layout.units() / grain).max(1);
-    let holds = |blocks: u64| {
-        let (full, rest) = air.frames(blocks, layout);
-        (full, rest / grain)
-    };
-    // chance[b]: distribution of the full frames that arrive from b blocks.
-    let mut chance: Vec<Vec<f64>> = Vec::new();
-    let mut row = vec![1.0];
-    for blocks in 0..=most {
-        let (full, last) = holds(blocks);
-        while row.len() <= full {
-            let mut next = vec![0.0; row.len() + 1];
-            for (i, p) in row.iter().enumerate() {
-                next[i] += p * (1.0 - q);
-                next[i + 1] += p * q;
-            }
-            row = next;
-        }
-        chance.push(row.clone());
-        if full * per_frame + last > 4 * steps + 16 * per_frame {
-            break;
-        }
+/// What becomes of transmissions where a share of the cells is lost.
+struct Course<'a> {
+    air: &'a Air,
+    layout: &'a Layout,
+    /// Chance that a frame arrives.
+    q: f64,
+    /// Units of a step.
+    grain: usize,
+    /// Steps in a whole frame.
+    per_frame: usize,
+    turn: f64,
+    /// The distribution of the whole frames that arrive, for the last number of frames it was asked for.
+    row: Vec<f64>,
+}
+
+impl<'a> Course<'a> {
+    fn new(air: &'a Air, layout: &'a Layout, loss: f64, grain: usize) -> Self {
+        let q = survival(1.0 - LOSSES[nearest(loss)], layout.cells);
+        let (per_frame, turn) = ((layout.units() / grain).max(1), air.turn().as_secs_f64());
+        Self { air, layout, q, grain, per_frame, turn, row: vec![1.0] }
     }
-    let (mut expected, mut best_blocks) = (vec![0.0; steps + 1], vec![1; steps + 1]);
-    for d in 1..=steps {
-        let mut best = f64::INFINITY;
-        for (blocks, row) in chance.iter().enumerate().skip(1) {
-            let time = air.transmission(blocks as u64).as_secs_f64();
-            if time >= best {
-                break;
+
+    /// Whole frames of so many blocks, and the steps in their shorter last one. Asked for with ever more blocks.
+    fn advance(&mut self, blocks: u64) -> (usize, usize) {
+        let (full, rest) = self.air.frames(blocks, self.layout);
+        while self.row.len() <= full {
+            let mut next = vec![0.0; self.row.len() + 1];
+            for (i, p) in self.row.iter().enumerate() {
+                next[i] += p * (1.0 - self.q);
+                next[i + 1] += p * self.q;
             }
-            let (full, last) = holds(blocks as u64);
-            if full * per_frame + last < d {
-                continue;
-            }
-            let (mut sum, mut nothing) = (0.0, 0.0);
-            for (arrived, p) in row.iter().enumerate().take(d.div_ceil(per_frame) + 1) {
-                for (extra, share) in [(last, q), (0, 1.0 - q)] {
-                    let got = arrived * per_frame + extra;
-                    if got == 0 {
-                        nothing += p * share;
-                    } else if got < d {
-                        sum += p * share * (turn + expected[d - got]);
-                    }
+            self.row = next;
+        }
+        (full, rest / self.grain)
+    }
+
+    /// Expected seconds until `d` steps are there, with so many blocks that take `time`, of which these arrive, where later turns take
+    /// what `expected` says.
+    fn cost(&self, d: usize, time: f64, row: &[f64], last: usize, expected: &[f64]) -> f64 {
+        let (mut sum, mut nothing) = (0.0, 0.0);
+        for (arrived, p) in row.iter().enumerate().take(d.div_ceil(self.per_frame) + 1) {
+            for (extra, share) in [(last, self.q), (0, 1.0 - self.q)] {
+                let got = arrived * self.per_frame + extra;
+                if got == 0 {
+                    nothing += p * share;
+                } else if got < d {
+                    sum += p * share * (self.turn + expected[d - got]);
                 }
             }
-            let total = (time + nothing * turn + sum) / (1.0 - nothing).max(1e-9);
-            if total < best {
-                (best, best_blocks[d]) = (total, blocks as u32);
+        }
+        (time + nothing * self.turn + sum) / (1.0 - nothing).max(1e-9)
+    }
+
+    fn tabulate(mut self, most: u64, steps: usize) -> Table {
+        let mut chance = Vec::new();
+        for blocks in 0..=most {
+            let (full, last) = self.advance(blocks);
+            chance.push((full * self.per_frame + last, last, self.row.clone()));
+            if full * self.per_frame + last > 4 * steps + 16 * self.per_frame {
+                break;
             }
         }
-        expected[d] = best;
+        let (mut seconds, mut best_blocks) = (vec![0.0; steps + 1], vec![1; steps + 1]);
+        for d in 1..=steps {
+            let mut best = f64::INFINITY;
+            for (blocks, (holds, last, row)) in chance.iter().enumerate().skip(1) {
+                let time = self.air.transmission(blocks as u64).as_secs_f64();
+                if time >= best {
+                    break;
+                }
+                if *holds < d {
+                    continue;
+                }
+                let total = self.cost(d, time, row, *last, &seconds);
+                if total < best {
+                    (best, best_blocks[d]) = (total, blocks as u32);
+                }
+            }
+            seconds[d] = best;
+        }
+        Table { blocks: best_blocks, seconds }
     }
-    best_blocks
 }
 
 #[cfg(test)]
@@ -309,7 +403,7 @@ mod tests {
     #[test]
     fn plans_follow_size_and_loss() {
         let (air, mut burst) = (long_2400(), Burst::default());
-        let mut plan = |units, loss| burst.blocks_for(&air, &air.layout(loss, UNIT), units, loss, 25);
+        let mut plan = |units, loss| burst.blocks_for(&air, &air.layout(loss, UNIT), units, &[(loss, 1.0)], 25);
         // 1 KiB is 34 units: one block holds 43 and outlives one lost frame; at 20 % that is not enough.
         assert_eq!([plan(34, 0.0), plan(34, 0.05), plan(34, 0.2)], [1, 1, 2]);
         // 10 KiB is 331: the optima of the limit tables are 8, 9 and 10 blocks; parity in whole frames asks for one more.
@@ -318,12 +412,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_is_weighed_by_what_a_turn_costs() {
+        let near = long_2400();
+        let far = Air::new(Waveform { turnaround: Duration::from_secs(8), ..near.waveform().clone() });
+        let plan = |air: &Air, poor: f64| {
+            let beliefs = [(0.01, 1.0 - poor), (0.2, poor)];
+            Burst::default().blocks_for(air, &air.layout(0.05, UNIT), 331, &beliefs, 25)
+        };
+        // Ten blocks are for a poor channel, eight for a clean one; nine would be for neither.
+        assert_eq!([0.1, 0.3, 0.6].map(|poor| plan(&near, poor)), [8, 8, 10]);
+        assert_eq!([0.1, 0.3, 0.6].map(|poor| plan(&far, poor)), [8, 10, 10], "a turn is dearer there");
+    }
+
+    #[test]
     fn a_poor_channel_never_plans_less_than_a_clean_one() {
         let (air, mut burst) = (long_2400(), Burst::default());
         let [clean, poor] = [0.0, 0.2].map(|loss| air.layout(loss, UNIT));
         for units in 1..air.units(15, &poor) {
-            let few = burst.blocks_for(&air, &clean, units, 0.0, 25);
-            let many = burst.blocks_for(&air, &poor, units, 0.2, 25);
+            let few = burst.blocks_for(&air, &clean, units, &[(0.0, 1.0)], 25);
+            let many = burst.blocks_for(&air, &poor, units, &[(0.2, 1.0)], 25);
             assert!(few <= many && air.units(few, &clean) >= units, "{units}: {few} and {many}");
         }
     }
@@ -334,9 +441,10 @@ mod tests {
         assert!(air.layout(0.001, UNIT).packed && air.layout(0.001, UNIT).symbol_bytes == 496);
         let rough = air.layout(0.2, UNIT);
         assert_eq!((rough.packed, rough.stride, rough.symbol_bytes, rough.cells), (false, 262, 248, 1.0));
-        // At 1200 bit/s a cell of 212 bytes holds six symbols and wastes 12 bytes; two cells together hold thirteen.
-        let cell = Waveform { rate: Bps(1200), frame_bytes: 212, ..air.waveform().clone() };
-        assert_eq!(Air::new(cell).layout(0.05, UNIT).stride, 424);
+        // At 1200 bit/s a cell of 212 bytes holds six narrow symbols and wastes 12 bytes; two cells together hold thirteen. Six wide ones fill it.
+        let cell = Air::new(Waveform { rate: Bps(1200), frame_bytes: 212, ..air.waveform().clone() });
+        assert_eq!([UNIT, 33].map(|symbol| cell.layout(0.05, symbol).stride), [424, 212]);
+        assert_eq!((cell.cut(), air.cut()), (Cut::Wide, Cut::Narrow));
         // At 75 bit/s no frame takes more than twenty seconds.
         let slow = Waveform { rate: Bps(75), frame_bytes: 76, ..air.waveform().clone() };
         assert!(Air::new(slow).layout(0.0, UNIT).stride <= 187);

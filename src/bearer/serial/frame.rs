@@ -4,11 +4,14 @@
 
 use super::keys::{Context, KeyRing, Seal, Trust};
 use crate::bearer::fec::Geometry;
+use crate::mail::Cut;
 
 /// First byte of a frame of symbols, version 1, plus the key number.
 const SYNC_SYMBOLS: u8 = 0x98;
 /// The same where the sender goes on after this transmission, and wants no answer before.
 const SYNC_GOING_ON: u8 = 0xA0;
+/// The bit of both that says that the symbols are wide ones.
+const SYNC_WIDE: u8 = 0x04;
 /// First byte of a control frame, version 1, plus the key number.
 const SYNC_CONTROL: u8 = 0x64;
 /// First byte of a brief report, version 1, plus the key number.
@@ -197,7 +200,7 @@ pub enum Frame {
         address: Address,
         /// The sender goes on after this transmission, and wants no answer to it yet.
         goes_on: bool,
-        /// At least one.
+        /// At least one, and all of one cut.
         chunks: Vec<Chunk>,
     },
     /// Words between stations.
@@ -234,7 +237,9 @@ impl Frame {
         let mut out = Vec::with_capacity(300);
         match self {
             Self::Symbols { address, goes_on, chunks } => {
-                out.extend(address.emit(if *goes_on { SYNC_GOING_ON } else { SYNC_SYMBOLS }));
+                let sync = if *goes_on { SYNC_GOING_ON } else { SYNC_SYMBOLS };
+                let wide = chunks.first().is_some_and(|c| c.geometry.cut() == Cut::Wide);
+                out.extend(address.emit(if wide { sync | SYNC_WIDE } else { sync }));
                 for (i, chunk) in chunks.iter().enumerate() {
                     out.extend(chunk.descriptor(i + 1 < chunks.len()));
                     if i == 0 {
@@ -283,7 +288,7 @@ impl Frame {
     pub fn parse(bytes: &[u8], ring: &KeyRing) -> Parsed {
         match bytes.first().map(|sync| sync & SYNC_BITS) {
             None => Parsed::Short,
-            Some(SYNC_SYMBOLS | SYNC_GOING_ON) => parse_symbols(bytes, ring),
+            Some(sync) if matches!(sync & !SYNC_WIDE, SYNC_SYMBOLS | SYNC_GOING_ON) => parse_symbols(bytes, ring),
             Some(SYNC_CONTROL) => parse_control(bytes, ring),
             Some(SYNC_BRIEF) => parse_brief(bytes, ring),
             Some(_) => Parsed::Nothing,
@@ -345,7 +350,7 @@ impl Chunk {
     }
 
     /// Reads a descriptor: the empty chunk, how many symbols follow, whether another chunk follows them.
-    fn describe(bytes: &[u8]) -> Option<(Self, usize, bool)> {
+    fn describe(bytes: &[u8], cut: Cut) -> Option<(Self, usize, bool)> {
         let d: [u8; DESCRIPTOR] = bytes.get(..DESCRIPTOR)?.try_into().ok()?;
         let word = d.iter().fold(0u64, |w, b| w << 8 | u64::from(*b));
         let tail = word & 0x1FF_FFFF;
@@ -356,7 +361,7 @@ impl Chunk {
             2 => (((tail >> 12) + 1) * 16, tail & 0xFFF),
             _ => (((tail >> 12) + 1) * 64, tail & 0xFFF),
         };
-        let geometry = Geometry::of_coded(coded as u32)?;
+        let geometry = Geometry::of_coded(coded as u32, cut)?;
         let n = (word >> 27 & 0xF) as usize + 1;
         if u64::from(geometry.class()) != word >> 25 & 3 || first as usize + n > geometry.sequences() as usize {
             return None;
@@ -563,8 +568,9 @@ fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
         return Parsed::Nothing;
     }
     let address = Address::of(header[0], header[1]);
-    let Some((mut chunk, mut n, mut more)) = Chunk::describe(&header[2..8]) else { return Parsed::Nothing };
-    let goes_on = header[0] & SYNC_BITS == SYNC_GOING_ON;
+    let cut = if header[0] & SYNC_WIDE == 0 { Cut::Narrow } else { Cut::Wide };
+    let Some((mut chunk, mut n, mut more)) = Chunk::describe(&header[2..8], cut) else { return Parsed::Nothing };
+    let goes_on = header[0] & SYNC_BITS & !SYNC_WIDE == SYNC_GOING_ON;
     let trust = ring.trust(address);
     if trust == Trust::Foreign {
         return Parsed::Foreign(Overheard { address, asks: !goes_on, order: None });
@@ -585,7 +591,7 @@ fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
         }
         // Later descriptors have only the tag to vouch for them, so a bad one is damage, not absence of a frame.
         let Some(descriptor) = bytes.get(at..at + DESCRIPTOR) else { return Parsed::Short };
-        let Some(next) = Chunk::describe(descriptor) else { return Parsed::Unsealed(address) };
+        let Some(next) = Chunk::describe(descriptor, cut) else { return Parsed::Unsealed(address) };
         if chunks.len() == FRAME_CHUNKS || at > MAX_FRAME {
             return Parsed::Unsealed(address);
         }
@@ -723,8 +729,8 @@ mod tests {
     /// Vectors of docs/wire-serial.md: name and bytes. The secret is 32 bytes of 7, alfa (station 0) sends to bravo (station 1).
     fn vectors() -> Vec<(&'static str, Frame)> {
         let address = Address { from: 0, to: 1, key: 1 };
-        let small = Geometry::of_payload(40).expect("in range");
-        let large = Geometry::of_payload(20_000).expect("in range");
+        let small = Geometry::of_payload(40, Cut::Narrow).expect("in range");
+        let large = Geometry::of_payload(20_000, Cut::Narrow).expect("in range");
         let first = Chunk { short: 0x5001, geometry: small, first: 0, symbols: vec![(0..31).collect(), vec![0xEE; 9]] };
         let second = Chunk { short: 0x5002, geometry: large, first: 17, symbols: vec![vec![0x55; 62]] };
         let report = Report {
@@ -739,9 +745,12 @@ mod tests {
         let context = Context { epoch: 0x1000_0005, far: 0x2000_0006, counter: 1025 };
         let brief = |standings| Frame::Brief { address, context, waiting: 2, heard: 14, standings, quality: None };
         let asked = Item::Quality(None);
+        let wide = Geometry::of_payload(40, Cut::Wide).expect("in range");
+        let widely = Chunk { short: 0x5001, geometry: wide, first: 0, symbols: vec![(0..33).collect(), vec![0xEE; 7]] };
         vec![
             ("one transfer", Frame::Symbols { address, goes_on: false, chunks: vec![first.clone()] }),
             ("one transfer, going on", Frame::Symbols { address, goes_on: true, chunks: vec![first.clone()] }),
+            ("one transfer, wide", Frame::Symbols { address, goes_on: false, chunks: vec![widely] }),
             ("two transfers", Frame::Symbols { address, goes_on: false, chunks: vec![first, second] }),
             ("hello and poll", control(vec![Item::Hello { waiting: 2, counter: 2 }, Item::Poll(vec![0x5002])])),
             ("report", control(vec![Item::Hello { waiting: 0, counter: 2 }, Item::Report(report)])),
@@ -860,7 +869,7 @@ mod tests {
     fn a_frame_behind_a_false_header_is_found() {
         // A header that claims sixteen symbols, then at once a good frame: its bytes are the false frame's symbols.
         let (_, good) = vectors().remove(1);
-        let geometry = Geometry::of_payload(3000).expect("in range");
+        let geometry = Geometry::of_payload(3000, Cut::Narrow).expect("in range");
         let claims = Chunk { short: 9, geometry, first: 0, symbols: vec![vec![0; 31]; 16] };
         let address = Address { from: 0, to: 1, key: 1 };
         let mut stream =

@@ -98,9 +98,9 @@ impl Partial {
 /// Symbols committed together, by sequence number.
 pub type Batch = Vec<(u16, Vec<u8>)>;
 
-/// Reads one committed batch: coded length, then sequence number and bytes.
+/// Reads one committed batch: length and cut, then sequence number and bytes.
 pub fn read_batch(value: &[u8]) -> Option<(Geometry, Batch)> {
-    let geometry = Geometry::of_coded(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))?;
+    let geometry = Geometry::of_word(u32::from_be_bytes(value.get(..4)?.try_into().ok()?))?;
     let (mut rest, mut symbols) = (&value[4..], Vec::new());
     while let [a, b, tail @ ..] = rest {
         let q = u16::from_be_bytes([*a, *b]);
@@ -116,7 +116,7 @@ pub fn read_batch(value: &[u8]) -> Option<(Geometry, Batch)> {
 
 /// Writes one batch.
 pub fn write_batch<'a>(geometry: Geometry, symbols: impl Iterator<Item = (u16, &'a [u8])>) -> Vec<u8> {
-    let mut out = geometry.coded().to_be_bytes().to_vec();
+    let mut out = geometry.word().to_be_bytes().to_vec();
     for (q, bytes) in symbols {
         out.extend(q.to_be_bytes());
         out.extend(bytes);
@@ -127,10 +127,11 @@ pub fn write_batch<'a>(geometry: Geometry, symbols: impl Iterator<Item = (u16, &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::Cut;
 
     #[test]
     fn only_committed_symbols_are_claimed() {
-        let geometry = Geometry::of_payload(100).expect("in range");
+        let geometry = Geometry::of_payload(100, Cut::Narrow).expect("in range");
         let mut p = Partial::new(geometry, Instant::ZERO);
         assert!(p.take(0, vec![1; 31], false));
         assert!(!p.take(0, vec![2; 31], false), "the first word counts");
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn batches_round_trip() {
-        let geometry = Geometry::of_payload(100).expect("in range");
+        let geometry = Geometry::of_payload(100, Cut::Narrow).expect("in range");
         let value = write_batch(geometry, [(3u16, &[7u8; 7][..]), (5, &[8; 31])].into_iter());
         assert_eq!(read_batch(&value), Some((geometry, vec![(3, vec![7; 7]), (5, vec![8; 31])])));
         assert_eq!(read_batch(&value[..20]), None);

@@ -371,7 +371,7 @@ pub fn short(epoch: u32, counter: u32) -> u16 {
 mod tests {
     use super::*;
     use crate::bearer::{Job, JobDone, fec};
-    use crate::mail::{PeerName, Precedence, TransferId};
+    use crate::mail::{Cut, PeerName, Precedence, TransferId};
     use std::collections::BTreeSet;
 
     #[test]
@@ -458,10 +458,12 @@ mod tests {
 
     fn outgoing(bytes: usize, record: OutgoingRecord) -> Outgoing {
         let payload: Arc<[u8]> = (0..bytes).map(|i| i as u8).collect();
-        let JobDone::Spread(symbols) = fec::run(Job::Spread { payload: payload.clone() }) else { panic!("spread") };
+        let geometry = Geometry::of_payload(bytes, Cut::Narrow).expect("in range");
+        let job = Job::Spread { payload: payload.clone(), geometry };
+        let JobDone::Spread(symbols) = fec::run(job) else { panic!("spread") };
         let id = TransferId { origin: PeerName::from("a"), epoch: 5, counter: 9 };
-        let transfer = Transfer { id, to: PeerName::from("b"), precedence: Precedence::Routine, payload, lead: None };
-        let geometry = Geometry::of_payload(bytes).expect("in range");
+        let to = PeerName::from("b");
+        let transfer = Transfer { id, to, precedence: Precedence::Routine, payload, cut: Cut::Narrow, lead: None };
         let mut t = Outgoing::new(transfer, 1, geometry, record);
         t.symbols = Some(symbols);
         t

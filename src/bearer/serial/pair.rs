@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Config, PeerConfig, Station, Waveform};
 use crate::bearer::{Event, JobDone, ModemAction, ModemEvent, Transfer, Verdict, WaveformName, fec};
 use crate::emcon::{Gate, Keying, Order, State};
-use crate::mail::{BearerId, LinkKey, Precedence, Protection, TransferId};
+use crate::mail::{BearerId, Cut, LinkKey, Precedence, Protection, TransferId};
 use crate::time::{Duration, Instant, Now, Wall};
 use crate::units::Bps;
 
@@ -187,7 +187,9 @@ impl Pair {
         let counter = n.counter;
         let payload: Arc<[u8]> =
             (0..bytes).map(|i| mix(u64::from(counter) << 32 | i as u64 | (from as u64) << 60) as u8).collect();
-        let transfer = Transfer { id: id.clone(), to: n.config.peers[0].name.clone(), precedence, payload, lead: None };
+        let cut = n.station.as_ref().map_or(Cut::Narrow, Station::cut);
+        let to = n.config.peers[0].name.clone();
+        let transfer = Transfer { id: id.clone(), to, precedence, payload, cut, lead: None };
         n.sent.insert(id.clone(), transfer.clone());
         if let Some(s) = &mut n.station {
             s.send(self.now, transfer);

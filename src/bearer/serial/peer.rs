@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::burst::cell_survival;
+use super::burst::{Belief, cell_survival};
 use super::rate::{Quality, Sent};
-use super::station::Unheard;
+use super::station::{Inbound, Unheard};
 use crate::mail::{PeerName, Precedence};
 use crate::time::{Duration, Instant};
 
@@ -15,6 +15,13 @@ const MEMORY_CELLS: u32 = 400;
 /// What is believed before anything was heard: one lost of twenty.
 const PRIOR_LOST: f64 = 1.0;
 const PRIOR_CELLS: f64 = 20.0;
+/// The same as two cases, for the question how much parity a first message is worth: a link that loses next to nothing, or, with this
+/// chance, a poor one.
+const CLEAN: f64 = 0.01;
+const POOR: f64 = 0.2;
+const POOR_CHANCE: f64 = 0.3;
+/// Cells after which the share of those lost is known well enough.
+const KNOWN_CELLS: u32 = 20;
 /// Former epochs remembered, so that old control frames cannot bring one back.
 const FORMER_EPOCHS: usize = 8;
 
@@ -124,14 +131,9 @@ impl PeerRecord {
         }
     }
 
-    /// Estimated share of cells that do not arrive there.
-    pub fn loss(&self) -> f64 {
-        (f64::from(self.lost) + PRIOR_LOST) / (f64::from(self.cells) + PRIOR_CELLS)
-    }
-
-    /// The same where this is believed before anything was heard.
-    pub fn loss_given(&self, prior: f64) -> f64 {
-        (f64::from(self.lost) + prior * PRIOR_CELLS) / (f64::from(self.cells) + PRIOR_CELLS)
+    /// Share of cells that do not arrive there, where beside what is known `lost` of `cells` are believed.
+    fn loss_beside(&self, lost: f64, cells: f64) -> f64 {
+        (f64::from(self.lost) + lost) / (f64::from(self.cells) + cells)
     }
 }
 
@@ -206,6 +208,8 @@ pub struct Peer {
     pub frame_bytes: usize,
     /// A transmission with symbols whose report did not come.
     pub unheard: Option<Unheard>,
+    /// What is lost of it on the way here.
+    pub inbound: Inbound,
     /// How soon it answers.
     pub turnaround: Turnaround,
     /// It keeps silence, as far as this node is told: what goes to it goes blind.
@@ -255,11 +259,39 @@ impl Peer {
             sent: None,
             frame_bytes: 0,
             unheard: None,
+            inbound: Inbound::default(),
             turnaround: Turnaround::default(),
             silent: false,
             spoke: None,
             agrees: false,
         }
+    }
+
+    /// Estimated share of cells that do not arrive there: by its reports, and while there are few of them by what is lost on the way here.
+    pub fn loss(&self) -> f64 {
+        let (lost, cells) = self.inbound.evidence();
+        self.record.loss_beside(PRIOR_LOST + lost, PRIOR_CELLS + cells)
+    }
+
+    /// What is believed of the cells on the way there, while too little is known for one figure.
+    pub fn beliefs(&self) -> Option<[Belief; 2]> {
+        if self.record.cells >= KNOWN_CELLS {
+            return None;
+        }
+        let (lost, cells) = self.inbound.evidence();
+        let lost = (lost + f64::from(self.record.lost)) as u32;
+        let arrived = ((cells + f64::from(self.record.cells)) as u32).saturating_sub(lost);
+        let likely = |loss: f64| {
+            let all = (0..lost).fold(1.0, |p, _| p * loss);
+            (0..arrived).fold(all, |p, _| p * (1.0 - loss))
+        };
+        let (clean, poor) = (likely(CLEAN) * (1.0 - POOR_CHANCE), likely(POOR) * POOR_CHANCE);
+        Some([(CLEAN, clean / (clean + poor)), (POOR, poor / (clean + poor))])
+    }
+
+    /// The same where this is believed before anything was heard.
+    pub fn loss_given(&self, prior: f64) -> f64 {
+        self.record.loss_beside(prior * PRIOR_CELLS, PRIOR_CELLS)
     }
 
     /// Whether there is something to be told that is cancelled. A silent peer is told when it is silent no more.
@@ -346,6 +378,9 @@ pub fn back_off(attempts: u32, higher: bool, slot: Duration, chance: u64) -> Dur
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bearer::fec::Geometry;
+    use crate::bearer::serial::frame::Chunk;
+    use crate::mail::Cut;
 
     #[test]
     fn control_counters_are_taken_once() {
@@ -359,6 +394,27 @@ mod tests {
         assert_eq!(r.admit(7, 200), Admission::Replay);
         assert_eq!(r.admit(9, 1), Admission::NewEpoch);
         assert_eq!(r.admit(7, 999), Admission::Replay, "an epoch once left does not come back");
+    }
+
+    #[test]
+    fn a_stranger_is_believed_clean_or_poor_by_what_is_heard_and_reported_until_it_is_known() {
+        let mut peer = Peer::new("far".into(), PeerRecord::default());
+        let poor = |peer: &Peer| peer.beliefs().map(|[_, (loss, chance)]| (loss * 100.0, (chance * 100.0).round()));
+        assert_eq!(poor(&peer), Some((20.0, 30.0)));
+        peer.record.learn(4, 4, 1.0);
+        assert_eq!(poor(&peer), Some((20.0, 15.0)), "four of four arrived");
+        peer.record.learn(4, 3, 1.0);
+        assert_eq!(poor(&peer), Some((20.0, 66.0)), "one did not");
+        peer.record.learn(12, 12, 1.0);
+        assert_eq!(poor(&peer), None, "twenty say enough");
+        let mut heard = Peer::new("far".into(), PeerRecord::default());
+        let geometry = Geometry::of_payload(4000, Cut::Narrow).expect("in range");
+        for first in [0, 8, 16, 40] {
+            let chunk = Chunk { short: 1, geometry, first, symbols: vec![vec![0; 31]; 8] };
+            heard.inbound.hear(&chunk, 248);
+        }
+        assert!(poor(&heard).is_some_and(|(_, chance)| chance > 75.0), "two of six did not arrive here");
+        assert!(heard.loss() > 0.08);
     }
 
     #[test]

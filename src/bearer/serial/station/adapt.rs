@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::burst::UNIT;
 use super::super::frame::Stations;
 use super::super::outgoing::Outgoing;
 use super::super::rate::{Learnt, Palette, Quality, Reach, Sent, TRIAL, for_traffic, for_words};
@@ -99,7 +98,7 @@ impl Station {
     ) -> Option<usize> {
         let Adapt { palette, reaches, .. } = self.adapt.as_ref()?;
         let spread = speakable.iter().filter(|t| !t.unsure);
-        let bytes: u64 = spread.map(|t| u64::from(t.missing()) * t.geometry.symbol_bytes().max(UNIT) as u64).sum();
+        let bytes: u64 = spread.map(|t| u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).sum();
         let stations: BTreeSet<u8> = speakable
             .iter()
             .filter(|t| bytes == 0 || !t.unsure)
@@ -248,7 +247,7 @@ impl Station {
         let Some(unheard) = self.peers.get_mut(&station).and_then(|p| p.unheard.take()) else { return };
         let arrived = |(id, before): &(TransferId, u32)| match self.outgoing.get(id) {
             Some(t) => before.saturating_sub(t.missing()) as usize * t.geometry.symbol_bytes(),
-            None => *before as usize * UNIT,
+            None => *before as usize * self.air.cut().unit(),
         };
         let bytes: usize = unheard.missing.iter().map(arrived).sum();
         let frames = (bytes.div_ceil(unheard.frame_bytes.max(1)) as u32).min(unheard.sent.frames);

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 
-use super::super::burst::UNIT;
 use super::super::frame::BRIEF_OVERHEAD;
 use super::super::outgoing::{Outgoing, Role};
 use super::super::peer::Peer;
@@ -58,7 +57,7 @@ impl Station {
         }
         let full = self.air.most_blocks(self.config.max_transmission_routine);
         let fresh = |t: &&Outgoing| t.role == Role::Carry && t.counts_what_left();
-        let units = |t: &Outgoing| t.missing().min(t.unused()) as usize * t.geometry.symbol_bytes() / UNIT;
+        let units = |t: &Outgoing| t.missing().min(t.unused()) as usize * t.geometry.symbol_bytes() / tx.layout.unit;
         let waiting: usize = carried.into_iter().filter(fresh).map(units).sum();
         let frames = (self.air.capacity(full) as usize).div_ceil(tx.layout.stride) + 1;
         let (before, frames_before) = self.chain.as_ref().map_or((0, 0), |c| (c.sent, peer.sent_frames as usize));

@@ -12,7 +12,7 @@ use super::super::peer::Peer;
 use super::turn::ready;
 use super::{Phase, Station, Transmission};
 use crate::bearer::ModemAction;
-use crate::mail::{Precedence, TransferId};
+use crate::mail::{Cut, Precedence, TransferId};
 use crate::time::Instant;
 
 /// What a transfer is served before the next of its precedence has its turn: a whole text. Less at a time, and at low rates the report on
@@ -256,13 +256,13 @@ impl Station {
     /// One frame of symbols in at most `room` bytes: by precedence while something is owed, then whatever helps.
     pub(super) fn symbols(&mut self, now: Instant, tx: &mut Transmission, room: usize) -> Option<Vec<u8>> {
         let mut room = room.checked_sub(FRAME_OVERHEAD)?;
-        let mut station = None;
+        let mut beside = None;
         let mut hearers = Stations::NONE;
         let mut chunks: Vec<Chunk> = Vec::new();
         while chunks.len() < FRAME_CHUNKS {
-            let Some(id) = self.choose(now, station, room) else { break };
-            let others = self.choose_owed(now, station, &id);
-            let Some(to) = self.outgoing.get(&id).map(|t| self.destination(t)) else { break };
+            let Some(id) = self.choose(now, beside, room) else { break };
+            let others = self.choose_owed(now, beside, &id);
+            let Some(frame) = self.outgoing.get(&id).map(|t| self.frame_of(t)) else { break };
             let served = id.clone();
             let silent = self.outgoing.get(&id).is_some_and(|t| self.is_silent(t.station));
             let Some(t) = self.outgoing.get_mut(&id) else { break };
@@ -284,7 +284,7 @@ impl Station {
             let overhead = if chunks.is_empty() { FRAME_OVERHEAD } else { CHUNK_OVERHEAD };
             *tx.shares.entry(id).or_default() += (bytes + overhead) as u64;
             self.counts.repeats += u64::from(t.repeats > 0);
-            station = station.or(Some(to));
+            beside = Some(frame);
             hearers = hearers.and(self.shared_out(&served, &before));
             chunks.push(chunk);
             let Some(rest) = room.checked_sub(bytes + CHUNK_OVERHEAD) else { break };
@@ -294,7 +294,7 @@ impl Station {
                 break;
             }
         }
-        let to = station?;
+        let (to, _) = beside?;
         tx.goes_on &= self.waits_only_routine();
         if to == self.config.station {
             for asked in (0..16).filter(|s| hearers.has(*s) && tx.expects.contains(s)) {
@@ -311,10 +311,15 @@ impl Station {
         Some(Frame::Symbols { address, goes_on: tx.goes_on, chunks }.emit(seal))
     }
 
-    /// Which transfer's symbols go next, to `station` if one is fixed.
-    pub(super) fn choose(&self, now: Instant, station: Option<u8>, room: usize) -> Option<TransferId> {
+    /// What transfers have in common that share a frame: where it goes, and the cut.
+    fn frame_of(&self, t: &Outgoing) -> (u8, Cut) {
+        (self.destination(t), t.geometry.cut())
+    }
+
+    /// Which transfer's symbols go next, in one frame with others of `beside` if there are any.
+    pub(super) fn choose(&self, now: Instant, beside: Option<(u8, Cut)>, room: usize) -> Option<TransferId> {
         let fits = |t: &&Outgoing| {
-            station.is_none_or(|s| s == self.destination(t))
+            beside.is_none_or(|b| b == self.frame_of(t))
                 && self.speaking(t, now)
                 && t.next_bytes().is_some_and(|n| n <= room)
         };
@@ -329,10 +334,10 @@ impl Station {
         self.outgoing.values().filter(fits).min_by_key(order).map(|t| t.transfer.id.clone())
     }
 
-    pub(super) fn choose_owed(&self, now: Instant, station: Option<u8>, but: &TransferId) -> bool {
+    pub(super) fn choose_owed(&self, now: Instant, beside: Option<(u8, Cut)>, but: &TransferId) -> bool {
         self.outgoing.values().any(|t| {
             t.transfer.id != *but
-                && station.is_none_or(|s| s == self.destination(t))
+                && beside.is_none_or(|b| b == self.frame_of(t))
                 && t.outstanding() > 0
                 && self.speaking(t, now)
                 && t.next_bytes().is_some()

@@ -155,6 +155,9 @@ impl Station {
                             p.spoke = Some(now);
                         }
                         p.heard_at = Some(now);
+                        if first {
+                            p.inbound.begins();
+                        }
                         if first && !p.goes_on {
                             // Between its transmission and the answer others may have had their slots.
                             p.heard = 0;
@@ -241,8 +244,10 @@ impl Station {
             false => peer.owed = true,
         }
         let rank = peer.waiting.flatten().map_or(0, |p| p.rank() + 1);
+        let cell_bytes = self.air.waveform().frame_bytes;
         for chunk in chunks {
             let Some(peer) = self.peers.get_mut(&from) else { return };
+            peer.inbound.hear(&chunk, cell_bytes);
             if to_all && peer.aside.contains(&chunk.short) {
                 continue;
             }

@@ -15,9 +15,9 @@ impl Station {
         let Some(p) = self.partials.get_mut(&key) else { return };
         p.stage = Stage::Gathering;
         let symbols = p.symbols.iter().map(|(q, (bytes, _))| (*q, bytes.clone())).collect();
-        let length = p.geometry.coded();
+        let geometry = p.geometry;
         let ticket = self.ticket(Pending::Gather(key));
-        self.events.push_back(Event::Job { ticket, job: Job::Gather { length, symbols } });
+        self.events.push_back(Event::Job { ticket, job: Job::Gather { geometry, symbols } });
     }
 
     /// Hands a whole payload to the switch.

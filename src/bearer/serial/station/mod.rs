@@ -10,6 +10,7 @@ mod chain;
 mod compose;
 mod group;
 mod hear;
+mod inbound;
 mod keep;
 mod late;
 mod share;
@@ -31,13 +32,14 @@ use super::{Config, StationSizes};
 use crate::bearer::fec::Geometry;
 use crate::bearer::{Event, Job, JobDone, ModemAction, ModemEvent, Transfer, Verdict, Want};
 use crate::emcon::{AirPermit, Emission, Purpose, Silence};
-use crate::mail::{Precedence, TransferId};
+use crate::mail::{Cut, Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
 use super::rate::{Palette, Readings};
 use adapt::Adapt;
 pub use adapt::{LinkState, Unheard};
 use chain::Chain;
+pub use inbound::Inbound;
 use keep::outgoing_key;
 use slots::Round;
 use turn::feed_due;
@@ -425,6 +427,11 @@ impl Station {
         }
     }
 
+    /// Into what a payload is best cut for this waveform.
+    pub fn cut(&self) -> Cut {
+        self.air.cut()
+    }
+
     /// Takes a frozen payload to carry. The same id again (after a restart) goes on where it was.
     pub fn send(&mut self, now: Instant, transfer: Transfer) {
         if let Some(known) = self.outgoing.get_mut(&transfer.id) {
@@ -436,7 +443,7 @@ impl Station {
             self.events.push_back(Event::Refused { id: transfer.id, reason: 0 });
             return;
         };
-        let Some(geometry) = Geometry::of_payload(transfer.payload.len()) else {
+        let Some(geometry) = Geometry::of_payload(transfer.payload.len(), transfer.cut) else {
             self.events.push_back(Event::Refused { id: transfer.id, reason: REFUSED_TOO_LARGE });
             return;
         };
@@ -465,7 +472,7 @@ impl Station {
         self.take_up_blind(now, &id);
         if !self.join_group(&id) {
             let ticket = self.ticket(Pending::Spread(id.clone()));
-            self.events.push_back(Event::Job { ticket, job: Job::Spread { payload } });
+            self.events.push_back(Event::Job { ticket, job: Job::Spread { payload, geometry } });
         }
         self.reserve_rows(&id);
         if idle && self.hold.is_none() && matches!(self.phase, Phase::Quiet) {
@@ -762,7 +769,7 @@ impl Station {
 
     /// Estimated frame loss towards a peer.
     pub fn loss(&self, station: u8) -> Option<f64> {
-        self.peers.get(&station).map(|p| p.record.loss())
+        self.peers.get(&station).map(|p| p.loss())
     }
 
     /// When `handle_timeout` next has work, or [`Station::want`] something new to say.

@@ -37,7 +37,7 @@ impl Station {
         // An answer that cannot be read is worth half of one.
         let unanswered = p.attempts + p.garbled.div_ceil(2);
         let reach = self.adapt.as_ref().and_then(|a| Some((a, a.reaches.get(station)?)));
-        let loss = reach.map_or_else(|| p.record.loss(), |(a, r)| r.loss(&a.palette, r.present()));
+        let loss = reach.map_or_else(|| p.loss(), |(a, r)| r.loss(&a.palette, r.present()));
         Some(Outlook { broken, unanswered, loss, agrees: p.agrees })
     }
 
@@ -204,7 +204,7 @@ impl Station {
         let partials = self.partials.iter().filter(|(k, _)| shared(k)).map(|(k, p)| {
             let symbols = p.symbols.iter().filter(|(_, (_, committed))| *committed);
             let symbols = symbols.map(|(q, (bytes, _))| (*q, bytes.clone())).collect();
-            share(k, Holding::Symbols { coded: p.geometry.coded(), symbols })
+            share(k, Holding::Symbols { geometry: p.geometry, symbols })
         });
         finished.chain(partials).collect()
     }
@@ -227,15 +227,14 @@ impl Station {
         let key = (station, epoch, counter);
         match holding {
             Holding::Epoch => {}
-            Holding::Symbols { coded, symbols } => self.adopt_symbols(now, key, coded, symbols),
+            Holding::Symbols { geometry, symbols } => self.adopt_symbols(now, key, geometry, symbols),
             Holding::Accepted => self.adopt_ending(key, Ending::Accepted),
             Holding::Refused(reason) => self.adopt_ending(key, Ending::Refused(reason)),
             Holding::Dropped => _ = self.discard(key),
         }
     }
 
-    fn adopt_symbols(&mut self, now: Instant, key: Key, coded: u32, symbols: Vec<(u16, Vec<u8>)>) {
-        let Some(geometry) = Geometry::of_coded(coded) else { return };
+    fn adopt_symbols(&mut self, now: Instant, key: Key, geometry: Geometry, symbols: Vec<(u16, Vec<u8>)>) {
         let other = self.partials.get(&key).is_some_and(|p| p.geometry != geometry);
         if other || self.finished.contains_key(&key) {
             return;
@@ -271,8 +270,8 @@ impl Station {
         }
         let Some(p) = self.partials.get(&key) else { return };
         let symbols = numbers.iter().filter_map(|q| p.symbols.get(q).map(|(bytes, _)| (*q, bytes.clone()))).collect();
-        let coded = p.geometry.coded();
-        self.share(key, Holding::Symbols { coded, symbols });
+        let geometry = p.geometry;
+        self.share(key, Holding::Symbols { geometry, symbols });
     }
 
     pub(super) fn share(&mut self, key: Key, holding: Holding) {

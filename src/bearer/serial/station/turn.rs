@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::Waveform;
-use super::super::burst::{Layout, UNIT};
+use super::super::burst::{Belief, Layout};
 use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
 use super::super::outgoing::{Outgoing, Role};
-use super::super::peer::back_off;
+use super::super::peer::{Peer, back_off};
 use super::{ASKED_IN_VAIN, Pending, Phase, Plan, Station, Transmission};
 use crate::bearer::{Event, ModemAction};
 use crate::emcon::Purpose;
@@ -55,7 +55,7 @@ impl Station {
         let groups = self.groups(&ids);
         let alone = |t: &&&Outgoing| !t.unsure && !groups.contains_key(&t.transfer.id) && !self.is_silent(t.station);
         for t in speakable.iter().filter(alone) {
-            units += (u64::from(t.missing()) * t.geometry.symbol_bytes() as u64).div_ceil(UNIT as u64);
+            units += layout.units_of(u64::from(t.missing()) * t.geometry.symbol_bytes() as u64);
         }
         let controls: BTreeSet<u8> = speakable
             .iter()
@@ -71,10 +71,11 @@ impl Station {
                 words => self.air.blocks(together).max(words).min(most),
             }
         } else {
-            let units = units + (speakable.len() as u64 - 1) * 6 / UNIT as u64 + controls.len() as u64 * 4;
+            let units = units + (speakable.len() as u64 - 1) * 6 / layout.unit as u64 + controls.len() as u64 * 4;
             let units = usize::try_from(units).unwrap_or(usize::MAX).min(1 << 20);
+            let beliefs = self.beliefs(&speakable, loss);
             let plans = self.bursts.entry(chosen.unwrap_or(0)).or_default();
-            let alone = plans.blocks_for(&self.air, &layout, units, loss, most);
+            let alone = plans.blocks_for(&self.air, &layout, units, &beliefs, most);
             if together == 0 { alone } else { self.air.blocks(self.air.capacity(alone) + together).min(most) }
         };
         let top = top.unwrap_or_else(|| self.report_rank(&reporting));
@@ -118,11 +119,23 @@ impl Station {
     /// The loss these transfers are to expect, and how their frames are best laid out for it.
     pub(super) fn lay_out(&self, transfers: &[&Outgoing]) -> (f64, Layout) {
         let loss = transfers.iter().map(|t| self.loss_to(t.station)).fold(0.0, f64::max);
-        let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(UNIT);
+        let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(self.air.cut().unit());
         match !transfers.is_empty() && transfers.iter().all(|t| self.is_silent(t.station)) {
             true => (loss, self.blind_layout(transfers, loss, symbol)),
             false => (loss, self.air.layout(loss, symbol)),
         }
+    }
+
+    /// What is believed of the cells these transfers go in: `loss`, unless they go to one of whom too little is known.
+    fn beliefs(&self, transfers: &[&Outgoing], loss: f64) -> Vec<Belief> {
+        let stations: BTreeSet<u8> = transfers.iter().map(|t| t.station).collect();
+        let stranger = match stations.first() {
+            Some(station) if stations.len() == 1 && self.adapt.is_none() && !self.is_silent(*station) => {
+                self.peers.get(station).and_then(Peer::beliefs)
+            }
+            _ => None,
+        };
+        stranger.map_or_else(|| vec![(loss, 1.0)], |beliefs| beliefs.to_vec())
     }
 
     /// Estimated share of cells lost towards a station.
@@ -131,7 +144,7 @@ impl Station {
         let silent = self.config.peers.iter().find(|p| p.station == station && self.is_silent(station));
         let assumed = silent.map(|p| p.assumed_loss);
         // What is assumed of it stands in for what is believed of others before they were heard.
-        let measured = |p: &super::Peer| assumed.map_or_else(|| p.record.loss(), |a| p.record.loss_given(a));
+        let measured = |p: &Peer| assumed.map_or_else(|| p.loss(), |a| p.loss_given(a));
         let known = foretold.unwrap_or_else(|| self.peers.get(&station).map_or(0.05, measured));
         assumed.map_or(known, |assumed| known.max(assumed))
     }
