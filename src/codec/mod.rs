@@ -5,7 +5,8 @@
 
 pub mod dictionary;
 pub mod envelope;
-mod model;
+pub mod explain;
+mod parts;
 pub mod payload;
 mod varint;
 
