@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use aldis_mixing::text::{Model, decode, encode};
+use aldis::codec::mixing::text::{Model, decode, encode};
 use libfuzzer_sys::fuzz_target;
 
 static PRIMED: LazyLock<Model> = LazyLock::new(|| Model::primed(b"From: ops@ship.example\r\nSubject: <b>Fuel</b>\r\n\r\n> Thank you.\r\n"));

@@ -6,6 +6,7 @@
 pub mod dictionary;
 pub mod envelope;
 pub mod explain;
+pub mod mixing;
 mod parts;
 pub mod payload;
 mod varint;

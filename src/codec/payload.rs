@@ -9,8 +9,8 @@
 use core::fmt;
 use std::sync::LazyLock;
 
-use aldis_mixing::first::{self as model, Model};
-use aldis_mixing::text;
+use super::mixing::first::{self as model, Model};
+use super::mixing::text;
 use ring::digest::{Context, SHA256};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, compress_bound, get_error_name};
 
@@ -25,6 +25,13 @@ pub struct Options<'a> {
     pub dictionary: Choice<'a>,
     /// Earlier messages both ends hold, oldest first.
     pub history: &'a [&'a [u8]],
+}
+
+impl Options<'_> {
+    /// What a peer can read of which nothing is known.
+    pub const fn for_any_peer() -> Self {
+        Self { dictionary: Choice::Shipped(1), history: &[] }
+    }
 }
 
 /// Which dictionary.

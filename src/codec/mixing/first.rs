@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::coder::{Decoder, Encoder};
+use super::coder::{Decoder, Encoder};
 
 /// Longest input, so that one payload costs a second at most at either end.
 pub const MAX_BYTES: usize = 256 * 1024;

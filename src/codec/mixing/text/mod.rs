@@ -9,7 +9,7 @@ mod mixer;
 mod place;
 mod states;
 
-use crate::coder::{Decoder, Encoder};
+use super::coder::{Decoder, Encoder};
 use matching::{MATCH_INPUTS, Match};
 use mixer::{Mixer, Refinement, step, stretch};
 use place::{KINDS, Place, RUN_CLASSES, class, hash};
