@@ -6,7 +6,7 @@ use std::sync::Once;
 use aldis::codec::payload::{Choice, Options, decode, encode};
 use libfuzzer_sys::fuzz_target;
 
-const MOST: usize = 128 * 1024;
+const MOST: usize = 16 * 1024;
 /// Codecs of pieces and of files.
 const PIECES: u8 = 5 << 5;
 const FILE: u8 = 6 << 5;

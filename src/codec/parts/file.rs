@@ -55,6 +55,7 @@ pub(super) fn code(content: &[u8], options: &Options<'_>, allowance: &mut Allowa
     let mut out = Vec::new();
     varint::put(&mut out, pieces.len() as u64);
     let mut plain = Vec::with_capacity(content.len());
+    let mut recipes = Vec::new();
     let mut at = 0;
     let mut last: &[u8] = &[];
     for piece in &pieces {
@@ -88,11 +89,12 @@ pub(super) fn code(content: &[u8], options: &Options<'_>, allowance: &mut Allowa
             out.push(0);
         } else {
             varint::put(&mut out, undone.recipe.len() as u64);
-            out.extend_from_slice(&undone.recipe);
+            recipes.extend_from_slice(&undone.recipe);
         }
         last = &undone.recipe;
     }
     plain.extend_from_slice(&content[at..]);
+    let plain = [recipes, plain].concat();
     let coded = out.clone();
     let restored = rebuilt(&read(&mut coded.as_slice())?, &plain, content.len(), options, &mut Allowance::whole())?;
     if restored != content {
@@ -124,7 +126,7 @@ fn read<'a>(coded: &mut &'a [u8]) -> Option<Vec<Coded<'a>>> {
         return None;
     }
     let mut pieces = Vec::new();
-    let (mut last, mut room): (&[u8], usize) = (&[], MAX_PLAIN);
+    let mut room = MAX_PLAIN;
     for _ in 0..count {
         let first = varint::take(coded)?;
         let gap = usize::try_from(first >> KIND_BITS).ok()?;
@@ -132,7 +134,7 @@ fn read<'a>(coded: &mut &'a [u8]) -> Option<Vec<Coded<'a>>> {
         let kind = first & ((1 << KIND_BITS) - 1);
         if kind == JPEG {
             let bytes = split(coded, length)?;
-            pieces.push(Coded { kind, gap, length: 0, start: [0; 2], chunk: 0, bytes });
+            pieces.push(Coded { kind, gap, length: 0, start: [0; 2], chunk: 0, recipe: 0, picture: bytes });
             continue;
         }
         room = room.checked_sub(length)?;
@@ -140,11 +142,8 @@ fn read<'a>(coded: &mut &'a [u8]) -> Option<Vec<Coded<'a>>> {
             PNG => (*split(coded, 2)?.first_chunk()?, number(coded)?),
             _ => ([0; 2], 0),
         };
-        last = match number(coded)? {
-            0 => last,
-            length => split(coded, length)?,
-        };
-        pieces.push(Coded { kind, gap, length, start, chunk, bytes: last });
+        let recipe = number(coded)?;
+        pieces.push(Coded { kind, gap, length, start, chunk, recipe, picture: &[] });
     }
     Some(pieces)
 }
@@ -164,18 +163,26 @@ fn rebuilt(
     options: &Options<'_>,
     allowance: &mut Allowance,
 ) -> Option<Vec<u8>> {
+    let mut recipes = Vec::with_capacity(pieces.len());
+    let mut last: &[u8] = &[];
+    for piece in pieces {
+        if piece.recipe > 0 {
+            last = split(&mut plain, piece.recipe)?;
+        }
+        recipes.push(last);
+    }
     let mut out = Vec::new();
     let append =
         |out: &mut Vec<u8>, bytes: &[u8]| (bytes.len() <= most - out.len()).then(|| out.extend_from_slice(bytes));
-    for piece in pieces {
+    for (piece, recipe) in pieces.iter().zip(recipes) {
         append(&mut out, split(&mut plain, piece.gap)?)?;
         let left = most - out.len();
         if piece.kind == JPEG {
-            append(&mut out, &jpeg::restore(piece.bytes, left, options, allowance)?)?;
+            append(&mut out, &jpeg::restore(piece.picture, left, options, allowance)?)?;
             continue;
         }
         let inflated = split(&mut plain, piece.length)?;
-        let stream = deflate::redo(inflated, piece.bytes, left, &mut allowance.steps)?;
+        let stream = deflate::redo(inflated, recipe, left, &mut allowance.steps)?;
         let checksum = adler32(inflated).to_be_bytes();
         match piece.kind {
             PNG => append(&mut out, &chunks(&[&piece.start, stream.as_slice(), &checksum].concat(), piece.chunk)?)?,
@@ -196,7 +203,9 @@ struct Coded<'a> {
     length: usize,
     start: [u8; 2],
     chunk: usize,
-    bytes: &'a [u8],
+    /// Length of its recipe; 0 where it is that of the stream before.
+    recipe: usize,
+    picture: &'a [u8],
 }
 
 fn number(bytes: &mut &[u8]) -> Option<usize> {
