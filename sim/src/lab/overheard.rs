@@ -118,11 +118,12 @@ impl Overheard {
         self.transfers.insert(short, Known { message, precedence, since: at, symbol_bytes, sure: true });
     }
 
-    /// A far side said what it lacks. Of a message for several stations it is not told which of them.
+    /// A far side said what it lacks. Of a message for several stations it is not told which of them; and what is told at the very moment
+    /// another bearer's work is taken over was said to that one, which may have sent more since.
     pub(super) fn progress(&mut self, at: Instant, message: MessageId, lacks: bool) {
         let alone = self.transfers.values().filter(|k| k.message == message).count() == 1;
         for known in self.transfers.values_mut().filter(|k| k.message == message) {
-            (known.sure, known.since) = (lacks && alone, at);
+            (known.sure, known.since) = (lacks && alone && known.since < at, at);
         }
     }
 

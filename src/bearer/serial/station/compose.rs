@@ -258,7 +258,7 @@ impl Station {
         let mut room = room.checked_sub(FRAME_OVERHEAD)?;
         let mut beside = None;
         let mut hearers = Stations::NONE;
-        let mut chunks: Vec<Chunk> = Vec::new();
+        let (mut chunks, mut sure): (Vec<Chunk>, Vec<TransferId>) = (Vec::new(), Vec::new());
         while chunks.len() < FRAME_CHUNKS {
             let Some(id) = self.choose(now, beside, room) else { break };
             let others = self.choose_owed(now, beside, &id);
@@ -273,7 +273,7 @@ impl Station {
             #[cfg(feature = "mutations")]
             let chunk = mutated(chunk, self.turn);
             if !t.unsure {
-                tx.sure.insert(id.clone());
+                sure.push(id.clone());
             }
             t.unsure = !silent;
             let bytes: usize = chunk.symbols.iter().map(Vec::len).sum();
@@ -308,7 +308,11 @@ impl Station {
         }
         let (key, seal) = self.seal_for(to)?;
         let address = Address { from: self.config.station, to, key };
-        Some(Frame::Symbols { address, goes_on: tx.goes_on, chunks }.emit(seal))
+        let frame = Frame::Symbols { address, goes_on: tx.goes_on, chunks }.emit(seal);
+        for id in sure {
+            tx.sure.entry(id).or_insert(tx.made + frame.len() as u64);
+        }
+        Some(frame)
     }
 
     /// What transfers have in common that share a frame: where it goes, and the cut.

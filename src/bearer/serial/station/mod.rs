@@ -208,8 +208,8 @@ struct Transmission {
     /// Symbol frames per station.
     frames: BTreeMap<u8, u32>,
     shares: BTreeMap<TransferId, u64>,
-    /// Those of them of which nothing was in doubt before.
-    sure: BTreeSet<TransferId>,
+    /// Those of them of which nothing was in doubt before, and how many bytes are out at the least when a frame of it is.
+    sure: BTreeMap<TransferId, u64>,
     expects: BTreeSet<u8>,
     /// It goes on without an answer, as its frames say.
     goes_on: bool,

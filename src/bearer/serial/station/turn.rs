@@ -242,7 +242,7 @@ impl Station {
             layout,
             frames: BTreeMap::new(),
             shares: BTreeMap::new(),
-            sure: BTreeSet::new(),
+            sure: BTreeMap::new(),
             expects: BTreeSet::new(),
             goes_on: false,
             before_others: self.answers_before_others(),
@@ -295,7 +295,7 @@ impl Station {
             self.account(now, &tx);
             if now < tx.keyed + self.air.transmission(1) {
                 // Not a block of it can have been heard: its symbols are as good as unsent, and need no asking about.
-                for id in &tx.sure {
+                for id in tx.sure.keys() {
                     self.outgoing.get_mut(id).into_iter().for_each(|t| t.unsure = false);
                 }
             }
@@ -320,7 +320,8 @@ impl Station {
             if let Some(t) = self.outgoing.get_mut(id) {
                 t.bytes += bytes;
                 t.air += Duration::from_nanos((air.as_nanos() * u128::from(*bytes) / u128::from(total)) as u64);
-                t.unsure = !silent;
+                // Without a whole frame of it nothing of it was said.
+                t.unsure = !silent && tx.sure.get(id).is_none_or(|end| tx.out >= *end);
             }
         }
         self.events.push_back(Event::Unkeyed { air, bytes: tx.out });
