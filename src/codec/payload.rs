@@ -139,13 +139,19 @@ pub(super) fn encode_observed(
         && let Some(reference) = Reference::for_encoding(options)
     {
         // Peers of which no more is known than the first dictionary have the first model.
-        if reference.knows_text() && joint.len() <= text::MAX_BYTES && allowance.take_model(joint.len()) {
+        if reference.knows_text()
+            && joint.len() <= text::MAX_BYTES
+            && allowance.take_model(model_cost(CODEC_TEXT, &reference, joint.len()))
+        {
             offer(CODEC_TEXT, reference.number, reference.check(), &texted(&joint, &reference));
         } else if let Some(frame) = compress(&joint, level, &reference.bytes) {
             let (codec, coded) = shortest_form(&frame);
             offer(codec, reference.number, reference.check(), coded);
         }
-        if !reference.knows_text() && joint.len() <= model::MAX_BYTES && allowance.take_model(joint.len()) {
+        if !reference.knows_text()
+            && joint.len() <= model::MAX_BYTES
+            && allowance.take_model(model_cost(CODEC_MODEL, &reference, joint.len()))
+        {
             offer(CODEC_MODEL, reference.number, reference.check(), &mixed(&joint, &reference));
         }
     }
@@ -408,6 +414,23 @@ fn mixed(joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
     out
 }
 
+/// What a model's use costs beside the bytes it codes, in as many of them: a copy of what was read once.
+const MODEL_USE_BYTES: usize = 2048;
+
+/// What coding so many bytes with a model costs, in bytes that it reads or codes: a dictionary that is not kept is read anew for each.
+fn model_cost(codec: u8, reference: &Reference<'_>, length: usize) -> usize {
+    let kept = if codec == CODEC_TEXT { dictionary::NEWEST.number } else { 1 };
+    let with_history = reference.number & WITH_HISTORY != 0;
+    let read = match (reference.number & !WITH_HISTORY == kept, codec) {
+        (true, CODEC_TEXT) => 0,
+        (true, _) if !with_history => 0,
+        (false, CODEC_TEXT) => reference.history_at,
+        _ => reference.bytes.len(),
+    };
+    let recalled = if with_history && codec == CODEC_TEXT { text::READ_BYTES } else { 0 };
+    length + MODEL_USE_BYTES + read + recalled
+}
+
 /// The text model primed with the newest shipped dictionary.
 static PRIMED_TEXT: LazyLock<text::Model> = LazyLock::new(|| text::Model::primed(dictionary::NEWEST.bytes));
 
@@ -445,7 +468,7 @@ fn unmixed(
     if length > max_bytes.saturating_add(10) {
         return Err(DecodeError::TooLarge { max_bytes });
     }
-    if !allowance.take_model(length) {
+    if !allowance.take_model(model_cost(codec, reference, length)) {
         return Err(DecodeError::Corrupt("more than one message may ask for"));
     }
     let (check, coded) = coded.split_first_chunk().ok_or(DecodeError::Corrupt("cut short"))?;
@@ -719,6 +742,23 @@ mod tests {
         assert!(decode(&payload, 3 * MIB, &Options::default()).is_ok());
         let stored = encode_stored(&[], &body);
         assert_eq!(decode(&stored, MIB, &Options::default()), Err(DecodeError::TooLarge { max_bytes: MIB }));
+    }
+
+    #[test]
+    fn reading_a_dictionary_anew_for_every_part_is_beyond_what_a_message_may_ask_for() {
+        let cost = |codec, number, history: &[&[u8]]| {
+            let bytes = dictionary::shipped(number).expect("shipped").bytes;
+            model_cost(codec, &Reference::new(number, bytes, history), 100)
+        };
+        assert_eq!(cost(CODEC_TEXT, 2, &[]), 100 + MODEL_USE_BYTES);
+        assert_eq!(cost(CODEC_TEXT, 2, &[MAILS[0]]), 100 + MODEL_USE_BYTES + text::READ_BYTES);
+        assert_eq!(cost(CODEC_MODEL, 1, &[]), 100 + MODEL_USE_BYTES);
+        assert!(cost(CODEC_TEXT, 1, &[]) > 112_640);
+        assert!(cost(CODEC_MODEL, 1, &[MAILS[0]]) > 112_640);
+        // Not once: it is not what an encoder sends.
+        let coded = [first_byte(CODEC_MODEL, 2), 1, 0, 0, 0];
+        let refused = Err(DecodeError::Corrupt("more than one message may ask for"));
+        assert_eq!(decode(&coded, MIB, &Options::default()), refused);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn decode(mut model: Model, coded: &[u8], length: usize) -> Vec<u8> {
 /// Of a history so much is known, the newest.
 const RECALLED_BYTES: usize = 128 * 1024;
 /// Of that so much is read as closely as the dictionary, so that the work stays a fraction of a short message's allowance.
-const READ_BYTES: usize = 4 * 1024;
+pub const READ_BYTES: usize = 4 * 1024;
 /// How fast weights move.
 const WEIGHING_RATE: i32 = 160;
 
