@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aldis::bearer::serial::LinkState;
 use aldis::bearer::{ModemAction, ModemEvent};
-use aldis::codec::payload::Choice;
+use aldis::codec::payload::{self, Choice};
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
 use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
@@ -59,7 +59,7 @@ pub struct Economy {
 
 impl Economy {
     /// Everything as the shipped node does it.
-    pub const NONE: Self = Self { dictionary: Choice::Newest, quick_repair: true };
+    pub const NONE: Self = Self { dictionary: payload::Options::for_any_peer().dictionary, quick_repair: true };
 }
 
 /// What a node said and did, over all its lives.

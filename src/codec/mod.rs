@@ -5,7 +5,9 @@
 
 pub mod dictionary;
 pub mod envelope;
-mod model;
+pub mod explain;
+pub mod mixing;
+mod parts;
 pub mod payload;
 mod varint;
 

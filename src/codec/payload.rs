@@ -9,11 +9,13 @@
 use core::fmt;
 use std::sync::LazyLock;
 
+use super::mixing::first::{self as model, Model};
+use super::mixing::text;
 use ring::digest::{Context, SHA256};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, compress_bound, get_error_name};
 
 use super::dictionary::{self, Dictionary};
-use super::model::{self, Model};
+use super::parts::{self, Allowance};
 use super::varint;
 
 /// What both ends know beforehand. Decoding needs what encoding had.
@@ -23,6 +25,13 @@ pub struct Options<'a> {
     pub dictionary: Choice<'a>,
     /// Earlier messages both ends hold, oldest first.
     pub history: &'a [&'a [u8]],
+}
+
+impl Options<'_> {
+    /// What a peer can read of which nothing is known.
+    pub const fn for_any_peer() -> Self {
+        Self { dictionary: Choice::Shipped(1), history: &[] }
+    }
 }
 
 /// Which dictionary.
@@ -61,10 +70,59 @@ pub enum DecodeError {
 
 /// Encodes an envelope and a body; never more than [`overhead`] longer than both together.
 pub fn encode(envelope: &[u8], body: &[u8], options: &Options<'_>) -> Vec<u8> {
+    encode_within(envelope, body, options, &mut Allowance::whole())
+}
+
+/// The same within an allowance of dear work: in one piece or several, whichever is shorter.
+pub(super) fn encode_within(envelope: &[u8], body: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<u8> {
+    let pieces = parts::encode(envelope, body, options, allowance);
+    // Of what is long and came apart, coding it whole as well is lost time.
+    if let Some(pieces) = &pieces
+        && body.len() > WHOLE_WORTH_BYTES
+        && pieces.len() < body.len() * 3 / 4
+    {
+        return framed(CODEC_PARTS, pieces);
+    }
+    let whole = encode_text(envelope, body, options, allowance);
+    pieces.filter(|p| p.len() + 1 < whole.len()).map_or(whole, |p| framed(CODEC_PARTS, &p))
+}
+
+/// Encodes the content of a part: as a file, too.
+pub(super) fn encode_part(content: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<u8> {
+    // A file that came apart well is not compared with other codecs: they see what no codec compresses.
+    let file = parts::encode_file(content, options, allowance).map(|coded| framed(CODEC_FILE, &coded));
+    match file {
+        Some(file) if file.len() < content.len() * 7 / 8 => file,
+        file => {
+            let whole = encode_within(&[], content, options, allowance);
+            file.filter(|f| f.len() < whole.len()).unwrap_or(whole)
+        }
+    }
+}
+
+fn framed(codec: u8, coded: &[u8]) -> Vec<u8> {
+    [&[first_byte(codec, 0)], coded].concat()
+}
+
+/// Encodes in one piece.
+pub(super) fn encode_text(envelope: &[u8], body: &[u8], options: &Options<'_>, allowance: &mut Allowance) -> Vec<u8> {
+    encode_observed(envelope, body, options, allowance, &mut |_, _| {})
+}
+
+/// The same; `observe` is told the first byte and the length of every payload that was compared.
+pub(super) fn encode_observed(
+    envelope: &[u8],
+    body: &[u8],
+    options: &Options<'_>,
+    allowance: &mut Allowance,
+    observe: &mut dyn FnMut(u8, usize),
+) -> Vec<u8> {
     let mut best = encode_stored(envelope, body);
     let joint = best.get(1..).unwrap_or_default().to_vec();
     let level = level_for(joint.len());
+    observe(first_byte(CODEC_STORED, 0), best.len());
     let mut offer = |codec: u8, number: u8, check: &[u8], coded: &[u8]| {
+        observe(first_byte(codec, number), 1 + check.len() + coded.len());
         if 1 + check.len() + coded.len() < best.len() {
             best.clear();
             best.push(first_byte(codec, number));
@@ -80,11 +138,20 @@ pub fn encode(envelope: &[u8], body: &[u8], options: &Options<'_>) -> Vec<u8> {
     if joint.len() <= DICTIONARY_WORTH_BYTES
         && let Some(reference) = Reference::for_encoding(options)
     {
-        if let Some(frame) = compress(&joint, level, &reference.bytes) {
+        // Peers of which no more is known than the first dictionary have the first model.
+        if reference.knows_text()
+            && joint.len() <= text::MAX_BYTES
+            && allowance.take_model(model_cost(CODEC_TEXT, &reference, joint.len()))
+        {
+            offer(CODEC_TEXT, reference.number, reference.check(), &texted(&joint, &reference));
+        } else if let Some(frame) = compress(&joint, level, &reference.bytes) {
             let (codec, coded) = shortest_form(&frame);
             offer(codec, reference.number, reference.check(), coded);
         }
-        if joint.len() <= model::MAX_BYTES {
+        if !reference.knows_text()
+            && joint.len() <= model::MAX_BYTES
+            && allowance.take_model(model_cost(CODEC_MODEL, &reference, joint.len()))
+        {
             offer(CODEC_MODEL, reference.number, reference.check(), &mixed(&joint, &reference));
         }
     }
@@ -103,10 +170,25 @@ pub fn encode_stored(envelope: &[u8], body: &[u8]) -> Vec<u8> {
 
 /// Decodes a payload of at most `max_bytes` once decoded into envelope and body. `options` gives what was given by hand.
 pub fn decode(payload: &[u8], max_bytes: usize, options: &Options<'_>) -> Result<(Vec<u8>, Vec<u8>), DecodeError> {
+    decode_within(payload, max_bytes, options, &mut Allowance::whole())
+}
+
+/// The same within an allowance of dear work.
+pub(super) fn decode_within(
+    payload: &[u8],
+    max_bytes: usize,
+    options: &Options<'_>,
+    allowance: &mut Allowance,
+) -> Result<(Vec<u8>, Vec<u8>), DecodeError> {
     let (&first, mut coded) = payload.split_first().ok_or(DecodeError::Empty)?;
     let (codec, number) = (first >> 5, first & 0x1f);
-    if codec > CODEC_MODEL {
-        return Err(DecodeError::UnknownCodec(codec));
+    match codec {
+        CODEC_STORED | CODEC_ZSTD | CODEC_ZSTD_BLOCK | CODEC_MODEL | CODEC_TEXT => {}
+        CODEC_PARTS if number == 0 => return parts::decode(coded, max_bytes, options, allowance),
+        CODEC_FILE if number == 0 => {
+            return Ok((Vec::new(), parts::decode_file(coded, max_bytes, options, allowance)?));
+        }
+        _ => return Err(DecodeError::UnknownCodec(codec)),
     }
     // Room for the length of the envelope beside both.
     let most = max_bytes.saturating_add(10);
@@ -120,8 +202,8 @@ pub fn decode(payload: &[u8], max_bytes: usize, options: &Options<'_>) -> Result
         coded.to_vec()
     } else {
         let reference = Reference::for_decoding(number, options, &mut coded)?;
-        if codec == CODEC_MODEL {
-            let joint = unmixed(coded, max_bytes, &reference)?;
+        if codec == CODEC_MODEL || codec == CODEC_TEXT {
+            let joint = unmixed(codec, coded, max_bytes, &reference, allowance)?;
             return parted(&joint, max_bytes);
         }
         let restored;
@@ -152,6 +234,35 @@ fn parted(joint: &[u8], max_bytes: usize) -> Result<(Vec<u8>, Vec<u8>), DecodeEr
     Ok((envelope.to_vec(), body.to_vec()))
 }
 
+/// Whether a payload that begins with this byte is a message in pieces.
+pub(super) const fn is_pieces(first: u8) -> bool {
+    first == first_byte(CODEC_PARTS, 0)
+}
+
+/// Whether it is a file with its pieces undone.
+pub(super) const fn is_file(first: u8) -> bool {
+    first == first_byte(CODEC_FILE, 0)
+}
+
+/// How a payload that begins with this byte is coded, in words.
+pub(super) fn coding(first: u8) -> String {
+    let codec = match first >> 5 {
+        CODEC_STORED => "stored",
+        CODEC_ZSTD | CODEC_ZSTD_BLOCK => "zstd",
+        CODEC_MODEL => "model",
+        CODEC_PARTS => "pieces",
+        CODEC_FILE => "file",
+        codec => return format!("codec {codec}"),
+    };
+    let dictionary = match first & 15 {
+        0 => String::new(),
+        DICTIONARY_GIVEN => ", dictionary given".into(),
+        number => format!(", dictionary {number}"),
+    };
+    let history = if first & WITH_HISTORY != 0 { ", history" } else { "" };
+    format!("{codec}{dictionary}{history}")
+}
+
 /// What [`encode`] adds at most to incompressible input with an envelope of this length.
 pub fn overhead(envelope_bytes: usize) -> usize {
     let mut length = Vec::new();
@@ -167,6 +278,12 @@ const CODEC_ZSTD: u8 = 1;
 const CODEC_ZSTD_BLOCK: u8 = 2;
 /// Context mixing: length of the stream, two bytes of check, the coded bits.
 const CODEC_MODEL: u8 = 3;
+/// The same with the second model.
+const CODEC_TEXT: u8 = 4;
+/// A message in pieces: text, and parts each a payload.
+const CODEC_PARTS: u8 = 5;
+/// A part's file with what is compressed in it undone.
+const CODEC_FILE: u8 = 6;
 
 /// Low bits: the dictionary both operators loaded, rather than a shipped one.
 const DICTIONARY_GIVEN: u8 = 15;
@@ -175,6 +292,8 @@ const WITH_HISTORY: u8 = 16;
 /// Of the SHA-256 of a reference that is not shipped; guards against decoding with another.
 const CHECK_BYTES: usize = 4;
 
+/// Beyond this a message that came apart well is not coded in one piece for comparison.
+const WHOLE_WORTH_BYTES: usize = 16 * 1024;
 const DICTIONARY_WORTH_BYTES: usize = 256 * 1024;
 /// Most bytes of history that are used, the newest first.
 const MAX_HISTORY_BYTES: usize = 1 << 20;
@@ -198,6 +317,8 @@ const fn level_for(bytes: usize) -> i32 {
 struct Reference<'a> {
     number: u8,
     bytes: std::borrow::Cow<'a, [u8]>,
+    /// Where the earlier messages begin.
+    history_at: usize,
     check: Option<[u8; CHECK_BYTES]>,
 }
 
@@ -251,13 +372,18 @@ impl<'a> Reference<'a> {
         let recent = recent.concat();
         let number = if recent.is_empty() { number } else { number | WITH_HISTORY };
         let bytes = if recent.is_empty() { dictionary.into() } else { [dictionary, &recent].concat().into() };
-        let mut reference = Self { number, bytes, check: None };
+        let mut reference = Self { number, bytes, history_at: dictionary.len(), check: None };
         if number >= DICTIONARY_GIVEN {
             let mut digest = Context::new(&SHA256);
             digest.update(&reference.bytes);
             reference.check = digest.finish().as_ref().first_chunk().copied();
         }
         reference
+    }
+
+    /// Whether a peer that has it has the second model, which came with dictionary 2.
+    fn knows_text(&self) -> bool {
+        self.number & !WITH_HISTORY != 1
     }
 
     fn check(&self) -> &[u8] {
@@ -288,15 +414,69 @@ fn mixed(joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
     out
 }
 
-fn unmixed(mut coded: &[u8], max_bytes: usize, reference: &Reference<'_>) -> Result<Vec<u8>, DecodeError> {
+/// What a model's use costs beside the bytes it codes, in as many of them: a copy of what was read once.
+const MODEL_USE_BYTES: usize = 2048;
+
+/// What coding so many bytes with a model costs, in bytes that it reads or codes: a dictionary that is not kept is read anew for each.
+fn model_cost(codec: u8, reference: &Reference<'_>, length: usize) -> usize {
+    let kept = if codec == CODEC_TEXT { dictionary::NEWEST.number } else { 1 };
+    let with_history = reference.number & WITH_HISTORY != 0;
+    let read = match (reference.number & !WITH_HISTORY == kept, codec) {
+        (true, CODEC_TEXT) => 0,
+        (true, _) if !with_history => 0,
+        (false, CODEC_TEXT) => reference.history_at,
+        _ => reference.bytes.len(),
+    };
+    let recalled = if with_history && codec == CODEC_TEXT { text::READ_BYTES } else { 0 };
+    length + MODEL_USE_BYTES + read + recalled
+}
+
+/// The text model primed with the newest shipped dictionary.
+static PRIMED_TEXT: LazyLock<text::Model> = LazyLock::new(|| text::Model::primed(dictionary::NEWEST.bytes));
+
+/// The text model that has read the reference.
+fn text_model(reference: &Reference<'_>) -> text::Model {
+    let (dictionary, history) = reference.bytes.split_at(reference.history_at);
+    let mut model = if reference.number & !WITH_HISTORY == dictionary::NEWEST.number {
+        PRIMED_TEXT.clone()
+    } else {
+        text::Model::primed(dictionary)
+    };
+    model.recall(history);
+    model
+}
+
+fn texted(joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    varint::put(&mut out, joint.len() as u64);
+    out.extend_from_slice(&MODEL_CHECK.checksum(joint).to_be_bytes());
+    out.extend_from_slice(&text::encode(text_model(reference), joint));
+    out
+}
+
+fn unmixed(
+    codec: u8,
+    mut coded: &[u8],
+    max_bytes: usize,
+    reference: &Reference<'_>,
+    allowance: &mut Allowance,
+) -> Result<Vec<u8>, DecodeError> {
     let length = varint::take(&mut coded).ok_or(DecodeError::Corrupt("cut short"))?;
-    let length = usize::try_from(length).ok().filter(|n| *n <= model::MAX_BYTES);
+    let most = if codec == CODEC_TEXT { text::MAX_BYTES } else { model::MAX_BYTES };
+    let length = usize::try_from(length).ok().filter(|n| *n <= most);
     let length = length.ok_or(DecodeError::Corrupt("longer than its codec allows"))?;
     if length > max_bytes.saturating_add(10) {
         return Err(DecodeError::TooLarge { max_bytes });
     }
+    if !allowance.take_model(model_cost(codec, reference, length)) {
+        return Err(DecodeError::Corrupt("more than one message may ask for"));
+    }
     let (check, coded) = coded.split_first_chunk().ok_or(DecodeError::Corrupt("cut short"))?;
-    let joint = with_model(reference, |model| model::decode(model, coded, length));
+    let joint = if codec == CODEC_TEXT {
+        text::decode(text_model(reference), coded, length)
+    } else {
+        with_model(reference, |model| model::decode(model, coded, length))
+    };
     if MODEL_CHECK.checksum(&joint) == u16::from_be_bytes(*check) {
         Ok(joint)
     } else {
@@ -478,37 +658,47 @@ mod tests {
     #[test]
     fn a_short_message_is_mixed_and_a_long_one_is_not() {
         let payload = encode(&an_envelope(), MAILS[0], &Options::default());
-        assert_eq!(payload.first(), Some(&first_byte(CODEC_MODEL, 1)));
-        let long = MAILS[0].repeat(100);
+        assert_eq!(payload.first(), Some(&first_byte(CODEC_TEXT, 2)));
+        let older = Options { dictionary: Choice::Shipped(1), history: &[] };
+        assert_eq!(encode(&an_envelope(), MAILS[0], &older).first(), Some(&first_byte(CODEC_MODEL, 1)));
+        let long = MAILS[0].repeat(300);
         let payload = encode(&an_envelope(), &long, &Options::default());
-        assert_eq!(payload.first(), Some(&first_byte(CODEC_ZSTD_BLOCK, 1)));
+        assert_eq!(payload.first(), Some(&first_byte(CODEC_ZSTD, 0)));
         assert_eq!(decode(&payload, MIB, &Options::default()), Ok((an_envelope(), long)));
     }
 
     #[test]
     fn every_codec_reads_what_it_wrote() {
         let joint = &encode_stored(&an_envelope(), MAILS[0])[1..];
-        let reference = Reference::for_encoding(&Options::default()).expect("shipped");
+        let older = Options { dictionary: Choice::Shipped(1), history: &[] };
+        let reference = Reference::for_encoding(&older).expect("shipped");
         let frame = compress(joint, 19, &reference.bytes).expect("compresses");
         let block = bare_block(&frame).expect("one block");
-        for (codec, coded) in
-            [(CODEC_ZSTD, frame.as_slice()), (CODEC_ZSTD_BLOCK, block), (CODEC_MODEL, &mixed(joint, &reference))]
-        {
-            let payload = [&[first_byte(codec, 1)], coded].concat();
+        let newest = Reference::for_encoding(&Options::default()).expect("shipped");
+        for (codec, number, coded) in [
+            (CODEC_ZSTD, 1, frame.as_slice()),
+            (CODEC_ZSTD_BLOCK, 1, block),
+            (CODEC_MODEL, 1, &mixed(joint, &reference)),
+            (CODEC_TEXT, 2, &texted(joint, &newest)),
+        ] {
+            let payload = [&[first_byte(codec, number)], coded].concat();
             assert_eq!(
                 decode(&payload, MIB, &Options::default()),
                 Ok((an_envelope(), MAILS[0].to_vec())),
                 "codec {codec}"
             );
-            for cut in 0..payload.len() {
+            for cut in (0..payload.len()).step_by(if codec == CODEC_TEXT { 17 } else { 1 }) {
                 assert!(decode(&payload[..cut], MIB, &Options::default()).is_err(), "codec {codec} cut at {cut}");
             }
         }
         // A claim of more than is allowed is refused before any work is done for it.
         let claim = [first_byte(CODEC_MODEL, 1), 0xff, 0x7f, 0, 0];
         assert_eq!(decode(&claim, 1000, &Options::default()), Err(DecodeError::TooLarge { max_bytes: 1000 }));
-        let claim = [first_byte(CODEC_MODEL, 1), 0xff, 0xff, 0x7f, 0, 0];
-        assert_eq!(decode(&claim, MIB, &Options::default()), Err(DecodeError::Corrupt("longer than its codec allows")));
+        for claim in [first_byte(CODEC_MODEL, 1), first_byte(CODEC_TEXT, 2)] {
+            let claim = [claim, 0xff, 0xff, 0x7f, 0, 0];
+            let refused = Err(DecodeError::Corrupt("longer than its codec allows"));
+            assert_eq!(decode(&claim, 3 * MIB, &Options::default()), refused);
+        }
     }
 
     #[test]
@@ -555,13 +745,28 @@ mod tests {
     }
 
     #[test]
+    fn reading_a_dictionary_anew_for_every_part_is_beyond_what_a_message_may_ask_for() {
+        let cost = |codec, number, history: &[&[u8]]| {
+            let bytes = dictionary::shipped(number).expect("shipped").bytes;
+            model_cost(codec, &Reference::new(number, bytes, history), 100)
+        };
+        assert_eq!(cost(CODEC_TEXT, 2, &[]), 100 + MODEL_USE_BYTES);
+        assert_eq!(cost(CODEC_TEXT, 2, &[MAILS[0]]), 100 + MODEL_USE_BYTES + text::READ_BYTES);
+        assert_eq!(cost(CODEC_MODEL, 1, &[]), 100 + MODEL_USE_BYTES);
+        assert!(cost(CODEC_TEXT, 1, &[]) > 112_640);
+        assert!(cost(CODEC_MODEL, 1, &[MAILS[0]]) > 112_640);
+        // Not once: it is not what an encoder sends.
+        let coded = [first_byte(CODEC_MODEL, 2), 1, 0, 0, 0];
+        let refused = Err(DecodeError::Corrupt("more than one message may ask for"));
+        assert_eq!(decode(&coded, MIB, &Options::default()), refused);
+    }
+
+    #[test]
     fn what_is_unknown_is_named() {
         let options = Options::default();
         assert_eq!(decode(&[], MIB, &options), Err(DecodeError::Empty));
-        for codec in CODEC_MODEL + 1..8 {
-            assert_eq!(decode(&[first_byte(codec, 0), 1, 2], MIB, &options), Err(DecodeError::UnknownCodec(codec)));
-        }
-        for codec in [CODEC_ZSTD, CODEC_ZSTD_BLOCK, CODEC_MODEL] {
+        assert_eq!(decode(&[first_byte(7, 0), 1, 2], MIB, &options), Err(DecodeError::UnknownCodec(7)));
+        for codec in [CODEC_ZSTD, CODEC_ZSTD_BLOCK, CODEC_MODEL, CODEC_TEXT] {
             assert_eq!(decode(&[first_byte(codec, 9), 1, 2], MIB, &options), Err(DecodeError::UnknownDictionary(9)));
         }
         assert_eq!(decode(&[first_byte(CODEC_STORED, 1), 0], MIB, &options), Err(DecodeError::UnknownDictionary(1)));

@@ -496,10 +496,14 @@ fn explain<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, args: &ProfileArgs, 
 }
 
 fn codec<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, command: &CodecCommand) -> u8 {
+    let json = matches!(command, CodecCommand::Explain(args) if args.json);
     match codec::execute(command) {
-        Ok(()) => 0,
-        Err(why) => say.refuse(&why, REFUSED, Output { json: false }),
+        Ok(None) => {}
+        Ok(Some(explained)) if json => say.json(&explained),
+        Ok(Some(explained)) => say.text(&explained.text()),
+        Err(why) => return say.refuse(&why, REFUSED, Output { json }),
     }
+    0
 }
 
 fn hash_password<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, output: Output) -> u8 {

@@ -1,15 +1,21 @@
 //! `aldis codec`: the air codec on files, for measurements and for opening what was kept of a damaged link.
 //!
-//! A pure function of the files it is given: no profile, no state, no network. OUT is the exact link payload of a message without
-//! envelope and frames.
+//! A pure function of the files it is given: no state, no network, and a profile only where `explain` is given one. OUT is the
+//! exact link payload of a message without envelope and frames.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use crate::codec::explain::{Cost, explain};
 use crate::codec::payload::{Choice, Options};
 use crate::codec::{decode_file_payload, encode_file_payload};
+use crate::config;
+use crate::units::Bps;
+
+use super::document::{CodecAir, CodecCost, CodecExplain, CodecSection};
+use super::print::table;
 
 /// Largest file read or written.
 const MOST: usize = 256 << 20;
@@ -27,6 +33,27 @@ pub enum CodecCommand {
         #[command(flatten)]
         files: Files,
     },
+    /// Say what each section of a message costs, how it is coded, and how long that takes
+    Explain(ExplainArgs),
+}
+
+/// Of what.
+#[derive(Args, Clone, PartialEq, Debug)]
+pub struct ExplainArgs {
+    /// The message
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    #[command(flatten)]
+    shared: Shared,
+    /// Say how long the payload takes at this rate, such as 300bps; may be given again
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Vec<Bps>,
+    /// Say how long it takes on the bearers of this profile
+    #[arg(long, value_name = "PROFILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// With which files.
@@ -38,6 +65,13 @@ pub struct Files {
     /// What to write
     #[arg(value_name = "OUT")]
     output: PathBuf,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// What both ends hold.
+#[derive(Args, Clone, PartialEq, Debug)]
+struct Shared {
     /// A dictionary both ends hold, instead of the shipped one
     #[arg(long, value_name = "FILE")]
     dict: Option<PathBuf>,
@@ -46,21 +80,92 @@ pub struct Files {
     history: Option<PathBuf>,
 }
 
-/// Does it; the error is in an operator's words.
-pub fn execute(command: &CodecCommand) -> Result<(), String> {
-    let (CodecCommand::Encode { files } | CodecCommand::Decode { files }) = command;
-    let input = read(&files.input)?;
-    let dictionary = files.dict.as_deref().map(read).transpose()?;
-    let history = files.history.as_deref().map(messages).transpose()?.unwrap_or_default();
+/// Does it; the error is in an operator's words. Of `explain` the answer is returned.
+pub fn execute(command: &CodecCommand) -> Result<Option<CodecExplain>, String> {
+    let (input, shared) = match command {
+        CodecCommand::Encode { files } | CodecCommand::Decode { files } => (&files.input, &files.shared),
+        CodecCommand::Explain(args) => (&args.input, &args.shared),
+    };
+    let bytes = read(input)?;
+    let dictionary = shared.dict.as_deref().map(read).transpose()?;
+    let history = shared.history.as_deref().map(messages).transpose()?.unwrap_or_default();
     let history: Vec<&[u8]> = history.iter().map(Vec::as_slice).collect();
     let options =
         Options { dictionary: dictionary.as_deref().map_or(Choice::Newest, Choice::Given), history: &history };
-    let output = match command {
-        CodecCommand::Encode { .. } => encode_file_payload(&input, &options),
-        CodecCommand::Decode { .. } => decode_file_payload(&input, MOST, &options)
-            .map_err(|e| format!("{} cannot be decoded: {e}", files.input.display()))?,
+    let (output, files) = match command {
+        CodecCommand::Encode { files } => (encode_file_payload(&bytes, &options), files),
+        CodecCommand::Decode { files } => {
+            let cannot = |e| format!("{} cannot be decoded: {e}", input.display());
+            (decode_file_payload(&bytes, MOST, &options).map_err(cannot)?, files)
+        }
+        CodecCommand::Explain(args) => return explained(&bytes, &options, args).map(Some),
     };
-    fs::write(&files.output, output).map_err(|e| format!("cannot write {}: {e}", files.output.display()))
+    fs::write(&files.output, output).map_err(|e| format!("cannot write {}: {e}", files.output.display()))?;
+    Ok(None)
+}
+
+fn rate(text: &str) -> Result<Bps, String> {
+    Bps::parse(text).ok_or_else(|| "a rate such as 300bps or 9.6kbps".into())
+}
+
+fn explained(message: &[u8], options: &Options<'_>, args: &ExplainArgs) -> Result<CodecExplain, String> {
+    let explained = explain(&[], message, options);
+    let payload_bytes = explained.payload_bytes;
+    let mut bearers: Vec<CodecAir> = args
+        .rate
+        .iter()
+        .map(|rate| CodecAir { bearer: rate.to_string(), air_s: rate.airtime(payload_bytes as u64).as_secs_f64() })
+        .collect();
+    if let Some(profile) = &args.config {
+        let plan = config::check(profile, &[]).map_err(|problems| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            format!("{} is no sound profile: {}", profile.display(), problems.join("; "))
+        })?;
+        bearers.extend(plan.bearers.iter().map(|bearer| CodecAir {
+            bearer: bearer.id.to_string(),
+            air_s: bearer.predicted_air(payload_bytes as u64).as_secs_f64(),
+        }));
+    }
+    let costs = |costs: Vec<Cost>| -> Vec<CodecCost> {
+        costs.into_iter().map(|c| CodecCost { coding: c.coding, bytes: c.bytes }).collect()
+    };
+    let section = |s: crate::codec::explain::Section| CodecSection {
+        name: s.name,
+        bytes: s.bytes,
+        payload_bytes: s.coded_bytes,
+        coding: s.coding,
+        otherwise: costs(s.otherwise),
+    };
+    Ok(CodecExplain {
+        schema: CodecExplain::SCHEMA,
+        message_bytes: message.len(),
+        payload_bytes,
+        coding: explained.coding,
+        otherwise: costs(explained.otherwise),
+        sections: explained.sections.into_iter().map(section).collect(),
+        bearers,
+    })
+}
+
+impl CodecExplain {
+    /// The same for people.
+    pub fn text(&self) -> String {
+        let row = |name: &str, bytes: usize, coded: usize, coding: &str, otherwise: &[CodecCost]| {
+            let otherwise: Vec<String> = otherwise.iter().map(|c| format!("{} {}", c.bytes, c.coding)).collect();
+            vec![name.to_owned(), bytes.to_string(), coded.to_string(), coding.to_owned(), otherwise.join("; ")]
+        };
+        let heads = ["SECTION", "BYTES", "PAYLOAD", "CODED BY", "OTHERWISE"].map(str::to_owned).to_vec();
+        let sections = self.sections.iter().map(|s| row(&s.name, s.bytes, s.payload_bytes, &s.coding, &s.otherwise));
+        let whole = row("message", self.message_bytes, self.payload_bytes, &self.coding, &self.otherwise);
+        let mut text = table([heads].into_iter().chain(sections).chain([whole]).collect());
+        if !self.bearers.is_empty() {
+            text.push('\n');
+            let heads = ["BEARER", "SECONDS"].map(str::to_owned).to_vec();
+            let bearers = self.bearers.iter().map(|b| vec![b.bearer.clone(), format!("{:.1}", b.air_s)]);
+            text += &table([heads].into_iter().chain(bearers).collect());
+        }
+        text
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -94,8 +199,7 @@ mod tests {
         let files = |input: &str, output: &str, history: bool| Files {
             input: path(input),
             output: path(output),
-            dict: None,
-            history: history.then(|| path("history")),
+            shared: Shared { dict: None, history: history.then(|| path("history")) },
         };
         for history in [false, true] {
             let out = format!("out{history}");
@@ -106,5 +210,22 @@ mod tests {
         let size = |name: &str| fs::metadata(path(name)).expect("there").len();
         assert!(size("outtrue") < size("outfalse") && size("outfalse") < mail.len() as u64);
         assert!(execute(&CodecCommand::Decode { files: files("in", "x", false) }).is_err(), "mail is no payload");
+    }
+
+    #[test]
+    fn explain_says_what_a_payload_takes_at_a_rate() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let input = folder.path().join("in");
+        fs::write(&input, b"Subject: fuel\r\n\r\nThe lighter comes alongside at 0615.\r\n").expect("written");
+        let shared = Shared { dict: None, history: None };
+        let args = ExplainArgs { input, shared, rate: vec![Bps(80)], config: None, json: false };
+        let command = CodecCommand::Explain(args.clone());
+        let explained = execute(&command).expect("explained").expect("an answer");
+        assert_eq!(explained.message_bytes, 55);
+        assert_eq!(explained.bearers.len(), 1);
+        assert!((explained.bearers[0].air_s * 10.0 - explained.payload_bytes as f64).abs() < 1e-6);
+        assert!(explained.text().starts_with("SECTION"));
+        let missing = ExplainArgs { config: Some(folder.path().join("none")), ..args };
+        assert!(execute(&CodecCommand::Explain(missing)).is_err());
     }
 }

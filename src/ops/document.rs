@@ -25,6 +25,7 @@ macro_rules! schema {
 schema! {
     Check = "aldis.check/1",
     Explain = "aldis.explain/1",
+    CodecExplain = "aldis.codec-explain/1",
     Status = "aldis.status/1",
     QueueList = "aldis.queue-list/1",
     QueueShow = "aldis.queue-show/1",
@@ -63,6 +64,58 @@ pub struct Explain {
     pub values: Vec<Effective>,
     /// Which peers of each bearer take one payload together; bearers with one peer are left out.
     pub sharing: Vec<Sharing>,
+}
+
+/// `aldis codec explain`
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct CodecExplain {
+    /// The schema's name.
+    pub schema: &'static str,
+    /// Bytes of the message.
+    pub message_bytes: usize,
+    /// Bytes of its payload.
+    pub payload_bytes: usize,
+    /// How the payload is coded.
+    pub coding: String,
+    /// What it would cost otherwise.
+    pub otherwise: Vec<CodecCost>,
+    /// What the payload consists of.
+    pub sections: Vec<CodecSection>,
+    /// How long it takes.
+    pub bearers: Vec<CodecAir>,
+}
+
+/// A coding and its length.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct CodecCost {
+    /// In words.
+    pub coding: String,
+    /// In bytes.
+    pub bytes: usize,
+}
+
+/// A part of a payload.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct CodecSection {
+    /// What it is.
+    pub name: String,
+    /// Its bytes before it is coded, without transfer encoding.
+    pub bytes: usize,
+    /// Its bytes in the payload.
+    pub payload_bytes: usize,
+    /// How it is coded.
+    pub coding: String,
+    /// What it would cost otherwise.
+    pub otherwise: Vec<CodecCost>,
+}
+
+/// A bearer or a rate, and the seconds a payload takes there.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct CodecAir {
+    /// Its name, or the rate.
+    pub bearer: String,
+    /// Seconds.
+    pub air_s: f64,
 }
 
 /// `aldis hash-password`

@@ -11,7 +11,7 @@ use super::io::{Decode, Encode, Local, OpenError, Opened, WorkResult};
 
 /// Encodes and seals a payload.
 pub fn encode(encode: &Encode) -> WorkResult {
-    encode_by(encode, |envelope, body| payload::encode(envelope, body, &payload::Options::default()))
+    encode_by(encode, |envelope, body| payload::encode(envelope, body, &payload::Options::for_any_peer()))
 }
 
 /// The same where `code` makes the payload of an envelope and a body: the laboratory remembers those it has made.

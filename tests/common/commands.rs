@@ -10,6 +10,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo run --release -p aldis-sim -- demo --speed 20x", "sim/tests/demo.rs runs the same demonstration"),
     ("tests/run", "runs this test"),
     ("cargo bench --bench store_layout", "minutes; its figures are of one machine"),
+    ("cargo bench --bench codec", "a minute or more; docs/codec.md shows what it prints"),
     ("useradd --system --home-dir /var/lib/aldis --shell /usr/sbin/nologin aldis", "needs root"),
     ("install -m 755 target/release/aldis /usr/bin/aldis", "needs root"),
     ("install -d -m 750 -o root -g aldis /etc/aldis", "needs root"),

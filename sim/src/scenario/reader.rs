@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use aldis::codec::payload::Choice;
+use aldis::codec::payload::{Choice, Options};
 use aldis::emcon::{State, Window};
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
@@ -120,9 +120,9 @@ impl Reader {
             Some(_) => self.problem("mac", "protection", "is off, mac or aead"),
         };
         let dictionary = match raw.coding.as_deref() {
-            None | Some("full") => Choice::Newest,
+            None | Some("full") => Options::for_any_peer().dictionary,
             Some("plain") => Choice::Without,
-            Some(_) => self.problem(Choice::Newest, "coding", "is full or plain"),
+            Some(_) => self.problem(Options::for_any_peer().dictionary, "coding", "is full or plain"),
         };
         let net_key = match raw.keys.as_deref() {
             None | Some("pair") => false,

@@ -1,21 +1,16 @@
-//! Context mixing: the densest codec for short mail.
-//!
-//! [`super::payload`] uses it for payloads small enough that their air-time matters more than a few milliseconds of work. Each bit is predicted
-//! from the bytes before it (contexts of one to six bytes, the word, the column, the longest match), the predictions are mixed, and
-//! the bit is coded in proportion to how surprising it was. Encoder and decoder run the same model; it begins primed with a dictionary.
-//!
-//! Integers only, so both ends of any two machines agree bit for bit; the work depends on the lengths alone (link-rules A1). A change of
-//! anything here, one constant even, is another codec and takes another number on the air.
+//! The first model, codec 3: contexts of one to six bytes, the word, the column and the longest match.
 
 use std::sync::LazyLock;
 
-/// Longest input, so that one payload never costs more than a fraction of a second at either end.
-pub(super) const MAX_BYTES: usize = 64 * 1024;
+use super::coder::{Decoder, Encoder};
+
+/// Longest input, so that one payload costs a second at most at either end.
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// Codes `input`, whose length the decoder must know, with a model primed with `dictionary`.
-pub(super) fn encode(primed: &Model, input: &[u8]) -> Vec<u8> {
+pub fn encode(primed: &Model, input: &[u8]) -> Vec<u8> {
     let mut model = primed.clone();
-    let mut coder = Encoder { low: 0, high: u32::MAX, out: Vec::with_capacity(input.len() / 4) };
+    let mut coder = Encoder::with_room(input.len() / 4);
     for &byte in input {
         for shift in (0..8).rev() {
             let bit = byte >> shift & 1 == 1;
@@ -27,7 +22,7 @@ pub(super) fn encode(primed: &Model, input: &[u8]) -> Vec<u8> {
 }
 
 /// Decodes `length` bytes. Any input decodes to something: what was coded is known to be intact by the seal.
-pub(super) fn decode(primed: &Model, coded: &[u8], length: usize) -> Vec<u8> {
+pub fn decode(primed: &Model, coded: &[u8], length: usize) -> Vec<u8> {
     let mut model = primed.clone();
     let mut coder = Decoder::new(coded);
     let mut out = Vec::with_capacity(length);
@@ -52,7 +47,7 @@ const MATCH_BITS: u32 = 16;
 const MATCH_MIN: usize = 5;
 
 /// What one context has seen of one bit.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Slot {
     /// Chance of a one in 65536ths.
     chance: u16,
@@ -63,8 +58,8 @@ struct Slot {
 }
 
 /// The predictor and everything it has learned.
-#[derive(Clone)]
-pub(super) struct Model {
+#[derive(Clone, Debug)]
+pub struct Model {
     slots: Vec<Slot>,
     /// Per order and history: chance of a one in 65536ths.
     histories: Vec<u16>,
@@ -100,7 +95,7 @@ const MIXER_SETS: [usize; MIXERS] = [256, 16 * (ORDERS + 1), 256];
 
 impl Model {
     /// A model that has read `dictionary`.
-    pub(super) fn primed(dictionary: &[u8]) -> Self {
+    pub fn primed(dictionary: &[u8]) -> Self {
         let mut model = Self {
             slots: vec![Slot::default(); ORDERS << SLOT_BITS],
             histories: (0..ORDERS * 256).map(|i| first_guess(i % 256)).collect(),
@@ -384,86 +379,6 @@ fn stretch(chance: u16) -> i32 {
     i32::from(AT[usize::from(chance >> 4)])
 }
 
-/// A carry-less binary arithmetic coder.
-struct Encoder {
-    low: u32,
-    high: u32,
-    out: Vec<u8>,
-}
-
-fn split(low: u32, high: u32, chance: u32) -> u32 {
-    low + ((u64::from(high - low) * u64::from(chance)) >> 16) as u32
-}
-
-impl Encoder {
-    fn encode(&mut self, bit: bool, chance: u32) {
-        let middle = split(self.low, self.high, chance);
-        if bit {
-            self.high = middle
-        } else {
-            self.low = middle + 1
-        }
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.out.push((self.high >> 24) as u8);
-            self.low <<= 8;
-            self.high = self.high << 8 | 0xff;
-        }
-    }
-
-    /// The fewest bytes that, with zeros after them, lie in the last interval.
-    fn finish(mut self) -> Vec<u8> {
-        for bytes in 0..=4u32 {
-            let mask = u32::MAX.checked_shr(8 * bytes).unwrap_or(0);
-            let value = self.low.checked_add(mask).map(|v| v & !mask);
-            if let Some(value) = value.filter(|v| (self.low..=self.high).contains(v)) {
-                self.out.extend(value.to_be_bytes().iter().take(bytes as usize));
-                break;
-            }
-        }
-        while self.out.last() == Some(&0) {
-            self.out.pop();
-        }
-        self.out
-    }
-}
-
-struct Decoder<'a> {
-    low: u32,
-    high: u32,
-    value: u32,
-    rest: std::slice::Iter<'a, u8>,
-}
-
-impl<'a> Decoder<'a> {
-    fn new(coded: &'a [u8]) -> Self {
-        let mut decoder = Self { low: 0, high: u32::MAX, value: 0, rest: coded.iter() };
-        for _ in 0..4 {
-            decoder.shift();
-        }
-        decoder
-    }
-
-    fn shift(&mut self) {
-        self.value = self.value << 8 | u32::from(self.rest.next().copied().unwrap_or(0));
-    }
-
-    fn decode(&mut self, chance: u32) -> bool {
-        let middle = split(self.low, self.high, chance);
-        let bit = self.value <= middle;
-        if bit {
-            self.high = middle
-        } else {
-            self.low = middle + 1
-        }
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.low <<= 8;
-            self.high = self.high << 8 | 0xff;
-            self.shift();
-        }
-        bit
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -476,10 +391,7 @@ mod tests {
     #[test]
     fn the_coded_bytes_are_pinned_because_they_are_a_wire_format() {
         let coded = encode(&PRIMED, b"From: ops@ship.example\r\nSubject: FUEL STATE\r\n\r\nFUEL 62 PCT.\r\n");
-        assert_eq!(
-            data_encoding::HEXLOWER.encode(&coded),
-            "ffdc6170da7ccb60552fc78c06ad369412a956f500aed049d1981992e44fc30ee48b83a54f"
-        );
+        assert_eq!(hex(&coded), "ffdc6170da7ccb60552fc78c06ad369412a956f500aed049d1981992e44fc30ee48b83a54f");
     }
 
     #[test]
@@ -503,6 +415,10 @@ mod tests {
     fn an_input_of_the_longest_length_comes_back() {
         let input: Vec<u8> = (0..MAX_BYTES as u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         assert_eq!(decode(&PRIMED, &encode(&PRIMED, &input), input.len()), input);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
     proptest! {

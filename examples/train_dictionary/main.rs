@@ -1,14 +1,16 @@
 //! Trains a dictionary for the air codec and tells what it saves.
 //!
 //! ```text
-//! cargo run --release --example train_dictionary -- DIR OUT [KIB]
+//! cargo run --release --example train_dictionary -- DIR OUT [KIB | text]
 //! ```
 //!
 //! DIR holds messages as `*.eml` files with CRLF line ends; invented ones of further kinds are added to them. Every sixth message
 //! is held out: the table printed compares dictionary sizes on those, trained on the others. OUT then gets the dictionary of KIB
-//! kibibytes (default 110) trained on everything. The same DIR gives the same OUT with the same zstd.
+//! kibibytes (default 110) trained on everything; with `text` in the place of a size, one for the text model (dictionary 2). The same DIR gives the same OUT with the same zstd.
 //!
 //! Never train from real users' mail: the dictionary is public, and phrases of its samples stand in it.
+
+mod text;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -23,7 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(folder), Some(out)) = (arguments.next().map(PathBuf::from), arguments.next().map(PathBuf::from)) else {
         return Err("usage: train_dictionary DIR OUT [KIB]".into());
     };
-    let kib: usize = arguments.next().map_or(Ok(110), |n| n.to_string_lossy().parse())?;
+    let size = arguments.next();
+    let for_text = size.as_deref() == Some("text".as_ref());
+    let kib: usize = size.filter(|_| !for_text).map_or(Ok(110), |n| n.to_string_lossy().parse())?;
     let mut names: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     names.retain(|name| name.extension().is_some_and(|e| e == "eml"));
     names.sort();
@@ -36,6 +40,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let invented = invent(&mut chance);
     println!("{} messages collected, {} invented", collected.len(), invented.len());
+
+    if for_text {
+        let (whole, parted) = few(&collected, COLLECTED_WHOLE);
+        let streams = few(&invented, INVENTED_WHOLE).0.into_iter().chain(whole).map(Sample::joint);
+        let bodies: Vec<&[u8]> = parted.into_iter().map(|s| s.body.as_slice()).collect();
+        let dictionary = text::dictionary(&bodies, &streams.collect::<Vec<_>>())?;
+        std::fs::write(&out, &dictionary)?;
+        println!("{} bytes written, SHA-256 {}", dictionary.len(), sha256(&dictionary));
+        return Ok(());
+    }
 
     let (held_collected, kept_collected) = split(&collected);
     let (held_invented, kept_invented) = split(&invented);
@@ -56,6 +70,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(&out, &dictionary)?;
     println!("{} bytes written, SHA-256 {}", dictionary.len(), sha256(&dictionary));
     Ok(())
+}
+
+/// So many of each stand whole at the end of a dictionary for the text model.
+const INVENTED_WHOLE: usize = 16;
+const COLLECTED_WHOLE: usize = 40;
+
+/// About so many, evenly, and the others.
+fn few(samples: &[Sample], n: usize) -> (Vec<&Sample>, Vec<&Sample>) {
+    let every = samples.len().div_ceil(n).max(1);
+    let (few, others): (Vec<_>, Vec<_>) = samples.iter().enumerate().partition(|(i, _)| i % every == 0);
+    (few.into_iter().map(|(_, s)| s).collect(), others.into_iter().map(|(_, s)| s).collect())
 }
 
 /// Every sixth, and the others.
