@@ -141,7 +141,7 @@ pub const ENGLISH: [&str; 84] = [
     "Remember that dreadful campsite? They've turned it into a spa.",
     "Can you believe the twins start college already?",
     "Kiss the dog for me and stop feeding him cheese.",
-    "Patch # introduces a race between teardown and the flush timer, reverting for now.",
+    "Patch # introduces a race between teardown and the flush timer, so it is backed out.",
     "Compiler warnings about signedness are harmless here but let's silence them anyway.",
     "Rebased onto trunk, squashed the fixups, squabbled with the linter, pushed.",
     "Heap usage plateaus near ### megabytes after the second import.",
