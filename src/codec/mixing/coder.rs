@@ -1,7 +1,55 @@
 //! The arithmetic coder under both models: bits and their chances to bytes, and back.
 
+/// A model: says of each bit what to expect, and is told what it was.
+pub trait Predictor {
+    /// Chance that the next bit is a one, in 65536ths, never certain.
+    fn predict(&mut self) -> u32;
+
+    /// Learns what the bit was.
+    fn update(&mut self, bit: bool);
+
+    /// Reads what both ends have, as if it were coded.
+    fn read(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            for shift in (0..8).rev() {
+                self.predict();
+                self.update(byte >> shift & 1 == 1);
+            }
+        }
+    }
+}
+
+/// Codes `input`, whose length the decoder must know, with a model that both ends have primed alike.
+pub fn encode(mut model: impl Predictor, input: &[u8]) -> Vec<u8> {
+    let mut coder = Encoder::with_room(input.len() / 4);
+    for &byte in input {
+        for shift in (0..8).rev() {
+            let bit = byte >> shift & 1 == 1;
+            coder.encode(bit, model.predict());
+            model.update(bit);
+        }
+    }
+    coder.finish()
+}
+
+/// Decodes `length` bytes. Any input decodes to something: what was coded is known to be intact by the seal.
+pub fn decode(mut model: impl Predictor, coded: &[u8], length: usize) -> Vec<u8> {
+    let mut coder = Decoder::new(coded);
+    let mut out = Vec::with_capacity(length);
+    for _ in 0..length {
+        let mut byte = 0;
+        for _ in 0..8 {
+            let bit = coder.decode(model.predict());
+            model.update(bit);
+            byte = byte << 1 | u8::from(bit);
+        }
+        out.push(byte);
+    }
+    out
+}
+
 /// A carry-less binary arithmetic coder.
-pub(crate) struct Encoder {
+struct Encoder {
     low: u32,
     high: u32,
     out: Vec<u8>,
@@ -13,12 +61,12 @@ fn split(low: u32, high: u32, chance: u32) -> u32 {
 
 impl Encoder {
     /// An empty coder with room for about so many bytes.
-    pub(crate) fn with_room(bytes: usize) -> Self {
+    fn with_room(bytes: usize) -> Self {
         Self { low: 0, high: u32::MAX, out: Vec::with_capacity(bytes) }
     }
 
     /// Codes one bit, given the chance of a one in 65536ths.
-    pub(crate) fn encode(&mut self, bit: bool, chance: u32) {
+    fn encode(&mut self, bit: bool, chance: u32) {
         let middle = split(self.low, self.high, chance);
         if bit {
             self.high = middle
@@ -33,7 +81,7 @@ impl Encoder {
     }
 
     /// The fewest bytes that, with zeros after them, lie in the last interval.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    fn finish(mut self) -> Vec<u8> {
         for bytes in 0..=4u32 {
             let mask = u32::MAX.checked_shr(8 * bytes).unwrap_or(0);
             let value = self.low.checked_add(mask).map(|v| v & !mask);
@@ -50,7 +98,7 @@ impl Encoder {
 }
 
 /// The other end of [`Encoder`].
-pub(crate) struct Decoder<'a> {
+struct Decoder<'a> {
     low: u32,
     high: u32,
     value: u32,
@@ -59,7 +107,7 @@ pub(crate) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     /// A decoder of what [`Encoder::finish`] returned.
-    pub(crate) fn new(coded: &'a [u8]) -> Self {
+    fn new(coded: &'a [u8]) -> Self {
         let mut decoder = Self { low: 0, high: u32::MAX, value: 0, rest: coded.iter() };
         for _ in 0..4 {
             decoder.shift();
@@ -72,7 +120,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// The next bit, given the chance of a one in 65536ths.
-    pub(crate) fn decode(&mut self, chance: u32) -> bool {
+    fn decode(&mut self, chance: u32) -> bool {
         let middle = split(self.low, self.high, chance);
         let bit = self.value <= middle;
         if bit {

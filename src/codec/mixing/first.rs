@@ -2,40 +2,19 @@
 
 use std::sync::LazyLock;
 
-use super::coder::{Decoder, Encoder};
+use super::coder::{self, Predictor};
 
 /// Longest input, so that one payload costs a second at most at either end.
 pub const MAX_BYTES: usize = 256 * 1024;
 
 /// Codes `input`, whose length the decoder must know, with a model primed with `dictionary`.
 pub fn encode(primed: &Model, input: &[u8]) -> Vec<u8> {
-    let mut model = primed.clone();
-    let mut coder = Encoder::with_room(input.len() / 4);
-    for &byte in input {
-        for shift in (0..8).rev() {
-            let bit = byte >> shift & 1 == 1;
-            coder.encode(bit, model.predict());
-            model.update(bit);
-        }
-    }
-    coder.finish()
+    coder::encode(primed.clone(), input)
 }
 
 /// Decodes `length` bytes. Any input decodes to something: what was coded is known to be intact by the seal.
 pub fn decode(primed: &Model, coded: &[u8], length: usize) -> Vec<u8> {
-    let mut model = primed.clone();
-    let mut coder = Decoder::new(coded);
-    let mut out = Vec::with_capacity(length);
-    for _ in 0..length {
-        let mut byte = 0;
-        for _ in 0..8 {
-            let bit = coder.decode(model.predict());
-            model.update(bit);
-            byte = byte << 1 | u8::from(bit);
-        }
-        out.push(byte);
-    }
-    out
+    coder::decode(primed.clone(), coded, length)
 }
 
 /// Hashed contexts.
@@ -117,94 +96,8 @@ impl Model {
             line: 0,
         };
         model.begin_byte();
-        for &byte in dictionary {
-            for shift in (0..8).rev() {
-                model.predict();
-                model.update(byte >> shift & 1 == 1);
-            }
-        }
+        model.read(dictionary);
         model
-    }
-
-    /// Chance that the next bit is a one, in 65536ths, never certain.
-    fn predict(&mut self) -> u32 {
-        let mut hits = 0;
-        for order in 0..ORDERS {
-            let at = self.find(order);
-            self.found[order] = at;
-            let slot = self.slots[at];
-            let inputs = &mut self.inputs[order * 3..order * 3 + 3];
-            if slot.history == 0 {
-                inputs.fill(0);
-            } else {
-                hits += 1;
-                inputs[0] = stretch(slot.chance);
-                inputs[1] = stretch(self.histories[order * 256 + usize::from(slot.history)]);
-                // A context that saw one value only says so more loudly than its chance does.
-                inputs[2] = (i32::from(slot.chance) - 32_768) >> 5;
-            }
-        }
-        let matched = self.match_input();
-        self.inputs[INPUTS - 1] = 256;
-        let sets = [self.partial, matched * (ORDERS + 1) + hits, usize::from(self.last(1))];
-        let mut from = 0;
-        let mut sum = 0;
-        for (mixer, set) in sets.into_iter().enumerate() {
-            let at = (from + set) * INPUTS;
-            self.sets[mixer] = at;
-            let weights = &self.weights[at..at + INPUTS];
-            let dot: i64 = weights.iter().zip(&self.inputs).map(|(w, x)| i64::from(*w) * i64::from(*x)).sum();
-            let mixed = ((dot >> 16) as i32).clamp(-2047, 2047);
-            self.mixed[mixer] = mixed;
-            sum += mixed;
-            from += MIXER_SETS[mixer];
-        }
-        let mixed = sum / MIXERS as i32;
-        let contexts = [self.partial, usize::from(self.last(1)) << 8 | self.partial];
-        let mut chance = squash(mixed) * 2;
-        let place = ((mixed + 2048) / 128) as usize;
-        let part = (mixed + 2048) % 128;
-        for (i, context) in contexts.into_iter().enumerate() {
-            let at = context * 33 + place;
-            let (below, above) = (i32::from(self.refine[i][at]), i32::from(self.refine[i][at + 1]));
-            self.refine_at[i] = at + usize::from(part >= 64);
-            chance += (below * (128 - part) + above * part) >> 7;
-        }
-        (chance / 4).clamp(24, 65_535 - 24) as u32
-    }
-
-    /// Learns what the bit was.
-    fn update(&mut self, bit: bool) {
-        let target = if bit { 65_535 } else { 0 };
-        for mixer in 0..MIXERS {
-            let error = (target - squash(self.mixed[mixer])) >> 2;
-            let weights = &mut self.weights[self.sets[mixer]..self.sets[mixer] + INPUTS];
-            for (weight, input) in weights.iter_mut().zip(&self.inputs) {
-                *weight = (*weight + ((input * error * 3 + (1 << 15)) >> 16)).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT);
-            }
-        }
-        for (refine, at) in self.refine.iter_mut().zip(self.refine_at) {
-            step(&mut refine[at], bit, 6);
-        }
-        for order in 0..ORDERS {
-            let slot = &mut self.slots[self.found[order]];
-            step(&mut self.histories[order * 256 + usize::from(slot.history)], bit, 6);
-            let seen = 7 - slot.history.max(1).leading_zeros();
-            if slot.history == 0 {
-                slot.chance = 32_768;
-                slot.history = 1;
-            }
-            // Fast at first, slower with experience.
-            step(&mut slot.chance, bit, [1, 1, 2, 2, 3, 3, 4, 4][seen as usize]);
-            let kept = if slot.history >= 0x80 { slot.history & 0x3f | 0x40 } else { slot.history };
-            slot.history = kept << 1 | u8::from(bit);
-        }
-        self.learn_match(bit);
-        self.partial = self.partial << 1 | usize::from(bit);
-        if self.partial >= 256 {
-            self.end_byte((self.partial & 0xff) as u8);
-            self.begin_byte();
-        }
     }
 
     fn last(&self, back: usize) -> u8 {
@@ -325,6 +218,87 @@ impl Model {
         for (order, context) in contexts.into_iter().enumerate() {
             let hash = (context ^ (order as u32) << 28).wrapping_mul(0xcc9e_2d51);
             self.bases[order] = hash ^ hash >> 16;
+        }
+    }
+}
+
+impl Predictor for Model {
+    fn predict(&mut self) -> u32 {
+        let mut hits = 0;
+        for order in 0..ORDERS {
+            let at = self.find(order);
+            self.found[order] = at;
+            let slot = self.slots[at];
+            let inputs = &mut self.inputs[order * 3..order * 3 + 3];
+            if slot.history == 0 {
+                inputs.fill(0);
+            } else {
+                hits += 1;
+                inputs[0] = stretch(slot.chance);
+                inputs[1] = stretch(self.histories[order * 256 + usize::from(slot.history)]);
+                // A context that saw one value only says so more loudly than its chance does.
+                inputs[2] = (i32::from(slot.chance) - 32_768) >> 5;
+            }
+        }
+        let matched = self.match_input();
+        self.inputs[INPUTS - 1] = 256;
+        let sets = [self.partial, matched * (ORDERS + 1) + hits, usize::from(self.last(1))];
+        let mut from = 0;
+        let mut sum = 0;
+        for (mixer, set) in sets.into_iter().enumerate() {
+            let at = (from + set) * INPUTS;
+            self.sets[mixer] = at;
+            let weights = &self.weights[at..at + INPUTS];
+            let dot: i64 = weights.iter().zip(&self.inputs).map(|(w, x)| i64::from(*w) * i64::from(*x)).sum();
+            let mixed = ((dot >> 16) as i32).clamp(-2047, 2047);
+            self.mixed[mixer] = mixed;
+            sum += mixed;
+            from += MIXER_SETS[mixer];
+        }
+        let mixed = sum / MIXERS as i32;
+        let contexts = [self.partial, usize::from(self.last(1)) << 8 | self.partial];
+        let mut chance = squash(mixed) * 2;
+        let place = ((mixed + 2048) / 128) as usize;
+        let part = (mixed + 2048) % 128;
+        for (i, context) in contexts.into_iter().enumerate() {
+            let at = context * 33 + place;
+            let (below, above) = (i32::from(self.refine[i][at]), i32::from(self.refine[i][at + 1]));
+            self.refine_at[i] = at + usize::from(part >= 64);
+            chance += (below * (128 - part) + above * part) >> 7;
+        }
+        (chance / 4).clamp(24, 65_535 - 24) as u32
+    }
+
+    fn update(&mut self, bit: bool) {
+        let target = if bit { 65_535 } else { 0 };
+        for mixer in 0..MIXERS {
+            let error = (target - squash(self.mixed[mixer])) >> 2;
+            let weights = &mut self.weights[self.sets[mixer]..self.sets[mixer] + INPUTS];
+            for (weight, input) in weights.iter_mut().zip(&self.inputs) {
+                *weight = (*weight + ((input * error * 3 + (1 << 15)) >> 16)).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT);
+            }
+        }
+        for (refine, at) in self.refine.iter_mut().zip(self.refine_at) {
+            step(&mut refine[at], bit, 6);
+        }
+        for order in 0..ORDERS {
+            let slot = &mut self.slots[self.found[order]];
+            step(&mut self.histories[order * 256 + usize::from(slot.history)], bit, 6);
+            let seen = 7 - slot.history.max(1).leading_zeros();
+            if slot.history == 0 {
+                slot.chance = 32_768;
+                slot.history = 1;
+            }
+            // Fast at first, slower with experience.
+            step(&mut slot.chance, bit, [1, 1, 2, 2, 3, 3, 4, 4][seen as usize]);
+            let kept = if slot.history >= 0x80 { slot.history & 0x3f | 0x40 } else { slot.history };
+            slot.history = kept << 1 | u8::from(bit);
+        }
+        self.learn_match(bit);
+        self.partial = self.partial << 1 | usize::from(bit);
+        if self.partial >= 256 {
+            self.end_byte((self.partial & 0xff) as u8);
+            self.begin_byte();
         }
     }
 }

@@ -9,7 +9,9 @@ mod mixer;
 mod place;
 mod states;
 
-use super::coder::{Decoder, Encoder};
+pub use super::coder::{decode, encode};
+
+use super::coder::Predictor;
 use matching::{MATCH_INPUTS, Match};
 use mixer::{Mixer, Refinement, step, stretch};
 use place::{KINDS, Place, RUN_CLASSES, class, hash};
@@ -17,35 +19,6 @@ use states::{STATES, UNSEEN};
 
 /// Longest input, so that one payload never costs more than two seconds at either end.
 pub const MAX_BYTES: usize = 256 * 1024;
-
-/// Codes `input`, whose length the decoder must know, with a model that both ends have primed alike.
-pub fn encode(mut model: Model, input: &[u8]) -> Vec<u8> {
-    let mut coder = Encoder::with_room(input.len() / 4);
-    for &byte in input {
-        for shift in (0..8).rev() {
-            let bit = byte >> shift & 1 == 1;
-            coder.encode(bit, model.predict());
-            model.update(bit);
-        }
-    }
-    coder.finish()
-}
-
-/// Decodes `length` bytes. Any input decodes to something: what was coded is known to be intact by the seal.
-pub fn decode(mut model: Model, coded: &[u8], length: usize) -> Vec<u8> {
-    let mut coder = Decoder::new(coded);
-    let mut out = Vec::with_capacity(length);
-    for _ in 0..length {
-        let mut byte = 0;
-        for _ in 0..8 {
-            let bit = coder.decode(model.predict());
-            model.update(bit);
-            byte = byte << 1 | u8::from(bit);
-        }
-        out.push(byte);
-    }
-    out
-}
 
 /// Of a history so much is known, the newest.
 const RECALLED_BYTES: usize = 128 * 1024;
@@ -140,16 +113,6 @@ impl Model {
         model
     }
 
-    /// Reads what both ends have, as if it were coded.
-    fn read(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            for shift in (0..8).rev() {
-                self.predict();
-                self.update(byte >> shift & 1 == 1);
-            }
-        }
-    }
-
     /// Reads earlier messages: their end as if it were coded, what stands before only so far that it can be quoted.
     pub fn recall(&mut self, history: &[u8]) {
         let (_, history) = history.split_at(history.len().saturating_sub(RECALLED_BYTES));
@@ -167,73 +130,6 @@ impl Model {
         for order in 0..ORDERS {
             self.found[order] = self.find(order, nodes[usize::from(order >= FOLDED)]);
         }
-    }
-
-    /// Chance that the next bit is a one, in 65536ths, never certain.
-    fn predict(&mut self) -> u32 {
-        let mut hits = 0;
-        let bits = self.partial.ilog2() as usize;
-        self.look_up();
-        for order in 0..ORDERS {
-            let slot = self.slots[self.found[order]];
-            let inputs = &mut self.inputs[order * PER_ORDER..(order + 1) * PER_ORDER];
-            if slot.state == UNSEEN {
-                inputs.fill(0);
-            } else {
-                hits += usize::from(order < 12);
-                let learned = self.learned[order * 256 + usize::from(slot.state)];
-                inputs[0] = stretch(slot.chance);
-                inputs[1] = stretch(learned);
-                inputs[2] = ((i32::from(learned) - 32_768) >> 5) as i16;
-            }
-        }
-        let mut input = ORDERS * PER_ORDER;
-        for found in &mut self.matches {
-            found.inputs(&self.seen, self.partial, &mut self.inputs[input..input + MATCH_INPUTS]);
-            input += MATCH_INPUTS;
-        }
-        self.plain_match.inputs(&self.plain, self.partial, &mut self.inputs[input..input + MATCH_INPUTS]);
-        self.inputs[input + MATCH_INPUTS] = 256;
-        let longest = self.matches.iter().rev().find(|m| m.predicts().is_some()).map_or(0, Match::strength);
-        let plain = if self.plain_match.predicts().is_some() { self.plain_match.strength() } else { 0 };
-        let kind = self.place.kind as usize;
-        let last = usize::from(self.last(1));
-        let selectors = [
-            self.partial,
-            longest * 16 + hits.min(15),
-            last,
-            (kind * 8 + bits) * 8 + (self.place.token as usize).min(7),
-            (usize::from(class(self.last(1))) * 16 + usize::from(class(self.last(2)))) * 8 + bits,
-            self.place.run_class(),
-            longest * 16 + plain,
-        ];
-        self.mixer.mix(&self.inputs, &selectors, &mut self.mixed);
-        let mut last_mixed = [0; 3];
-        self.last_mixer.mix(&self.mixed, &[self.partial, kind * 8 + longest / 2, selectors[5]], &mut last_mixed);
-        let mixed = last_mixed.iter().map(|m| i32::from(*m)).sum::<i32>() / 3;
-        let two = hash(self.contexts[FOLDED + 2], self.partial as u32) & 0xffff;
-        let refined = [
-            self.refinements[0].refine(mixed, self.partial),
-            self.refinements[1].refine(mixed, last << 8 | self.partial),
-            self.refinements[2].refine(mixed, two as usize),
-        ];
-        let chance = mixer::squash(mixed) + refined[0] + refined[1] + refined[2];
-        (chance / 4).clamp(24, 65_535 - 24) as u32
-    }
-
-    /// Learns what the bit was.
-    fn update(&mut self, bit: bool) {
-        self.mixer.learn(&self.inputs, bit);
-        self.last_mixer.learn(&self.mixed, bit);
-        for refinement in &mut self.refinements {
-            refinement.learn(bit);
-        }
-        self.remember(bit);
-        for found in &mut self.matches {
-            found.learn(bit);
-        }
-        self.plain_match.learn(bit);
-        self.go_on(bit);
     }
 
     /// Teaches each context's slot what the bit was.
@@ -385,6 +281,73 @@ impl Model {
         ];
         self.contexts = contexts;
         self.begin_half();
+    }
+}
+
+impl Predictor for Model {
+    fn predict(&mut self) -> u32 {
+        let mut hits = 0;
+        let bits = self.partial.ilog2() as usize;
+        self.look_up();
+        for order in 0..ORDERS {
+            let slot = self.slots[self.found[order]];
+            let inputs = &mut self.inputs[order * PER_ORDER..(order + 1) * PER_ORDER];
+            if slot.state == UNSEEN {
+                inputs.fill(0);
+            } else {
+                hits += usize::from(order < 12);
+                let learned = self.learned[order * 256 + usize::from(slot.state)];
+                inputs[0] = stretch(slot.chance);
+                inputs[1] = stretch(learned);
+                inputs[2] = ((i32::from(learned) - 32_768) >> 5) as i16;
+            }
+        }
+        let mut input = ORDERS * PER_ORDER;
+        for found in &mut self.matches {
+            found.inputs(&self.seen, self.partial, &mut self.inputs[input..input + MATCH_INPUTS]);
+            input += MATCH_INPUTS;
+        }
+        self.plain_match.inputs(&self.plain, self.partial, &mut self.inputs[input..input + MATCH_INPUTS]);
+        self.inputs[input + MATCH_INPUTS] = 256;
+        let longest = self.matches.iter().rev().find(|m| m.predicts().is_some()).map_or(0, Match::strength);
+        let plain = if self.plain_match.predicts().is_some() { self.plain_match.strength() } else { 0 };
+        let kind = self.place.kind as usize;
+        let last = usize::from(self.last(1));
+        let selectors = [
+            self.partial,
+            longest * 16 + hits.min(15),
+            last,
+            (kind * 8 + bits) * 8 + (self.place.token as usize).min(7),
+            (usize::from(class(self.last(1))) * 16 + usize::from(class(self.last(2)))) * 8 + bits,
+            self.place.run_class(),
+            longest * 16 + plain,
+        ];
+        self.mixer.mix(&self.inputs, &selectors, &mut self.mixed);
+        let mut last_mixed = [0; 3];
+        self.last_mixer.mix(&self.mixed, &[self.partial, kind * 8 + longest / 2, selectors[5]], &mut last_mixed);
+        let mixed = last_mixed.iter().map(|m| i32::from(*m)).sum::<i32>() / 3;
+        let two = hash(self.contexts[FOLDED + 2], self.partial as u32) & 0xffff;
+        let refined = [
+            self.refinements[0].refine(mixed, self.partial),
+            self.refinements[1].refine(mixed, last << 8 | self.partial),
+            self.refinements[2].refine(mixed, two as usize),
+        ];
+        let chance = mixer::squash(mixed) + refined[0] + refined[1] + refined[2];
+        (chance / 4).clamp(24, 65_535 - 24) as u32
+    }
+
+    fn update(&mut self, bit: bool) {
+        self.mixer.learn(&self.inputs, bit);
+        self.last_mixer.learn(&self.mixed, bit);
+        for refinement in &mut self.refinements {
+            refinement.learn(bit);
+        }
+        self.remember(bit);
+        for found in &mut self.matches {
+            found.learn(bit);
+        }
+        self.plain_match.learn(bit);
+        self.go_on(bit);
     }
 }
 
