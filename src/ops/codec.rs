@@ -73,8 +73,11 @@ pub struct Files {
 #[derive(Args, Clone, PartialEq, Debug)]
 struct Shared {
     /// A dictionary both ends hold, instead of the shipped one
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "newest")]
     dict: Option<PathBuf>,
+    /// With the newest dictionary and model, which nodes read but do not send with yet
+    #[arg(long)]
+    newest: bool,
     /// Earlier messages both ends hold: the *.eml of this folder in the order of their names
     #[arg(long, value_name = "DIRECTORY")]
     history: Option<PathBuf>,
@@ -90,8 +93,8 @@ pub fn execute(command: &CodecCommand) -> Result<Option<CodecExplain>, String> {
     let dictionary = shared.dict.as_deref().map(read).transpose()?;
     let history = shared.history.as_deref().map(messages).transpose()?.unwrap_or_default();
     let history: Vec<&[u8]> = history.iter().map(Vec::as_slice).collect();
-    let options =
-        Options { dictionary: dictionary.as_deref().map_or(Choice::Newest, Choice::Given), history: &history };
+    let shipped = if shared.newest { Choice::Newest } else { Options::for_any_peer().dictionary };
+    let options = Options { dictionary: dictionary.as_deref().map_or(shipped, Choice::Given), history: &history };
     let (output, files) = match command {
         CodecCommand::Encode { files } => (encode_file_payload(&bytes, &options), files),
         CodecCommand::Decode { files } => {
@@ -199,7 +202,7 @@ mod tests {
         let files = |input: &str, output: &str, history: bool| Files {
             input: path(input),
             output: path(output),
-            shared: Shared { dict: None, history: history.then(|| path("history")) },
+            shared: Shared { dict: None, newest: false, history: history.then(|| path("history")) },
         };
         for history in [false, true] {
             let out = format!("out{history}");
@@ -209,6 +212,13 @@ mod tests {
         }
         let size = |name: &str| fs::metadata(path(name)).expect("there").len();
         assert!(size("outtrue") < size("outfalse") && size("outfalse") < mail.len() as u64);
+        let sent = encode_file_payload(mail, &Options::for_any_peer());
+        assert_eq!(fs::read(path("outfalse")).expect("read"), sent, "what a node would send");
+        let mut newest = files("in", "newest", false);
+        newest.shared.newest = true;
+        execute(&CodecCommand::Encode { files: newest }).expect("encoded");
+        execute(&CodecCommand::Decode { files: files("newest", "back", false) }).expect("every node reads it");
+        assert_eq!(fs::read(path("back")).expect("read"), mail);
         assert!(execute(&CodecCommand::Decode { files: files("in", "x", false) }).is_err(), "mail is no payload");
     }
 
@@ -217,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let input = folder.path().join("in");
         fs::write(&input, b"Subject: fuel\r\n\r\nThe lighter comes alongside at 0615.\r\n").expect("written");
-        let shared = Shared { dict: None, history: None };
+        let shared = Shared { dict: None, newest: false, history: None };
         let args = ExplainArgs { input, shared, rate: vec![Bps(80)], config: None, json: false };
         let command = CodecCommand::Explain(args.clone());
         let explained = execute(&command).expect("explained").expect("an answer");

@@ -1,8 +1,7 @@
 //! The first model, codec 3: contexts of one to six bytes, the word, the column and the longest match.
 
-use std::sync::LazyLock;
-
 use super::coder::{self, Predictor};
+use super::logistic::{squash, stretch};
 
 /// Longest input, so that one payload costs a second at most at either end.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -127,7 +126,7 @@ impl Model {
         self.inputs[input] = 0;
         self.inputs[input + 1] = 0;
         let Some(expected) = self.expected() else { return 0 };
-        let holds = stretch(self.matches[self.match_class()]);
+        let holds = i32::from(stretch(self.matches[self.match_class()]));
         self.inputs[input] = if expected { holds } else { -holds };
         self.inputs[input + 1] = if expected { 1 } else { -1 } * (self.match_length.min(32) * 16) as i32;
         self.match_length.min(15)
@@ -234,8 +233,8 @@ impl Predictor for Model {
                 inputs.fill(0);
             } else {
                 hits += 1;
-                inputs[0] = stretch(slot.chance);
-                inputs[1] = stretch(self.histories[order * 256 + usize::from(slot.history)]);
+                inputs[0] = i32::from(stretch(slot.chance));
+                inputs[1] = i32::from(stretch(self.histories[order * 256 + usize::from(slot.history)]));
                 // A context that saw one value only says so more loudly than its chance does.
                 inputs[2] = (i32::from(slot.chance) - 32_768) >> 5;
             }
@@ -322,39 +321,10 @@ fn refine_start(i: usize) -> u16 {
     squash((i % 33) as i32 * 128 - 2048).min(65_535) as u16
 }
 
-/// `65536 / (1 + e^(-x/256))`, by interpolation between exact values.
-fn squash(x: i32) -> i32 {
-    const AT: [i32; 33] = [
-        22, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108, 4971, 7812, 11955, 17625, 24743, 32768, 40793, 47911,
-        53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514,
-    ];
-    let x = x.clamp(-2047, 2047) + 2048;
-    let (place, part) = ((x >> 7) as usize, x & 127);
-    (AT[place] * (128 - part) + AT[place + 1] * part) >> 7
-}
-
-/// The inverse of [`squash`].
-fn stretch(chance: u16) -> i32 {
-    static AT: LazyLock<Vec<i16>> = LazyLock::new(|| {
-        let mut table = vec![0; 4096];
-        let mut from = 0;
-        for x in -2047..=2047 {
-            let to = (squash(x) >> 4) as usize;
-            for entry in table.iter_mut().take(to + 1).skip(from) {
-                *entry = x as i16;
-            }
-            from = from.max(to + 1);
-        }
-        for entry in table.iter_mut().skip(from) {
-            *entry = 2047;
-        }
-        table
-    });
-    i32::from(AT[usize::from(chance >> 4)])
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -374,15 +344,6 @@ mod tests {
         let coded = encode(&PRIMED, &input);
         assert!(coded.len() < 100, "{}", coded.len());
         assert_eq!(decode(&PRIMED, &coded, input.len()), input);
-    }
-
-    #[test]
-    fn chances_convert_both_ways_and_are_never_certain() {
-        for x in (-2047..=2047).step_by(89) {
-            assert!((stretch(squash(x) as u16) - x).abs() < 160, "{x}");
-        }
-        assert!(squash(-2047) > 0 && squash(2047) < 65_536);
-        assert!((1..4096u16).all(|i| stretch(i << 4) >= stretch((i - 1) << 4)));
     }
 
     #[test]

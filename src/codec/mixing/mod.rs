@@ -9,4 +9,5 @@
 
 mod coder;
 pub mod first;
+mod logistic;
 pub mod text;

@@ -1,6 +1,7 @@
 //! Predictions from the last place where the bytes before were the same.
 
-use super::mixer::{step, stretch};
+use super::super::logistic::stretch;
+use super::mixer::step;
 
 /// What [`Match`] gives for each bit.
 pub(super) const MATCH_INPUTS: usize = 2;

@@ -12,8 +12,9 @@ mod states;
 pub use super::coder::{decode, encode};
 
 use super::coder::Predictor;
+use super::logistic::{squash, stretch};
 use matching::{MATCH_INPUTS, Match};
-use mixer::{Mixer, Refinement, step, stretch};
+use mixer::{Mixer, Refinement, step};
 use place::{KINDS, Place, RUN_CLASSES, class, hash};
 use states::{STATES, UNSEEN};
 
@@ -332,7 +333,7 @@ impl Predictor for Model {
             self.refinements[1].refine(mixed, last << 8 | self.partial),
             self.refinements[2].refine(mixed, two as usize),
         ];
-        let chance = mixer::squash(mixed) + refined[0] + refined[1] + refined[2];
+        let chance = squash(mixed) + refined[0] + refined[1] + refined[2];
         (chance / 4).clamp(24, 65_535 - 24) as u32
     }
 
