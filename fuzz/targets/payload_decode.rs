@@ -1,6 +1,7 @@
 //! Any payload: an error or at most the allowed bytes, never a panic; a payload made from the same input comes back.
 #![no_main]
 
+use aldis::codec::history::History;
 use aldis::codec::payload::{Choice, Options, decode, encode, overhead};
 use libfuzzer_sys::fuzz_target;
 
@@ -11,8 +12,8 @@ const HISTORY: [&[u8]; 2] =
 fuzz_target!(|data: &[u8]| {
     let options = [
         Options::default(),
-        Options { dictionary: Choice::Given(b"From: To: Subject: "), history: &[] },
-        Options { dictionary: Choice::Newest, history: &HISTORY },
+        Options { dictionary: Choice::Given(b"From: To: Subject: "), history: History::None },
+        Options { dictionary: Choice::Newest, history: History::Given(&HISTORY) },
     ];
     for options in &options {
         if let Ok((envelope, body)) = decode(data, MOST, options) {

@@ -78,6 +78,7 @@ impl Bench {
             epoch: EPOCH,
             fresh: false,
             highest: 0,
+            reads: 9,
             waveform: Waveform {
                 rate: Bps(2400),
                 preamble: Duration::from_millis(600),
@@ -324,6 +325,7 @@ fn item(u: &mut Unstructured<'_>) -> Result<Item> {
                 control_seen: counter(u)?,
                 heard: u.arbitrary()?,
                 more: u.arbitrary()?,
+                reads: u.int_in_range(0..=15)?,
                 standings: (0..n).map(|_| standing(u)).collect::<Result<_>>()?,
             })
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aldis::bearer::serial::LinkState;
 use aldis::bearer::{ModemAction, ModemEvent};
-use aldis::codec::payload::{self, Choice};
+use aldis::codec::payload::Options as Coded;
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
 use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
@@ -51,15 +51,28 @@ pub struct VirtualNode {
 /// What a laboratory saves on where it is not what is looked at. A node does and says the same either way, but for the bytes of payloads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Economy {
-    /// What mail is encoded with; without a dictionary coding takes a fiftieth of the time.
-    pub dictionary: Choice<'static>,
+    /// How mail is coded.
+    pub coding: Coding,
     /// See [`Options::quick_repair`]; without it a commit takes half the time.
     pub quick_repair: bool,
 }
 
 impl Economy {
     /// Everything as the shipped node does it.
-    pub const NONE: Self = Self { dictionary: payload::Options::for_any_peer().dictionary, quick_repair: true };
+    pub const NONE: Self = Self { coding: Coding::Full, quick_repair: true };
+    /// The same, but for the bytes of a message that do not depend on those before it.
+    pub const ALONE: Self = Self { coding: Coding::Alone, ..Self::NONE };
+}
+
+/// How mail is coded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coding {
+    /// As the node says: for what the peer reads, with the messages both hold.
+    Full,
+    /// Each message as the first to a stranger, so that equal ones have equal payloads.
+    Alone,
+    /// Without a dictionary, which takes a fiftieth of the time.
+    Plain,
 }
 
 /// What a node said and did, over all its lives.
@@ -80,7 +93,7 @@ pub struct Log {
 }
 
 struct Process {
-    dictionary: Choice<'static>,
+    coding: Coding,
     switch: Switch,
     engine: Engine,
     /// By port.
@@ -165,7 +178,7 @@ impl VirtualNode {
         let switch = Switch::new(now, self.plan.clone(), opened, Vec::new(), chance.next_u64());
         let watches = self.bearers.iter().map(|b| switch.epoch_watch(b).unwrap_or_default()).collect();
         self.process = Some(Process {
-            dictionary: self.economy.dictionary,
+            coding: self.economy.coding,
             switch,
             engine,
             watches,
@@ -395,7 +408,13 @@ impl Process {
         let (result, least, most) = match work {
             Work::Store(call) => return self.calls.push_back((ticket, call)),
             Work::Encode(encode) => {
-                (work::encode_by(&encode, |envelope, body| memo::code(envelope, body, self.dictionary)), 1, 50)
+                let coding = self.coding;
+                let code = |envelope: &[u8], body: &[u8], options: &Coded<'_>| match coding {
+                    Coding::Full => memo::code(envelope, body, options),
+                    Coding::Alone => memo::code(envelope, body, &Coded::for_any_peer()),
+                    Coding::Plain => memo::plainly(envelope, body),
+                };
+                (work::encode_by(&encode, code), 1, 50)
             }
             Work::Decode(decode) => (work::decode_by(&decode, memo::read), 1, 50),
             Work::Job(job) => (work::job(job), 1, 50),

@@ -120,7 +120,7 @@ pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
     Setup {
         start: scenario.start,
         protection: scenario.protection,
-        economy: Economy { dictionary: scenario.dictionary, ..Economy::NONE },
+        economy: Economy { coding: scenario.coding, ..Economy::NONE },
         net_key: scenario.net_key,
         further: scenario.bearers.clone(),
         clocks: clocks.collect(),

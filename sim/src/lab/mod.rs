@@ -94,7 +94,7 @@ impl Setup {
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
-            economy: Economy::NONE,
+            economy: Economy::ALONE,
             net_key: false,
             emcon: "open",
             rates: "rate = \"auto\"".into(),

@@ -101,6 +101,8 @@ pub struct Report {
     pub heard: u8,
     /// Not everything that was asked fitted.
     pub more: bool,
+    /// What the reporting node can read, in four bits that mean nothing to the link.
+    pub reads: u8,
     /// Transfers by short id.
     pub standings: Vec<(u16, Standing)>,
 }
@@ -541,7 +543,7 @@ impl Report {
         out.extend(self.epoch.to_be_bytes());
         out.extend(self.transfer_seen.to_be_bytes());
         out.extend(self.control_seen.to_be_bytes());
-        out.extend([self.heard, u8::from(self.more)]);
+        out.extend([self.heard, self.reads << 4 | u8::from(self.more)]);
         emit_standings(&self.standings, &mut out);
         out
     }
@@ -553,6 +555,7 @@ impl Report {
             control_seen: u32_at(value, 8)?,
             heard: *value.get(12)?,
             more: value.get(13)? & 1 == 1,
+            reads: value.get(13)? >> 4,
             standings: parse_standings(value.get(14..)?).filter(|(_, rest)| rest.is_empty())?.0,
         })
     }
@@ -739,6 +742,7 @@ mod tests {
             control_seen: 9,
             heard: 5,
             more: false,
+            reads: 9,
             standings: vec![(0x5001, Standing::Accepted), (0x5002, Standing::Lacks(vec![0, 3, 1]))],
         };
         let control = |items| Frame::Control { address, epoch: 0x1000_0005, counter: 1025, items };

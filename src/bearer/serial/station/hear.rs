@@ -404,6 +404,9 @@ impl Station {
         full: bool,
     ) {
         let Some(peer) = self.peers.get_mut(&station) else { return };
+        if full {
+            peer.record.reads = report.reads;
+        }
         if report.epoch == self.config.epoch {
             peer.record.knows = report.epoch;
             let unsent =
@@ -563,6 +566,7 @@ impl Station {
         report.transfer_seen = peer.record.transfer_seen;
         report.control_seen = peer.record.control_seen;
         report.heard = peer.heard;
+        report.reads = self.config.reads;
         let standings: Vec<(u16, Standing)> = shorts.into_iter().map(|s| (s, self.standing(station, s))).collect();
         for (short, standing) in standings {
             match room.checked_sub(standing.bytes()) {
