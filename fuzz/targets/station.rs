@@ -314,7 +314,7 @@ fn item(u: &mut Unstructured<'_>) -> Result<Item> {
         (0..n).map(|_| short(u)).collect()
     };
     Ok(match u.int_in_range(0..=3u8)? {
-        0 => Item::Hello { waiting: u.arbitrary()?, counter: counter(u)? },
+        0 => Item::Hello { waiting: u.arbitrary()?, reads: u.arbitrary()?, counter: counter(u)? },
         1 => Item::Poll(shorts(u)?),
         2 => Item::Cancel(shorts(u)?),
         _ => {
@@ -325,7 +325,6 @@ fn item(u: &mut Unstructured<'_>) -> Result<Item> {
                 control_seen: counter(u)?,
                 heard: u.arbitrary()?,
                 more: u.arbitrary()?,
-                reads: u.int_in_range(0..=15)?,
                 standings: (0..n).map(|_| standing(u)).collect::<Result<_>>()?,
             })
         }

@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use aldis::bearer::serial::LinkState;
 use aldis::bearer::{ModemAction, ModemEvent};
-use aldis::codec::payload::Options as Coded;
+use aldis::codec::payload::{DecodeError, Options as Coded};
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
 use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
 use aldis::ops::{Event, Request, Response};
-use aldis::queue::{Batch, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult};
+use aldis::queue::{
+    Batch, Change, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult,
+};
 use aldis::smtp::client::{RecipientResult, Report};
 use aldis::smtp::server::{Answer, AskId, Question, Transaction};
 use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch, Ticket, Work, WorkResult, work};
@@ -44,6 +46,8 @@ pub struct VirtualNode {
     pub mail: SimDisk,
     process: Option<Process>,
     log: Log,
+    /// It cannot read dictionary 2, though it says so: an older program in the place of a newer one.
+    pub reads_least: bool,
     /// What was keyed and fed since the laboratory last listened; nothing is kept unless it does.
     emitted: Option<Vec<(Instant, usize, Keying)>>,
 }
@@ -94,6 +98,7 @@ pub struct Log {
 
 struct Process {
     coding: Coding,
+    reads_least: bool,
     switch: Switch,
     engine: Engine,
     /// By port.
@@ -140,6 +145,7 @@ impl VirtualNode {
             mail: disk(1),
             process: None,
             log: Log::default(),
+            reads_least: false,
             emitted: None,
         }
     }
@@ -179,6 +185,7 @@ impl VirtualNode {
         let watches = self.bearers.iter().map(|b| switch.epoch_watch(b).unwrap_or_default()).collect();
         self.process = Some(Process {
             coding: self.economy.coding,
+            reads_least: self.reads_least,
             switch,
             engine,
             watches,
@@ -198,6 +205,16 @@ impl VirtualNode {
                 self.handle_modem(now, port, ModemEvent::Carrier(true));
             }
         }
+    }
+
+    /// Takes the messages that both ends hold from the store of a node that is down.
+    pub fn forget_history(&mut self) {
+        let disk = Arc::new(self.store.clone());
+        let options = Options { floor_bytes: 0, quick_repair: self.economy.quick_repair, ..Options::default() };
+        let Ok((mut engine, opened)) = Engine::open(disk, options) else { return };
+        let held = opened.settings.iter().filter(|(name, _)| name.starts_with("history"));
+        let changes = held.map(|(name, _)| Change::Setting(name.clone(), None)).collect();
+        engine.execute(vec![StoreCall::Commit(Batch { conditions: Vec::new(), changes })]);
     }
 
     /// Kills the process. With `power`, the machine's power goes too, and with it what was not synced, as that seed has it.
@@ -416,7 +433,14 @@ impl Process {
                 };
                 (work::encode_by(&encode, code), 1, 50)
             }
-            Work::Decode(decode) => (work::decode_by(&decode, memo::read), 1, 50),
+            Work::Decode(decode) => {
+                let least = self.reads_least;
+                let read = |payload: &[u8], max_bytes: usize, options: &Coded<'_>| match payload.first() {
+                    Some(first) if least && first & 15 == 2 => Err(DecodeError::UnknownDictionary(2)),
+                    _ => memo::read(payload, max_bytes, options),
+                };
+                (work::decode_by(&decode, read), 1, 50)
+            }
             Work::Job(job) => (work::job(job), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),
             Work::Forward(forward) => (forwarded(at, *forward, log), 20, 2000),

@@ -1,4 +1,4 @@
-//! What a node can read, as it tells its peers in four bits of every full report, and what a payload relies on.
+//! What a node can read, as it tells its peers in four bits of every hello, and what a payload relies on.
 //!
 //! The switch codes a message for the least that all who take it can read; towards those of whom nothing was heard that is what every
 //! node reads. `docs/codec.md`, "What a peer reads", has the table.
@@ -30,7 +30,7 @@ impl Repertoire {
         Self { level: HIGHEST, history }
     }
 
-    /// What four bits of a report say.
+    /// What four bits of a hello say.
     pub const fn from_bits(bits: u8) -> Self {
         Self { level: bits & LEVEL_BITS, history: bits & HISTORY_BIT != 0 }
     }

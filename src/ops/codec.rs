@@ -76,7 +76,7 @@ struct Shared {
     /// A dictionary both ends hold, instead of the shipped one
     #[arg(long, value_name = "FILE", conflicts_with = "newest")]
     dict: Option<PathBuf>,
-    /// With the newest dictionary and model, which nodes read but do not send with yet
+    /// With the newest dictionary and model, as to a peer that has said that it reads them
     #[arg(long)]
     newest: bool,
     /// Earlier messages both ends hold: the *.eml of this folder in the order of their names

@@ -7,7 +7,7 @@
 //! either end voids it. Nothing is named towards silent peers, several peers at once, or peers that keep no such list.
 //!
 //! Where a peer could not read a payload that relied on more than every node reads, the message is frozen anew, relying on less, as
-//! another transfer. That bound stands beside the message until it is done, so it can only happen twice.
+//! another transfer; where it named what the peer lacks, both forget what they had with each other. That bound stands beside the message until it is done, so it can only happen twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl Switch {
         if heard.iter().any(|(e, _)| *e != epoch) {
             return None;
         }
-        // A bearer over which no full report came yet knows nothing.
+        // A bearer over which no hello came yet knows nothing.
         let said = heard.iter().filter(|(_, bits)| *bits != 0).map(|(_, bits)| Repertoire::from_bits(*bits));
         Some((epoch, said.reduce(Repertoire::shared).unwrap_or(Repertoire::LEAST)))
     }
@@ -349,6 +349,15 @@ impl Switch {
         let (ended, job) = (Some(transfer.id.clone()), Some(transfer.hop.clone()));
         self.step(now, transfer.message, Step::Events { events, air, ended, job });
         true
+    }
+
+    /// A peer named what is not held here: both ends forget what they had with each other, or they would never agree again.
+    pub(super) fn forget_history(&mut self, peer: &PeerName) {
+        let changes = self.contexts.forget(peer);
+        self.contexts.kept.remove(peer);
+        if !changes.is_empty() {
+            self.commit(Batch { conditions: Vec::new(), changes }, Pending::Aside);
+        }
     }
 
     /// After a start: texts of transfers that are no more go.

@@ -349,6 +349,7 @@ impl Switch {
                 return self.settle(now, bearer, ticket, Verdict::Forged);
             }
             Err(OpenError::OtherContext) => {
+                self.forget_history(&from);
                 self.event(Event::ContextUnknown { peer: from, transfer: id.to_string() });
                 return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_OTHER_CONTEXT));
             }

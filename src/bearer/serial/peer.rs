@@ -41,7 +41,7 @@ pub struct PeerRecord {
     /// Cells it could have heard lately, and how many of them it did not.
     cells: u32,
     lost: u32,
-    /// What it can read, as the latest full report of that epoch said; 0 until one did. Records of before it was told end here.
+    /// What it can read, as the latest hello under that epoch said; 0 until one did. Records of before it was told end here.
     #[serde(default, deserialize_with = "or_default")]
     pub reads: u8,
 }

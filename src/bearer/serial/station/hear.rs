@@ -334,7 +334,8 @@ impl Station {
         for item in items {
             let Some(peer) = self.peers.get_mut(&from) else { return };
             match item {
-                Item::Hello { waiting, counter } => {
+                Item::Hello { waiting, reads, counter } => {
+                    peer.record.reads = reads;
                     peer.waiting = Some(waiting.checked_sub(1).and_then(Precedence::from_rank));
                     peer.record.transfer_seen = peer.record.transfer_seen.max(counter);
                 }
@@ -404,9 +405,6 @@ impl Station {
         full: bool,
     ) {
         let Some(peer) = self.peers.get_mut(&station) else { return };
-        if full {
-            peer.record.reads = report.reads;
-        }
         if report.epoch == self.config.epoch {
             peer.record.knows = report.epoch;
             let unsent =
@@ -566,7 +564,6 @@ impl Station {
         report.transfer_seen = peer.record.transfer_seen;
         report.control_seen = peer.record.control_seen;
         report.heard = peer.heard;
-        report.reads = self.config.reads;
         let standings: Vec<(u16, Standing)> = shorts.into_iter().map(|s| (s, self.standing(station, s))).collect();
         for (short, standing) in standings {
             match room.checked_sub(standing.bytes()) {

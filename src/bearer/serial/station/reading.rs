@@ -1,11 +1,17 @@
-//! What a peer can read: four bits of its full reports, kept beside its epoch. The switch asks before it codes a message for the
-//! peer, and knows what they mean; the link only carries them.
+//! What a peer can read: four bits of its hellos, kept beside its epoch. The switch asks before it codes a message for the peer, and
+//! knows what they mean; the link only carries them.
 
+use super::super::frame::Item;
 use super::Station;
 use super::keep::{encode, peer_key};
 use crate::mail::PeerName;
 
 impl Station {
+    /// The word that opens every control frame.
+    pub(super) fn hello(&self, waiting: u8) -> Item {
+        Item::Hello { waiting, reads: self.config.reads, counter: self.highest }
+    }
+
     /// The store epoch under which a peer speaks, and what it can read as it last said; `None` before it was heard.
     pub fn reading(&self, peer: &PeerName) -> Option<(u32, u8)> {
         let record = &self.peers.values().find(|p| p.name == *peer)?.record;
