@@ -7,7 +7,8 @@
 //! either end voids it. Nothing is named towards silent peers, several peers at once, or peers that keep no such list.
 //!
 //! Where a peer could not read a payload that relied on more than every node reads, the message is frozen anew, relying on less, as
-//! another transfer; where it named what the peer lacks, both forget what they had with each other. That bound stands beside the message until it is done, so it can only happen twice.
+//! another transfer; where it named what the peer lacks, both forget what they had with each other. The bound stands beside the
+//! message until it is done, so this can only happen twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
