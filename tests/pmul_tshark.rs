@@ -10,6 +10,8 @@ use std::net::Ipv4Addr;
 use aldis::bearer::pmul::{
     Ack, AckEntry, Address, Checksum, Destination, Fec, GroupWord, MessageKey, Missing, NodeId, Pdu, Ranges,
 };
+use aldis::codec::mule::{self, Letter, Tagging};
+use data_encoding::HEXLOWER;
 use pcap::{Datagram, capture};
 use process::{have, run};
 
@@ -138,4 +140,35 @@ fn missing_lists_are_counted_alike() {
     let frames: Vec<_> = lists.iter().map(ack).collect();
     let counted = tshark(&frames, &["-T", "fields", "-e", "p_mul.no_missing_seq_no"]);
     assert_eq!(counted, lists.iter().map(|l| l.len().to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_mule_payload_is_put_together_and_unfolded() {
+    if !have(&["tshark"]) {
+        return;
+    }
+    let envelope = b"<ops@ship.example> MT-PRIORITY=4\r\n<watch@shore.example>\r\n\r\n";
+    let letter = Letter::read(envelope).expect("an envelope").0;
+    let content = b"Subject: noon\r\n\r\nAll well on board at noon.\r\n";
+    let payload = mule::encode(&letter, content, Tagging::Implicit).expect("made");
+    let pieces: Vec<&[u8]> = payload.chunks(40).collect();
+    let priority = mule::pmul_priority(letter.mt_priority);
+    let to = vec![Destination { node: NodeId(0x0a01_0102), sequence: 1 }];
+    let mut pdus: Vec<Pdu> = Address::split(priority, pieces.len() as u16, MESSAGE, EXPIRY, to, 1400)
+        .into_iter()
+        .map(Pdu::Address)
+        .collect();
+    pdus.extend((1..).zip(&pieces).map(|(sequence, piece)| Pdu::Data {
+        priority,
+        message: MESSAGE,
+        sequence,
+        piece: piece.to_vec(),
+    }));
+    let frames: Vec<_> =
+        pdus.iter().map(|pdu| (2753, pdu.emit(Checksum::Fletcher, Ranges::Written).expect("short"))).collect();
+    let cdt = ["-o", "p_mul.decode:cdt"];
+    let shown = tshark(&frames, &[&cdt[..], &["-T", "fields", "-e", "data.data"]].concat());
+    let text = HEXLOWER.encode(&[&envelope[..], content].concat());
+    assert!(shown.last().is_some_and(|last| last.ends_with(&text)), "{shown:?}");
+    assert_eq!(tshark(&frames, &[&cdt[..], &["-Y", WRONG]].concat()), Vec::<String>::new());
 }

@@ -7,6 +7,7 @@ pub mod dictionary;
 pub mod envelope;
 pub mod explain;
 pub mod mixing;
+pub mod mule;
 mod parts;
 pub mod payload;
 mod varint;
