@@ -215,7 +215,8 @@ impl Switch {
     pub(super) fn order(&mut self, now: Now, name: &BearerId, order: Order, reply: Option<RequestId>) {
         let after: Vec<State> = order.standing(civil(now)).into_iter().cloned().collect();
         let tightened = tightens(&self.gate.standing(now, name), &after);
-        let mut carrier_off = Duration::ZERO;
+        // A second order finds nothing keyed while the modem still sends what it held at the first.
+        let mut carrier_off = self.aborted_off_after(now, name);
         if tightened {
             // Until it is durable, nothing radiates that either of the two forbids.
             let both = order.clone().with(self.gate.order(name));
@@ -304,7 +305,7 @@ impl Switch {
     /// Seconds until the carrier is surely off after a tightening order (B2).
     pub(super) fn carrier_off_after(&self, now: Now, name: &BearerId) -> Duration {
         let Some(bearer) = self.bearers.get(name) else { return Duration::ZERO };
-        let aborted = bearer.off_by.map_or(Duration::ZERO, |off| off.since(now.at));
+        let aborted = self.aborted_off_after(now, name);
         if bearer.keyed_at.is_none() {
             return aborted;
         }
@@ -316,6 +317,11 @@ impl Switch {
         let held = w.rate.airtime(u64::from(modem.buffer_bytes)).min(w.block.max(Duration::from_secs(1)) * 2);
         let tail = Duration::from_secs_f64(f64::from(w.tail_bits) / f64::from(w.rate.0.max(1)));
         aborted.max(held + tail + w.block)
+    }
+
+    /// Seconds until what was aborted has surely left.
+    fn aborted_off_after(&self, now: Now, name: &BearerId) -> Duration {
+        self.bearers.get(name).and_then(|b| b.off_by).map_or(Duration::ZERO, |off| off.since(now.at))
     }
 
     /// Begins and ends what orders say about time: what runs when it is no longer allowed is aborted, and a window that opens is used.

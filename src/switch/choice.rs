@@ -283,7 +283,11 @@ impl Switch {
             if have == Some(want) || have.is_none() && want == Role::Rest {
                 continue;
             }
-            let beside = (want == Role::Carry && c.bearer != main.bearer).then_some(&main.bearer);
+            // Whichever of two comes to it later begins elsewhere; the one that goes on may be the lesser now.
+            let joins = |other: &&&Candidate| {
+                other.bearer != c.bearer && (c.bearer != main.bearer || carries(other)) && want == Role::Carry
+            };
+            let beside = [Some(main), second].iter().flatten().find(joins).map(|other| &other.bearer);
             self.assign(now, &transfer, &from, &c.bearer, want, beside);
         }
     }

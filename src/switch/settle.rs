@@ -209,7 +209,7 @@ impl Switch {
                 let context = Context { live_transfers: transfers.len(), bearer: Some(bearer), ..plain };
                 let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
                 let mut extra = vec![Change::Body(first.payload, payload.clone())];
-                extra.extend(transfers.iter().map(|(t, _)| Change::Transfer(Box::new(t.clone()))));
+                extra.extend(transfers.iter().map(|(t, _)| at_level(t, record.precedence)));
                 Some((applied, extra))
             }
             Step::Wake => {
@@ -230,7 +230,8 @@ impl Switch {
                 Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, let_go(now, record))),
                 Action::Expedite(level) => {
                     let level = level.unwrap_or(record.precedence);
-                    outcome::expedite(now, &self.policy, record, level).map(|a| (a, Vec::new()))
+                    let raised = transfers(None).iter().map(|t| at_level(t, level)).collect();
+                    outcome::expedite(now, &self.policy, record, level).map(|a| (a, raised))
                 }
                 Action::Cancel => {
                     let live = transfers(None);
@@ -286,6 +287,11 @@ impl Switch {
         for change in &extra {
             match change {
                 Change::DropTransfer(id) => self.forget_transfer(now, id),
+                Change::Transfer(stored) => {
+                    if let Some(known) = self.transfers.get_mut(&stored.id) {
+                        known.precedence = stored.precedence;
+                    }
+                }
                 Change::Setting(name, value) if late::is_key(name) => self.late_stored(value.as_deref(), name),
                 Change::Setting(name, value) => match (beyond_id(name), value) {
                     (Some(id), Some(_)) => _ = self.beyond.insert(id),
@@ -297,6 +303,7 @@ impl Switch {
         }
         self.tell(&applied, &step);
         let record = applied.record;
+        let level = record.precedence;
         match self.step_job(&step) {
             Some(hop) => {
                 if let Some(back) = self.active.finish(now, id, &hop, record.clone()) {
@@ -313,7 +320,9 @@ impl Switch {
         }
         match step {
             Step::Freeze { transfers, payload } => {
-                for (transfer, peer) in transfers {
+                for (mut transfer, peer) in transfers {
+                    // It may have been expedited while the payload was made.
+                    transfer.precedence = level;
                     self.event(ops::Event::TransferFrozen {
                         message: id,
                         transfer: transfer.id.to_string(),
@@ -533,6 +542,11 @@ fn let_go(now: Now, record: &MessageRecord) -> Vec<Change> {
         detail: Some(format!("sent all the same, by an operator's decision: {why}")),
     };
     vec![Change::Setting(beyond_key(record.id), Some(Vec::new())), Change::Track(record.id, line)]
+}
+
+/// A transfer with its message's precedence: after a restart it goes on with that.
+fn at_level(transfer: &TransferRecord, precedence: Precedence) -> Change {
+    Change::Transfer(Box::new(TransferRecord { precedence, ..transfer.clone() }))
 }
 
 fn drop_transfers(live: &[&TransferRecord]) -> Vec<Change> {

@@ -33,6 +33,8 @@ struct Known {
     symbol_bytes: usize,
     /// Nothing of it is in doubt.
     sure: bool,
+    /// It stands for the transfers of a group: what one of its stations lacks says nothing of the others.
+    several: bool,
 }
 
 /// A frame of symbols: the short id of each chunk, and its length.
@@ -110,12 +112,14 @@ impl Overheard {
             return;
         };
         // The transfers of a group are frozen together, and only the first one's number is on the air.
-        if self.transfers.values().any(|k| k.message == message && k.since == at) {
+        if let Some(first) = self.transfers.values_mut().find(|k| k.message == message && k.since == at) {
+            first.several = true;
             return;
         }
         let symbol_bytes = geometry.symbol_bytes();
         self.blind.forget(short);
-        self.transfers.insert(short, Known { message, precedence, since: at, symbol_bytes, sure: true });
+        self.transfers
+            .insert(short, Known { message, precedence, since: at, symbol_bytes, sure: true, several: false });
     }
 
     /// A far side said what it lacks. Of a message for several stations it is not told which of them; and what is told at the very moment
@@ -123,7 +127,7 @@ impl Overheard {
     pub(super) fn progress(&mut self, at: Instant, message: MessageId, lacks: bool) {
         let alone = self.transfers.values().filter(|k| k.message == message).count() == 1;
         for known in self.transfers.values_mut().filter(|k| k.message == message) {
-            (known.sure, known.since) = (lacks && alone && known.since < at, at);
+            (known.sure, known.since) = (lacks && alone && !known.several && known.since < at, at);
         }
     }
 
@@ -300,7 +304,14 @@ mod tests {
     use super::*;
 
     fn known(message: u64, precedence: Precedence) -> Known {
-        Known { message: MessageId(message), precedence, since: Instant::ZERO, symbol_bytes: 31, sure: true }
+        Known {
+            message: MessageId(message),
+            precedence,
+            since: Instant::ZERO,
+            symbol_bytes: 31,
+            sure: true,
+            several: false,
+        }
     }
 
     fn heard(frames: &[(&[u16], usize)], change: impl FnOnce(&mut Overheard)) -> Vec<String> {

@@ -15,8 +15,8 @@ const MEMORY_CELLS: u32 = 400;
 /// What is believed before anything was heard: one lost of twenty.
 const PRIOR_LOST: f64 = 1.0;
 const PRIOR_CELLS: f64 = 20.0;
-/// The same as two cases, for the question how much parity a first message is worth: a link that loses next to nothing, or, with this
-/// chance, a poor one.
+/// For the question how much parity a first message is worth one number will not do. Two cases: a link that loses next to nothing, or,
+/// with this chance, a poor one.
 const CLEAN: f64 = 0.01;
 const POOR: f64 = 0.2;
 const POOR_CHANCE: f64 = 0.3;

@@ -89,6 +89,10 @@ pub(super) fn encode(
     options: &Options<'_>,
     allowance: &mut Allowance,
 ) -> Option<Vec<u8>> {
+    // At the far end text and parts are each a payload one level deeper.
+    if allowance.depth == 0 {
+        return None;
+    }
     let split = split(body)?;
     if join(&split.text, &split.recipes, &split.parts, body.len()).as_deref() != Ok(body) {
         return None;
@@ -497,6 +501,16 @@ mod tests {
             multipart(&[(BASE64_FILE, &lines(&multipart(&[(BASE64_FILE, &lines(&file, 60, "\n"))]), 76, "\r\n"))]);
         let payload = payload::encode(&[], &[twice.as_slice(), &[0]].concat(), &Options::default());
         assert!(payload.len() < 2600, "{} bytes", payload.len());
+    }
+
+    #[test]
+    fn quoted_text_at_the_deepest_level_comes_back() {
+        let mut body = multipart(&[(QUOTED, "Gr=C3=BC=C3=9Fe aus K=C3=B6ln")]);
+        for _ in 0..6 {
+            body.push(0);
+            body = multipart(&[(BASE64_FILE, &lines(&body, 76, "\r\n"))]);
+            comes_back(&body);
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Station {
                 p.not_before = None;
             }
         }
-        let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
+        let speakable = self.speakable(now);
         (_, tx.layout) = self.lay_out(&speakable);
         let speakable: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
         let mut greet: BTreeSet<u8> = reporting.clone();
@@ -86,6 +86,7 @@ impl Station {
         }
         let waiting = self.waiting().map_or(0, |p| p.rank() + 1);
         let order = Some(self.order(&speakable, &greet)).filter(|asked| asked.count() > 1).unwrap_or_default();
+        tx.order = order;
         // One frame that names the order is heard by all.
         if groups.is_empty() {
             greet.extend(order.lowest().filter(|_| !greet.iter().any(|s| order.has(*s))));

@@ -34,7 +34,10 @@ impl Inbound {
         if first >= chunk.geometry.count() || self.next.len() >= TRANSFERS && !self.next.contains_key(&chunk.short) {
             return;
         }
-        let missed = self.next.insert(chunk.short, first + symbols).map_or(0, |next| first.saturating_sub(next));
+        let next = self.next.entry(chunk.short).or_insert(first);
+        let missed = first.saturating_sub(*next);
+        // A symbol that comes again does not make those after it come again.
+        *next = (*next).max(first + symbols);
         let cells =
             |symbols: u32| f64::from(symbols) * chunk.geometry.symbol_bytes() as f64 / f64::from(cell_bytes.max(1));
         self.cells += cells(symbols + missed);
@@ -71,6 +74,9 @@ mod tests {
         inbound.begins();
         inbound.hear(&chunk(1, 64, 8), 248);
         assert_eq!(inbound.evidence(), (1.0, 3.0));
+        inbound.hear(&chunk(1, 56, 8), 248);
+        inbound.hear(&chunk(1, 72, 8), 248);
+        assert_eq!(inbound.evidence(), (1.0, 4.0), "a repeat opens no gap");
         for n in 0..5000u16 {
             inbound.begins();
             inbound.hear(&chunk(n, 0, 8), 248);

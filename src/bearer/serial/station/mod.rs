@@ -211,6 +211,8 @@ struct Transmission {
     /// Those of them of which nothing was in doubt before, and how many bytes are out at the least when a frame of it is.
     sure: BTreeMap<TransferId, u64>,
     expects: BTreeSet<u8>,
+    /// Who is to answer, as its words say.
+    order: Stations,
     /// It goes on without an answer, as its frames say.
     goes_on: bool,
     /// Others have their slots behind it.

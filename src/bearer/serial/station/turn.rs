@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::Waveform;
 use super::super::burst::{Belief, Layout};
-use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing};
+use super::super::frame::{BRIEF_OVERHEAD, BRIEF_STANDINGS, CONTROL_OVERHEAD, MINIMAL_FRAME, Standing, Stations};
 use super::super::outgoing::{Outgoing, Role};
 use super::super::peer::{Peer, back_off};
 use super::{ASKED_IN_VAIN, Pending, Phase, Plan, Station, Transmission};
@@ -15,6 +15,8 @@ use crate::time::{Duration, Instant};
 
 /// Unreadable answers of the only peer in a row until a station waits before it speaks again: nobody else can have it wait in vain.
 const AT_ONCE: u32 = 8;
+/// Items for one of several stations: hello, order, a poll of one transfer, quality.
+const WORDS_TO_ONE: usize = 7 + 4 + 4 + 2;
 
 impl Station {
     pub(super) fn plan(&mut self, now: Instant) -> Option<Plan> {
@@ -49,6 +51,8 @@ impl Station {
             a.choice = choice;
             self.air = a.palette.air(choice).clone();
         }
+        // At the rate that was chosen for all.
+        let speakable = self.speakable(now);
         let mut units = 0;
         let (loss, layout) = self.lay_out(&speakable);
         let ids: BTreeSet<TransferId> = speakable.iter().map(|t| t.transfer.id.clone()).collect();
@@ -157,6 +161,24 @@ impl Station {
         self.peers.iter().filter(|(_, p)| p.owed).map(|(s, _)| *s).collect()
     }
 
+    /// What one transmission speaks of: everything eligible, unless words to so many stations would take more than half of the longest
+    /// transmission. Then some have to wait, and whoever waits is not named in its order either, so that no slot is kept for nothing.
+    pub(super) fn speakable(&self, now: Instant) -> Vec<&Outgoing> {
+        let mut speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
+        let room = self.air.capacity(self.air.most_blocks(self.config.max_transmission)) / 2;
+        let most = usize::try_from(room).unwrap_or(usize::MAX) / (CONTROL_OVERHEAD + WORDS_TO_ONE);
+        let mut alone: Vec<&Outgoing> = speakable.iter().copied().filter(|t| !self.shared(t)).collect();
+        alone.sort_by_key(|t| (std::cmp::Reverse(t.transfer.precedence), t.turn));
+        let mut stations = BTreeSet::new();
+        for t in alone {
+            if stations.len() < most.max(1) {
+                stations.insert(t.station);
+            }
+        }
+        speakable.retain(|t| self.shared(t) || stations.contains(&t.station));
+        speakable
+    }
+
     /// Whether there is something of this transfer to say or to ask.
     pub(super) fn eligible(&self, t: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&t.station) else { return false };
@@ -220,7 +242,7 @@ impl Station {
         (self.settle, self.report_at, self.await_until, self.hearing) = (None, None, None, None);
         self.awaited.clear();
         self.until_asked = None;
-        let speakable: Vec<&Outgoing> = self.outgoing.values().filter(|t| self.eligible(t, now)).collect();
+        let speakable = self.speakable(now);
         let most = self.air.most_blocks(self.cap(Some(plan.top), &speakable, &self.reporting(now))).max(plan.blocks);
         let transfers = speakable.iter().map(|t| t.transfer.id.clone()).collect();
         let (_, layout) = self.lay_out(&speakable);
@@ -244,6 +266,7 @@ impl Station {
             shares: BTreeMap::new(),
             sure: BTreeMap::new(),
             expects: BTreeSet::new(),
+            order: Stations::NONE,
             goes_on: false,
             before_others: self.answers_before_others(),
             ended: false,
@@ -284,7 +307,8 @@ impl Station {
             }
             self.leave_room(now, &tx);
         } else {
-            self.begin_round(now, tx.expects.iter().copied().collect());
+            // Whoever the order names keeps to it, even where there was no room to ask all of them.
+            self.begin_round(now, tx.expects.iter().copied().collect::<Stations>().and(tx.order));
             self.awaited = tx.expects;
         }
     }
