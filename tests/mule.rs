@@ -3,6 +3,8 @@
 #[path = "common/process.rs"]
 mod process;
 
+use std::collections::BTreeSet;
+
 use aldis::codec::mule::{self, BsmtpError, CompressedError, Letter, MuleError, Tagging, compressed};
 use data_encoding::HEXLOWER;
 use process::{have, root, run};
@@ -106,20 +108,25 @@ fn what_cannot_be_opened_says_why() {
     assert_eq!(mule::decode(&bomb, LIMIT), Err(MuleError::Compressed(CompressedError::TooLarge(LIMIT))));
 }
 
-proptest! {
-    #[test]
-    fn a_damaged_payload_is_never_another_letter(at in any::<prop::sample::Index>(), mask in 1u8..) {
-        let (letter, content) = full();
-        let whole = mule::encode(&letter, &content, Tagging::Explicit).expect("made");
+#[test]
+fn a_damaged_payload_is_never_another_letter() {
+    let (letter, _) = full();
+    let content = b"Subject: noon\r\n\r\nAll well on board at noon, 57 10 N 11 20 E, wind NW 5, all well.\r\n".to_vec();
+    let whole = mule::encode(&letter, &content, Tagging::Explicit).expect("made");
+    let mut harmless = BTreeSet::new();
+    for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
-        let at = at.index(whole.len());
-        damaged[at] ^= mask;
+        damaged[bit / 8] ^= 1 << (bit % 8);
         if let Ok(opened) = mule::decode(&damaged, LIMIT) {
-            // Where the structure can be written in two ways, such as a tag that is not looked at.
-            prop_assert_eq!((opened.letter, opened.content), (letter, content), "octet {}", at);
+            assert!(opened.letter == letter && opened.content == content, "bit {bit}");
+            harmless.insert(bit / 8);
         }
     }
+    // The level in zlib's header is only told.
+    assert!(harmless.len() <= 3, "{harmless:?}");
+}
 
+proptest! {
     #[test]
     fn any_text_is_refused_or_comes_back(text in "(<[a-c@.\" ]{0,6}>( (SIZE|BODY|RET|BY|X|NOTIFY)(=[0-9A-Z;,]{0,4})?){0,2}\r?\n){0,3}\r?\n.{0,5}") {
         if let Ok((letter, length)) = Letter::read(text.as_bytes()) {

@@ -2,6 +2,11 @@
 //!
 //! Time is virtual, chance is seeded. `ALDIS_SEEDS` sets how many seeds each cell of the table takes.
 
+#[path = "common/pcap.rs"]
+mod pcap;
+#[path = "common/process.rs"]
+mod process;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -65,6 +70,8 @@ struct Net {
     accepted: BTreeMap<(usize, u32), u32>,
     payloads: BTreeMap<u32, Arc<[u8]>>,
     events: Vec<(Instant, usize, Event)>,
+    /// From whom, to whom, which port, what.
+    captured: Vec<(Ipv4Addr, Transmit)>,
     /// Verdict given to whole messages.
     verdict: Verdict,
 }
@@ -86,6 +93,7 @@ impl Net {
             accepted: BTreeMap::new(),
             payloads: BTreeMap::new(),
             events: Vec::new(),
+            captured: Vec::new(),
             verdict: Verdict::Accepted,
         }
     }
@@ -145,6 +153,7 @@ impl Net {
             self.acks += 1;
             self.ack_times.push(self.now.at);
         }
+        self.captured.push((address(from), transmit.clone()));
         let arrival = self.now.at + RATE.airtime((transmit.bytes.len() + UDP) as u64) + DELAY;
         for to in (0..self.stations.len()).filter(|to| *to != from) {
             if transmit.to != GROUP && transmit.to != address(to) {
@@ -271,6 +280,40 @@ fn without_loss_each_pdu_leaves_once() {
     let sender = (24 + 3 * 8 + UDP) + 10 * (MAX_PDU + UDP) + (24 + UDP);
     assert_eq!(net.bytes, (sender + 3 * (24 + UDP)) as u64);
     assert_eq!(net.acks, 3);
+}
+
+#[test]
+fn tshark_finds_nothing_wrong_with_an_exchange() {
+    if !process::have(&["tshark"]) {
+        return;
+    }
+    let mut net = Net::new(4, 0.2, 11);
+    net.submit(1, 2, 60_000, 86_400);
+    net.submit(2, 8, 2000, 86_400);
+    net.submit(3, 8, 90_000, 9);
+    assert!(net.run(Duration::from_secs(80_000)));
+    let datagram = |(from, transmit): &'_ (Ipv4Addr, Transmit)| {
+        let port = if transmit.port == Port::Data { 2753 } else { 2754 };
+        (*from, transmit.to, port, transmit.bytes.clone())
+    };
+    let all: Vec<_> = net.captured.iter().map(datagram).collect();
+    let all: Vec<_> =
+        all.iter().map(|(from, to, port, bytes)| pcap::Datagram { from: *from, to: *to, port: *port, bytes }).collect();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("exchange.pcap").display().to_string();
+    std::fs::write(&path, pcap::capture(&all)).expect("written");
+    let tshark = |more: &[&str]| {
+        let words = ["-r", &path, "-d", "udp.port==2753,p_mul", "-d", "udp.port==2754,p_mul"];
+        let output = process::run(120, "tshark", &[&words[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let wrong = "p_mul.checksum_bad == 1 || _ws.malformed || p_mul.length.invalid || p_mul.seq_no.illegal || \
+        p_mul.ack_length.invalid || p_mul.missing_seq_range.invalid || p_mul.missing_seq_no.invalid";
+    assert_eq!(tshark(&["-Y", wrong]), "");
+    let types: BTreeSet<String> =
+        tshark(&["-T", "fields", "-e", "p_mul.pdu_type"]).lines().map(str::to_owned).collect();
+    assert_eq!(types.into_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
 }
 
 #[test]
@@ -575,10 +618,10 @@ fn quirk_no_ack_ack_ever_comes_and_nothing_is_said_twice() {
     bench.address(1, &[1]);
     bench.data(1);
     assert_eq!(bench.accept(), Some(10));
-    assert_eq!(lists(&bench.pass(Duration::from_secs(3000))), [[]]);
+    assert_eq!(lists(&bench.pass(Duration::from_secs(3000))), [Vec::<u16>::new()]);
     // It asks again: it did not hear.
     bench.address(1, &[1, 2]);
-    assert_eq!(lists(&bench.pass(SOON)), [[]]);
+    assert_eq!(lists(&bench.pass(SOON)), [Vec::<u16>::new()]);
     // Repeats for others go on; once this node is not named any more it keeps quiet.
     bench.address(1, &[2]);
     bench.data(1);
