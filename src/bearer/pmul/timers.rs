@@ -76,7 +76,7 @@ pub(super) fn spread(bound: Duration, seed: u64, names: [u64; 3]) -> Duration {
         z ^ (z >> 31)
     });
     let bound = bound.as_nanos().min(u128::from(u64::MAX));
-    Duration::from_nanos((bound * u128::from(drawn) >> 64) as u64)
+    Duration::from_nanos(((bound * u128::from(drawn)) >> 64) as u64)
 }
 
 /// A token bucket: what leaves stays below a rate, but for a burst.
