@@ -703,6 +703,33 @@ fn who_does_not_answer_is_asked_in_growing_intervals() {
     assert!(asked.windows(3).all(|w| w[2].0.since(w[1].0) > w[1].0.since(w[0].0)), "{asked:?}");
 }
 
+#[test]
+fn who_was_taken_for_silent_and_answers_is_waited_for_like_any_other() {
+    let mut bench = Bench::new(0);
+    [1, 2].into_iter().for_each(|i| bench.station.set_silent(bench.now, node(i), true));
+    bench.send(4);
+    assert_eq!(pieces(&bench.pass(Duration::from_millis(200))), [1, 2, 3, 4]);
+    // Its list was made before the last piece came: that one is asked for again only when nothing more is heard.
+    bench.hear(1, &ack(node(1), [(KEY, Missing::from_ascending([4]))]));
+    let sent = bench.pass(Duration::from_secs(5));
+    let named = |p: &Pdu| matches!(p, Pdu::Address(a) if a.destinations.len() == 1 && a.names(node(1)));
+    assert!(sent.iter().any(named) && pieces(&sent).iter().all(|n| *n == 4), "{sent:?}");
+}
+
+#[test]
+fn a_repeat_to_the_silent_and_one_to_others_that_are_due_at_once_both_leave() {
+    let mut bench = Bench::new(0);
+    bench.station.set_silent(bench.now, node(1), true);
+    bench.send(3);
+    bench.pass(Duration::from_millis(200));
+    // The driver slept for long.
+    bench.now.at += Duration::from_secs(100);
+    let sent = bench.pass(Duration::from_secs(10));
+    let to = |i| sent.iter().filter(|p| matches!(p, Pdu::Address(a) if a.names(node(i)))).count();
+    assert!(to(1) == 1 && to(2) >= 1, "{sent:?}");
+    assert!(bench.station.next_timeout().is_some_and(|at| at > bench.now.at));
+}
+
 // ---- hostile datagrams
 
 #[test]

@@ -222,7 +222,7 @@ impl Sender {
             return;
         }
         // Who answers keeps no silence.
-        open.silent = false;
+        let was_silent = std::mem::replace(&mut open.silent, false);
         let before = open.missing.replace(missing.clone());
         if before.is_none_or(|before| missing.len() < before.len()) {
             sending.got_on(config);
@@ -236,6 +236,9 @@ impl Sender {
         }
         sending.answered.insert(from);
         if sending.is_idle() {
+            if was_silent {
+                sending.repeat_at = sending.repeat_at.or(Some(now.at + sending.wait));
+            }
             sending.gather(now.at, config);
         }
     }
@@ -372,6 +375,20 @@ impl Sending {
             return;
         }
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        // First, because they are few; what else is due waits for the end of that round.
+        if is_due(self.silent_at) {
+            self.silent_at = None;
+            self.silent_left -= 1;
+            let lists = self.open.values().filter(|open| open.silent).map(|open| open.missing.as_ref());
+            for list in lists {
+                match list {
+                    Some(missing) => self.due.extend(missing.iter()),
+                    None => self.due.extend(1..=self.total),
+                }
+            }
+            self.address(config, |open| open.silent);
+            return;
+        }
         if is_due(self.gather_at) {
             self.gather_at = None;
             let cost = self.named.len() as u64 * config.max_pdu as u64;
@@ -383,6 +400,10 @@ impl Sending {
             }
             counts.add("budget_spent");
             self.named.clear();
+        }
+        if is_due(self.repeat_at) && self.open.values().all(|open| open.silent) {
+            // The last who was waited for has confirmed.
+            self.repeat_at = None;
         }
         if is_due(self.repeat_at) {
             let unheard = self.open.values().any(|open| !open.silent && open.missing.is_none());
@@ -403,17 +424,6 @@ impl Sending {
             }
             self.wait = config.timers.grown(self.wait);
             self.address(config, |open| !open.silent);
-        } else if is_due(self.silent_at) {
-            self.silent_at = None;
-            self.silent_left -= 1;
-            let lists = self.open.values().filter(|open| open.silent).map(|open| open.missing.as_ref());
-            for list in lists {
-                match list {
-                    Some(missing) => self.due.extend(missing.iter()),
-                    None => self.due.extend(1..=self.total),
-                }
-            }
-            self.address(config, |open| open.silent);
         }
     }
 

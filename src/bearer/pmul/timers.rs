@@ -62,7 +62,7 @@ impl Timers {
 
     /// The wait that follows `wait`.
     pub(super) fn grown(&self, wait: Duration) -> Duration {
-        (wait * self.back_off_percent.max(100) / 100).min(self.longest.max(wait))
+        (wait.saturating_mul(self.back_off_percent.max(100)) / 100).min(self.longest.max(wait))
     }
 }
 
