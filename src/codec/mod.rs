@@ -6,10 +6,12 @@
 pub mod dictionary;
 pub mod envelope;
 pub mod explain;
+pub mod history;
 pub mod mixing;
 pub mod mule;
 mod parts;
 pub mod payload;
+pub mod repertoire;
 mod varint;
 
 use payload::{DecodeError, Options};
