@@ -321,6 +321,11 @@ impl Station {
         Some(transmit)
     }
 
+    /// Whether a datagram is ready, be it that the pace holds it back: what a half-duplex line is keyed for.
+    pub fn has_transmit(&self, now: Now) -> bool {
+        self.sender.has_ready() || self.receiver.answer_at().is_some_and(|at| at <= now.at)
+    }
+
     /// What happened, in order.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
