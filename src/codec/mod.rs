@@ -9,6 +9,7 @@ pub mod explain;
 pub mod mixing;
 mod parts;
 pub mod payload;
+pub mod train;
 mod varint;
 
 use payload::{DecodeError, Options};
