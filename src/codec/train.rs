@@ -7,6 +7,7 @@ use core::fmt;
 use std::collections::BTreeSet;
 
 use super::encode_file_payload;
+use super::history::History;
 use super::payload::{Choice, Options};
 
 /// Most that is taken of all messages, the newest first.
@@ -81,8 +82,9 @@ pub fn train(messages: &[Vec<u8>], size: usize) -> Result<Trained, TooLittle> {
     let (held, kept): (Vec<_>, Vec<_>) = texts.iter().enumerate().partition(|(i, _)| i % HELD_OUT == HELD_OUT / 2);
     let kept: Vec<&String> = kept.into_iter().map(|(_, text)| text).collect();
     let trial = self::dictionary(&kept, size);
-    let cost =
-        |text: &str, dictionary| encode_file_payload(text.as_bytes(), &Options { dictionary, history: &[] }).len();
+    let cost = |text: &str, dictionary| {
+        encode_file_payload(text.as_bytes(), &Options { dictionary, history: History::None }).len()
+    };
     let every = held.len().div_ceil(MOST_MEASURED).max(1);
     let measured: Vec<&String> = held.into_iter().map(|(_, text)| text).step_by(every).collect();
     let sum = |of: &dyn Fn(&str) -> usize| measured.iter().map(|text| of(text)).sum();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::codec::explain::{Cost, explain};
+use crate::codec::history::History;
 use crate::codec::payload::{Choice, Options};
 use crate::codec::train;
 use crate::codec::{decode_file_payload, encode_file_payload};
@@ -102,7 +103,7 @@ struct Shared {
     /// A dictionary both ends hold, read behind the shipped one
     #[arg(long, value_name = "FILE", conflicts_with = "newest")]
     dict: Option<PathBuf>,
-    /// With the newest dictionary and model, which nodes read but do not send with yet
+    /// With the newest dictionary and model, as to a peer that has said that it reads them
     #[arg(long)]
     newest: bool,
     /// Earlier messages both ends hold: the *.eml of this folder in the order of their names
@@ -112,28 +113,42 @@ struct Shared {
 
 /// Does it; the error is in an operator's words.
 pub fn execute(command: &CodecCommand) -> Result<Option<Answer>, String> {
-    let (input, shared) = match command {
-        CodecCommand::Train(args) => return trained(args).map(Answer::Trained).map(Some),
-        CodecCommand::Encode { files } | CodecCommand::Decode { files } => (&files.input, &files.shared),
-        CodecCommand::Explain(args) => (&args.input, &args.shared),
-    };
-    let bytes = read(input)?;
-    let dictionary = shared.dict.as_deref().map(read).transpose()?;
-    let history = shared.history.as_deref().map(messages).transpose()?.unwrap_or_default();
-    let history: Vec<&[u8]> = history.iter().map(Vec::as_slice).collect();
-    let shipped = if shared.newest { Choice::Newest } else { Options::for_any_peer().dictionary };
-    let options = Options { dictionary: dictionary.as_deref().map_or(shipped, Choice::Given), history: &history };
-    let (output, files) = match command {
-        CodecCommand::Encode { files } => (encode_file_payload(&bytes, &options), files),
-        CodecCommand::Decode { files } => {
-            let cannot = |e| format!("{} cannot be decoded: {e}", input.display());
-            (decode_file_payload(&bytes, MOST, &options).map_err(cannot)?, files)
+    match command {
+        CodecCommand::Encode { files } => {
+            let message = read(&files.input)?;
+            files.write(&files.shared.with(|options| Ok(encode_file_payload(&message, options)))?)
         }
-        CodecCommand::Explain(args) => return explained(&bytes, &options, args).map(Answer::Explained).map(Some),
-        CodecCommand::Train(_) => return Ok(None),
-    };
-    fs::write(&files.output, output).map_err(|e| format!("cannot write {}: {e}", files.output.display()))?;
-    Ok(None)
+        CodecCommand::Decode { files } => {
+            let payload = read(&files.input)?;
+            let cannot = |e| format!("{} cannot be decoded: {e}", files.input.display());
+            files.write(&files.shared.with(|options| decode_file_payload(&payload, MOST, options).map_err(cannot))?)
+        }
+        CodecCommand::Explain(args) => {
+            let message = read(&args.input)?;
+            let explained = args.shared.with(|options| explained(&message, options, args))?;
+            Ok(Some(Answer::Explained(explained)))
+        }
+        CodecCommand::Train(args) => trained(args).map(|said| Some(Answer::Trained(said))),
+    }
+}
+
+impl Files {
+    fn write(&self, bytes: &[u8]) -> Result<Option<Answer>, String> {
+        fs::write(&self.output, bytes).map_err(|e| format!("cannot write {}: {e}", self.output.display()))?;
+        Ok(None)
+    }
+}
+
+impl Shared {
+    /// Runs with what these files give.
+    fn with<T>(&self, run: impl FnOnce(&Options<'_>) -> Result<T, String>) -> Result<T, String> {
+        let dictionary = self.dict.as_deref().map(read).transpose()?;
+        let history = self.history.as_deref().map(messages).transpose()?.unwrap_or_default();
+        let history: Vec<&[u8]> = history.iter().map(Vec::as_slice).collect();
+        let shipped = if self.newest { Choice::Newest } else { Options::for_any_peer().dictionary };
+        let dictionary = dictionary.as_deref().map_or(shipped, Choice::Given);
+        run(&Options { dictionary, history: History::Given(&history) })
+    }
 }
 
 fn rate(text: &str) -> Result<Bps, String> {

@@ -16,7 +16,7 @@ use super::schedule::{Active, Allowance, Job, Offered};
 use super::store::{Batch, Change, Condition, Opened, SeenKey};
 use crate::mail::{
     BodyKind, BodyRef, ByMode, Cut, DeliverBy, Envelope, Hop, Mailbox, MessageId, MtPriority, Notify, Outcome,
-    Precedence, Recipient, RecipientState, Source, Status, Submission, TransferId,
+    Precedence, Recipient, RecipientState, Reliance, Source, Status, Submission, TransferId,
 };
 use crate::time::{Duration, Instant, Now, Wall};
 
@@ -509,6 +509,7 @@ impl World {
             precedence: job.precedence,
             lead: None,
             cut: Cut::Narrow,
+            reliance: Reliance::default(),
         };
         let events: Vec<_> = job.recipients.iter().map(|i| (*i, Event::Frozen { bearer: "hf1".into() })).collect();
         let applied = outcome::settle(self.now, &Context::plain(&self.policy), &record, &events).expect("legal");

@@ -419,7 +419,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::emcon::{Order, State, Window};
-    use crate::mail::{Cut, Hop};
+    use crate::mail::{Cut, Hop, Reliance};
     use crate::queue::Opened;
     use crate::switch::air::link_key;
     use crate::switch::{Minimize, Switch};
@@ -624,6 +624,7 @@ mod tests {
             precedence: level,
             lead: None,
             cut: Cut::Narrow,
+            reliance: Reliance::Nothing,
         };
         let payload: Arc<[u8]> = vec![1; 3000].into();
         let send =

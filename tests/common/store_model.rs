@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aldis::mail::{
     BearerId, BodyKind, BodyRef, Cut, Envelope, Hop, Mailbox, MessageId, Outcome, Precedence, Recipient,
-    RecipientState, Source, TransferId,
+    RecipientState, Reliance, Source, TransferId,
 };
 use aldis::queue::{
     Batch, Change, CommitError, Condition, Engine, Health, Ids, Lease, MessageRecord, MessageState, Opened,
@@ -269,6 +269,7 @@ impl Work {
             precedence: record.precedence,
             lead: None,
             cut: Cut::Narrow,
+            reliance: Reliance::default(),
         };
         let changes = [Change::Body(payload, bytes.into()), Change::Transfer(Box::new(transfer))];
         Batch { conditions: vec![], changes: changes.into_iter().chain(old).collect() }
