@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod explain;
 pub mod history;
 pub mod mixing;
+pub mod mule;
 mod parts;
 pub mod payload;
 pub mod repertoire;
