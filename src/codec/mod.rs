@@ -12,6 +12,7 @@ pub mod mule;
 mod parts;
 pub mod payload;
 pub mod repertoire;
+pub mod train;
 mod varint;
 
 use payload::{DecodeError, Options};
