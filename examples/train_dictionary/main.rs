@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! cargo run --release --example train_dictionary -- DIR OUT [KIB | text]
+//! cargo run --release --example train_dictionary -- experience DICTIONARY OUT
 //! ```
 //!
 //! DIR holds messages as `*.eml` files with CRLF line ends; invented ones of further kinds are added to them. Every sixth message
 //! is held out: the table printed compares dictionary sizes on those, trained on the others. OUT then gets the dictionary of KIB
-//! kibibytes (default 110) trained on everything; with `text` in the place of a size, one for the text model (dictionary 2). The same DIR gives the same OUT with the same zstd.
+//! kibibytes (default 110) trained on everything; with `text` in the place of a size, one for the text model (dictionary 2). The same DIR
+//! gives the same OUT with the same zstd.
+//!
+//! The second form makes what the text model knows before it reads anything (`experience.zst`) from the text of dictionary 2.
 //!
 //! Never train from real users' mail: the dictionary is public, and phrases of its samples stand in it.
 
@@ -24,9 +28,18 @@ use aldis::time::{Duration, Wall};
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(folder), Some(out)) = (arguments.next().map(PathBuf::from), arguments.next().map(PathBuf::from)) else {
-        return Err("usage: train_dictionary DIR OUT [KIB]".into());
+        return Err(
+            "usage: train_dictionary DIR OUT [KIB | text], or train_dictionary experience DICTIONARY OUT".into()
+        );
     };
     let size = arguments.next();
+    if folder.as_os_str() == "experience" {
+        let to = size.ok_or("where should it be written?")?;
+        let experience = aldis::codec::mixing::text::experience::found_from(&std::fs::read(out)?)?;
+        std::fs::write(to, &experience)?;
+        println!("{} bytes written, SHA-256 {}", experience.len(), sha256(&experience));
+        return Ok(());
+    }
     let for_text = size.as_deref() == Some("text".as_ref());
     let kib: usize = size.filter(|_| !for_text).map_or(Ok(110), |n| n.to_string_lossy().parse())?;
     let mut names: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;

@@ -19,6 +19,7 @@ pub mod link_plot;
 pub mod load;
 pub mod memo;
 pub mod modem;
+pub mod mule_bench;
 pub mod net_bench;
 pub mod node;
 pub mod output;

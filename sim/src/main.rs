@@ -13,6 +13,7 @@ use aldis_sim::codec2::sweep;
 use aldis_sim::link_bench::{self, Cell, CellReport};
 use aldis_sim::link_plot;
 use aldis_sim::load::{self, Way, flash::Moment};
+use aldis_sim::mule_bench::{self, Carrier};
 use aldis_sim::net_bench;
 use aldis_sim::output::{self, Chronicle, Progress};
 use aldis_sim::scenario::Scenario;
@@ -242,6 +243,27 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         jobs: usize,
     },
+    /// One message by MULE over P_MUL on an HF link, and by Aldis on the same
+    Mule {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Bytes of the message
+        #[arg(long, default_value_t = 10_240, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+        bytes: u32,
+        /// Share of cells lost both ways; may be given again [default: 0 and 0.05]
+        #[arg(long)]
+        loss: Vec<f64>,
+        /// Longest PDU; may be given again [default: 232, 496 and 1024]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(64..))]
+        pdu: Vec<u16>,
+        /// How many seeds
+        #[arg(long, default_value_t = 50)]
+        seeds: u64,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// Time to deliver one message over HF, against the limit of an ideal code; exit 1 when a cell is over its bar
     Link {
         /// One JSON document instead of lines
@@ -444,6 +466,26 @@ fn bench(what: Bench) -> ExitCode {
             };
             let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::from(u8::from(!report.passed))
+        }
+        Bench::Mule { json, bytes, loss, pdu, seeds, jobs } => {
+            let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+            let losses = if loss.is_empty() { vec![0.0, 0.05] } else { loss };
+            let pdus = if pdu.is_empty() { vec![232, 496, 1024] } else { pdu };
+            let carriers: Vec<_> = pdus.into_iter().map(|pdu| Carrier::Mule(pdu.into())).collect();
+            let carriers = || carriers.iter().copied().chain([Carrier::Aldis]);
+            let cases = losses.iter().flat_map(|loss| carriers().map(|carrier| (*loss, carrier)));
+            let measured = cases.map(|(loss, carrier)| {
+                let report = mule_bench::Case { bytes: bytes as usize, loss, carrier }.measure(&seeds, jobs);
+                if !json {
+                    let _ = writeln!(std::io::stdout(), "{}", report.text());
+                }
+                report
+            });
+            let measured: Vec<_> = measured.collect();
+            if json {
+                let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(&measured).expect("plain data"));
+            }
+            ExitCode::SUCCESS
         }
         Bench::Rate { json, scenario, seeds, first, minutes, chosen, jobs } => {
             bench_rate(json, chosen, &scenario, first..=first.saturating_add(seeds.max(1) - 1), minutes, jobs)

@@ -8,9 +8,11 @@ pub mod envelope;
 pub mod explain;
 pub mod history;
 pub mod mixing;
+pub mod mule;
 mod parts;
 pub mod payload;
 pub mod repertoire;
+pub mod train;
 mod varint;
 
 use payload::{DecodeError, Options};

@@ -499,8 +499,9 @@ fn codec<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, command: &CodecCommand
     let json = matches!(command, CodecCommand::Explain(args) if args.json);
     match codec::execute(command) {
         Ok(None) => {}
-        Ok(Some(explained)) if json => say.json(&explained),
-        Ok(Some(explained)) => say.text(&explained.text()),
+        Ok(Some(codec::Answer::Explained(explained))) if json => say.json(&explained),
+        Ok(Some(codec::Answer::Explained(explained))) => say.text(&explained.text()),
+        Ok(Some(codec::Answer::Trained(said))) => say.text(&said),
         Err(why) => return say.refuse(&why, REFUSED, Output { json }),
     }
     0

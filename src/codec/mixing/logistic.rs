@@ -37,6 +37,12 @@ static STRETCHED: [i16; 4096] = {
     table
 };
 
+/// The chance of the other bit where `bit` is one: so that to learn either is to take from what was wrong, without a branch.
+#[inline]
+pub(super) const fn flipped(chance: u16, bit: bool) -> u16 {
+    chance ^ (bit as u16).wrapping_neg()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

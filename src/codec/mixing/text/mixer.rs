@@ -1,6 +1,6 @@
 //! The weighing of many predictions into one, in the logistic domain.
 
-use super::super::logistic::squash;
+use super::super::logistic::{flipped, squash};
 
 /// Several sets of weights over the same inputs; one weight set of each is in use at a time.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub(super) struct Mixer {
     chosen: Vec<usize>,
     mixed: Vec<i32>,
     rate: i32,
+    /// What every weight was at first.
+    first: i16,
 }
 
 impl Mixer {
@@ -31,6 +33,25 @@ impl Mixer {
             chosen: vec![0; choices.len()],
             mixed: vec![0; choices.len()],
             rate,
+            first,
+        }
+    }
+
+    /// All weights, selector by selector and set by set.
+    pub(super) fn weights(&mut self) -> &mut [i16] {
+        &mut self.weights
+    }
+
+    /// Gives the sets that were never in use the mean of those of their selector that were.
+    pub(super) fn fill_unused(&mut self) {
+        let ends: Vec<usize> = self.starts.iter().skip(1).copied().chain([self.weights.len() / self.inputs]).collect();
+        for (start, end) in self.starts.iter().zip(ends) {
+            let sets = &mut self.weights[start * self.inputs..end * self.inputs];
+            let (used, unused): (Vec<_>, Vec<_>) =
+                sets.chunks_exact_mut(self.inputs).partition(|set| set.iter().any(|weight| *weight != self.first));
+            let mean = |i: usize| used.iter().map(|set| i32::from(set[i])).sum::<i32>() / used.len().max(1) as i32;
+            let means: Vec<i16> = (0..self.inputs).map(|i| mean(i) as i16).collect();
+            unused.into_iter().for_each(|set| set.copy_from_slice(&means));
         }
     }
 
@@ -82,6 +103,11 @@ impl Refinement {
         Self { points, at: 0, speed }
     }
 
+    /// All its points.
+    pub(super) fn points(&mut self) -> &mut [u16] {
+        &mut self.points
+    }
+
     /// The refined chance in 65536ths.
     pub(super) fn refine(&mut self, mixed: i32, context: usize) -> i32 {
         let mixed = mixed.clamp(-2047, 2047);
@@ -99,11 +125,8 @@ impl Refinement {
 
 /// Moves a chance towards a bit by a power of two of the difference.
 pub(super) fn step(chance: &mut u16, bit: bool, rate: u32) {
-    if bit {
-        *chance += (65_535 - *chance) >> rate;
-    } else {
-        *chance -= *chance >> rate;
-    }
+    let wrong = flipped(*chance, bit);
+    *chance = flipped(wrong - (wrong >> rate), bit);
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 //! a byte stands, [`matching`] follows earlier text (one match through the marks and line ends of quotations), [`mixer`] weighs what
 //! they predict: seven sets of weights chosen by seven facts, and a last mixer over these.
 
+pub mod experience;
 mod matching;
+mod memory;
 mod mixer;
 mod place;
+mod skim;
 mod states;
 
 pub use super::coder::{decode, encode};
@@ -14,7 +17,8 @@ pub use super::coder::{decode, encode};
 use super::coder::Predictor;
 use super::logistic::{squash, stretch};
 use matching::{MATCH_INPUTS, Match};
-use mixer::{Mixer, Refinement, step};
+use memory::{LINE, SLOT_BITS, Slot, find, fold, line, node};
+use mixer::{Mixer, Refinement};
 use place::{KINDS, Place, RUN_CLASSES, class, hash};
 use states::{STATES, UNSEEN};
 
@@ -23,8 +27,13 @@ pub const MAX_BYTES: usize = 256 * 1024;
 
 /// Of a history so much is known, the newest.
 const RECALLED_BYTES: usize = 128 * 1024;
-/// Of that so much is read as closely as the dictionary, so that the work stays a fraction of a short message's allowance.
-pub const READ_BYTES: usize = 4 * 1024;
+/// Of that so much is read as closely as what is coded, and so much before it is skimmed: the work stays a fraction of a short message's
+/// allowance.
+const READ_BYTES: usize = 4 * 1024;
+const SKIMMED_BYTES: usize = 12 * 1024;
+/// What a history costs at most, in bytes that are coded.
+pub const RECALL_COST_BYTES: usize = 2 * READ_BYTES;
+
 /// How fast weights move.
 const WEIGHING_RATE: i32 = 160;
 
@@ -36,29 +45,20 @@ const FOLDED: usize = 6;
 const PER_ORDER: usize = 3;
 const MATCHES: [usize; 3] = [4, 7, 14];
 const INPUTS: usize = (ORDERS * PER_ORDER + (MATCHES.len() + 1) * MATCH_INPUTS + 1).next_multiple_of(8);
-const SLOT_BITS: u32 = 18;
 /// The choices of each selector of weights.
 const SELECTORS: [usize; 7] = [256, 16 * 16, 256, KINDS * 8 * 8, 16 * 16 * 8, RUN_CLASSES, 16 * 16];
-
-/// What one context has seen of one bit.
-#[derive(Clone, Copy, Default, Debug)]
-struct Slot {
-    /// Chance of a one in 65536ths.
-    chance: u16,
-    state: u8,
-    /// Guards against another context in the same place.
-    check: u8,
-}
-
+const LAST_SELECTORS: [usize; 3] = [256, KINDS * 8, RUN_CLASSES];
+/// What the first mixer makes, with room to a power of two.
+const MIXED: usize = 8;
 /// The predictor and everything it has learned.
 #[derive(Clone, Debug)]
 pub struct Model {
     slots: Vec<Slot>,
     /// Per order and state: chance of a one in 65536ths.
-    learned: Vec<u16>,
+    learned: Vec<[u16; 256]>,
     contexts: [u32; ORDERS],
     /// Of each context's bits in this half of the byte.
-    lines: [u32; ORDERS],
+    lines: [usize; ORDERS],
     checks: [u8; ORDERS],
     found: [usize; ORDERS],
     /// Everything seen, the dictionary included.
@@ -72,7 +72,7 @@ pub struct Model {
     after_one: Vec<u16>,
     after_two: Vec<u16>,
     inputs: [i16; INPUTS],
-    mixed: [i16; 8],
+    mixed: [i16; MIXED],
     mixer: Mixer,
     last_mixer: Mixer,
     refinements: [Refinement; 3],
@@ -81,47 +81,59 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model that has read `dictionary`.
+    /// A model that knows how to weigh and has read `dictionary`.
     pub fn primed(dictionary: &[u8]) -> Self {
-        let states = (0..256).map(|state| {
+        let mut model = Self::even();
+        model.gain_experience();
+        model.skim(dictionary);
+        model
+    }
+
+    /// A model that has read nothing and weighs all alike.
+    fn even() -> Self {
+        let states = std::array::from_fn(|state| {
             let (zeros, ones) = STATES.counts(state as u8);
             ((u32::from(ones) * 2 + 1) * 65_535 / (u32::from(zeros + ones) * 2 + 2)) as u16
         });
-        let states: Vec<u16> = states.collect();
         let mut model = Self {
             slots: vec![Slot::default(); ORDERS << SLOT_BITS],
-            learned: states.repeat(ORDERS),
+            learned: vec![states; ORDERS],
             contexts: [0; ORDERS],
             lines: [0; ORDERS],
             checks: [0; ORDERS],
             found: [0; ORDERS],
-            seen: Vec::with_capacity(dictionary.len() + MAX_BYTES),
+            seen: Vec::with_capacity(MAX_BYTES),
             place: Place::default(),
             matches: MATCHES.map(Match::new),
-            plain: Vec::with_capacity(dictionary.len() + MAX_BYTES),
+            plain: Vec::with_capacity(MAX_BYTES),
             plain_match: Match::new(8),
             after_one: vec![0; 256],
             after_two: vec![0; 65_536],
             inputs: [0; INPUTS],
-            mixed: [0; 8],
+            mixed: [0; MIXED],
             mixer: Mixer::new(INPUTS, &SELECTORS, 1_500, WEIGHING_RATE),
-            last_mixer: Mixer::new(8, &[256, KINDS * 8, RUN_CLASSES], 4_500, 100),
+            last_mixer: Mixer::new(MIXED, &LAST_SELECTORS, 4_500, 100),
             refinements: [Refinement::new(256, 6), Refinement::new(65_536, 6), Refinement::new(65_536, 6)],
             partial: 1,
         };
         model.begin_byte();
-        model.read(dictionary);
         model
     }
 
-    /// Reads earlier messages: their end as if it were coded, what stands before only so far that it can be quoted.
+    /// Reads on where this model stopped, quickly: a dictionary of a site behind the shipped one.
+    pub fn read_on(&mut self, dictionary: &[u8]) {
+        self.skim(dictionary);
+    }
+
+    /// Reads earlier messages: their end as if it were coded, what stands before quickly, and the oldest only so far that it can be quoted.
     pub fn recall(&mut self, history: &[u8]) {
         let (_, history) = history.split_at(history.len().saturating_sub(RECALLED_BYTES));
-        let (skimmed, read) = history.split_at(history.len().saturating_sub(READ_BYTES));
-        for &byte in skimmed {
+        let (history, read) = history.split_at(history.len().saturating_sub(READ_BYTES));
+        let (known, skimmed) = history.split_at(history.len().saturating_sub(SKIMMED_BYTES));
+        for &byte in known {
             self.end_byte(byte);
         }
-        self.begin_byte();
+        self.skim(skimmed);
         self.read(read);
     }
 
@@ -137,15 +149,7 @@ impl Model {
     fn remember(&mut self, bit: bool) {
         let states = &*STATES;
         for order in 0..ORDERS {
-            let slot = &mut self.slots[self.found[order]];
-            step(&mut self.learned[order * 256 + usize::from(slot.state)], bit, 6);
-            let (zeros, ones) = states.counts(slot.state);
-            // Fast at first, slower with experience.
-            let seen = usize::from(zeros + ones);
-            let target = if bit { 65_535 } else { 0 };
-            let from = if slot.state == UNSEEN { 32_768 } else { i32::from(slot.chance) };
-            slot.chance = (from + (((target - from) * (RATES[seen])) >> 16)) as u16;
-            slot.state = states.after(slot.state, bit);
+            self.slots[self.found[order]].learn(&mut self.learned[order], states, bit);
         }
     }
 
@@ -167,33 +171,22 @@ impl Model {
 
     /// The slot of a context for the next bit: one of two in the line of this half byte.
     fn find(&mut self, order: usize, node: usize) -> usize {
-        let check = self.checks[order];
-        let at = order << SLOT_BITS | self.lines[order] as usize ^ node;
-        if self.slots[at].check == check {
-            return at;
-        }
-        let other = at ^ 9;
-        if self.slots[other].check == check {
-            return other;
-        }
-        let victim = if self.slots[other].state < self.slots[at].state { other } else { at };
-        self.slots[victim] = Slot { chance: 32_768, state: UNSEEN, check };
-        victim
+        let at = order << SLOT_BITS | self.lines[order];
+        let line: &mut [Slot] = &mut self.slots[at & !(LINE - 1)..][..LINE];
+        let line: &mut [Slot; LINE] = line.try_into().expect("so long by the line before");
+        at & !(LINE - 1) | find(line, at ^ node, self.checks[order])
     }
 
     fn begin_half(&mut self) {
-        let plain = self.partial as u32;
-        let folded = fold(self.partial) as u32;
+        let folded = fold(self.partial);
         for order in 0..ORDERS {
-            let partial = if order < FOLDED { folded } else { plain };
-            let mixed = hash(self.contexts[order], partial);
-            self.lines[order] = mixed & ((1 << SLOT_BITS) - 1);
-            self.checks[order] = (mixed >> 24) as u8 | 1;
+            let partial = if order < FOLDED { folded } else { self.partial };
+            (self.lines[order], self.checks[order]) = line(self.contexts[order], partial);
         }
         // All lines asked for at once arrive together; one by one, each bit would wait for each.
         let mut touched = 0;
         for order in 0..ORDERS {
-            touched ^= self.slots[order << SLOT_BITS | self.lines[order] as usize].check;
+            touched ^= u32::from(self.slots[order << SLOT_BITS | self.lines[order]].chance);
         }
         std::hint::black_box(touched);
     }
@@ -227,6 +220,12 @@ impl Model {
 
     fn begin_byte(&mut self) {
         self.partial = 1;
+        self.note_contexts();
+        self.begin_half();
+    }
+
+    /// Names what the next byte follows on.
+    fn note_contexts(&mut self) {
         let back = |n: usize| u32::from(self.last(n));
         let small = |n: usize| u32::from(self.last(n).to_ascii_lowercase());
         let (mut orders, mut folded) = ([0u32; 7], [0u32; 7]);
@@ -281,7 +280,6 @@ impl Model {
             hash(place.dated(&self.seen), hash(back(1), place.kind as u32)),
         ];
         self.contexts = contexts;
-        self.begin_half();
     }
 }
 
@@ -297,7 +295,7 @@ impl Predictor for Model {
                 inputs.fill(0);
             } else {
                 hits += usize::from(order < 12);
-                let learned = self.learned[order * 256 + usize::from(slot.state)];
+                let learned = self.learned[order][usize::from(slot.state)];
                 inputs[0] = stretch(slot.chance);
                 inputs[1] = stretch(learned);
                 inputs[2] = ((i32::from(learned) - 32_768) >> 5) as i16;
@@ -352,29 +350,6 @@ impl Predictor for Model {
     }
 }
 
-/// The place in a line of the bits so far of this half of the byte.
-fn node(partial: usize) -> usize {
-    let node = if partial < 16 { partial } else { partial & 15 >> (7 - partial.ilog2()) | 1 << (partial.ilog2() - 4) };
-    (node * 5) & 15
-}
-
-/// The bits so far of a byte, those of a capital letter as those of the small one.
-fn fold(partial: usize) -> usize {
-    let bits = partial.ilog2();
-    if bits >= 3 && partial >> (bits - 3) == 0b1010 { partial | 1 << (bits - 3) } else { partial }
-}
-
-/// Share of the difference a chance moves by, by how often it moved before.
-const RATES: [i32; 64] = {
-    let mut rates = [0; 64];
-    let mut n = 0;
-    while n < 64 {
-        rates[n] = 65_536 * 2 / (2 * n as i32 + 3);
-        n += 1;
-    }
-    rates
-};
-
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;
@@ -396,8 +371,21 @@ mod tests {
         model.recall(b"Message-ID: <1@ship.example>\r\n\r\nThe pump has failed again.\r\n");
         let input = b"From: ops@ship.example\r\nSubject: FUEL STATE\r\n\r\n> The pump has failed\r\n> again.\r\n\r\nFUEL 62 PCT.\r\n";
         let coded = encode(model.clone(), input);
-        assert_eq!(hex(&coded), "9d0750b51a5c9c39983c8d77f91619c7978cd099348fb89a0732375606bac2497c64c3");
+        assert_eq!(hex(&coded), "89580384eb0e6994a929c9b69e050de774ad018c68cf232f3aeeb7b43c87");
         assert_eq!(decode(model, &coded, input.len()), input);
+    }
+
+    #[test]
+    fn a_text_skimmed_in_pieces_or_by_several_threads_teaches_the_same() {
+        let text: Vec<u8> = (0..4000u32)
+            .flat_map(|i| format!("Stage {} of {}, wind {}.\r\n", i, i * i % 97, i % 7).into_bytes())
+            .collect();
+        let whole = Model::primed(&text);
+        let mut pieces = Model::primed(&[]);
+        text.chunks(1000).for_each(|piece| pieces.read_on(piece));
+        let next = b"Stage 4000 of 3, wind 5.\r\nAll well.\r\n";
+        assert!(text.len() > 64 * 1024, "shared among threads and skimmed in two goes");
+        assert_eq!(encode(whole, next), encode(pieces, next));
     }
 
     #[test]

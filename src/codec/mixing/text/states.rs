@@ -15,15 +15,18 @@ pub(super) const UNSEEN: u8 = 0;
 pub(super) struct States {
     next: [[u8; 2]; 256],
     counts: [(u8, u8); 256],
+    /// Share of the difference, in 65536ths, by which a chance moves that has seen so many.
+    rates: [u32; 256],
 }
 
 impl States {
     fn build() -> Self {
         let mut known = vec![Memory { zeros: 0, ones: 0, recent: 0 }];
-        let mut states = Self { next: [[0; 2]; 256], counts: [(0, 0); 256] };
+        let mut states = Self { next: [[0; 2]; 256], counts: [(0, 0); 256], rates: [0; 256] };
         let mut at = 0;
         while let Some(memory) = known.get(at).copied() {
             states.counts[at] = (memory.zeros, memory.ones);
+            states.rates[at] = 65_536 * 2 / (2 * u32::from(memory.zeros + memory.ones) + 3);
             for bit in 0..2 {
                 let after = memory.after(bit);
                 let place = known.iter().position(|m| *m == after).unwrap_or(known.len());
@@ -41,6 +44,11 @@ impl States {
     /// The state after a bit.
     pub(super) fn after(&self, state: u8, bit: bool) -> u8 {
         self.next[usize::from(state)][usize::from(bit)]
+    }
+
+    /// How fast a chance moves in a state, in 65536ths: fast at first, slower with experience.
+    pub(super) fn rate(&self, state: u8) -> u32 {
+        self.rates[usize::from(state)]
     }
 
     /// Zeros and ones remembered.

@@ -1,0 +1,437 @@
+//! The sending half: every message on its way out, who has not confirmed it, and what is to be repeated.
+//!
+//! [`super::Station`] owns it and hands it acknowledgements. A round is an Address_PDU for those still open and pieces behind it. After
+//! the first one only what lists name is repeated, once other lists had time to join. Who does not answer is asked by an address and one piece,
+//! twice, then sent the whole, then asked twice as often before the next time, all in growing intervals. Message numbers come from the caller, who keeps them over
+//! restarts; a message handed in again after one begins with such a question.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::missing::Missing;
+use super::station::{Config, Counts, Event, Port, Transmit};
+use super::wire::{Address, DATA_OVERHEAD, Destination, MessageKey, NodeId, Pdu};
+use crate::time::{Duration, Instant, Now, Wall};
+
+/// A message to send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    /// Message_ID, never used before by this node.
+    pub number: u32,
+    /// Lower is more urgent.
+    pub priority: u8,
+    /// Expiry_Time, Unix seconds.
+    pub expiry: u32,
+    /// Where it is sent.
+    pub group: Ipv4Addr,
+    /// Who is to have it, with their sequence numbers.
+    pub destinations: Vec<Destination>,
+    /// What is sent.
+    pub payload: Arc<[u8]>,
+    /// It was on its way before a restart: ask first what has arrived.
+    pub resumed: bool,
+}
+
+/// Why a message is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SubmitError {
+    /// More than 65535 pieces.
+    TooLarge,
+    /// For nobody.
+    NoDestination,
+    /// The number is in use.
+    Known,
+    /// As many are on their way as may be.
+    Full,
+    /// It has expired.
+    Expired,
+}
+
+/// Questions to somebody who does not answer before everything is sent again; doubled each time.
+const QUESTIONS: u32 = 2;
+/// Repeats that lists can cause, as a multiple of the message; beyond it they wait for the next question.
+const BUDGET: u64 = 16;
+
+#[derive(Debug)]
+struct Sending {
+    out: Outgoing,
+    total: u16,
+    open: BTreeMap<NodeId, Open>,
+    addresses: VecDeque<Address>,
+    /// Pieces that are to leave in this round.
+    due: BTreeSet<u16>,
+    /// When each piece left last.
+    left_at: Vec<Option<Instant>>,
+    /// Pieces named by lists, for the next round.
+    named: BTreeSet<u16>,
+    answered: BTreeSet<NodeId>,
+    gather_at: Option<Instant>,
+    repeat_at: Option<Instant>,
+    silent_at: Option<Instant>,
+    silent_left: u32,
+    wait: Duration,
+    /// Asked since somebody last got on, and how often before everything is sent again.
+    questions: u32,
+    patience: u32,
+    /// Octets that lists may still cause.
+    budget: u64,
+    bytes: u64,
+    /// The last word: nothing else leaves once it is set.
+    last: Option<Pdu>,
+}
+
+#[derive(Debug)]
+struct Open {
+    sequence: u32,
+    silent: bool,
+    missing: Option<Missing>,
+}
+
+/// A message given up, whose late acknowledgements still count.
+#[derive(Debug)]
+struct Late {
+    open: BTreeSet<NodeId>,
+    expiry: u32,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    messages: BTreeMap<u32, Sending>,
+    late: BTreeMap<u32, Late>,
+    silent: BTreeSet<NodeId>,
+}
+
+impl Sender {
+    pub(super) fn submit(&mut self, now: Now, config: &Config, out: Outgoing) -> Result<(), SubmitError> {
+        let piece = config.max_pdu - DATA_OVERHEAD;
+        let total = out.payload.len().div_ceil(piece).max(1);
+        let total = u16::try_from(total).map_err(|_| SubmitError::TooLarge)?;
+        if out.destinations.is_empty() {
+            return Err(SubmitError::NoDestination);
+        }
+        if self.messages.contains_key(&out.number) || self.late.contains_key(&out.number) {
+            return Err(SubmitError::Known);
+        }
+        if self.messages.len() >= config.limits.sending {
+            return Err(SubmitError::Full);
+        }
+        if expired(now, out.expiry) {
+            return Err(SubmitError::Expired);
+        }
+        let open = |d: &Destination| {
+            (d.node, Open { sequence: d.sequence, silent: self.silent.contains(&d.node), missing: None })
+        };
+        let mut sending = Sending {
+            total,
+            open: out.destinations.iter().map(open).collect(),
+            addresses: VecDeque::new(),
+            due: BTreeSet::new(),
+            left_at: vec![None; usize::from(total)],
+            named: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            gather_at: None,
+            repeat_at: None,
+            silent_at: None,
+            silent_left: config.timers.silent_repeats,
+            wait: config.timers.repeat,
+            questions: 0,
+            patience: QUESTIONS,
+            budget: (out.payload.len() as u64 + 1024).saturating_mul(BUDGET),
+            bytes: 0,
+            last: None,
+            out,
+        };
+        let heard = sending.out.resumed && sending.open.values().any(|open| !open.silent);
+        sending.due = if heard { BTreeSet::from([total]) } else { (1..=total).collect() };
+        sending.questions = u32::from(heard);
+        sending.address(config, |_| true);
+        self.messages.insert(sending.out.number, sending);
+        Ok(())
+    }
+
+    /// Says whether a node keeps silence: whether answers are waited for.
+    pub(super) fn set_silent(&mut self, now: Now, config: &Config, node: NodeId, silent: bool) {
+        if silent {
+            self.silent.insert(node)
+        } else {
+            self.silent.remove(&node)
+        };
+        for sending in self.messages.values_mut() {
+            if let Some(open) = sending.open.get_mut(&node)
+                && open.silent != silent
+            {
+                open.silent = silent;
+                sending.wait = config.timers.repeat;
+                if sending.is_idle() {
+                    sending.end_round(now.at, config);
+                }
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self, config: &Config, number: u32) -> Vec<NodeId> {
+        let Some(sending) = self.messages.get_mut(&number).filter(|s| s.last.is_none()) else { return Vec::new() };
+        let open = sending.give_up(config);
+        self.late.insert(number, Late { open: open.iter().copied().collect(), expiry: sending.out.expiry });
+        open
+    }
+
+    pub(super) fn remember_unconfirmed(&mut self, number: u32, expiry: u32, open: impl IntoIterator<Item = NodeId>) {
+        self.late.insert(number, Late { open: open.into_iter().collect(), expiry });
+    }
+
+    /// Takes what `from` lacks of the message `number`.
+    pub(super) fn acknowledged(
+        &mut self,
+        now: Now,
+        config: &Config,
+        (from, number): (NodeId, u32),
+        missing: &Missing,
+        (counts, events): (&mut Counts, &mut VecDeque<Event>),
+    ) {
+        let Some(sending) = self.messages.get_mut(&number).filter(|s| s.last.is_none()) else {
+            let confirmed = missing.is_empty() && self.late.get_mut(&number).is_some_and(|l| l.open.remove(&from));
+            if confirmed {
+                events.push_back(Event::Confirmed { number, node: from, late: true });
+            } else {
+                counts.add("stray_ack");
+            }
+            return;
+        };
+        let Some(open) = sending.open.get_mut(&from) else {
+            let stranger = !sending.out.destinations.iter().any(|d| d.node == from);
+            counts.add(if stranger { "stranger_ack" } else { "repeated_ack" });
+            return;
+        };
+        if missing.is_empty() {
+            sending.open.remove(&from);
+            sending.got_on(config);
+            events.push_back(Event::Confirmed { number, node: from, late: false });
+            if sending.open.is_empty() {
+                let key = sending.key(config);
+                sending.last = Some(Pdu::Address(Address::ack_ack(sending.out.priority, key, sending.out.expiry)));
+            } else if sending.is_idle() {
+                sending.gather(now.at, config);
+            }
+            return;
+        }
+        if missing.last().is_some_and(|last| last > sending.total) {
+            counts.add("absurd_list");
+            return;
+        }
+        // Who answers keeps no silence.
+        let was_silent = std::mem::replace(&mut open.silent, false);
+        let before = open.missing.replace(missing.clone());
+        if before.is_none_or(|before| missing.len() < before.len()) {
+            sending.got_on(config);
+        }
+        for n in missing.iter() {
+            // What left after the list was made is not lost yet.
+            let flying = sending.left_at[usize::from(n) - 1].is_some_and(|at| at + config.timers.round_trip > now.at);
+            if !flying && !sending.due.contains(&n) {
+                sending.named.insert(n);
+            }
+        }
+        sending.answered.insert(from);
+        if sending.is_idle() {
+            if was_silent {
+                sending.repeat_at = sending.repeat_at.or(Some(now.at + sending.wait));
+            }
+            sending.gather(now.at, config);
+        }
+    }
+
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Now,
+        config: &Config,
+        counts: &mut Counts,
+        events: &mut VecDeque<Event>,
+    ) {
+        for (number, sending) in &mut self.messages {
+            if sending.last.is_none() && expired(now, sending.out.expiry) {
+                let mut open = BTreeSet::new();
+                for (node, silent) in sending.open.iter().map(|(node, open)| (*node, open.silent)) {
+                    events.push_back(Event::Unconfirmed { number: *number, node, silent });
+                    open.insert(node);
+                }
+                sending.give_up(config);
+                self.late.insert(*number, Late { open, expiry: sending.out.expiry });
+            } else {
+                sending.handle_timeout(now.at, config, counts);
+            }
+        }
+        while self.late.len() > config.limits.late {
+            let oldest =
+                self.late.iter().min_by_key(|(number, late)| (late.expiry, **number)).map(|(number, _)| *number);
+            oldest.and_then(|number| self.late.remove(&number));
+        }
+    }
+
+    /// Whether a datagram is ready.
+    pub(super) fn has_ready(&self) -> bool {
+        self.messages.values().any(|s| !s.is_idle() || s.last.is_some())
+    }
+
+    /// The next datagram of the most urgent message.
+    pub(super) fn poll(&mut self, now: Instant, config: &Config, events: &mut VecDeque<Event>) -> Option<Transmit> {
+        let ready = self.messages.iter().filter(|(_, s)| !s.is_idle() || s.last.is_some());
+        let (_, number) = ready.map(|(number, s)| (s.out.priority, *number)).min()?;
+        let sending = self.messages.get_mut(&number)?;
+        if let Some(last) = sending.last.take() {
+            let sending = self.messages.remove(&number)?;
+            let transmit = sending.transmit(config, &last);
+            events.push_back(Event::Done { number, bytes: sending.bytes + transmit.bytes.len() as u64 });
+            return Some(transmit);
+        }
+        let pdu = match sending.addresses.pop_front() {
+            Some(address) => Pdu::Address(address),
+            None => sending.piece(now, config)?,
+        };
+        let transmit = sending.transmit(config, &pdu);
+        sending.bytes += transmit.bytes.len() as u64;
+        if sending.is_idle() {
+            sending.end_round(now, config);
+        }
+        Some(transmit)
+    }
+
+    pub(super) fn next_timeout(&self, now: Now) -> Option<Instant> {
+        let of = |s: &Sending| {
+            let timers = if s.is_idle() { [s.gather_at, s.repeat_at, s.silent_at] } else { [None; 3] };
+            let expiry =
+                (now.set && s.last.is_none()).then(|| now.at + Wall::from_seconds(s.out.expiry.into()).since(now.wall));
+            timers.into_iter().chain([expiry]).flatten().min()
+        };
+        self.messages.values().filter_map(of).min()
+    }
+}
+
+/// Whether a message has expired; nothing does before the clock is set.
+pub(super) fn expired(now: Now, expiry: u32) -> bool {
+    now.set && now.wall >= Wall::from_seconds(expiry.into())
+}
+
+impl Sending {
+    fn key(&self, config: &Config) -> MessageKey {
+        MessageKey { source: config.node, number: self.out.number }
+    }
+
+    /// Somebody has more than before: back to short waits.
+    fn got_on(&mut self, config: &Config) {
+        (self.wait, self.questions, self.patience) = (config.timers.repeat, 0, QUESTIONS);
+    }
+
+    /// Nothing is left of the round.
+    fn is_idle(&self) -> bool {
+        self.addresses.is_empty() && self.due.is_empty()
+    }
+
+    /// Addresses this message to those still open that `wanted` picks.
+    fn address(&mut self, config: &Config, wanted: impl Fn(&Open) -> bool) {
+        let open = self.open.iter().filter(|(_, open)| wanted(open));
+        let to = open.map(|(node, open)| Destination { node: *node, sequence: open.sequence }).collect();
+        let Outgoing { priority, expiry, .. } = self.out;
+        self.addresses = Address::split(priority, self.total, self.key(config), expiry, to, config.max_pdu).into();
+    }
+
+    fn piece(&mut self, now: Instant, config: &Config) -> Option<Pdu> {
+        let sequence = self.due.pop_first()?;
+        let size = config.max_pdu - DATA_OVERHEAD;
+        let from = (usize::from(sequence) - 1) * size;
+        let piece = self.out.payload[from..self.out.payload.len().min(from + size)].to_vec();
+        self.left_at[usize::from(sequence) - 1] = Some(now);
+        Some(Pdu::Data { priority: self.out.priority, message: self.key(config), sequence, piece })
+    }
+
+    fn transmit(&self, config: &Config, pdu: &Pdu) -> Transmit {
+        let bytes = pdu.emit(config.checksum, Default::default()).expect("pieces and addresses are cut to max_pdu");
+        Transmit { to: self.out.group, port: Port::Data, priority: self.out.priority, bytes }
+    }
+
+    /// Everything of a round has left: now answers are waited for.
+    fn end_round(&mut self, now: Instant, config: &Config) {
+        self.answered.clear();
+        self.repeat_at = self.open.values().any(|open| !open.silent).then(|| now + self.wait);
+        let silent = self.open.values().any(|open| open.silent) && self.silent_left > 0;
+        self.silent_at = silent.then(|| self.silent_at.unwrap_or(now + config.timers.silent_interval));
+        self.gather_at = (!self.named.is_empty()).then(|| now + config.timers.gather);
+    }
+
+    /// Between rounds: waits for more lists, or not, when all have answered.
+    fn gather(&mut self, now: Instant, config: &Config) {
+        if self.named.is_empty() {
+            return;
+        }
+        let all = self.open.iter().all(|(node, open)| open.silent || self.answered.contains(node));
+        let latest = if all { now } else { now + config.timers.gather };
+        self.gather_at = Some(self.gather_at.map_or(latest, |at| at.min(latest)));
+    }
+
+    fn handle_timeout(&mut self, now: Instant, config: &Config, counts: &mut Counts) {
+        if !self.is_idle() || self.last.is_some() {
+            return;
+        }
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        // First, because they are few; what else is due waits for the end of that round.
+        if is_due(self.silent_at) {
+            self.silent_at = None;
+            self.silent_left -= 1;
+            let lists = self.open.values().filter(|open| open.silent).map(|open| open.missing.as_ref());
+            for list in lists {
+                match list {
+                    Some(missing) => self.due.extend(missing.iter()),
+                    None => self.due.extend(1..=self.total),
+                }
+            }
+            self.address(config, |open| open.silent);
+            return;
+        }
+        if is_due(self.gather_at) {
+            self.gather_at = None;
+            let cost = self.named.len() as u64 * config.max_pdu as u64;
+            if let Some(left) = self.budget.checked_sub(cost) {
+                self.budget = left;
+                self.due = std::mem::take(&mut self.named);
+                self.address(config, |open| !open.silent);
+                return;
+            }
+            counts.add("budget_spent");
+            self.named.clear();
+        }
+        if is_due(self.repeat_at) && self.open.values().all(|open| open.silent) {
+            // The last who was waited for has confirmed.
+            self.repeat_at = None;
+        }
+        if is_due(self.repeat_at) {
+            let unheard = self.open.values().any(|open| !open.silent && open.missing.is_none());
+            let lists = || self.open.values().filter(|open| !open.silent).filter_map(|open| open.missing.as_ref());
+            let asks = self.questions < self.patience;
+            self.due = if asks {
+                let last = lists().filter_map(Missing::last).max().filter(|_| !unheard);
+                BTreeSet::from([last.unwrap_or(self.total)])
+            } else if unheard {
+                (1..=self.total).collect()
+            } else {
+                lists().flat_map(Missing::iter).collect()
+            };
+            if asks {
+                self.questions += 1;
+            } else {
+                (self.questions, self.patience) = (0, self.patience.saturating_mul(2));
+            }
+            self.wait = config.timers.grown(self.wait);
+            self.address(config, |open| !open.silent);
+        }
+    }
+
+    /// Who is still open; what leaves next is the last word.
+    fn give_up(&mut self, config: &Config) -> Vec<NodeId> {
+        self.addresses.clear();
+        self.due.clear();
+        self.last = Some(Pdu::Discard { priority: self.out.priority, message: self.key(config) });
+        std::mem::take(&mut self.open).into_keys().collect()
+    }
+}

@@ -1,0 +1,96 @@
+//! Reading a text quickly: what follows on what is learned as if it were coded, what to make of it is not.
+//!
+//! A model reads its dictionary so when it begins. Each context's memory is filled on its own, so that it stays in the processor's cache, and
+//! by as many threads as there are processors; the result does not depend on how many.
+
+use std::num::NonZero;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use super::memory::{LINE, SLOT_BITS, Slot, find, fold, line, node};
+use super::states::STATES;
+use super::{FOLDED, Model, ORDERS};
+
+/// So much is skimmed at once; its contexts take 28 times four bytes each.
+const AT_ONCE: usize = 64 * 1024;
+/// More threads than this have too little to do each.
+const MOST_THREADS: usize = 4;
+/// Less than this is not worth another thread.
+const LEAST_SHARED: usize = 32 * 1024;
+
+/// What one context has to learn from.
+struct Lesson<'a> {
+    slots: &'a mut [Slot],
+    learned: &'a mut [u16; 256],
+    contexts: &'a [u32],
+    folded: bool,
+}
+
+impl Model {
+    /// Learns what follows on what in `text`, many times quicker than by reading.
+    pub(super) fn skim(&mut self, text: &[u8]) {
+        let mut noted: [Vec<u32>; ORDERS] = std::array::from_fn(|_| Vec::with_capacity(text.len().min(AT_ONCE)));
+        for text in text.chunks(AT_ONCE) {
+            noted.iter_mut().for_each(Vec::clear);
+            for &byte in text {
+                self.note_contexts();
+                noted.iter_mut().zip(self.contexts).for_each(|(noted, context)| noted.push(context));
+                self.end_byte(byte);
+            }
+            let memories = self.slots.chunks_exact_mut(1 << SLOT_BITS).zip(&mut self.learned);
+            let lessons = memories.zip(&noted).enumerate().map(|(order, ((slots, learned), contexts))| Lesson {
+                slots,
+                learned,
+                contexts,
+                folded: order < FOLDED,
+            });
+            share(lessons, text);
+        }
+        self.begin_byte();
+    }
+}
+
+/// Has the lessons learned, by several threads where that is worth it and they can be had.
+fn share<'a>(lessons: impl Iterator<Item = Lesson<'a>> + Send, text: &[u8]) {
+    let processors = if text.len() < LEAST_SHARED { None } else { std::thread::available_parallelism().ok() };
+    let lessons = Mutex::new(lessons);
+    let work = || {
+        loop {
+            let next = lessons.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(lesson) = next else { break };
+            lesson.learn(text);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..processors.map_or(1, NonZero::get).min(MOST_THREADS) {
+            // Where there is no thread to be had, this one does it all.
+            let _ = std::thread::Builder::new().name("aldis-skim".into()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+impl Lesson<'_> {
+    fn learn(self, text: &[u8]) {
+        let (states, paths) = (&*STATES, &PATHS[usize::from(self.folded)]);
+        for (&context, &byte) in self.contexts.iter().zip(text) {
+            let path = &paths[usize::from(byte)];
+            let high = 16 | usize::from(byte >> 4);
+            for (half, before) in [1, if self.folded { fold(high) } else { high }].into_iter().enumerate() {
+                let (at, check) = line(context, before);
+                let line: &mut [Slot] = &mut self.slots[at & !(LINE - 1)..][..LINE];
+                let line: &mut [Slot; LINE] = line.try_into().expect("so long by the line before");
+                for bit in half * 4..half * 4 + 4 {
+                    let slot = &mut line[find(line, at ^ usize::from(path[bit]), check)];
+                    slot.learn(self.learned, states, byte >> (7 - bit) & 1 == 1);
+                }
+            }
+        }
+    }
+}
+
+/// For each byte the places in their lines of its eight bits; in the second table with letters of either case in the same places.
+static PATHS: LazyLock<[[[u8; 8]; 256]; 2]> = LazyLock::new(|| {
+    let place = |partial: usize, folded: bool| node(if folded { fold(partial) } else { partial }) as u8;
+    [false, true]
+        .map(|folded| std::array::from_fn(|byte| std::array::from_fn(|bit| place((byte | 0x100) >> (8 - bit), folded))))
+});
