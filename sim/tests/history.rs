@@ -194,27 +194,6 @@ fn a_peer_that_keeps_silence_is_sent_what_every_node_reads() {
 }
 
 #[test]
-fn what_went_to_several_at_once_is_named_to_each_of_them_later_and_names_nothing_itself() {
-    let base = StationId(2);
-    let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
-    let ether = EtherConfig::net(1, 3, &modem, LinkConfig::default());
-    let setup = Setup { economy: Economy::NONE, net_key: true, ..Setup::new(1, &["ship", "shore", "base"], ether) };
-    let mut lab = Lab::new(&setup, Trace::hashed());
-    let send = |lab: &mut Lab, also: &[StationId]| {
-        let number = lab.submit_to_several(SHIP, SHORE, also, 600, Precedence::Routine);
-        let end = lab.at() + Duration::from_secs(7200);
-        assert!(lab.run_until_settled(end), "{:#?}", lab.check());
-        lab.ledger()[number].fate.payload_bytes
-    };
-    let sizes = [&[base][..], &[base], &[]].map(|also| send(&mut lab, also));
-    assert!(sizes[1] < sizes[0], "both have said what they read: {sizes:?}");
-    assert!(sizes[2] + 80 < sizes[1], "one alone: {sizes:?}");
-    let unread = |station| count(&lab, station, "context-unknown") + count(&lab, station, "transfer-coded-anew");
-    assert_eq!([SHIP, SHORE, base].map(unread), [0; 3]);
-    assert_eq!(lab.check(), Vec::<String>::new());
-}
-
-#[test]
 fn power_that_fails_at_any_moment_leaves_every_message_once_and_whole() {
     let seeds = std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
     for seed in 1..=seeds {
