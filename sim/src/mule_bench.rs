@@ -231,7 +231,7 @@ fn content(bytes: usize, seed: u64) -> Vec<u8> {
     while content.len() + 2 < bytes {
         let byte = chance.below(256) as u8;
         content.push(if matches!(byte, b'\r' | b'\n' | 0) { 1 } else { byte });
-        if content.len() % 900 == 0 {
+        if content.len().is_multiple_of(900) {
             content.extend(b"\r\n");
         }
     }
