@@ -79,8 +79,8 @@ impl Lesson<'_> {
                 let (at, check) = line(context, before);
                 let line: &mut [Slot] = &mut self.slots[at & !(LINE - 1)..][..LINE];
                 let line: &mut [Slot; LINE] = line.try_into().expect("so long by the line before");
-                for bit in half * 4..half * 4 + 4 {
-                    let slot = &mut line[find(line, at ^ usize::from(path[bit]), check)];
+                for (bit, place) in (half * 4..).zip(&path[half * 4..][..4]) {
+                    let slot = &mut line[find(line, at ^ usize::from(*place), check)];
                     slot.learn(self.learned, states, byte >> (7 - bit) & 1 == 1);
                 }
             }
