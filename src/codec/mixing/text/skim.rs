@@ -1,10 +1,8 @@
 //! Reading a text quickly: what follows on what is learned as if it were coded, what to make of it is not.
 //!
-//! A model reads its dictionary so when it begins. Each context's memory is filled on its own, so that it stays in the processor's cache, and
-//! by as many threads as there are processors; the result does not depend on how many.
+//! A model reads its dictionary so when it begins. Each context's memory is filled on its own, so that it stays in the processor's cache.
 
-use std::num::NonZero;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use super::memory::{LINE, SLOT_BITS, Slot, find, fold, line, node};
 use super::states::STATES;
@@ -12,10 +10,6 @@ use super::{FOLDED, Model, ORDERS};
 
 /// So much is skimmed at once; its contexts take 28 times four bytes each.
 const AT_ONCE: usize = 64 * 1024;
-/// More threads than this have too little to do each.
-const MOST_THREADS: usize = 4;
-/// Less than this is not worth another thread.
-const LEAST_SHARED: usize = 32 * 1024;
 
 /// What one context has to learn from.
 struct Lesson<'a> {
@@ -37,36 +31,12 @@ impl Model {
                 self.end_byte(byte);
             }
             let memories = self.slots.chunks_exact_mut(1 << SLOT_BITS).zip(&mut self.learned);
-            let lessons = memories.zip(&noted).enumerate().map(|(order, ((slots, learned), contexts))| Lesson {
-                slots,
-                learned,
-                contexts,
-                folded: order < FOLDED,
-            });
-            share(lessons, text);
+            for (order, ((slots, learned), contexts)) in memories.zip(&noted).enumerate() {
+                Lesson { slots, learned, contexts, folded: order < FOLDED }.learn(text);
+            }
         }
         self.begin_byte();
     }
-}
-
-/// Has the lessons learned, by several threads where that is worth it and they can be had.
-fn share<'a>(lessons: impl Iterator<Item = Lesson<'a>> + Send, text: &[u8]) {
-    let processors = if text.len() < LEAST_SHARED { None } else { std::thread::available_parallelism().ok() };
-    let lessons = Mutex::new(lessons);
-    let work = || {
-        loop {
-            let next = lessons.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(lesson) = next else { break };
-            lesson.learn(text);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..processors.map_or(1, NonZero::get).min(MOST_THREADS) {
-            // Where there is no thread to be had, this one does it all.
-            let _ = std::thread::Builder::new().name("aldis-skim".into()).spawn_scoped(scope, work);
-        }
-        work();
-    });
 }
 
 impl Lesson<'_> {
