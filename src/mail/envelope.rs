@@ -42,6 +42,30 @@ pub struct Notify {
 impl Notify {
     /// NOTIFY=NEVER.
     pub const NEVER: Self = Self { success: false, failure: false, delay: false };
+
+    /// Reads the value of a NOTIFY parameter (RFC 3461 4.1).
+    pub fn parse(value: &str) -> Option<Self> {
+        if value.eq_ignore_ascii_case("NEVER") {
+            return Some(Self::NEVER);
+        }
+        let mut out = Self::NEVER;
+        for word in value.split(',') {
+            match word.to_ascii_uppercase().as_str() {
+                "SUCCESS" => out.success = true,
+                "FAILURE" => out.failure = true,
+                "DELAY" => out.delay = true,
+                _ => return None,
+            }
+        }
+        Some(out)
+    }
+
+    /// The value of a NOTIFY parameter.
+    pub fn words(self) -> String {
+        let words = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
+        let words: Vec<&str> = words.into_iter().filter_map(|(named, word)| named.then_some(word)).collect();
+        if words.is_empty() { "NEVER".to_owned() } else { words.join(",") }
+    }
 }
 
 /// RFC 2852 by-mode.

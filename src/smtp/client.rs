@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::reply::Reader;
 use super::{Reply, command, header, seven_bit, trace};
-use crate::mail::{BodyKind, ByMode, DeliverBy, Envelope, Mailbox, Notify, Recipient, Ret, Status};
+use crate::mail::{BodyKind, ByMode, DeliverBy, Envelope, Mailbox, Recipient, Ret, Status};
 use crate::time::{Duration, Instant};
 
 /// Commands in flight at once; keeps both sides' buffers from filling up against each other.
@@ -810,18 +810,12 @@ fn rcpt_line(recipient: &Recipient, offered: Extensions) -> String {
         return line;
     }
     if let Some(notify) = recipient.notify {
-        line.push_str(&format!(" NOTIFY={}", notify_value(notify)));
+        line.push_str(&format!(" NOTIFY={}", notify.words()));
     }
     if let Some(orcpt) = recipient.orcpt.as_deref().filter(|o| command::is_orcpt(o, offered.smtputf8)) {
         line.push_str(&format!(" ORCPT={orcpt}"));
     }
     line
-}
-
-fn notify_value(notify: Notify) -> String {
-    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
-    let given: Vec<&str> = words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
-    if given.is_empty() { "NEVER".to_owned() } else { given.join(",") }
 }
 
 /// What a reply that is no success means for a recipient. Codes that fit nowhere are worth another try.
@@ -895,7 +889,7 @@ impl Stuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{MtPriority, Precedence};
+    use crate::mail::{MtPriority, Notify, Precedence};
     use crate::smtp::server::{self, Answer, Question, TlsFacts, Transaction};
     use crate::smtp::{Budget, Peer, Policy};
     use crate::time::Wall;

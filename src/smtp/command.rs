@@ -320,7 +320,7 @@ fn rcpt(rest: &str, grammar: Grammar) -> Result<Rcpt, Reply> {
         let bad = || Reply::new(501, Status(5, 5, 4), format!("bad or second {keyword}"));
         match keyword.as_str() {
             "NOTIFY" if out.notify.is_none() => {
-                out.notify = Some(value.and_then(notify).ok_or_else(bad)?);
+                out.notify = Some(value.and_then(Notify::parse).ok_or_else(bad)?);
             }
             "ORCPT" if out.orcpt.is_none() => {
                 out.orcpt = Some(value.filter(|v| is_orcpt(v, grammar.utf8)).ok_or_else(bad)?.to_owned());
@@ -330,22 +330,6 @@ fn rcpt(rest: &str, grammar: Grammar) -> Result<Rcpt, Reply> {
         }
     }
     Ok(out)
-}
-
-fn notify(value: &str) -> Option<Notify> {
-    if value.eq_ignore_ascii_case("NEVER") {
-        return Some(Notify::NEVER);
-    }
-    let mut out = Notify::NEVER;
-    for word in value.split(',') {
-        match word.to_ascii_uppercase().as_str() {
-            "SUCCESS" => out.success = true,
-            "FAILURE" => out.failure = true,
-            "DELAY" => out.delay = true,
-            _ => return None,
-        }
-    }
-    Some(out)
 }
 
 /// Whether `value` is `type;xtext` as ORCPT wants it (RFC 3461 4.2, RFC 6533 3).

@@ -188,7 +188,7 @@ impl Letter {
         for Addressee { recipient, other } in &self.recipients {
             text.push_str(&format!("\r\n<{}>", recipient.address));
             if let Some(notify) = recipient.notify {
-                text.push_str(&format!(" NOTIFY={}", notify_words(notify)));
+                text.push_str(&format!(" NOTIFY={}", notify.words()));
             }
             if let Some(orcpt) = &recipient.orcpt {
                 text.push_str(&format!(" ORCPT={orcpt}"));
@@ -272,7 +272,7 @@ impl Addressee {
         let mut out = Self { recipient: Recipient::plain(to), other: Vec::new() };
         for_each_word(words, number, |keyword, value, word| {
             match keyword {
-                "NOTIFY" => out.recipient.notify = Some(notify(value?)?),
+                "NOTIFY" => out.recipient.notify = Some(Notify::parse(value?)?),
                 "ORCPT" => {
                     let value = value?;
                     out.recipient.orcpt =
@@ -296,28 +296,6 @@ const fn body_word(body: BodyKind) -> &'static str {
         BodyKind::EightBitMime => "8BITMIME",
         BodyKind::BinaryMime => "BINARYMIME",
     }
-}
-
-fn notify_words(notify: Notify) -> String {
-    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
-    let words: Vec<&str> = words.into_iter().filter_map(|(named, word)| named.then_some(word)).collect();
-    if words.is_empty() { "NEVER".to_owned() } else { words.join(",") }
-}
-
-fn notify(value: &str) -> Option<Notify> {
-    if value.eq_ignore_ascii_case("NEVER") {
-        return Some(Notify::NEVER);
-    }
-    let mut out = Notify::NEVER;
-    for word in value.split(',') {
-        match word.to_ascii_uppercase().as_str() {
-            "SUCCESS" => out.success = true,
-            "FAILURE" => out.failure = true,
-            "DELAY" => out.delay = true,
-            _ => return None,
-        }
-    }
-    Some(out)
 }
 
 fn by(value: &str) -> Option<By> {
