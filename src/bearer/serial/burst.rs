@@ -96,6 +96,12 @@ impl Air {
         (blocks * self.block_bits).div_ceil(8)
     }
 
+    /// The block that byte `at` of the stream ends in, counted from 0, and the first byte that does not.
+    pub fn block_of(&self, at: u64) -> (u64, u64) {
+        let block = (at * 8 + 7) / self.block_bits;
+        (block, (block + 1) * self.block_bits / 8)
+    }
+
     /// Bytes a transmission of `blocks` blocks carries beside the modem's own tail.
     pub fn capacity(&self, blocks: u64) -> u64 {
         (blocks * self.block_bits).saturating_sub(u64::from(self.waveform.tail_bits)) / 8

@@ -201,6 +201,8 @@ impl Station {
         let stride = tx.layout.stride.max(MINIMAL_FRAME);
         let left = usize::try_from(total - tx.made).unwrap_or(usize::MAX);
         let cell = stride - tx.made as usize % stride;
+        // A hole that was not left idle belongs to the frame that begins in it.
+        let cell = if cell < MINIMAL_FRAME { cell + stride } else { cell };
         // What is too little for another frame goes to the last one.
         let room = if tx.layout.packed || left < cell + MINIMAL_FRAME { left } else { cell };
         // Words that are longer than a stride take several; they would wait for ever, and everything after them.
@@ -244,14 +246,34 @@ impl Station {
         if nothing {
             return false;
         }
-        let padded = if tx.layout.packed { bytes.len() } else { bytes.len().next_multiple_of(stride).max(room) };
-        if padded < left {
-            bytes.resize(padded, 0);
+        let end = tx.made + bytes.len() as u64;
+        let aligned = end.next_multiple_of(stride as u64).max(tx.made + room as u64);
+        if !tx.layout.packed && aligned < total && self.may_idle(tx, end, aligned) {
+            bytes.resize(usize::try_from(aligned - tx.made).unwrap_or(bytes.len()), 0);
         }
         tx.pieces += 1;
         tx.made += bytes.len() as u64;
         tx.carry.extend(bytes);
         tx.made < total
+    }
+
+    /// Whether bytes `from` to `to` of the stream may be left idle: no block has more of that than a minimal frame (link-rules D1), what
+    /// the end of the transmission leaves included. Where short ends of messages meet in a block the next frame begins early, and shares a
+    /// cell with the one before it.
+    fn may_idle(&self, tx: &mut Transmission, from: u64, to: u64) -> bool {
+        let (mut idle, mut at) = (tx.idle, from);
+        while at < to {
+            let (block, end) = self.air.block_of(at);
+            let end = to.min(end);
+            idle = (block, end - at + if idle.0 == block { idle.1 } else { 0 });
+            let ends = if block + 1 == tx.blocks { MINIMAL_FRAME - FRAME_OVERHEAD } else { 0 };
+            if idle.1 > (MINIMAL_FRAME - ends) as u64 {
+                return false;
+            }
+            at = end;
+        }
+        tx.idle = idle;
+        true
     }
 
     /// One frame of symbols in at most `room` bytes: by precedence while something is owed, then whatever helps.

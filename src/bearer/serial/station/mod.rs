@@ -198,6 +198,8 @@ struct Transmission {
     made: u64,
     out: u64,
     carry: Vec<u8>,
+    /// The last block with idle fill in it, and how many bytes.
+    idle: (u64, u64),
     composed: bool,
     /// Control frames with the first piece they may stand in.
     lead: VecDeque<(u64, Vec<u8>)>,

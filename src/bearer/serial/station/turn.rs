@@ -257,6 +257,7 @@ impl Station {
             made: 0,
             out: 0,
             carry: Vec::new(),
+            idle: (0, 0),
             composed: false,
             lead: VecDeque::new(),
             copies: Vec::new(),
