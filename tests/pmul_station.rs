@@ -411,7 +411,8 @@ fn restarts_of_either_side_lose_nothing_and_deliver_nothing_twice() {
             }
             if who > 0 && net.accepted.contains_key(&(who, 1)) {
                 let message = MessageKey { source: node(0), number: 1 };
-                net.stations[who].restore_accepted(message, expiry);
+                let now = net.now;
+                net.stations[who].restore_accepted(now, message, (expiry, 4), false);
             }
             net.run(Duration::from_secs(40_000));
             net.assert_all_once(&format!("restart of {who} at {when} ms"));

@@ -115,6 +115,54 @@ immediate = {}
 priority = {}
 routine = { payload = "8KiB", air = "90s" }
 deferred = {}
+
+[[peer]]
+name = "fleet1"
+protocol = "mule"
+addresses = ["10.1.1.2", "10.1.1.3"]
+node = "10.1.1.20"
+group = "239.1.1.11"
+ack_ranges = false
+ack_entry_id = "self"
+silent = false
+
+[[bearer]]
+name = "sat1"
+kind = "pmul"
+interface = "10.1.1.1"
+node = "10.1.1.10"
+groups = ["239.1.1.10", "239.1.1.11"]
+data_port = 3753
+ack_port = 3754
+join = "igmp"
+ttl = 4
+peers = ["fleet1"]
+emcon = "open"
+rate = "64kbps"
+delay = "300ms"
+mtu = 1400
+max_pdu = "1000B"
+checksum = "internet"
+tagging = "implicit"
+max_payload = "1MiB"
+max_air = "1h"
+on_excess = "hold"
+protected = false
+dscp = { override = 46, flash = 46, immediate = 26, priority = 26, routine = 0, deferred = 8 }
+[bearer.carry]
+routine = { payload = "64KiB" }
+[bearer.timers]
+round_trip = "700ms"
+repeat = "5s"
+back_off = "200%"
+longest = "10min"
+gather = "100ms"
+ack_delay = "200ms"
+quiet = "1s"
+ack_again = "6s"
+unidentified = "10min"
+silent_interval = "40s"
+silent_repeats = 2
 "#;
 
 const SMALL: &str = "[node]\nname = \"a\"\n[[route]]\nmatch = \"*\"\nto = \"hold\"\n";
