@@ -49,8 +49,8 @@ impl Switch {
             };
             let (level, bytes) = (record.precedence, u64::from(transfer.payload_bytes));
             if let Some(passage) = self.passage_on_net(now, &gate, peer, level, bytes) {
-                let lead = transfer.lead.map(|counter| TransferId { counter, ..transfer.id.clone() });
-                tally.count_on_net(bearers, transfer.message, (peer, level, bytes), &passage, lead.as_ref());
+                let number = (transfer.id.epoch, transfer.lead.unwrap_or(transfer.id.counter));
+                tally.count_on_net(bearers, transfer.message, (peer, level, bytes), &passage, number);
                 continue;
             }
             let load = self.load_of(transfer, peer, record.precedence);
@@ -67,13 +67,8 @@ impl Switch {
             let load = self.load_to_come(w.record, peer);
             if let Some(passage) = self.passage_on_net(now, &gate, peer, load.level, load.payload_bytes) {
                 // What is not frozen yet becomes one payload for all of a group.
-                let lead = TransferId {
-                    origin: passage.bearer.0.as_ref().into(),
-                    epoch: u32::MAX,
-                    counter: w.record.id.0 as u32,
-                };
-                let what = (peer, load.level, load.payload_bytes);
-                tally.count_on_net(bearers, w.record.id, what, &passage, Some(&lead));
+                let (what, number) = ((peer, load.level, load.payload_bytes), (0, w.record.id.0 as u32));
+                tally.count_on_net(bearers, w.record.id, what, &passage, number);
                 continue;
             }
             match w.until.filter(|at| *at > now.wall) {
@@ -160,7 +155,7 @@ impl Tally {
         message: MessageId,
         (peer, level, bytes): (&PeerName, Precedence, u64),
         passage: &NetPassage,
-        lead: Option<&TransferId>,
+        number: (u32, u32),
     ) {
         if !asked.contains(&passage.bearer) {
             return;
@@ -170,7 +165,7 @@ impl Tally {
         }
         let share = self.goes.entry((passage.bearer.clone(), peer.clone(), Reverse(level))).or_default();
         share.messages.insert(message);
-        if lead.is_none_or(|l| self.shared.insert((passage.bearer.clone(), l.epoch, l.counter))) {
+        if self.shared.insert((passage.bearer.clone(), number.0, number.1)) {
             share.bytes += bytes;
         }
     }
