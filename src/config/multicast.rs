@@ -2,10 +2,11 @@
 //!
 //! Called by `profile` for `[[bearer]] kind = "pmul"` and `[[peer]] protocol = "mule"`; the rest of both files knows nothing of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use super::plan::{BearerPlan, Join, MulePeerPlan, MulticastPlan, PeerPlan};
+use super::cross::Declared;
+use super::plan::{Join, MulePeerPlan, MulticastPlan};
 use super::profile::{at_least_a_second, carry, name, silences};
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::schema;
@@ -259,12 +260,8 @@ fn percent(text: &str) -> Option<u32> {
 }
 
 /// What bearers and peers of this kind must have in common with the rest of the profile.
-pub fn check(
-    reader: &mut Reader,
-    (bearers, mules): (&[(String, MulticastPlan)], &[(String, MulePeerPlan)]),
-    (serial, aldis): (&[(String, BearerPlan)], &[(String, PeerPlan)]),
-    (known, own): (&BTreeSet<String>, Option<&PeerName>),
-) {
+pub fn check(reader: &mut Reader, d: &Declared<'_>) {
+    let (bearers, mules, serial, aldis) = (d.nets, d.mules, d.bearers, d.peer_plans);
     let is_mule = |peer: &PeerName| mules.iter().any(|(_, m)| m.name == *peer);
     for (path, bearer) in serial {
         for peer in bearer.peers.iter().filter(|p| is_mule(p)) {
@@ -296,8 +293,8 @@ pub fn check(
                 let problem = format!("{peer} stands in {other} too");
                 reader.problem(&at, problem, "each MULE peer on one bearer, once");
             }
-            if !known.contains(&*peer.0) {
-                let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            if !d.peers.contains(&*peer.0) {
+                let names: Vec<&str> = d.peers.iter().map(String::as_str).collect();
                 reader.problem(&at, format!("there is no [[peer]] named {peer}"), &names.join(", "));
             }
             if aldis.iter().any(|(_, p)| p.name == *peer) {
@@ -317,7 +314,7 @@ pub fn check(
         }
     }
     for (path, mule) in mules {
-        if own == Some(&mule.name) {
+        if d.node.is_some_and(|n| n.name == mule.name) {
             reader.problem(&join(path, "name"), "is this node's own name", "another name for the neighbour");
         }
         if !carried.contains_key(&mule.name) && !serial.iter().any(|(_, b)| b.peers.contains(&mule.name)) {

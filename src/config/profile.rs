@@ -79,10 +79,10 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         retry: &retry,
         peer_plans: &peers,
         bearers: &bearers,
+        mules: &mules,
+        nets: &nets,
     };
     cross::check(reader, &declared);
-    let own = node.as_ref().map(|n| &n.name);
-    multicast::check(reader, (&nets, &mules), (&bearers, &peers), (&declared.peers, own));
     if !reader.problems.is_empty() {
         return None;
     }
