@@ -806,3 +806,19 @@ fn floods_of_pieces_and_addresses_stay_within_the_limits() {
     assert!(answered < heard, "{answered} bytes for {heard}");
     assert!(bench.station.counts().of("full") > 0);
 }
+
+#[test]
+fn a_station_that_may_not_send_its_last_word_waits_for_nothing() {
+    let mut net = Net::new(2, 0.0, 1);
+    net.submit(1, 6, 5_000, 3600);
+    net.run(Duration::from_secs(20));
+    net.submit(2, 6, 5_000, 3600);
+    net.mute.insert(1);
+    net.run(Duration::from_secs(20));
+    let station = &mut net.stations[0];
+    assert_eq!(station.cancel(2), [node(1)]);
+    net.now = Now { at: net.now.at + Duration::from_secs(600), ..net.now };
+    station.handle_timeout(net.now);
+    assert!(station.has_transmit(net.now));
+    assert_eq!(station.next_deadline(net.now), None, "what is owed is said when it may be");
+}

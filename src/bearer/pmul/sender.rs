@@ -322,7 +322,9 @@ impl Sender {
 
     pub(super) fn next_timeout(&self, now: Now) -> Option<Instant> {
         let of = |s: &Sending| {
-            let timers = if s.is_idle() { [s.gather_at, s.repeat_at, s.silent_at] } else { [None; 3] };
+            // Behind the last word nothing is waited for, be it that an order keeps that from leaving.
+            let waits = s.is_idle() && s.last.is_none();
+            let timers = if waits { [s.gather_at, s.repeat_at, s.silent_at] } else { [None; 3] };
             let expiry =
                 (now.set && s.last.is_none()).then(|| now.at + Wall::from_seconds(s.out.expiry.into()).since(now.wall));
             timers.into_iter().chain([expiry]).flatten().min()
