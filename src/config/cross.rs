@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::multicast;
 use super::plan::{
-    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, RetryPlan, UserPlan,
+    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
+    PeerPlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
 use crate::mail::{Hop, Precedence, Protection};
@@ -25,6 +27,8 @@ pub struct Declared<'d> {
     pub retry: &'d BTreeMap<Precedence, RetryPlan>,
     pub peer_plans: &'d [(String, PeerPlan)],
     pub bearers: &'d [(String, BearerPlan)],
+    pub mules: &'d [(String, MulePeerPlan)],
+    pub nets: &'d [(String, MulticastPlan)],
 }
 
 pub fn check(reader: &mut Reader, d: &Declared<'_>) {
@@ -43,6 +47,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     devices_are_used_once(reader, d);
     directories_do_not_clash(reader, d);
     limits_agree(reader, d);
+    multicast::check(reader, d);
 }
 
 fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {

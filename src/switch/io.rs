@@ -1,10 +1,12 @@
 //! What goes into the switch and what comes out of it.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::bearer::{self, ModemAction, ModemEvent};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::Name;
+use crate::codec::mule::{self, MuleError, Tagging};
 use crate::codec::repertoire::Repertoire;
 use crate::emcon::Emission;
 use crate::mail::{BearerId, Envelope, LinkKey, Protection, Reliance, TransferId};
@@ -12,6 +14,7 @@ use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::{StoreCall, StoreResult};
 use crate::smtp;
+use crate::time::Wall;
 
 /// Names one piece of work until its result comes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -45,6 +48,24 @@ pub enum Input {
         bearer: BearerId,
         /// What.
         event: ModemEvent,
+    },
+    /// A datagram came in on a bearer that speaks P_MUL.
+    Datagram {
+        /// Which bearer's.
+        bearer: BearerId,
+        /// From which address.
+        from: Ipv4Addr,
+        /// What it holds.
+        bytes: Vec<u8>,
+        /// Datagrams that were dropped since the one before, because this switch did not keep up.
+        missed: u64,
+    },
+    /// The sockets of such a bearer work, or do not.
+    Port {
+        /// Which bearer's.
+        bearer: BearerId,
+        /// What is wrong; `None`: nothing.
+        fault: Option<String>,
     },
     /// Work came back, in any order, perhaps after nobody wants it any more.
     Done {
@@ -115,6 +136,10 @@ pub enum Work {
     Encode(Box<Encode>),
     /// Open and decode a payload received whole.
     Decode(Box<Decode>),
+    /// Make a MULE payload.
+    MuleEncode(Box<MuleEncode>),
+    /// Open a MULE payload.
+    MuleDecode(Box<MuleDecode>),
     /// Spread or gather symbols.
     Job(bearer::Job),
     /// Put a message into a Maildir.
@@ -132,6 +157,10 @@ pub enum WorkResult {
     Encoded(Result<Box<Coded>, String>),
     /// Of `Decode`.
     Decoded(Result<Box<Opened>, OpenError>),
+    /// Of `MuleEncode`.
+    Mule(Result<Vec<u8>, String>),
+    /// Of `MuleDecode`.
+    MuleOpened(Result<Box<mule::Opened>, MuleError>),
     /// Of `Job`.
     Job(bearer::JobDone),
     /// Of `Maildir`, in the order of its mailboxes.
@@ -191,6 +220,28 @@ pub struct Decode {
     pub known: Vec<(Name, Arc<[u8]>)>,
     /// Whether its text is wanted.
     pub keeps_text: bool,
+}
+
+/// What becomes a MULE payload.
+#[derive(Debug)]
+pub struct MuleEncode {
+    /// The envelope.
+    pub envelope: Envelope,
+    /// The message.
+    pub body: Arc<[u8]>,
+    /// How the structure around it is tagged.
+    pub tagging: Tagging,
+    /// When: a deadline is carried as the seconds that are left.
+    pub now: Wall,
+}
+
+/// A MULE payload to open.
+#[derive(Debug)]
+pub struct MuleDecode {
+    /// The payload.
+    pub payload: Arc<[u8]>,
+    /// Largest message taken.
+    pub max_bytes: u64,
 }
 
 /// A decoded payload.
