@@ -442,6 +442,7 @@ impl Process {
                 (work::decode_by(&decode, read), 1, 50)
             }
             Work::Job(job) => (work::job(job), 1, 50),
+            Work::Fetch(fetch) => (work::fetch(&fetch), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),
             Work::Forward(forward) => (forwarded(at, *forward, log), 20, 2000),
         };

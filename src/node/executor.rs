@@ -86,6 +86,7 @@ impl Executor {
             Work::Encode(encode) => self.pool(ticket, move || work::encode(&encode)),
             Work::Decode(decode) => self.pool(ticket, move || work::decode(&decode)),
             Work::Job(job) => self.pool(ticket, move || work::job(job)),
+            Work::Fetch(fetch) => self.pool(ticket, move || work::fetch(&fetch)),
         }
     }
 

@@ -119,7 +119,8 @@ impl Switch {
             });
         }
         // A message shrinks when encoded: only what would be too much at a third of its size is refused at once.
-        let excess = bearer.plan.carries(level, size? / 3).err()?;
+        let size = size.filter(|size| !self.may_shrink(&bearer.plan.id, *size, level))?;
+        let excess = bearer.plan.carries(level, size / 3).err()?;
         Some(Reply::new(552, Status(5, 3, 4), format!("too big for the link to {peer}: {excess}")))
     }
 
@@ -260,7 +261,7 @@ impl Switch {
     }
 
     /// A message with recipients refused on acceptance carries its own report in the same batch.
-    fn with_report(&mut self, now: Now, accepted: Accepted, subject: &[u8]) -> (Batch, Vec<MessageRecord>) {
+    pub(super) fn with_report(&mut self, now: Now, accepted: Accepted, subject: &[u8]) -> (Batch, Vec<MessageRecord>) {
         let Accepted { record, mut batch, report, .. } = accepted;
         let mut records = vec![record];
         if let Some(report) = report {
