@@ -18,8 +18,8 @@ fn aldis(lab: &Lab, words: &[&str]) -> (i32, String) {
 }
 
 fn submit(lab: &Lab, message: &[u8]) {
-    let reply = send(lab.address("ship"), "a@ship.example", &[("b@shore.example", "")], message);
-    assert!(reply.starts_with("250"), "{reply}");
+    let id = send(lab.address("ship"), "<a@ship.example>", &[("b@shore.example", "")], message);
+    assert!(!id.is_empty());
 }
 
 #[test]

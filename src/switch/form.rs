@@ -60,7 +60,7 @@ impl Switch {
     /// What the encoder is to leave out.
     pub(super) fn reduction(&self, form: Form, id: MessageId) -> Option<Reduction> {
         let plan = self.plan.reduce.get(form?)?;
-        let by = Reducer { host: self.plan.node.hostname.clone(), id, desk: None };
+        let by = Reducer { host: self.plan.node.hostname.clone(), id };
         Some(Reduction { rule: plan.rule.clone(), by })
     }
 

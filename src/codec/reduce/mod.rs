@@ -188,8 +188,6 @@ pub struct Reducer {
     pub host: String,
     /// The message's id here.
     pub id: MessageId,
-    /// Where a recipient may ask for what was held back.
-    pub desk: Option<String>,
 }
 
 /// The copy of a message that a rule makes; `None` where nothing is to be left out, or nothing may be.
@@ -351,10 +349,7 @@ fn shown(text: &str) -> String {
 /// What stands where an attachment was.
 fn note(held: &Held, by: &Reducer) -> String {
     let (host, id, number) = (&by.host, by.id, held.number);
-    let ask = match &by.desk {
-        Some(desk) => format!("To have it sent, write to <{desk}> with the subject: fetch {id} {number}"),
-        None => format!("An operator there sends it: aldis queue fetch {id} {number}"),
-    };
+    let ask = format!("An operator there sends it: aldis queue fetch {id} {number}");
     format!("Content-Type: text/plain\r\n\r\n[Held back at {host}, {held}.\r\n{ask}]")
 }
 
@@ -367,7 +362,7 @@ mod tests {
     use crate::time::Wall;
 
     fn by() -> Reducer {
-        Reducer { host: "mail.ship.example".into(), id: MessageId(26), desk: None }
+        Reducer { host: "mail.ship.example".into(), id: MessageId(26) }
     }
 
     fn everything() -> Rule {
@@ -419,9 +414,6 @@ mod tests {
             reduced.omitted.to_string(),
             "3 header fields; HTML (parts 2 3); part 4: \"ch_rt.pdf\", application/pdf, 3000 bytes held back"
         );
-        let with_desk = Reducer { desk: Some("parts@ship.example".into()), ..by() };
-        let copy = reduce(original.as_bytes(), &everything(), &with_desk).expect("reduced").message;
-        assert!(text(&copy).contains("write to <parts@ship.example> with the subject: fetch 0000001A 4]"));
     }
 
     #[test]
