@@ -177,5 +177,6 @@ fn record(id: u64) -> MessageRecord {
         size_bytes: BODY_BYTES as u64,
         accepted: Wall(1),
         lease: None,
+        reduced: Vec::new(),
     }
 }

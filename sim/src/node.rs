@@ -457,6 +457,7 @@ impl Process {
             Work::MuleEncode(encode) => (work::mule_encode(&encode), 1, 50),
             Work::MuleDecode(decode) => (work::mule_decode(&decode), 1, 50),
             Work::Job(job) => (work::job(job), 1, 50),
+            Work::Fetch(fetch) => (work::fetch(&fetch), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),
             Work::Forward(forward) => (forwarded(at, *forward, log), 20, 2000),
         };

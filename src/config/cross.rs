@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::multicast;
 use super::plan::{
     BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
-    PeerPlan, RetryPlan, UserPlan,
+    PeerPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
 use crate::mail::{Hop, Precedence, Protection};
@@ -16,6 +16,8 @@ use crate::units::show_duration;
 pub struct Declared<'d> {
     /// Names of all peers written, sound or not.
     pub peers: BTreeSet<String>,
+    /// Names of all bearers written, sound or not.
+    pub bearer_names: BTreeSet<String>,
     /// Names of peers that some bearer lists, sound or not.
     pub carried: BTreeSet<String>,
     pub node: Option<&'d NodePlan>,
@@ -29,6 +31,7 @@ pub struct Declared<'d> {
     pub bearers: &'d [(String, BearerPlan)],
     pub mules: &'d [(String, MulePeerPlan)],
     pub nets: &'d [(String, MulticastPlan)],
+    pub reduce: &'d [(String, ReducePlan)],
 }
 
 pub fn check(reader: &mut Reader, d: &Declared<'_>) {
@@ -48,6 +51,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     directories_do_not_clash(reader, d);
     limits_agree(reader, d);
     multicast::check(reader, d);
+    rules_of_reduction_apply(reader, d);
 }
 
 fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {
@@ -354,5 +358,38 @@ fn limits_agree(reader: &mut Reader, d: &Declared<'_>) {
     }
     if limits.session_total < limits.session_idle {
         reader.problem("limits.session_total", "less than limits.session_idle", "at least limits.session_idle");
+    }
+}
+
+fn rules_of_reduction_apply(reader: &mut Reader, d: &Declared<'_>) {
+    for (n, (path, plan)) in d.reduce.iter().enumerate() {
+        let at = join(path, "bearers");
+        if plan.bearers.is_empty() {
+            reader.problem(&at, "a rule for no bearer applies to nothing", "names of [[bearer]] tables");
+        }
+        for bearer in plan.bearers.iter().filter(|b| !d.bearer_names.contains(&*b.0)) {
+            let known: Vec<&str> = d.bearer_names.iter().map(String::as_str).collect();
+            reader.problem(&at, format!("there is no [[bearer]] named {bearer}"), &known.join(", "));
+        }
+        for (_, net) in d.nets.iter().filter(|(_, net)| plan.bearers.contains(&net.id)) {
+            let problem = format!("{} speaks MULE, which carries messages whole", net.id);
+            reader.problem(&at, problem, "names of [[bearer]] tables of kind serial");
+        }
+        if plan.rule.is_empty() {
+            reader.problem(path, "it leaves nothing out", "strip_headers, drop_html or hold_attachments");
+        }
+        // Whatever it could apply to has met an earlier rule.
+        let earlier = |bearer| {
+            let takes_all = |e: &&(String, ReducePlan)| {
+                e.1.bearers.contains(bearer) && e.1.over_bytes <= plan.over_bytes && e.1.up_to >= plan.up_to
+            };
+            d.reduce[..n].iter().find(takes_all)
+        };
+        for bearer in &plan.bearers {
+            if let Some((other, _)) = earlier(bearer) {
+                let problem = format!("on {bearer} it never applies: {other} stands before it and takes the same mail");
+                reader.problem(path, problem, "the rule for larger or lower mail first, or another up_to or over");
+            }
+        }
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::bearer::pmul::{Checksum, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
+use crate::codec::reduce::Rule;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::Table;
@@ -41,6 +43,8 @@ pub struct Plan {
     pub mules: Vec<MulePeerPlan>,
     /// Bearers that speak P_MUL.
     pub multicast: Vec<MulticastPlan>,
+    /// What may be left out where; the first rule that applies counts.
+    pub reduce: Vec<ReducePlan>,
 }
 
 impl Plan {
@@ -337,6 +341,31 @@ pub struct BearerPlan {
     pub net: String,
     /// Carrier present longer than this is an alarm (A6).
     pub carrier_stuck_after: Duration,
+}
+
+/// One `[[reduce]]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReducePlan {
+    /// Bearers it is for.
+    pub bearers: Vec<BearerId>,
+    /// Messages of at least so many bytes.
+    pub over_bytes: u64,
+    /// Highest level it applies to.
+    pub up_to: Precedence,
+    /// What is left out.
+    pub rule: Arc<Rule>,
+}
+
+impl ReducePlan {
+    /// Whether it applies to a message of this size and level on this bearer.
+    pub fn applies(&self, bearer: &BearerId, bytes: u64, level: Precedence) -> bool {
+        bytes >= self.over_bytes && level <= self.up_to && self.bearers.contains(bearer)
+    }
+
+    /// Whether how big a message is says little of how big its copy will be.
+    pub fn cuts_deep(&self) -> bool {
+        self.rule.html || self.rule.attachments_over.is_some()
+    }
 }
 
 /// A waveform that may be chosen.

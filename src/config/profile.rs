@@ -5,15 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::plan::{
     BearerPlan, BlindPlan, CarryPlan, Choice, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan,
-    PeerPlan, Plan, PrecedencePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
+    PeerPlan, Plan, PrecedencePlan, ReducePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
 };
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
 use super::{Files, cross, multicast, schema, secrets};
+use crate::codec::reduce;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::{Pattern, Route, Table};
@@ -67,8 +69,11 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         None
     });
 
+    let rules = each(reader, "reduce", table("reduce"), reduction);
+
     let declared = cross::Declared {
         peers: names(table("peer")),
+        bearer_names: names(table("bearer")),
         carried: carried(table("bearer")),
         node: node.as_ref(),
         limits: limits.as_ref(),
@@ -81,6 +86,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         bearers: &bearers,
         mules: &mules,
         nets: &nets,
+        reduce: &rules,
     };
     cross::check(reader, &declared);
     if !reader.problems.is_empty() {
@@ -100,6 +106,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         bearers: bearers.into_iter().map(|(_, b)| b).collect(),
         mules: mules.into_iter().map(|(_, m)| m).collect(),
         multicast: nets.into_iter().map(|(_, m)| m).collect(),
+        reduce: rules.into_iter().map(|(_, r)| r).collect(),
     })
 }
 
@@ -642,6 +649,42 @@ pub fn carry(
         plans.insert(level, plan);
     }
     plans
+}
+
+fn reduction(reader: &mut Reader, path: &str, entry: &Entry) -> Option<ReducePlan> {
+    let mut s = reader.scope(&schema::REDUCE, path, Some(entry));
+    let rule_name = s.field("name", parsed(name));
+    let bearers = s.field("bearers", list(name));
+    let over = s.field("over", parsed(Bytes::parse));
+    let up_to = s.field("up_to", parsed(Precedence::parse));
+    let strip = s.field("strip_headers", |e| {
+        let words = list(|t| Some(t.to_owned()))(e)?;
+        match words.iter().find(|w| !["trace", "vanity"].contains(&w.as_str()) && !reduce::may_strip(w)) {
+            Some(word) => Err(format!("{word:?} is no name of a field, or of one that a reader needs")),
+            None => Ok(words),
+        }
+    });
+    let html = s.field("drop_html", boolean);
+    let attachments = s.field("hold_attachments", |e| match text(e)?.as_str() {
+        "never" => Ok(None),
+        _ => parsed(Bytes::parse)(e).map(|b| Some(b.0)),
+    });
+    let signed = s.field("signed", boolean);
+    rule_name?;
+    let mut rule = reduce::Rule { html: html?, attachments_over: attachments?, signed: signed?, ..Default::default() };
+    for word in strip? {
+        match word.as_str() {
+            "trace" => rule.trace = true,
+            "vanity" => rule.fields.extend(reduce::VANITY.iter().map(ToString::to_string)),
+            _ => rule.fields.push(word),
+        }
+    }
+    Some(ReducePlan {
+        bearers: bearers?.iter().map(|b| BearerId::from(b.as_str())).collect(),
+        over_bytes: over?.0,
+        up_to: up_to?,
+        rule: Arc::new(rule),
+    })
 }
 
 /// The built-in sheet of this name, or the one at this path.

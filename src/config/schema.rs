@@ -97,6 +97,7 @@ pub static ROOT: Section = Section {
         from("blind", "the [blind.LEVEL] tables", "every default"),
         from("peer", "[[peer]] tables", "none"),
         from("bearer", "[[bearer]] tables", "none"),
+        from("reduce", "[[reduce]] tables", "none"),
     ],
 };
 
@@ -317,6 +318,26 @@ pub static CARRY_LEVEL: Section = Section {
     keys: &[from("payload", "a size of at most max_payload", "max_payload"), from("air", DURATION, "max_air")],
 };
 
+/// `[[reduce]]`
+pub static REDUCE: Section = Section {
+    name: "reduce",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("bearers", "a list of names of [[bearer]] tables"),
+        or("over", BYTES, "0B"),
+        or("up_to", LEVEL, "routine"),
+        or(
+            "strip_headers",
+            "a list of trace, vanity and names of fields, with * at the end for any that begin so",
+            "[]",
+        ),
+        or("drop_html", YES_NO, "false"),
+        or("hold_attachments", "a size: 32KiB, or never", "never"),
+        or("signed", YES_NO, "false"),
+    ],
+};
+
 /// `bearer.keying` as a table
 pub static KEYING: Section = Section { name: "bearer.keying", many: false, keys: &[must("socket", "a path")] };
 
@@ -429,7 +450,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 26] = [
+pub static SECTIONS: [&Section; 27] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -453,6 +474,7 @@ pub static SECTIONS: [&Section; 26] = [
     &BEARER_PMUL,
     &DSCP,
     &TIMERS,
+    &REDUCE,
     &SHEET,
     &WAVEFORM,
     &INTERLEAVER,

@@ -163,6 +163,15 @@ ack_again = "6s"
 unidentified = "10min"
 silent_interval = "40s"
 silent_repeats = 2
+[[reduce]]
+name = "large"
+bearers = ["hf1"]
+over = "64KiB"
+up_to = "priority"
+strip_headers = ["trace", "vanity", "X-Ours*"]
+drop_html = true
+hold_attachments = "32KiB"
+signed = true
 "#;
 
 const SMALL: &str = "[node]\nname = \"a\"\n[[route]]\nmatch = \"*\"\nto = \"hold\"\n";
@@ -183,6 +192,15 @@ fn a_full_profile_becomes_its_plan() {
     assert_eq!(plan.retry[&Precedence::Routine].after.len(), 3);
     assert!(!plan.precedence.mmhs);
     assert_eq!(plan.precedence.two_bearers, Some(Precedence::Immediate));
+    let rule = &plan.reduce[0];
+    assert!(
+        rule.applies(&"hf1".into(), 64 << 10, Precedence::Priority) && rule.rule.fields.contains(&"X-Ours*".into())
+    );
+    assert!(!rule.applies(&"hf1".into(), 64 << 10, Precedence::Immediate));
+    assert!(
+        !rule.applies(&"hf1".into(), 65_535, Precedence::Routine)
+            && !rule.applies(&"x".into(), 1 << 20, Precedence::Routine)
+    );
     assert_eq!((plan.bearers[0].cost, &*plan.bearers[0].net), (Duration::from_secs(2), "fleet"));
     assert_eq!(plan.peers[0].protection, Protection::Mac);
     assert_eq!(plan.peers[0].keys.iter().map(|k| k.id).collect::<Vec<_>>(), [0, 1]);
@@ -430,6 +448,25 @@ fn the_reader_asks_for_exactly_the_keys_of_the_schema() {
         let known = *section == schema::ROOT.name
             || schema::SECTIONS.iter().any(|s| s.name == *section && s.key(key).is_some());
         assert!(known, "[{section}] {key} is read but not in the schema");
+    }
+}
+
+#[test]
+fn rules_of_reduction_that_cannot_apply_are_told() {
+    let with = |more: &str| disk(&format!("{FULL}{more}")).load(&[]).err().unwrap_or_default();
+    let rule = |name: &str, more: &str| format!("[[reduce]]\nname = \"{name}\"\n{more}\n");
+    assert_eq!(with(&rule("small", "bearers = [\"hf1\"]\ndrop_html = true")), [], "the earlier one begins at 64 KiB");
+    for (more, key, words) in [
+        ("bearers = [\"hf2\"]\ndrop_html = true", "reduce.r.bearers", "no [[bearer]] named hf2"),
+        ("bearers = []\ndrop_html = true", "reduce.r.bearers", "no bearer"),
+        ("bearers = [\"hf1\"]", "reduce.r", "leaves nothing out"),
+        ("bearers = [\"hf1\"]\ndrop_html = true\nover = \"65KiB\"", "reduce.r", "never applies: reduce.large"),
+        ("bearers = [\"hf1\"]\nstrip_headers = [\"Subject\"]", "reduce.r.strip_headers", "Subject"),
+        ("bearers = [\"hf1\"]\nhold_attachments = \"sometimes\"", "reduce.r.hold_attachments", "sometimes"),
+    ] {
+        let told = with(&rule("r", more));
+        let [problem] = told.as_slice() else { panic!("{more}: {told:#?}") };
+        assert!(problem.key == key && problem.problem.contains(words), "{more}: {problem:#?}");
     }
 }
 

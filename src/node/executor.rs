@@ -88,6 +88,7 @@ impl Executor {
             Work::MuleEncode(encode) => self.pool(ticket, move || work::mule_encode(&encode)),
             Work::MuleDecode(decode) => self.pool(ticket, move || work::mule_decode(&decode)),
             Work::Job(job) => self.pool(ticket, move || work::job(job)),
+            Work::Fetch(fetch) => self.pool(ticket, move || work::fetch(&fetch)),
         }
     }
 

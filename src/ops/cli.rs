@@ -3,15 +3,18 @@
 //! Exit status: 0 done, 1 refused or a problem found, 2 wrong usage, 3 no node. With `--json` exactly one document goes to
 //! standard output.
 
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use data_encoding::BASE64;
 use serde::Serialize;
 
 use super::client::{self, AskError};
 use super::codec::{self, CodecCommand};
-use super::document::{Check, Explain, PasswordHash, Refusal};
+use super::document::{Check, Explain, PasswordHash, QueueOriginal, QueueRead, Refusal};
 use super::print::{document, event, table};
 use super::{BearerChoice, EmconWord, Request, password};
 use crate::config::{self, Checked, Problem, RealFiles};
@@ -201,6 +204,28 @@ pub enum QueueCommand {
         /// The new level
         #[arg(long, value_parser = level)]
         precedence: Option<Precedence>,
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Send a part that was held back of a message to whoever got the reduced copy
+    Fetch {
+        #[arg(value_parser = id)]
+        id: MessageId,
+        /// Its number, as the note in its place says
+        part: u32,
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Write a message as it was accepted to a new file, while it is queued or after a reduced copy of it went out
+    Original {
+        #[arg(value_parser = id)]
+        id: MessageId,
+        /// The file
+        file: PathBuf,
         #[command(flatten)]
         node: NodeArgs,
         #[command(flatten)]
@@ -396,6 +421,9 @@ pub fn execute(command: Command, out: &mut impl Write, err: &mut impl Write) -> 
         Command::Status { node, output } => (node, output, Request::Status),
         Command::Watch { node, output } => return watch(&mut say, &node, output),
         Command::Track { key, node, output } => (node, output, Request::Track { key }),
+        Command::Queue { command: QueueCommand::Original { id, file, node, output } } => {
+            return original(&mut say, id, &file, &node, output);
+        }
         Command::Queue { command } => queue(command),
         Command::Emcon { command } => match emcon(command) {
             Ok(asked) => asked,
@@ -418,6 +446,8 @@ fn queue(command: QueueCommand) -> (NodeArgs, Output, Request) {
         QueueCommand::Expedite { id, precedence, node, output } => {
             (node, output, Request::QueueExpedite { id, precedence })
         }
+        QueueCommand::Fetch { id, part, node, output } => (node, output, Request::QueueFetch { id, part }),
+        QueueCommand::Original { id, node, output, .. } => (node, output, Request::QueueRead { id, from: 0 }),
         QueueCommand::Cancel { id, reason, node, output } => (node, output, Request::QueueCancel { id, reason }),
     }
 }
@@ -566,6 +596,54 @@ fn ask<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, node: &NodeArgs, output:
         }
         Err(e @ AskError::Garbled(_)) => say.refuse(&e.to_string(), REFUSED, output),
     }
+}
+
+/// Writes a message to a file that did not exist, piece by piece.
+fn original<O: Write, E: Write>(
+    say: &mut Speaker<'_, O, E>,
+    id: MessageId,
+    file: &Path,
+    node: &NodeArgs,
+    output: Output,
+) -> u8 {
+    let socket = match socket(node) {
+        Ok(socket) => socket,
+        Err(problems) => return say.problems(problems, output),
+    };
+    let mut bytes = Vec::new();
+    loop {
+        let response = match client::ask(&socket, &Request::QueueRead { id, from: bytes.len() as u64 }) {
+            Ok(response) => response,
+            Err(e) => return say.refuse(&format!("{}: {e}", socket.display()), NO_NODE, output),
+        };
+        let read = serde_json::from_value::<QueueRead>(response.document.clone());
+        let Ok((size_bytes, piece)) = read
+            .map_err(|_| ())
+            .and_then(|r| BASE64.decode(r.base64.as_bytes()).map(|p| (r.size_bytes, p)).map_err(|_| ()))
+        else {
+            let why = serde_json::from_value::<Refusal>(response.document).map(|r| r.problem);
+            return say.refuse(&why.unwrap_or_else(|_| "the node's answer makes no sense".into()), REFUSED, output);
+        };
+        bytes.extend_from_slice(&piece);
+        if bytes.len() as u64 >= size_bytes || piece.is_empty() {
+            break;
+        }
+    }
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    if let Err(e) = written.and_then(|mut f| f.write_all(&bytes)) {
+        return say.refuse(&format!("{}: {e}", file.display()), REFUSED, output);
+    }
+    let (size_bytes, shown) = (bytes.len() as u64, file.display().to_string());
+    match output.json {
+        true => say.json(&QueueOriginal {
+            schema: QueueOriginal::SCHEMA.into(),
+            id: id.to_string(),
+            size_bytes,
+            file: shown,
+        }),
+        false => say.line(&format!("{shown}: {id} as it was accepted, {size_bytes} bytes")),
+    }
+    0
 }
 
 /// Writes to the two standard streams. A closed pipe is the reader's own decision, hence no error.

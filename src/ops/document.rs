@@ -30,6 +30,8 @@ schema! {
     QueueList = "aldis.queue-list/1",
     QueueShow = "aldis.queue-show/1",
     QueueAction = "aldis.queue-action/1",
+    QueueRead = "aldis.queue-read/1",
+    QueueOriginal = "aldis.queue-original/1",
     Track = "aldis.track/1",
     Predictions = "aldis.predictions/1",
     Emcon = "aldis.emcon/1",
@@ -478,16 +480,47 @@ pub struct QueueShow {
     pub source: String,
     /// ENVID as given.
     pub envid: Option<String>,
+    /// Recipients whose copy went on the air reduced.
+    #[serde(default)]
+    pub reduced: Vec<String>,
 }
 
-/// `aldis queue hold`, `release`, `expedite`, `cancel`
+/// The answer to `queue-read`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueRead {
+    /// The schema's name.
+    pub schema: String,
+    /// The message.
+    pub id: String,
+    /// Its bytes in all.
+    pub size_bytes: u64,
+    /// Where this piece begins.
+    pub from: u64,
+    /// The piece.
+    pub base64: String,
+}
+
+/// `aldis queue original`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QueueOriginal {
+    /// The schema's name.
+    pub schema: String,
+    /// The message.
+    pub id: String,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// The file they were written to.
+    pub file: String,
+}
+
+/// `aldis queue hold`, `release`, `expedite`, `cancel`, `fetch`
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct QueueAction {
     /// The schema's name.
     pub schema: String,
-    /// `hold`, `release`, `expedite`, `cancel`.
+    /// `hold`, `release`, `expedite`, `cancel`, `fetch`.
     pub action: String,
-    /// The message as it stands now.
+    /// The message as it stands now; of `fetch` the one that carries the part.
     pub message: QueueMessage,
 }
 

@@ -150,6 +150,30 @@ events! {
         /// Bytes frozen.
         payload_bytes: u64,
     }
+    /// What goes on the air of a message lacks what a rule of the profile takes; the original is kept.
+    INFO MessageReduced "message-reduced" {
+        /// Which.
+        message: MessageId,
+        /// For which bearer.
+        bearer: BearerId,
+        /// Bytes of the original.
+        from_bytes: u64,
+        /// Bytes of the copy.
+        to_bytes: u64,
+        /// What it lacks.
+        without: String,
+    }
+    /// A part that had been held back was sent as a message of its own.
+    INFO PartFetched "part-fetched" {
+        /// The new message.
+        message: MessageId,
+        /// Of which message.
+        of: MessageId,
+        /// Which part.
+        part: u32,
+        /// Who wanted it.
+        author: String,
+    }
     /// Another bearer goes on with a transfer.
     INFO TransferMoved "transfer-moved" {
         /// Which message.
@@ -365,8 +389,8 @@ events! {
     }
 }
 
-/// Fields that say who writes to whom.
-const PRIVATE: &[&str] = &["recipient", "message_id", "diagnostic"];
+/// Fields that say who writes to whom, and what.
+const PRIVATE: &[&str] = &["recipient", "message_id", "diagnostic", "without"];
 
 impl Event {
     /// Its fields as an operator reads them, in the order of the catalogue; what is absent is left out.

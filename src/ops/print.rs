@@ -141,6 +141,7 @@ fn queue_show(q: QueueShow) -> String {
         ("source", q.source.clone()),
         ("accepted", m.accepted.clone()),
         ("expires", m.expires.clone()),
+        ("reduced", q.reduced.join(", ")),
     ] {
         out += &format!("{name:<12} {value}\n");
     }

@@ -3,10 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use data_encoding::BASE64;
+
 use crate::mail::{MessageId, Outcome, Precedence, RecipientState, Source};
 use crate::ops::document::{
-    LevelStatus, Prediction, Predictions, QueueAction, QueueList, QueueMessage, QueueRecipient, QueueShow, Status,
-    Track, TrackEvent, WhatIf, WhatIfStays,
+    LevelStatus, Prediction, Predictions, QueueAction, QueueList, QueueMessage, QueueRead, QueueRecipient, QueueShow,
+    Status, Track, TrackEvent, WhatIf, WhatIfStays,
 };
 use crate::queue::outcome;
 use crate::queue::{MessageRecord, MessageState, Snapshot, Snapshots};
@@ -16,10 +18,15 @@ use super::{Request, Response};
 
 /// Most messages one answer lists.
 const LIST_MAX: usize = 10_000;
+/// Most bytes of a message in one answer.
+const PIECE: u64 = 1 << 20;
 
 /// Answers a request that only reads; `None` for any other.
 pub fn answer(request: &Request, snapshots: &Snapshots) -> Option<Response> {
-    let reads = matches!(request, Request::QueueList { .. } | Request::QueueShow { .. } | Request::Track { .. });
+    let reads = matches!(
+        request,
+        Request::QueueList { .. } | Request::QueueShow { .. } | Request::QueueRead { .. } | Request::Track { .. }
+    );
     if !reads {
         return None;
     }
@@ -44,13 +51,40 @@ pub fn answer(request: &Request, snapshots: &Snapshots) -> Option<Response> {
                 message: message(&record),
                 source: source(&record.source),
                 envid: record.envelope.envid.clone(),
+                reduced: reduced(&record),
             }),
             None => Response::refused(format!("no message {id} at this node")),
         }),
+        Request::QueueRead { id, from } => piece(&snapshot, *id, *from),
         Request::Track { key } => track(&snapshot, key),
         _ => return None,
     };
     Some(answered.unwrap_or_else(|error| Response::refused(error.to_string())))
+}
+
+fn piece(snapshot: &Snapshot, id: MessageId, from: u64) -> Result<Response, crate::queue::CommitError> {
+    let record = snapshot.load(id)?;
+    let Some((record, body)) = record.and_then(|r| r.recipients.first().map(|first| first.body).map(|body| (r, body)))
+    else {
+        return Ok(Response::refused(format!("no message {id} at this node")));
+    };
+    if record.state == MessageState::Done && record.reduced.is_empty() {
+        return Ok(Response::refused(format!("{id} is done and went whole; its bytes are not kept")));
+    }
+    let piece = snapshot.read(body, from, PIECE)?;
+    Ok(Response::done(&QueueRead {
+        schema: QueueRead::SCHEMA.into(),
+        id: id.to_string(),
+        size_bytes: record.size_bytes,
+        from,
+        base64: BASE64.encode(&piece),
+    }))
+}
+
+/// Recipients whose copy went on the air reduced.
+fn reduced(record: &MessageRecord) -> Vec<String> {
+    let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).map(|r| r.address.to_string());
+    record.reduced.iter().filter_map(of).collect()
 }
 
 fn track(snapshot: &Snapshot, key: &str) -> Result<Response, crate::queue::CommitError> {

@@ -64,6 +64,22 @@ pub enum Request {
         /// Why; also the text of the report to its sender.
         reason: String,
     },
+    /// Sends a part that was held back of a message, as a message of its own.
+    QueueFetch {
+        /// Of which.
+        #[serde(with = "as_text")]
+        id: MessageId,
+        /// Which part, as the note in its place numbers it.
+        part: u32,
+    },
+    /// A piece of a message as it was accepted, for as long as it is kept.
+    QueueRead {
+        /// Which.
+        #[serde(with = "as_text")]
+        id: MessageId,
+        /// From which byte on.
+        from: u64,
+    },
     /// A message's history, also after delivery.
     Track {
         /// Queue id, Message-ID field or ENVID.

@@ -268,6 +268,7 @@ pub fn accept(
         size_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
         accepted: now.wall,
         lease: None,
+        reduced: Vec::new(),
         envelope,
     };
     record.state = state_of(&record);

@@ -37,6 +37,8 @@ pub enum Event {
     Frozen {
         /// Which bearer.
         bearer: BearerId,
+        /// What was left out of it, in words; `None`: it is whole.
+        reduced: Option<String>,
     },
     /// The transfer was given up without a result (other key, other epoch, operator): on air -> due, at once.
     Withdrawn {
@@ -334,9 +336,10 @@ pub fn purge(now: Now, policy: &Policy, record: &MessageRecord) -> Option<Vec<Ch
     (now.wall >= last.plus(policy.keep_done)).then(|| vec![Change::DropMessage(record.id)])
 }
 
-/// The bodies of a finished message; for the batch that drops its last transfer. Empty while the message is not done.
+/// The bodies of a finished message; for the batch that drops its last transfer. Empty while the message is not done, and where a
+/// reduced copy went out: then the original stays until the record is purged.
 pub fn unneeded_bodies(record: &MessageRecord) -> Vec<Change> {
-    if record.state != MessageState::Done {
+    if record.state != MessageState::Done || !record.reduced.is_empty() {
         return Vec::new();
     }
     let refs: BTreeSet<BodyRef> = record.recipients.iter().map(|r| r.body).collect();
@@ -434,7 +437,7 @@ impl<'a> Work<'a> {
         let finish = |outcome| RecipientState::Final { outcome, at };
         let mut attempted = false;
         let (state, word, detail) = match event {
-            Event::Frozen { bearer } => {
+            Event::Frozen { bearer, .. } => {
                 attempted = true;
                 (RecipientState::OnAir { bearer: bearer.clone() }, "frozen", None)
             }
@@ -477,6 +480,12 @@ impl<'a> Work<'a> {
         r.state = state;
         r.attempts = r.attempts.saturating_add(u32::from(attempted));
         self.track(word, Some(index), detail);
+        if let Event::Frozen { reduced: Some(words), .. } = event {
+            self.track("reduced", Some(index), Some(words.clone()));
+            if !self.record.reduced.contains(&index) {
+                self.record.reduced.push(index);
+            }
+        }
         self.report(index, event);
         Ok(())
     }
@@ -662,7 +671,7 @@ mod tests {
         for asked in [false, true] {
             let mut r = record(1);
             r.envelope.recipients[0].notify = asked.then_some(Notify { delay: true, ..Notify::NEVER });
-            let r = apply(0, &r, 0, Event::Frozen { bearer: "hf1".into() }).record;
+            let r = apply(0, &r, 0, Event::Frozen { bearer: "hf1".into(), reduced: None }).record;
             let r = apply(1, &r, 0, Event::Sent { words: "window 1 of 2".into() }).record;
             assert!(is_sent(&r.recipients[0]));
             let warn = POLICY.retry.level(r.precedence).warn.as_secs();
@@ -728,7 +737,7 @@ mod tests {
 
     #[test]
     fn a_transfer_counts_as_one_attempt() {
-        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into() }).record;
+        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into(), reduced: None }).record;
         let r = apply(9, &r, 0, Event::Deferred { diagnostic: "peer has no room".into() }).record;
         assert_eq!(r.recipients[0].attempts, 1);
     }
@@ -751,7 +760,7 @@ mod tests {
 
     #[test]
     fn a4_a_late_confirmation_is_kept_and_drops_nothing_twice() {
-        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into() }).record;
+        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into(), reduced: None }).record;
         let r = apply(1, &r, 0, Event::Unconfirmed).record;
         assert_eq!(r.state, MessageState::Done);
         let late = apply(2, &r, 0, delivered(true, false));
@@ -827,7 +836,7 @@ mod tests {
 
     #[test]
     fn what_was_on_the_air_ends_unconfirmed_and_says_so() {
-        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into() }).record;
+        let r = apply(0, &record(1), 0, Event::Frozen { bearer: "hf1".into(), reduced: None }).record;
         let end = wake(now(5 * 86_400), &Context::plain(&POLICY), &r, true).expect("the end");
         assert_eq!(
             end.record.recipients[0].state,
@@ -953,7 +962,7 @@ mod tests {
 
     fn events() -> Vec<Event> {
         vec![
-            Event::Frozen { bearer: "hf1".into() },
+            Event::Frozen { bearer: "hf1".into(), reduced: None },
             Event::Withdrawn { why: String::new() },
             Event::Sent { words: String::new() },
             delivered(false, true),
@@ -1009,6 +1018,7 @@ mod tests {
             size_bytes: 10,
             accepted: T0,
             lease: None,
+            reduced: Vec::new(),
         }
     }
 }

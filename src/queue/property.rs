@@ -511,7 +511,8 @@ impl World {
             cut: Cut::Narrow,
             reliance: Reliance::default(),
         };
-        let events: Vec<_> = job.recipients.iter().map(|i| (*i, Event::Frozen { bearer: "hf1".into() })).collect();
+        let events: Vec<_> =
+            job.recipients.iter().map(|i| (*i, Event::Frozen { bearer: "hf1".into(), reduced: None })).collect();
         let applied = outcome::settle(self.now, &Context::plain(&self.policy), &record, &events).expect("legal");
         let mut more = vec![Change::Body(payload, b"abc"[..].into()), Change::Transfer(Box::new(transfer))];
         more.extend(self.ids.cover());
@@ -702,7 +703,7 @@ impl World {
             0 => Event::Released,
             1 => Event::Unconfirmed,
             2 => Event::Withdrawn { why: String::new() },
-            _ => Event::Frozen { bearer: "hf1".into() },
+            _ => Event::Frozen { bearer: "hf1".into(), reduced: None },
         };
         let allowed = record.recipients.get(index as usize).is_some_and(|r| outcome::allows(&r.state, &event));
         let before = record.clone();

@@ -70,6 +70,10 @@ pub struct MessageRecord {
     pub accepted: Wall,
     /// Who works on it.
     pub lease: Option<Lease>,
+    /// Recipients, by index, whose copy was frozen reduced: the original is kept as long as the record. Records of before there was
+    /// reduction end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub reduced: Vec<u32>,
 }
 
 impl MessageRecord {

@@ -798,6 +798,7 @@ mod tests {
             size_bytes: 10,
             accepted: at(accepted),
             lease: None,
+            reduced: Vec::new(),
         }
     }
 }

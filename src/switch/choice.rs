@@ -102,7 +102,7 @@ impl Switch {
         self.bearers.iter().filter(move |(_, b)| b.plan.peers.contains(peer))
     }
 
-    /// The bearer for a new transfer; otherwise why no bearer may carry it, and whether it is to be held.
+    /// The bearer for a new transfer, of those it `suits`; otherwise why none may carry it, and whether it is to be held.
     pub(super) fn bearer_for(
         &self,
         now: Now,
@@ -110,6 +110,7 @@ impl Switch {
         level: Precedence,
         payload_bytes: u64,
         message: MessageId,
+        suits: impl Fn(&BearerId) -> bool,
     ) -> Result<BearerId, (String, bool)> {
         let load = Load {
             peer,
@@ -123,10 +124,12 @@ impl Switch {
             id: None,
             frozen_for: None,
         };
-        if let Some(best) = first(&self.candidates(now, &self.gate, &load)) {
+        let mut candidates = self.candidates(now, &self.gate, &load);
+        candidates.retain(|c| suits(&c.bearer));
+        if let Some(best) = first(&candidates) {
             return Ok(best.bearer.clone());
         }
-        let refused = self.bearers_to(peer).filter(|(_, b)| b.plan.protected || !load.protect);
+        let refused = self.bearers_to(peer).filter(|(name, b)| suits(name) && (b.plan.protected || !load.protect));
         let mut refused =
             refused.filter_map(|(_, b)| Some((b.plan.carries(level, payload_bytes).err()?, b.plan.hold_excess)));
         Err(refused.next().unwrap_or_else(|| (format!("no bearer to {peer} may carry it"), false)))

@@ -16,6 +16,7 @@ use crate::queue::{Batch, Change, CommitError};
 use crate::time::{Duration, Now, Wall};
 
 use super::air::civil;
+use super::fetch::Wanted;
 use super::settle::{Action, Step};
 use super::{Minimize, Output, Pending, RequestId, StoreState, Switch};
 
@@ -68,6 +69,9 @@ impl Switch {
                 return self.operate(now, id, message, Action::Expedite(precedence), author);
             }
             Request::QueueCancel { id: message, .. } => return self.operate(now, id, message, Action::Cancel, author),
+            Request::QueueFetch { id: of, part } => {
+                return self.fetch(Wanted { message: of, part, reply: id, author });
+            }
             Request::EmconShow { bearer } => match self.chosen(&bearer) {
                 Ok(bearers) => self.emcon(now, &bearers, &BTreeMap::new()),
                 Err(why) => Response::refused(why),
@@ -113,9 +117,11 @@ impl Switch {
                 Some(refused) => refused,
                 None => return,
             },
-            Request::QueueList { .. } | Request::QueueShow { .. } | Request::Track { .. } | Request::Watch => {
-                Response::refused("the store cannot be read now")
-            }
+            Request::QueueList { .. }
+            | Request::QueueShow { .. }
+            | Request::QueueRead { .. }
+            | Request::Track { .. }
+            | Request::Watch => Response::refused("the store cannot be read now"),
         };
         self.outputs.push_back(Output::Reply { id, response });
     }

@@ -14,6 +14,7 @@ use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, Stor
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
+use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Coded, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
@@ -133,22 +134,28 @@ impl Switch {
             }
             Hop::Peer(peer) => {
                 let peer = peer.clone();
-                let mut hops = match &record.source {
-                    Source::Bearer { hops, .. } => hops.clone(),
-                    Source::Smtp { .. } | Source::Switch => Vec::new(),
-                };
-                hops.push(self.plan.node.name.clone());
-                let air = AirEnvelope { envelope, precedence: job.precedence, hops, serves: Vec::new() };
-                self.encode(now, job, peer, air, body);
+                self.encode(now, job, peer, Attempt { body, tried: Vec::new() });
             }
             Hop::Hold => self.job_failed(now, &job, "its route says hold"),
         }
     }
 
-    fn encode(&mut self, now: Now, job: Job, peer: PeerName, envelope: AirEnvelope, body: Arc<[u8]>) {
+    /// Makes the payload in the next form that was not tried; nothing where there is none.
+    fn encode(&mut self, now: Now, job: Job, peer: PeerName, mut attempt: Attempt) {
         if self.renewal.is_some() {
             return self.put_back(now, &job);
         }
+        let Some(record) = self.active.record(job.message) else { return };
+        let form = self.next_form(now, record, &peer, job.precedence, &attempt.tried);
+        attempt.tried.push(form.flatten());
+        let mut hops = match &record.source {
+            Source::Bearer { hops, .. } => hops.clone(),
+            Source::Smtp { .. } | Source::Switch => Vec::new(),
+        };
+        hops.push(self.plan.node.name.clone());
+        let (envelope, body) = (limited(record, &job), attempt.body.clone());
+        let envelope = AirEnvelope { envelope, precedence: job.precedence, hops, serves: Vec::new() };
+        let reduction = self.reduction(form.flatten(), job.message);
         let Some(plan) = self.plan.peers.iter().find(|p| p.name == peer) else {
             return self.job_failed(now, &job, &format!("{peer} is not a peer of this node"));
         };
@@ -162,8 +169,9 @@ impl Switch {
         let repertoire = self.repertoire_for(&peer, job.message);
         let known = if repertoire.has_history() { self.known_for(&peer) } else { Vec::new() };
         let keeps_text = self.keeps_history();
-        let encode = Encode { envelope, body, id: id.clone(), protection, key, repertoire, known, keeps_text };
-        self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id, peer });
+        let id_of = id.clone();
+        let encode = Encode { envelope, body, id, protection, key, repertoire, known, keeps_text, reduction };
+        self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id: id_of, peer, attempt });
     }
 
     pub(super) fn encoded(
@@ -172,20 +180,31 @@ impl Switch {
         job: Job,
         id: TransferId,
         peer: PeerName,
+        attempt: Attempt,
         coded: Result<Box<Coded>, String>,
     ) {
         if self.renewal.is_some() || id.epoch != self.epoch {
             return self.put_back(now, &job);
         }
-        let Coded { payload, reliance, text } = match coded {
+        let Coded { payload, reliance, text, omission } = match coded {
             Ok(coded) => *coded,
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
         };
         let payload: Arc<[u8]> = payload.into();
-        let accepted = self.active.record(job.message).map_or(0, |r| r.size_bytes);
+        let Some(record) = self.active.record(job.message) else { return };
+        let accepted = omission.as_ref().map_or(record.size_bytes, |o| o.to_bytes);
         self.coding.learn(accepted, payload.len() as u64);
-        let bearer = match self.bearer_for(now, &peer, job.precedence, payload.len() as u64, job.message) {
+        let made = attempt.tried.last().copied().flatten();
+        let suits = |bearer: &BearerId| {
+            let form = self.form_on(bearer, &record.envelope, record.size_bytes, job.precedence);
+            form == made || form.is_none() && omission.is_none()
+        };
+        let bytes = payload.len() as u64;
+        let bearer = match self.bearer_for(now, &peer, job.precedence, bytes, job.message, suits) {
             Ok(bearer) => bearer,
+            Err(_) if self.next_form(now, record, &peer, job.precedence, &attempt.tried).is_some() => {
+                return self.encode(now, job, peer, attempt);
+            }
             Err((diagnostic, hold)) => {
                 let excess = match hold {
                     true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
@@ -208,7 +227,7 @@ impl Switch {
             cut,
             reliance,
         };
-        self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload, text });
+        self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload, text, omission });
     }
 
     /// Into what a payload is cut that this bearer is the first to carry: whatever fills its frames, where its waveform is fixed.
@@ -313,6 +332,7 @@ impl Switch {
             | WorkResult::Job(_)
             | WorkResult::Mule(_)
             | WorkResult::MuleOpened(_)
+            | WorkResult::Fetched(_)
             | WorkResult::Dropped => Vec::new(),
         };
         self.job_result(now, &job, events, AirNote::default(), None);
@@ -475,12 +495,12 @@ impl Switch {
                 _ => self.ending = false,
             },
             Pending::Body { job } => self.body_read(now, job, read(result)),
-            Pending::Encoded { job, id, peer } => {
+            Pending::Encoded { job, id, peer, attempt } => {
                 let coded = match result {
                     WorkResult::Encoded(coded) => coded,
                     _ => Err("the node is stopping".into()),
                 };
-                self.encoded(now, job, id, peer, coded);
+                self.encoded(now, job, id, peer, attempt, coded);
             }
             Pending::GroupBody { jobs } => self.group_body_read(now, jobs, read(result)),
             Pending::GroupEncoded { jobs, ids, bearer } => {
@@ -528,6 +548,21 @@ impl Switch {
             Pending::Mark { peer, mark, reply } => {
                 let response = self.mark_stored(now, peer, mark, committed(result));
                 self.outputs.push_back(super::Output::Reply { id: reply, response });
+            }
+            Pending::FetchRecord { wanted } => match result {
+                WorkResult::Store(StoreResult::Loaded(Ok(record))) => self.fetch_from(wanted, record),
+                _ => self.fetch_from(wanted, None),
+            },
+            Pending::FetchBody { wanted, record } => self.fetch_body(now, wanted, record, read(result)),
+            Pending::FetchPart { wanted, record } => {
+                let part = match result {
+                    WorkResult::Fetched(part) => part,
+                    _ => Err("the node is stopping".into()),
+                };
+                self.fetched(now, wanted, &record, part);
+            }
+            Pending::Fetched { wanted, records, ids } => {
+                self.fetch_stored(now, &wanted, records, &ids, committed(result));
             }
             Pending::Aside => {
                 if let Err(error) = committed(result) {

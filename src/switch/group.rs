@@ -104,8 +104,12 @@ impl Switch {
         let ids: Vec<TransferId> = counters.into_iter().map(id).collect();
         let Some(lead) = ids.first().cloned() else { return };
         let repertoire = self.repertoire_for_all(jobs.iter().filter_map(peer_of), first.message);
+        let form = self.active.record(first.message);
+        let form = form.and_then(|r| self.form_on(&bearer, &r.envelope, r.size_bytes, first.precedence));
+        let reduction = self.reduction(form, first.message);
         let (known, keeps_text) = (Vec::new(), self.keeps_history());
-        let encode = Encode { envelope: air, body, id: lead, protection, key, repertoire, known, keeps_text };
+        let encode =
+            Encode { envelope: air, body, id: lead, protection, key, repertoire, known, keeps_text, reduction };
         self.work(Work::Encode(Box::new(encode)), Pending::GroupEncoded { jobs, ids, bearer });
     }
 
@@ -121,14 +125,15 @@ impl Switch {
         if self.renewal.is_some() || lead.epoch != self.epoch {
             return jobs.iter().for_each(|job| self.put_back(now, job));
         }
-        let Coded { payload, reliance, text } = match coded {
+        let Coded { payload, reliance, text, omission } = match coded {
             Ok(coded) => *coded,
             Err(why) => {
                 return self.group_failed(now, &jobs, &format!("it cannot be encoded for the air: {why}"));
             }
         };
         let payload: Arc<[u8]> = payload.into();
-        let accepted = self.active.record(first.message).map_or(0, |r| r.size_bytes);
+        let whole = self.active.record(first.message).map_or(0, |r| r.size_bytes);
+        let accepted = omission.as_ref().map_or(whole, |o| o.to_bytes);
         self.coding.learn(accepted, payload.len() as u64);
         let plan = self.bearers.get(&bearer).map(|b| &b.plan);
         let carried = plan.map_or(Ok(()), |p| p.carries(first.precedence, payload.len() as u64));
@@ -157,7 +162,7 @@ impl Switch {
             Some((record, peer_of(job)?.clone()))
         });
         let transfers = transfers.collect();
-        self.step(now, message, Step::Freeze { transfers, payload, text });
+        self.step(now, message, Step::Freeze { transfers, payload, text, omission });
     }
 
     fn group_failed(&mut self, now: Now, jobs: &[Job], why: &str) {

@@ -116,7 +116,8 @@ impl Switch {
             return Some(refused);
         }
         // A message shrinks when encoded: only what would be too much at a third of its size is refused at once.
-        let excess = bearer.plan.carries(level, size? / 3).err()?;
+        let size = size.filter(|size| !self.may_shrink(&bearer.plan.id, *size, level))?;
+        let excess = bearer.plan.carries(level, size / 3).err()?;
         Some(Reply::new(552, Status(5, 3, 4), format!("too big for the link to {peer}: {excess}")))
     }
 

@@ -7,6 +7,7 @@ use crate::bearer::{self, ModemAction, ModemEvent};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::Name;
 use crate::codec::mule::{self, MuleError, Tagging};
+use crate::codec::reduce::{Reducer, Rule};
 use crate::codec::repertoire::Repertoire;
 use crate::emcon::Emission;
 use crate::mail::{BearerId, Envelope, LinkKey, Protection, Reliance, TransferId};
@@ -146,6 +147,8 @@ pub enum Work {
     Maildir(Box<Local>),
     /// Hand a message to an SMTP or LMTP next hop.
     Forward(Box<Forward>),
+    /// Make a message of a part of one.
+    Fetch(Box<Fetch>),
 }
 
 /// Result of a [`Work`].
@@ -167,6 +170,8 @@ pub enum WorkResult {
     Maildir(Vec<Result<(), DeliverError>>),
     /// Of `Forward`.
     Forwarded(smtp::client::Report),
+    /// Of `Fetch`; why there is none, in words.
+    Fetched(Result<Vec<u8>, String>),
     /// The executor could not take it (its queue is full, or it stops).
     Dropped,
 }
@@ -190,6 +195,28 @@ pub struct Encode {
     pub known: Vec<(Name, Arc<[u8]>)>,
     /// Whether its text is wanted.
     pub keeps_text: bool,
+    /// What is to be left out of it.
+    pub reduction: Option<Reduction>,
+}
+
+/// What is to be left out of a message.
+#[derive(Clone, Debug)]
+pub struct Reduction {
+    /// The rule of the profile.
+    pub rule: Arc<Rule>,
+    /// Who does it.
+    pub by: Reducer,
+}
+
+/// What was left out of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Omission {
+    /// Bytes of the original.
+    pub from_bytes: u64,
+    /// Bytes of the copy.
+    pub to_bytes: u64,
+    /// What the copy lacks, in words.
+    pub without: String,
 }
 
 /// A payload that was made.
@@ -201,6 +228,8 @@ pub struct Coded {
     pub reliance: Reliance,
     /// What is kept of the message when the far side has it; empty where that was not wanted.
     pub text: Arc<[u8]>,
+    /// What it lacks; `None`: it is whole.
+    pub omission: Option<Omission>,
 }
 
 /// What to decode.
@@ -290,4 +319,19 @@ pub struct Forward {
     pub envelope: Envelope,
     /// The message.
     pub body: Arc<[u8]>,
+}
+
+/// A part of a message that is to become a message of its own.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The message.
+    pub body: Arc<[u8]>,
+    /// Which part, as a reduced copy numbers them.
+    pub part: usize,
+    /// Address of whoever sends it.
+    pub sender: String,
+    /// The new message's id, without brackets.
+    pub message_id: String,
+    /// When.
+    pub at: Wall,
 }

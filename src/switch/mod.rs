@@ -9,6 +9,8 @@ mod choice;
 mod context;
 mod desk;
 mod dispatch;
+mod fetch;
+mod form;
 mod group;
 mod intake;
 mod io;
@@ -23,8 +25,8 @@ mod what_if;
 pub mod work;
 
 pub use io::{
-    Coded, Decode, Encode, Forward, Input, Local, MuleDecode, MuleEncode, OpenError, Opened, Output, RequestId,
-    SessionId, Ticket, Work, WorkResult,
+    Coded, Decode, Encode, Fetch, Forward, Input, Local, MuleDecode, MuleEncode, Omission, OpenError, Opened, Output,
+    Reduction, RequestId, SessionId, Ticket, Work, WorkResult,
 };
 
 pub use sizes::Sizes;
@@ -141,11 +143,19 @@ enum Pending {
     /// A body is being read for a report about `record`'s change.
     ReportBody { settled: Box<settle::Settled> },
     /// A payload is being made.
-    Encoded { job: Job, id: TransferId, peer: PeerName },
+    Encoded { job: Job, id: TransferId, peer: PeerName, attempt: form::Attempt },
     /// A body is being read for jobs that share a payload.
     GroupBody { jobs: Vec<Job> },
     /// A payload for several peers is being made.
     GroupEncoded { jobs: Vec<Job>, ids: Vec<TransferId>, bearer: BearerId },
+    /// A message is being read because a part of it is wanted.
+    FetchRecord { wanted: fetch::Wanted },
+    /// Its bytes are being read.
+    FetchBody { wanted: fetch::Wanted, record: Box<MessageRecord> },
+    /// A message is being made of the part.
+    FetchPart { wanted: fetch::Wanted, record: Box<MessageRecord> },
+    /// That message is being made durable.
+    Fetched { wanted: fetch::Wanted, records: Vec<MessageRecord>, ids: Batch },
     /// A frozen payload is being read again after a restart.
     Thaw { id: TransferId, peer: PeerName },
     /// A local or onward delivery is under way.

@@ -248,9 +248,10 @@ impl Switch {
         let recipients = w.recipients().map(|r| r.address.to_string()).collect();
         let mut prediction = told(begin, recipients, peer, best);
         prediction.why = match (best, w.until) {
-            (None, _) => {
-                self.bearer_for(begin, peer, load.level, load.payload_bytes, w.record.id).err().map(|(why, _)| why)
-            }
+            (None, _) => self
+                .bearer_for(begin, peer, load.level, load.payload_bytes, w.record.id, |_| true)
+                .err()
+                .map(|(why, _)| why),
             (Some(_), Some(at)) => Some(format!("next attempt {}; then {}", at.rfc3339(), prediction.why)),
             (Some(_), None) => Some(format!("{}; not encoded yet, its size is a guess", prediction.why)),
         }

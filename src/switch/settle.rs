@@ -17,7 +17,7 @@ use crate::queue::{
 };
 use crate::time::{Duration, Instant, Now};
 
-use super::{Output, Pending, RequestId, StoreState, Switch, Work, context, late, renewal};
+use super::{Omission, Output, Pending, RequestId, StoreState, Switch, Work, context, late, renewal};
 
 /// Something that changes one message.
 #[derive(Clone, Debug)]
@@ -32,7 +32,13 @@ pub(super) enum Step {
         job: Option<Hop>,
     },
     /// A payload was made: freeze it, then hand it to its station. `text` is what is kept of the message once both ends hold it.
-    Freeze { transfers: Vec<(TransferRecord, PeerName)>, payload: Arc<[u8]>, text: Arc<[u8]> },
+    Freeze {
+        transfers: Vec<(TransferRecord, PeerName)>,
+        payload: Arc<[u8]>,
+        text: Arc<[u8]>,
+        /// What the payload lacks of the message, if a rule took something.
+        omission: Option<Omission>,
+    },
     /// Lifetimes and delay reports.
     Wake,
     /// An operator's hand.
@@ -205,11 +211,15 @@ impl Switch {
                 // What came too late to matter (cancelled meanwhile) is a line of history, not an error.
                 Some((outcome::absorb(now, &context, record, events), extra))
             }
-            Step::Freeze { transfers, payload, .. } => {
+            Step::Freeze { transfers, payload, omission, .. } => {
                 let Some((first, _)) = transfers.first() else { return Ok(None) };
                 let bearer = first.bearer.clone();
                 let recipients = transfers.iter().flat_map(|(t, _)| &t.recipients);
-                let events: Vec<_> = recipients.map(|i| (*i, Event::Frozen { bearer: bearer.clone() })).collect();
+                let reduced = omission
+                    .as_ref()
+                    .map(|o| format!("{} bytes to {}, without {}", o.from_bytes, o.to_bytes, o.without));
+                let frozen = Event::Frozen { bearer: bearer.clone(), reduced };
+                let events: Vec<_> = recipients.map(|i| (*i, frozen.clone())).collect();
                 let context = Context { live_transfers: transfers.len(), bearer: Some(bearer), ..plain };
                 let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
                 let mut extra = vec![Change::Body(first.payload, payload.clone())];
@@ -324,7 +334,13 @@ impl Switch {
             self.offer(now, *report);
         }
         match step {
-            Step::Freeze { transfers, payload, .. } => {
+            Step::Freeze { transfers, payload, omission, .. } => {
+                if let (Some(Omission { from_bytes, to_bytes, without }), Some((first, _))) =
+                    (omission, transfers.first())
+                {
+                    let bearer = first.bearer.clone();
+                    self.event(ops::Event::MessageReduced { message: id, bearer, from_bytes, to_bytes, without });
+                }
                 for (mut transfer, peer) in transfers {
                     // It may have been expedited while the payload was made.
                     transfer.precedence = level;

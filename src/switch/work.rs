@@ -6,13 +6,13 @@ use crate::bearer::{self, fec};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::{self, History, Kept, Name};
 use crate::codec::payload::{DecodeError, Options};
-use crate::codec::{self, mule, payload};
+use crate::codec::{self, mule, payload, reduce};
 use crate::mail::Reliance;
 use crate::queue::Disk;
 use crate::queue::maildir::{self as mailbox, DeliverError};
 use crate::security;
 
-use super::io::{Coded, Decode, Encode, Local, MuleDecode, MuleEncode, OpenError, Opened, WorkResult};
+use super::io::{Coded, Decode, Encode, Fetch, Local, MuleDecode, MuleEncode, Omission, OpenError, Opened, WorkResult};
 
 /// Encodes and seals a payload.
 pub fn encode(encode: &Encode) -> WorkResult {
@@ -25,15 +25,23 @@ pub fn encode_by(encode: &Encode, code: impl FnOnce(&[u8], &[u8], &Options<'_>) 
         Ok(envelope) => envelope,
         Err(error) => return WorkResult::Encoded(Err(error.to_string())),
     };
+    let reduced = encode.reduction.as_ref().and_then(|r| reduce::reduce(&encode.body, &r.rule, &r.by));
+    let omission = reduced.as_ref().map(|r| Omission {
+        from_bytes: encode.body.len() as u64,
+        to_bytes: r.message.len() as u64,
+        without: r.omitted.to_string(),
+    });
+    let body: &[u8] = reduced.as_ref().map_or(&encode.body, |r| &r.message);
     let known = kept(&encode.known);
     let texts: Vec<&[u8]> = known.iter().map(|k| k.text).collect();
-    let named: Vec<Kept<'_>> = history::choose(&encode.body, &texts).into_iter().map(|i| known[i]).collect();
+    let named: Vec<Kept<'_>> = history::choose(body, &texts).into_iter().map(|i| known[i]).collect();
     let options = Options { history: History::Link(&named), ..Options::for_peer(encode.repertoire) };
-    let payload = code(&envelope, &encode.body, &options);
+    let payload = code(&envelope, body, &options);
     WorkResult::Encoded(Ok(Box::new(Coded {
         payload: security::seal(encode.protection, &encode.key, &encode.id, payload),
         reliance: if named.is_empty() { encode.repertoire.reliance() } else { Reliance::History },
-        text: text(encode.keeps_text, &encode.body),
+        text: text(encode.keeps_text, body),
+        omission,
     })))
 }
 
@@ -92,6 +100,12 @@ pub fn mule_encode(encode: &MuleEncode) -> WorkResult {
 pub fn mule_decode(decode: &MuleDecode) -> WorkResult {
     let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
     WorkResult::MuleOpened(mule::decode(&decode.payload, max_bytes).map(Box::new))
+}
+
+/// Makes a message of a part of one.
+pub fn fetch(fetch: &Fetch) -> WorkResult {
+    let Fetch { body, part, sender, message_id, at } = fetch;
+    WorkResult::Fetched(reduce::fetch(&reduce::Original { message: body, sender, message_id, at: *at }, *part))
 }
 
 /// Spreads or gathers symbols.

@@ -25,6 +25,8 @@ const NOT_RUN: &[(&str, &str)] = &[
         "aldis-sim codec2 sweep --mode datac1 --channel mpp [--frames N] [--seed N] [--json] [--svg FILE]",
         "minutes; sim/tests/codec2.rs runs a few packets of it",
     ),
+    ("aldis queue fetch 0000001A 4", "needs a message that went reduced; tests/reduce.rs runs it"),
+    ("aldis queue original 0000001A chart.eml", "needs a message that went reduced; tests/reduce.rs runs it"),
     ("aldis-sim storm --first S --shrink", "needs a seed that fails; a test of storm/shrink.rs makes one"),
     ("aldis-sim shrink FILE --seed S", "needs a scenario that fails; a test of storm/shrink.rs makes one"),
 ];

@@ -345,6 +345,7 @@ pub fn message(
         size_bytes: bytes.len() as u64,
         accepted: at,
         lease: None,
+        reduced: Vec::new(),
         envelope: Envelope {
             from: Some(Mailbox::new("bridge@ship.example")),
             recipients,

@@ -75,6 +75,8 @@ pub struct Setup {
     pub limits: &'static str,
     /// More lines for the table of every bearer.
     pub bearer: &'static str,
+    /// More tables for every profile.
+    pub tables: &'static str,
     /// Longest transmission; `None` keeps the profile's defaults.
     pub max_transmission: Option<Duration>,
     /// The deliberate fault every node has.
@@ -102,6 +104,7 @@ impl Setup {
             rates: "rate = \"auto\"".into(),
             limits: "",
             bearer: "",
+            tables: "",
             max_transmission: None,
             #[cfg(feature = "mutations")]
             mutation: None,

@@ -193,6 +193,7 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
         if k == 0 { setup.bearer } else { "" }
     ));
     }
+    text.push_str(setup.tables);
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()))
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));
     let mut plan = checked.plan;

@@ -185,7 +185,7 @@ impl Switch {
             Some((record, peer.clone()))
         });
         let transfers = transfers.collect();
-        self.step(now, message, Step::Freeze { transfers, payload, text: Arc::default() });
+        self.step(now, message, Step::Freeze { transfers, payload, text: Arc::default(), omission: None });
     }
 
     fn mule_failed(&mut self, now: Now, jobs: &[Job], why: &str) {
