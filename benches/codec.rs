@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use aldis::codec::dictionary;
 use aldis::codec::envelope::{self, AirEnvelope};
+use aldis::codec::history::History;
 use aldis::codec::payload::{self, Choice, Options};
 use aldis::mail::{BodyKind, Envelope, Mailbox, Precedence, Recipient};
 use aldis::time::Wall;
@@ -118,7 +119,7 @@ fn time(classes: &[Class]) {
             let coded = start.elapsed();
             let start = Instant::now();
             let history = history(mail);
-            let options = Options { dictionary: Choice::Newest, history: &history };
+            let options = Options { dictionary: Choice::Newest, history: History::Given(&history) };
             let (_, body) = payload::decode(&payload, 1 << 20, &options).expect("decodes");
             assert!(body == mail.body, "comes back");
             (coded, start.elapsed())
@@ -151,7 +152,7 @@ fn history(mail: &Mail) -> Vec<&[u8]> {
 
 fn aldis(mail: &Mail, dictionary: Choice<'_>) -> Vec<u8> {
     let history = history(mail);
-    payload::encode(&envelope(mail), &mail.body, &Options { dictionary, history: &history })
+    payload::encode(&envelope(mail), &mail.body, &Options { dictionary, history: History::Given(&history) })
 }
 
 /// The message in the payload of RFC 8494, before compression.

@@ -16,6 +16,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use aldis::codec::envelope::{self, AirEnvelope};
+use aldis::codec::history::History;
 use aldis::codec::payload::{self, Choice, Options};
 use aldis::mail::{BodyKind, Envelope, Mailbox, Notify, PeerName, Precedence, Recipient, Ret};
 use aldis::time::{Duration, Wall};
@@ -98,7 +99,7 @@ fn mean(samples: &[&Sample], dictionary: Option<&[u8]>) -> f64 {
     let dictionary = dictionary.map_or(Choice::Without, Choice::Given);
     // A dictionary given by hand costs four bytes that a shipped one does not.
     let check = if dictionary == Choice::Without { 0 } else { 4 };
-    let options = Options { dictionary, history: &[] };
+    let options = Options { dictionary, history: History::None };
     let total: usize = samples.iter().map(|s| payload::encode(&s.envelope, &s.body, &options).len() - check).sum();
     total as f64 / samples.len() as f64
 }

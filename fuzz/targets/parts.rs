@@ -3,6 +3,7 @@
 
 use std::sync::Once;
 
+use aldis::codec::history::History;
 use aldis::codec::payload::{Choice, Options, decode, encode};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         }
         // Without a dictionary no model is tried: it is as slow as all else together, and payload_decode has it.
         _ => {
-            let options = Options { dictionary: Choice::Without, history: &[] };
+            let options = Options { dictionary: Choice::Without, history: History::None };
             let mail = [&b"Content-Transfer-Encoding: base64\r\n\r\n"[..], &base64(input)].concat();
             for body in [input, &mail] {
                 let payload = encode(&[], body, &options);

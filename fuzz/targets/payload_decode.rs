@@ -1,6 +1,7 @@
 //! Any payload: an error or at most the allowed bytes, never a panic; a payload made from the same input comes back.
 #![no_main]
 
+use aldis::codec::history::{History, Kept, Name};
 use aldis::codec::payload::{Choice, Options, decode, encode, overhead};
 use libfuzzer_sys::fuzz_target;
 
@@ -9,10 +10,12 @@ const HISTORY: [&[u8]; 2] =
     [b"Subject: one\r\n\r\nThe first message.\r\n", b"Subject: two\r\n\r\nThe second message.\r\n"];
 
 fuzz_target!(|data: &[u8]| {
+    let kept = [(0, HISTORY[0]), (1, HISTORY[1])].map(|(n, text)| Kept { name: Name::new(n == 0, n), text });
     let options = [
         Options::default(),
-        Options { dictionary: Choice::Given(b"From: To: Subject: "), history: &[] },
-        Options { dictionary: Choice::Newest, history: &HISTORY },
+        Options { dictionary: Choice::Given(b"From: To: Subject: "), history: History::None },
+        Options { dictionary: Choice::Newest, history: History::Given(&HISTORY) },
+        Options { dictionary: Choice::Newest, history: History::Link(&kept) },
     ];
     for options in &options {
         if let Ok((envelope, body)) = decode(data, MOST, options) {

@@ -78,6 +78,7 @@ impl Bench {
             epoch: EPOCH,
             fresh: false,
             highest: 0,
+            reads: 9,
             waveform: Waveform {
                 rate: Bps(2400),
                 preamble: Duration::from_millis(600),
@@ -313,7 +314,7 @@ fn item(u: &mut Unstructured<'_>) -> Result<Item> {
         (0..n).map(|_| short(u)).collect()
     };
     Ok(match u.int_in_range(0..=3u8)? {
-        0 => Item::Hello { waiting: u.arbitrary()?, counter: counter(u)? },
+        0 => Item::Hello { waiting: u.arbitrary()?, reads: u.arbitrary()?, counter: counter(u)? },
         1 => Item::Poll(shorts(u)?),
         2 => Item::Cancel(shorts(u)?),
         _ => {

@@ -461,7 +461,7 @@ impl Cell {
         };
         let ether = EtherConfig::net(seed, 2, &modem, LinkConfig { loss, ..LinkConfig::default() });
         let most = Some(Duration::from_millis(127_500));
-        let economy = Economy { quick_repair: false, ..Economy::NONE };
+        let economy = Economy { quick_repair: false, ..Economy::ALONE };
         let rates = format!("rate = [\"{}bps\"]\ninterleaver = \"auto\"", self.rate);
         let setup =
             Setup { mail: MAIL, economy, rates, max_transmission: most, ..Setup::new(seed, &["ship", "shore"], ether) };

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use aldis::codec::history::History;
 use aldis::codec::payload::{self, Choice, Options};
 use aldis::switch::work::Parted;
 use ring::digest::{Context, SHA256};
@@ -40,18 +41,18 @@ fn memo() -> MutexGuard<'static, Memo> {
     MEMO.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Encodes an envelope and a body, with the dictionary nodes send with or with none.
-pub fn code(envelope: &[u8], body: &[u8], dictionary: Choice<'static>) -> Vec<u8> {
-    let options = Options { dictionary, ..Options::default() };
-    if dictionary == Choice::Without {
-        // Cheaper than to remember it.
-        return payload::encode(envelope, body, &options);
-    }
-    let name = name(&[envelope, body]);
+/// Encodes an envelope and a body without a dictionary, which is cheaper than to remember it.
+pub fn plainly(envelope: &[u8], body: &[u8]) -> Vec<u8> {
+    payload::encode(envelope, body, &Options { dictionary: Choice::Without, history: History::None })
+}
+
+/// Encodes an envelope and a body as a node does.
+pub fn code(envelope: &[u8], body: &[u8], options: &Options<'_>) -> Vec<u8> {
+    let name = name(&[envelope, body], options);
     if let Some(known) = memo().coded.get(&name).cloned() {
         return known.to_vec();
     }
-    let coded = payload::encode(envelope, body, &options);
+    let coded = payload::encode(envelope, body, options);
     let mut memo = memo();
     memo.make_room(coded.len());
     memo.coded.insert(name, coded.as_slice().into());
@@ -59,23 +60,35 @@ pub fn code(envelope: &[u8], body: &[u8], dictionary: Choice<'static>) -> Vec<u8
 }
 
 /// Decodes a payload of at most `max_bytes` once decoded. Failures are not remembered.
-pub fn read(bytes: &[u8], max_bytes: usize) -> Parted {
-    let name = name(&[bytes, &(max_bytes as u64).to_be_bytes()]);
+pub fn read(bytes: &[u8], max_bytes: usize, options: &Options<'_>) -> Parted {
+    let name = name(&[bytes, &(max_bytes as u64).to_be_bytes()], options);
     if let Some(known) = memo().read.get(&name).cloned() {
         return Ok((known.0.clone(), known.1.clone()));
     }
-    let parted = payload::decode(bytes, max_bytes, &Options::default())?;
+    let parted = payload::decode(bytes, max_bytes, options)?;
     let mut memo = memo();
     memo.make_room(parted.0.len() + parted.1.len());
     memo.read.insert(name, Arc::new(parted.clone()));
     Ok(parted)
 }
 
-/// The digest of two parts, the length of the first included.
-fn name(parts: &[&[u8]; 2]) -> Name {
+/// The digest of two parts and of what is known beside them, lengths included.
+fn name(parts: &[&[u8]; 2], options: &Options<'_>) -> Name {
     let mut context = Context::new(&SHA256);
-    context.update(&(parts[0].len() as u64).to_be_bytes());
-    parts.iter().for_each(|part| context.update(part));
+    let mut take = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    parts.iter().for_each(|part| take(part));
+    take(format!("{:?}", options.dictionary).as_bytes());
+    match options.history {
+        History::None => {}
+        History::Given(messages) => messages.iter().for_each(|message| take(message)),
+        History::Link(kept) => kept.iter().for_each(|k| {
+            take(&k.name.to_bytes());
+            take(k.text);
+        }),
+    }
     let mut name = [0; 32];
     name.copy_from_slice(context.finish().as_ref());
     name
@@ -84,6 +97,7 @@ fn name(parts: &[&[u8]; 2]) -> Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aldis::codec::history::{Kept, Name};
 
     #[test]
     fn what_is_remembered_is_what_would_be_made() {
@@ -93,11 +107,22 @@ mod tests {
             let made = payload::encode(envelope, body, &Options::for_any_peer());
             let parted = payload::decode(&made, 1000, &Options::default());
             for _ in 0..3 {
-                assert_eq!(code(envelope, body, Options::for_any_peer().dictionary), made);
-                assert_eq!(read(&made, 1000), parted);
+                assert_eq!(code(envelope, body, &Options::for_any_peer()), made);
+                assert_eq!(read(&made, 1000, &Options::default()), parted);
             }
-            assert!(read(&made, 0).is_err(), "another limit is another question");
+            assert!(read(&made, 0, &Options::default()).is_err(), "another limit is another question");
         }
-        assert!(read(&[0xff, 1, 2], 1000).is_err());
+        assert!(read(&[0xff, 1, 2], 1000, &Options::default()).is_err());
+    }
+
+    #[test]
+    fn what_one_node_knows_is_not_known_to_another() {
+        let earlier = b"Quite unlike anything trained on: the xylophone fell into the quagmire, 17 oboes fled.\r\n";
+        let kept = [Kept { name: Name::new(false, 3), text: earlier }];
+        let knows = Options { history: History::Link(&kept), ..Options::default() };
+        let named = code(&[], earlier, &knows);
+        assert!(named.len() < code(&[], earlier, &Options::default()).len());
+        assert_eq!(read(&named, 1000, &knows), Ok((Vec::new(), earlier.to_vec())));
+        assert!(read(&named, 1000, &Options::default()).is_err());
     }
 }

@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use aldis::bearer::serial::LinkState;
 use aldis::bearer::{ModemAction, ModemEvent};
-use aldis::codec::payload::{self, Choice};
+use aldis::codec::payload::{DecodeError, Options as Coded};
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
 use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
 use aldis::ops::{Event, Request, Response};
-use aldis::queue::{Batch, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult};
+use aldis::queue::{
+    Batch, Change, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult,
+};
 use aldis::smtp::client::{RecipientResult, Report};
 use aldis::smtp::server::{Answer, AskId, Question, Transaction};
 use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch, Ticket, Work, WorkResult, work};
@@ -44,6 +46,8 @@ pub struct VirtualNode {
     pub mail: SimDisk,
     process: Option<Process>,
     log: Log,
+    /// It cannot read dictionary 2, though it says so: an older program in the place of a newer one.
+    pub reads_least: bool,
     /// What was keyed and fed since the laboratory last listened; nothing is kept unless it does.
     emitted: Option<Vec<(Instant, usize, Keying)>>,
 }
@@ -51,15 +55,28 @@ pub struct VirtualNode {
 /// What a laboratory saves on where it is not what is looked at. A node does and says the same either way, but for the bytes of payloads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Economy {
-    /// What mail is encoded with; without a dictionary coding takes a fiftieth of the time.
-    pub dictionary: Choice<'static>,
+    /// How mail is coded.
+    pub coding: Coding,
     /// See [`Options::quick_repair`]; without it a commit takes half the time.
     pub quick_repair: bool,
 }
 
 impl Economy {
     /// Everything as the shipped node does it.
-    pub const NONE: Self = Self { dictionary: payload::Options::for_any_peer().dictionary, quick_repair: true };
+    pub const NONE: Self = Self { coding: Coding::Full, quick_repair: true };
+    /// The same, but for the bytes of a message that do not depend on those before it.
+    pub const ALONE: Self = Self { coding: Coding::Alone, ..Self::NONE };
+}
+
+/// How mail is coded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coding {
+    /// As the node says: for what the peer reads, with the messages both hold.
+    Full,
+    /// Each message as the first to a stranger, so that equal ones have equal payloads.
+    Alone,
+    /// Without a dictionary, which takes a fiftieth of the time.
+    Plain,
 }
 
 /// What a node said and did, over all its lives.
@@ -80,7 +97,8 @@ pub struct Log {
 }
 
 struct Process {
-    dictionary: Choice<'static>,
+    coding: Coding,
+    reads_least: bool,
     switch: Switch,
     engine: Engine,
     /// By port.
@@ -127,6 +145,7 @@ impl VirtualNode {
             mail: disk(1),
             process: None,
             log: Log::default(),
+            reads_least: false,
             emitted: None,
         }
     }
@@ -165,7 +184,8 @@ impl VirtualNode {
         let switch = Switch::new(now, self.plan.clone(), opened, Vec::new(), chance.next_u64());
         let watches = self.bearers.iter().map(|b| switch.epoch_watch(b).unwrap_or_default()).collect();
         self.process = Some(Process {
-            dictionary: self.economy.dictionary,
+            coding: self.economy.coding,
+            reads_least: self.reads_least,
             switch,
             engine,
             watches,
@@ -185,6 +205,16 @@ impl VirtualNode {
                 self.handle_modem(now, port, ModemEvent::Carrier(true));
             }
         }
+    }
+
+    /// Takes the messages that both ends hold from the store of a node that is down.
+    pub fn forget_history(&mut self) {
+        let disk = Arc::new(self.store.clone());
+        let options = Options { floor_bytes: 0, quick_repair: self.economy.quick_repair, ..Options::default() };
+        let Ok((mut engine, opened)) = Engine::open(disk, options) else { return };
+        let held = opened.settings.iter().filter(|(name, _)| name.starts_with("history"));
+        let changes = held.map(|(name, _)| Change::Setting(name.clone(), None)).collect();
+        engine.execute(vec![StoreCall::Commit(Batch { conditions: Vec::new(), changes })]);
     }
 
     /// Kills the process. With `power`, the machine's power goes too, and with it what was not synced, as that seed has it.
@@ -395,9 +425,22 @@ impl Process {
         let (result, least, most) = match work {
             Work::Store(call) => return self.calls.push_back((ticket, call)),
             Work::Encode(encode) => {
-                (work::encode_by(&encode, |envelope, body| memo::code(envelope, body, self.dictionary)), 1, 50)
+                let coding = self.coding;
+                let code = |envelope: &[u8], body: &[u8], options: &Coded<'_>| match coding {
+                    Coding::Full => memo::code(envelope, body, options),
+                    Coding::Alone => memo::code(envelope, body, &Coded::for_any_peer()),
+                    Coding::Plain => memo::plainly(envelope, body),
+                };
+                (work::encode_by(&encode, code), 1, 50)
             }
-            Work::Decode(decode) => (work::decode_by(&decode, memo::read), 1, 50),
+            Work::Decode(decode) => {
+                let least = self.reads_least;
+                let read = |payload: &[u8], max_bytes: usize, options: &Coded<'_>| match payload.first() {
+                    Some(first) if least && first & 15 == 2 => Err(DecodeError::UnknownDictionary(2)),
+                    _ => memo::read(payload, max_bytes, options),
+                };
+                (work::decode_by(&decode, read), 1, 50)
+            }
             Work::Job(job) => (work::job(job), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),
             Work::Forward(forward) => (forwarded(at, *forward, log), 20, 2000),

@@ -4,7 +4,6 @@
 //! Goodput is what was confirmed, and of what was begun the share that the receiver has reported, in bytes of frozen payloads. Rate
 //! changes are counted between transmissions of traffic. Called by the command and by tests with shorter times.
 
-use aldis::codec::payload::Choice;
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant};
 use serde::Serialize;
@@ -13,7 +12,7 @@ use crate::bench;
 use crate::channel::{Loss, Mean};
 use crate::ether::StationId;
 use crate::lab::{Lab, Setup};
-use crate::node::Economy;
+use crate::node::{Coding, Economy};
 use crate::run;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
@@ -146,7 +145,7 @@ pub fn measure(scenario: &Scenario, seeds: &[u64], duration: Duration, jobs: usi
 pub fn trial(scenario: &Scenario, seed: u64, duration: Duration, fixed: Option<Waveform>) -> Trial {
     let mut setup: Setup = run::setup(scenario, seed);
     // Its mail does not shrink in any case, and nothing here hangs on how a store is mended.
-    setup.economy = Economy { dictionary: Choice::Without, quick_repair: false };
+    setup.economy = Economy { coding: Coding::Plain, quick_repair: false };
     if let Some(waveform) = fixed {
         for modem in &mut setup.ether.stations {
             (modem.waveform, modem.selects) = (waveform, false);

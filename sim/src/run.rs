@@ -120,7 +120,7 @@ pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
     Setup {
         start: scenario.start,
         protection: scenario.protection,
-        economy: Economy { dictionary: scenario.dictionary, ..Economy::NONE },
+        economy: Economy { coding: scenario.coding, ..Economy::NONE },
         net_key: scenario.net_key,
         further: scenario.bearers.clone(),
         clocks: clocks.collect(),
@@ -261,6 +261,13 @@ fn mishap_at(lab: &mut Lab, scenario: &Scenario, station: StationId, mishap: &Mi
         }
         Mishap::Minimize(least) => lab.minimize(station, *least),
         Mishap::Hand(message, hand) => lab.operate(station, *message, *hand),
+        Mishap::HistoryLost => {
+            if lab.node(station).is_up() {
+                lab.crash(station, false, None);
+                lab.forget_history(station);
+                lab.start(station);
+            }
+        }
         Mishap::PeersSilent(peers) => peers.iter().for_each(|peer| lab.mark(station, *peer, true)),
         Mishap::PeersHeard(peers) => peers.iter().for_each(|peer| lab.mark(station, *peer, false)),
     }
@@ -296,7 +303,8 @@ fn heal(lab: &mut Lab, scenario: &Scenario) {
                 marked.extend(peers.iter().map(|peer| (*station, *peer)));
                 continue;
             }
-            What::Process { .. } | What::Mishap { mishap: Mishap::PowerOff(_) | Mishap::Hand(..), .. } => continue,
+            What::Process { .. }
+            | What::Mishap { mishap: Mishap::PowerOff(_) | Mishap::Hand(..) | Mishap::HistoryLost, .. } => continue,
         };
         befall(lab, scenario, &mended);
     }

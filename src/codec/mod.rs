@@ -6,9 +6,11 @@
 pub mod dictionary;
 pub mod envelope;
 pub mod explain;
+pub mod history;
 pub mod mixing;
 mod parts;
 pub mod payload;
+pub mod repertoire;
 mod varint;
 
 use payload::{DecodeError, Options};

@@ -15,7 +15,9 @@ use ring::digest::{Context, SHA256};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, compress_bound, get_error_name};
 
 use super::dictionary::{self, Dictionary};
+use super::history::{History, Kept, MAX_NAMED, Name};
 use super::parts::{self, Allowance};
+use super::repertoire::Repertoire;
 use super::varint;
 
 /// What both ends know beforehand. Decoding needs what encoding had.
@@ -23,14 +25,31 @@ use super::varint;
 pub struct Options<'a> {
     /// The dictionary to encode with; decoding finds shipped ones by number.
     pub dictionary: Choice<'a>,
-    /// Earlier messages both ends hold, oldest first.
-    pub history: &'a [&'a [u8]],
+    /// Earlier messages both ends hold.
+    pub history: History<'a>,
 }
 
 impl Options<'_> {
     /// What a peer can read of which nothing is known.
     pub const fn for_any_peer() -> Self {
-        Self { dictionary: Choice::Shipped(1), history: &[] }
+        Self::for_peer(Repertoire::LEAST)
+    }
+
+    /// What a peer of this repertoire can read, history left aside.
+    pub const fn for_peer(repertoire: Repertoire) -> Self {
+        Self { dictionary: repertoire.dictionary(), history: History::None }
+    }
+
+    /// The same without messages that are named.
+    pub(super) fn without_link(&self) -> Self {
+        match self.history {
+            History::Link(_) => Self { history: History::None, ..*self },
+            History::None | History::Given(_) => *self,
+        }
+    }
+
+    fn has_link(&self) -> bool {
+        matches!(self.history, History::Link([_, ..]))
     }
 }
 
@@ -57,7 +76,7 @@ pub enum DecodeError {
     UnknownCodec(u8),
     /// Coded with a shipped dictionary this node does not have: its number.
     UnknownDictionary(u8),
-    /// Coded with a dictionary or history given by hand, and this node was given none or another.
+    /// Coded with a dictionary or history that differ between nodes, and this one has none or others.
     OtherReference,
     /// Larger than allowed once decoded.
     TooLarge {
@@ -144,24 +163,30 @@ pub(super) fn encode_observed(
         offer(codec, 0, &[], coded);
     }
     // Beyond this a dictionary saves less than a thousandth and its time is better spent on the level.
-    if joint.len() <= DICTIONARY_WORTH_BYTES
-        && let Some(reference) = Reference::for_encoding(options)
-    {
+    if joint.len() > DICTIONARY_WORTH_BYTES {
+        return best;
+    }
+    let mut references = vec![Reference::for_encoding(options)];
+    // Of what is short, named messages may save less than their names cost.
+    if options.has_link() && joint.len() <= WITHOUT_LINK_WORTH_BYTES {
+        references.push(Reference::for_encoding(&options.without_link()));
+    }
+    for reference in references.into_iter().flatten() {
         // Peers of which no more is known than the first dictionary have the first model.
         if reference.knows_text()
             && joint.len() <= text::MAX_BYTES
             && allowance.take_model(model_cost(CODEC_TEXT, &reference, joint.len()))
         {
-            offer(CODEC_TEXT, reference.number, reference.check(), &texted(&joint, &reference));
+            offer(CODEC_TEXT, reference.number, &reference.head, &texted(&joint, &reference));
         } else if let Some(frame) = compress(&joint, level, &reference.bytes) {
             let (codec, coded) = shortest_form(&frame);
-            offer(codec, reference.number, reference.check(), coded);
+            offer(codec, reference.number, &reference.head, coded);
         }
         if !reference.knows_text()
             && joint.len() <= model::MAX_BYTES
             && allowance.take_model(model_cost(CODEC_MODEL, &reference, joint.len()))
         {
-            offer(CODEC_MODEL, reference.number, reference.check(), &mixed(&joint, &reference));
+            offer(CODEC_MODEL, reference.number, &reference.head, &mixed(&joint, &reference));
         }
     }
     best
@@ -300,10 +325,14 @@ const DICTIONARY_GIVEN: u8 = 15;
 const WITH_HISTORY: u8 = 16;
 /// Of the SHA-256 of a reference that is not shipped; guards against decoding with another.
 const CHECK_BYTES: usize = 4;
+/// Where there is history, the last bits of the check say how many messages are named instead; none: they were given by hand.
+const COUNT_BITS: u8 = 7;
 
 /// Beyond this a message that came apart well is not coded in one piece for comparison.
 const WHOLE_WORTH_BYTES: usize = 16 * 1024;
 const DICTIONARY_WORTH_BYTES: usize = 256 * 1024;
+/// Up to this a message is coded without the messages it may name as well, for comparison.
+const WITHOUT_LINK_WORTH_BYTES: usize = 8 * 1024;
 /// Most bytes of history that are used, the newest first.
 const MAX_HISTORY_BYTES: usize = 1 << 20;
 /// Longest content of one zstd block.
@@ -328,7 +357,8 @@ struct Reference<'a> {
     bytes: std::borrow::Cow<'a, [u8]>,
     /// Where the earlier messages begin.
     history_at: usize,
-    check: Option<[u8; CHECK_BYTES]>,
+    /// What of it stands in the payload behind the first byte: a check, and the names of earlier messages.
+    head: Vec<u8>,
 }
 
 impl<'a> Reference<'a> {
@@ -339,11 +369,19 @@ impl<'a> Reference<'a> {
             Choice::Given(bytes) => (DICTIONARY_GIVEN, bytes),
             Choice::Without => (0, [].as_slice()),
         };
-        let reference = Self::new(number, bytes, options.history);
+        let reference = match options.history {
+            History::None => Self::new(number, bytes, &[], &[]),
+            History::Given(messages) => Self::new(number, bytes, &newest(messages), &[]),
+            History::Link(kept) => {
+                let named = &kept[kept.len().saturating_sub(MAX_NAMED)..];
+                let texts: Vec<&[u8]> = named.iter().map(|k| k.text).collect();
+                Self::new(number, bytes, &texts, &named.iter().map(|k| k.name).collect::<Vec<_>>())
+            }
+        };
         (!reference.bytes.is_empty()).then_some(reference)
     }
 
-    /// The reference a payload names; takes the check off the front of `coded` where there is one.
+    /// The reference a payload names; takes its head off the front of `coded`.
     fn for_decoding(number: u8, options: &Options<'a>, coded: &mut &[u8]) -> Result<Self, DecodeError> {
         let with_history = number & WITH_HISTORY != 0;
         let bytes = match number & !WITH_HISTORY {
@@ -354,38 +392,44 @@ impl<'a> Reference<'a> {
             },
             shipped => dictionary::shipped(shipped).ok_or(DecodeError::UnknownDictionary(shipped))?.bytes,
         };
-        let reference = Self::new(number & !WITH_HISTORY, bytes, if with_history { options.history } else { &[] });
+        let named = match with_history {
+            true => names(coded)?,
+            false => Vec::new(),
+        };
+        let texts = match (with_history, options.history) {
+            (false, _) => Vec::new(),
+            (true, History::Given(messages)) if named.is_empty() => newest(messages),
+            (true, History::Link(kept)) if !named.is_empty() => {
+                named.iter().map(|n| kept_as(kept, *n)).collect::<Result<_, _>>()?
+            }
+            (true, _) => return Err(DecodeError::OtherReference),
+        };
+        let reference = Self::new(number & !WITH_HISTORY, bytes, &texts, &named);
         if reference.number != number {
             return Err(DecodeError::OtherReference);
         }
-        if let Some(check) = reference.check {
-            let (theirs, rest) = coded.split_at_checked(CHECK_BYTES).ok_or(DecodeError::Corrupt("cut short"))?;
-            if *theirs != check {
-                return Err(DecodeError::OtherReference);
-            }
-            *coded = rest;
+        let (theirs, rest) = coded.split_at_checked(reference.head.len()).ok_or(DecodeError::Corrupt("cut short"))?;
+        if theirs != reference.head {
+            return Err(DecodeError::OtherReference);
         }
+        *coded = rest;
         Ok(reference)
     }
 
     /// A formatted dictionary is tables followed by content, and so takes more content at its end.
-    fn new(number: u8, dictionary: &'a [u8], history: &[&[u8]]) -> Self {
-        let mut room = MAX_HISTORY_BYTES;
-        let fits = |message: &&&[u8]| {
-            let fits = message.len() <= room;
-            room = room.saturating_sub(message.len());
-            fits
-        };
-        let mut recent: Vec<&[u8]> = history.iter().rev().take_while(fits).copied().collect();
-        recent.reverse();
-        let recent = recent.concat();
-        let number = if recent.is_empty() { number } else { number | WITH_HISTORY };
-        let bytes = if recent.is_empty() { dictionary.into() } else { [dictionary, &recent].concat().into() };
-        let mut reference = Self { number, bytes, history_at: dictionary.len(), check: None };
+    fn new(number: u8, dictionary: &'a [u8], history: &[&[u8]], names: &[Name]) -> Self {
+        let history = history.concat();
+        let number = if history.is_empty() { number } else { number | WITH_HISTORY };
+        let bytes = if history.is_empty() { dictionary.into() } else { [dictionary, &history].concat().into() };
+        let mut reference = Self { number, bytes, history_at: dictionary.len(), head: Vec::new() };
         if number >= DICTIONARY_GIVEN {
             let mut digest = Context::new(&SHA256);
             digest.update(&reference.bytes);
-            reference.check = digest.finish().as_ref().first_chunk().copied();
+            reference.head.extend(digest.finish().as_ref().iter().take(CHECK_BYTES));
+        }
+        if let (true, Some(last)) = (number & WITH_HISTORY != 0, reference.head.last_mut()) {
+            *last = *last & !COUNT_BITS | names.len() as u8;
+            reference.head.extend(names.iter().flat_map(|name| name.to_bytes()));
         }
         reference
     }
@@ -394,10 +438,36 @@ impl<'a> Reference<'a> {
     fn knows_text(&self) -> bool {
         self.number & !WITH_HISTORY != 1
     }
+}
 
-    fn check(&self) -> &[u8] {
-        self.check.as_ref().map_or(&[], |check| check)
+/// The newest messages that fit, each whole.
+fn newest<'a>(messages: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let mut room = MAX_HISTORY_BYTES;
+    let fits = |message: &&&[u8]| {
+        let fits = message.len() <= room;
+        room = room.saturating_sub(message.len());
+        fits
+    };
+    let mut recent: Vec<&[u8]> = messages.iter().rev().take_while(fits).copied().collect();
+    recent.reverse();
+    recent
+}
+
+/// The names in the head of a payload.
+fn names(coded: &[u8]) -> Result<Vec<Name>, DecodeError> {
+    const SHORT: DecodeError = DecodeError::Corrupt("cut short");
+    let (check, rest) = coded.split_first_chunk::<CHECK_BYTES>().ok_or(SHORT)?;
+    let count = usize::from(check[CHECK_BYTES - 1] & COUNT_BITS);
+    if count > MAX_NAMED {
+        return Err(DecodeError::Corrupt("it names too many messages"));
     }
+    let (named, _) = rest.get(..2 * count).ok_or(SHORT)?.as_chunks::<2>();
+    Ok(named.iter().map(|bytes| Name::from_bytes(*bytes)).collect())
+}
+
+/// What is kept under a name; of two the newer one.
+fn kept_as<'a>(kept: &[Kept<'a>], name: Name) -> Result<&'a [u8], DecodeError> {
+    kept.iter().rfind(|k| k.name == name).map(|k| k.text).ok_or(DecodeError::OtherReference)
 }
 
 /// The model decodes any bytes to something, so that a cut or flipped bit would pass unseen where there is no seal (files).
@@ -580,12 +650,14 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("the payload is empty"),
-            Self::UnknownCodec(codec) => write!(f, "the payload is coded with codec {codec}, which this node does not know"),
+            Self::UnknownCodec(codec) => {
+                write!(f, "the payload is coded with codec {codec}, which this node does not know")
+            }
             Self::UnknownDictionary(number) => {
                 write!(f, "the payload is coded with dictionary {number}, which this node does not have")
             }
             Self::OtherReference => {
-                f.write_str("the payload is coded with a dictionary or history given by hand, and this node was given none or another")
+                f.write_str("the payload is coded with a dictionary or earlier messages that this node does not have")
             }
             Self::TooLarge { max_bytes } => write!(f, "the payload decodes to more than {max_bytes} bytes"),
             Self::Corrupt(why) => write!(f, "the payload is damaged: {why}"),
@@ -668,7 +740,7 @@ mod tests {
     fn a_short_message_is_mixed_and_a_long_one_is_not() {
         let payload = encode(&an_envelope(), MAILS[0], &Options::default());
         assert_eq!(payload.first(), Some(&first_byte(CODEC_TEXT, 2)));
-        let older = Options { dictionary: Choice::Shipped(1), history: &[] };
+        let older = Options { dictionary: Choice::Shipped(1), history: History::None };
         assert_eq!(encode(&an_envelope(), MAILS[0], &older).first(), Some(&first_byte(CODEC_MODEL, 1)));
         let long = MAILS[0].repeat(300);
         let payload = encode(&an_envelope(), &long, &Options::default());
@@ -679,7 +751,7 @@ mod tests {
     #[test]
     fn every_codec_reads_what_it_wrote() {
         let joint = &encode_stored(&an_envelope(), MAILS[0])[1..];
-        let older = Options { dictionary: Choice::Shipped(1), history: &[] };
+        let older = Options { dictionary: Choice::Shipped(1), history: History::None };
         let reference = Reference::for_encoding(&older).expect("shipped");
         let frame = compress(joint, 19, &reference.bytes).expect("compresses");
         let block = bare_block(&frame).expect("one block");
@@ -757,7 +829,7 @@ mod tests {
     fn reading_a_dictionary_anew_for_every_part_is_beyond_what_a_message_may_ask_for() {
         let cost = |codec, number, history: &[&[u8]]| {
             let bytes = dictionary::shipped(number).expect("shipped").bytes;
-            model_cost(codec, &Reference::new(number, bytes, history), 100)
+            model_cost(codec, &Reference::new(number, bytes, history, &[]), 100)
         };
         assert_eq!(cost(CODEC_TEXT, 2, &[]), 100 + MODEL_USE_BYTES);
         assert_eq!(cost(CODEC_TEXT, 2, &[MAILS[0]]), 100 + MODEL_USE_BYTES + text::READ_BYTES);
@@ -787,17 +859,19 @@ mod tests {
 
     #[test]
     fn a_dictionary_or_history_given_by_hand_is_asked_for_and_checked() {
-        let given =
-            Options { dictionary: Choice::Given(b"Subject: LOGREQ 240729ZAUG, Link on 5061.0 kHz"), history: &[] };
+        let given = Options {
+            dictionary: Choice::Given(b"Subject: LOGREQ 240729ZAUG, Link on 5061.0 kHz"),
+            history: History::None,
+        };
         let payload = encode(&[], MAILS[0], &given);
         assert_eq!(decode(&payload, MIB, &given), Ok((Vec::new(), MAILS[0].to_vec())));
         assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherReference));
-        let other = Options { dictionary: Choice::Given(b"another"), history: &[] };
+        let other = Options { dictionary: Choice::Given(b"another"), history: History::None };
         assert_eq!(decode(&payload, MIB, &other), Err(DecodeError::OtherReference));
 
         let earlier = b"Quite unlike anything trained on: the xylophone fell into the quagmire, 17 oboes fled.\r\n";
         let history = [MAILS[0], earlier];
-        let with_history = Options { dictionary: Choice::Newest, history: &history };
+        let with_history = Options { dictionary: Choice::Newest, history: History::Given(&history) };
         let reply = [b"> ".as_slice(), earlier].concat();
         let payload = encode(&[], &reply, &with_history);
         assert!(
@@ -806,8 +880,37 @@ mod tests {
         );
         assert_eq!(decode(&payload, MIB, &with_history), Ok((Vec::new(), reply)));
         assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherReference));
-        let shorter = Options { dictionary: Choice::Newest, history: &history[..1] };
+        let shorter = Options { dictionary: Choice::Newest, history: History::Given(&history[..1]) };
         assert_eq!(decode(&payload, MIB, &shorter), Err(DecodeError::OtherReference));
+    }
+
+    #[test]
+    fn messages_both_ends_hold_are_named_in_two_bytes_each_and_anything_else_under_the_name_is_noticed() {
+        let unlike = b"Quite unlike anything trained on: the xylophone fell into the quagmire, 17 oboes fled.\r\n";
+        let texts = [(3, MAILS[0]), (4, MAILS[1]), (9, unlike.as_slice())];
+        let kept = texts.map(|(counter, text)| Kept { name: Name::new(counter == 9, counter), text });
+        let linked = |kept| Options { dictionary: Choice::Newest, history: History::Link(kept) };
+        let reply = [b"> ".as_slice(), unlike].concat();
+        let payload = encode(&[], &reply, &linked(&kept[1..]));
+        let names: Vec<u8> = [&payload[1..4], &[payload[4] & 7], &payload[5..9]].concat()[3..].to_vec();
+        assert_eq!(names, [2, 0, 4, 0x80, 9]);
+        let parted = Ok((Vec::new(), reply.clone()));
+        assert_eq!(decode(&payload, MIB, &linked(&kept)), parted, "the far end has more, in any order");
+        assert!(payload.len() < encode(&[], &reply, &Options::default()).len() / 2);
+        for others in [&kept[..2], &kept[2..], &[]] {
+            assert_eq!(decode(&payload, MIB, &linked(others)), Err(DecodeError::OtherReference));
+        }
+        let given = Options { dictionary: Choice::Newest, history: History::Given(&[MAILS[1], unlike]) };
+        assert_eq!(decode(&payload, MIB, &given), Err(DecodeError::OtherReference), "named is not given by hand");
+        assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherReference));
+        let mut other = kept;
+        other[2].text = &unlike[1..];
+        assert_eq!(decode(&payload, MIB, &linked(&other)), Err(DecodeError::OtherReference));
+        // Where names do not pay, the payload does without them.
+        let short = encode(&[], b"x", &linked(&kept));
+        assert_eq!(decode(&short, MIB, &Options::default()), Ok((Vec::new(), b"x".to_vec())));
+        let many: Vec<u8> = [&payload[..4], &[payload[4] | 7], &payload[5..]].concat();
+        assert!(matches!(decode(&many, MIB, &linked(&kept)), Err(DecodeError::Corrupt(_))));
     }
 
     proptest! {
@@ -824,7 +927,7 @@ mod tests {
             choice in 0..CHOICES.len(),
             history in any::<bool>(),
         ) {
-            let options = Options { dictionary: CHOICES[choice], history: if history { &MAILS } else { &[] } };
+            let options = Options { dictionary: CHOICES[choice], history: if history { History::Given(&MAILS) } else { History::None } };
             let payload = encode(&envelope, &body, &options);
             prop_assert!(payload.len() <= envelope.len() + body.len() + overhead(envelope.len()));
             prop_assert_eq!(decode(&payload, MIB, &options), Ok((envelope, body)));

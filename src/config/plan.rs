@@ -88,6 +88,8 @@ pub struct Limits {
     pub deliveries: usize,
     /// How long finished messages stay for `track`, and duplicate keys beyond message expiry.
     pub keep_done: Duration,
+    /// Bytes of messages that a payload may name to one peer; 0: none are kept.
+    pub history_bytes: u64,
 }
 
 /// What a listener speaks.

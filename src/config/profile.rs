@@ -195,6 +195,7 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let disk_floor = s.field("disk_floor", parsed(Bytes::parse));
     let deliveries = s.field("deliveries", integer(1, 1000));
     let keep_done = s.field("keep_done", parsed(at_least_a_second));
+    let history = s.field("history", parsed(|t| Bytes::parse(t).filter(|b| b.0 <= 16 << 20)));
     Some(Limits {
         message_bytes: message?.0,
         recipients: size(recipients?)?,
@@ -209,6 +210,7 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
         disk_floor_bytes: disk_floor?.0,
         deliveries: size(deliveries?)?,
         keep_done: keep_done?,
+        history_bytes: history?.0,
     })
 }
 

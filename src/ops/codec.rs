@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use crate::codec::explain::{Cost, explain};
+use crate::codec::history::History;
 use crate::codec::payload::{Choice, Options};
 use crate::codec::{decode_file_payload, encode_file_payload};
 use crate::config;
@@ -75,7 +76,7 @@ struct Shared {
     /// A dictionary both ends hold, instead of the shipped one
     #[arg(long, value_name = "FILE", conflicts_with = "newest")]
     dict: Option<PathBuf>,
-    /// With the newest dictionary and model, which nodes read but do not send with yet
+    /// With the newest dictionary and model, as to a peer that has said that it reads them
     #[arg(long)]
     newest: bool,
     /// Earlier messages both ends hold: the *.eml of this folder in the order of their names
@@ -94,7 +95,8 @@ pub fn execute(command: &CodecCommand) -> Result<Option<CodecExplain>, String> {
     let history = shared.history.as_deref().map(messages).transpose()?.unwrap_or_default();
     let history: Vec<&[u8]> = history.iter().map(Vec::as_slice).collect();
     let shipped = if shared.newest { Choice::Newest } else { Options::for_any_peer().dictionary };
-    let options = Options { dictionary: dictionary.as_deref().map_or(shipped, Choice::Given), history: &history };
+    let options =
+        Options { dictionary: dictionary.as_deref().map_or(shipped, Choice::Given), history: History::Given(&history) };
     let (output, files) = match command {
         CodecCommand::Encode { files } => (encode_file_payload(&bytes, &options), files),
         CodecCommand::Decode { files } => {

@@ -235,6 +235,9 @@ pub struct LinkStatus {
     pub transmissions: u32,
     /// Changes of rate between them.
     pub rate_changes: u32,
+    /// What the neighbour can read, as it last said.
+    #[serde(default)]
+    pub reads: Option<String>,
 }
 
 /// `aldis peer show`, `silent` and `heard`
@@ -268,6 +271,9 @@ pub struct PeerSilence {
     pub heard: Option<String>,
     /// Transfers that were sent to it and are not confirmed.
     pub sent: u64,
+    /// What it can read, as it last said.
+    #[serde(default)]
+    pub reads: Option<String>,
 }
 
 /// An order of silence.

@@ -299,6 +299,24 @@ events! {
         /// What it is about.
         about: MessageId,
     }
+    /// A peer could not read a payload that relied on more than every node reads; the message is coded anew and goes again.
+    INFO TransferCodedAnew "transfer-coded-anew" {
+        /// Which.
+        message: MessageId,
+        /// Who could not.
+        peer: PeerName,
+        /// As which transfer it went.
+        transfer: String,
+        /// What it relied on, and what it relies on now.
+        why: String,
+    }
+    /// A payload named earlier messages, or a dictionary, that this node does not have; its sender was told and codes it anew.
+    INFO ContextUnknown "context-unknown" {
+        /// Who sent it.
+        peer: PeerName,
+        /// Which transfer.
+        transfer: String,
+    }
     /// A payload did not carry its seal: wrong key, or forged.
     WARN TransferForged "transfer-forged" {
         /// From whom.

@@ -75,7 +75,7 @@ fn status(s: Status) -> String {
         out += &format!("{} over {}: {}\n", path.peer, path.bearer, path.why);
     }
     if !s.links.is_empty() {
-        let header = ["LINK", "PEER", "RATE", "WHY", "SNR", "LOSS", "TURNAROUND", "WAIT", "CHANGES"];
+        let header = ["LINK", "PEER", "RATE", "WHY", "SNR", "LOSS", "TURNAROUND", "WAIT", "CHANGES", "READS"];
         let mut rows = vec![row(header)];
         rows.extend(s.links.into_iter().map(|l| {
             let told = |x: Option<f64>, unit: &str| x.map_or("-".into(), |x| format!("{x:.1} {unit}"));
@@ -89,6 +89,7 @@ fn status(s: Status) -> String {
                 told(l.turnaround_s, "s"),
                 format!("{:.1} s", l.wait_s),
                 format!("{} in {}", l.rate_changes, l.transmissions),
+                l.reads.unwrap_or_else(|| "-".into()),
             ]
         }));
         out += &table(rows);
@@ -245,7 +246,7 @@ fn minimize(m: Minimize) -> String {
 }
 
 fn peers(peers: Vec<PeerSilence>) -> String {
-    let mut rows = vec![row(["PEER", "SILENCE", "UNTIL", "HEARD", "SENT, NOT CONFIRMED", "REASON"])];
+    let mut rows = vec![row(["PEER", "SILENCE", "UNTIL", "HEARD", "SENT, NOT CONFIRMED", "READS", "REASON"])];
     rows.extend(peers.into_iter().map(|p| {
         let silence = match (p.silent, p.from) {
             (true, _) => "SILENT".into(),
@@ -253,7 +254,9 @@ fn peers(peers: Vec<PeerSilence>) -> String {
             (false, None) => "no".to_string(),
         };
         let why = if p.reason.is_empty() { String::new() } else { format!("{} ({})", p.reason, p.author) };
-        vec![p.peer, silence, p.until.unwrap_or_default(), p.heard.unwrap_or_default(), p.sent.to_string(), why]
+        let reads = p.reads.unwrap_or_else(|| "-".into());
+        let (until, heard) = (p.until.unwrap_or_default(), p.heard.unwrap_or_default());
+        vec![p.peer, silence, until, heard, p.sent.to_string(), reads, why]
     }));
     table(rows)
 }

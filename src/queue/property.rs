@@ -14,6 +14,7 @@ use super::record::{MessageRecord, MessageState, TransferRecord};
 use super::retry::{Table, mix};
 use super::schedule::{Active, Allowance, Job, Offered};
 use super::store::{Batch, Change, Condition, Opened, SeenKey};
+use crate::codec::repertoire::Reliance;
 use crate::mail::{
     BodyKind, BodyRef, ByMode, Cut, DeliverBy, Envelope, Hop, Mailbox, MessageId, MtPriority, Notify, Outcome,
     Precedence, Recipient, RecipientState, Source, Status, Submission, TransferId,
@@ -509,6 +510,7 @@ impl World {
             precedence: job.precedence,
             lead: None,
             cut: Cut::Narrow,
+            reliance: Reliance::default(),
         };
         let events: Vec<_> = job.recipients.iter().map(|i| (*i, Event::Frozen { bearer: "hf1".into() })).collect();
         let applied = outcome::settle(self.now, &Context::plain(&self.policy), &record, &events).expect("legal");

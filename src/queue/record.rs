@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::repertoire::Reliance;
 use crate::mail::{BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Source, TransferId};
 use crate::time::Wall;
 
@@ -113,6 +114,9 @@ pub struct TransferRecord {
     /// Into what they are cut. Records of before there was a choice end here.
     #[serde(default, deserialize_with = "or_default")]
     pub cut: Cut,
+    /// What reading them relies on. Records of before it was told end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub reliance: Reliance,
 }
 
 fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(last: D) -> Result<T, D::Error> {

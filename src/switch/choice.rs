@@ -417,6 +417,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::codec::repertoire::Reliance;
     use crate::config;
     use crate::emcon::{Order, State, Window};
     use crate::mail::{Cut, Hop};
@@ -624,6 +625,7 @@ mod tests {
             precedence: level,
             lead: None,
             cut: Cut::Narrow,
+            reliance: Reliance::Nothing,
         };
         let payload: Arc<[u8]> = vec![1; 3000].into();
         let send =

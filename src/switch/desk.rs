@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::bearer::serial::LinkState;
+use crate::codec::repertoire::Repertoire;
 use crate::emcon::{Order, State};
 use crate::mail::{BearerId, MessageId};
 use crate::ops::document::{
@@ -308,5 +309,6 @@ fn link_status(bearer: &BearerId, link: LinkState) -> LinkStatus {
         wait_s: link.wait.as_secs_f64(),
         transmissions: link.changes.0,
         rate_changes: link.changes.1,
+        reads: link.reads.map(|bits| Repertoire::from_bits(bits).words().to_owned()),
     }
 }

@@ -16,7 +16,7 @@ use crate::time::{Duration, Now};
 
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
-use super::{CLAIM_EVERY, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
+use super::{CLAIM_EVERY, Coded, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
 
 /// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
 /// a report can speak of.
@@ -149,7 +149,10 @@ impl Switch {
             return self.job_failed(now, &job, "this store's epoch has no transfer numbers left");
         };
         let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
-        let encode = Encode { envelope, body, id: id.clone(), protection, key };
+        let repertoire = self.repertoire_for(&peer, job.message);
+        let known = if repertoire.has_history() { self.known_for(&peer) } else { Vec::new() };
+        let keeps_text = self.keeps_history();
+        let encode = Encode { envelope, body, id: id.clone(), protection, key, repertoire, known, keeps_text };
         self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id, peer });
     }
 
@@ -159,15 +162,16 @@ impl Switch {
         job: Job,
         id: TransferId,
         peer: PeerName,
-        payload: Result<Vec<u8>, String>,
+        coded: Result<Box<Coded>, String>,
     ) {
         if self.renewal.is_some() || id.epoch != self.epoch {
             return self.put_back(now, &job);
         }
-        let payload: Arc<[u8]> = match payload {
-            Ok(payload) => payload.into(),
+        let Coded { payload, reliance, text } = match coded {
+            Ok(coded) => *coded,
             Err(why) => return self.job_failed(now, &job, &format!("it cannot be encoded for the air: {why}")),
         };
+        let payload: Arc<[u8]> = payload.into();
         let accepted = self.active.record(job.message).map_or(0, |r| r.size_bytes);
         self.coding.learn(accepted, payload.len() as u64);
         let bearer = match self.bearer_for(now, &peer, job.precedence, payload.len() as u64, job.message) {
@@ -192,8 +196,9 @@ impl Switch {
             precedence: job.precedence,
             lead: None,
             cut,
+            reliance,
         };
-        self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload });
+        self.step(now, job.message, Step::Freeze { transfers: vec![(transfer, peer)], payload, text });
     }
 
     /// Into what a payload is cut that this bearer is the first to carry: whatever fills its frames, where its waveform is fixed.
@@ -259,13 +264,16 @@ impl Switch {
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
-        let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64() };
+        let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64(), refused: None };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
         self.step(now, transfer.message, step);
     }
 
     pub(super) fn transfer_refused(&mut self, now: Now, id: &TransferId, reason: u8) {
         let Some(transfer) = self.transfers.get(id).filter(|t| !self.is_ending(t)).cloned() else { return };
+        if self.code_anew(now, &transfer, reason) {
+            return;
+        }
         let (status, diagnostic) = match reason {
             2 => (Status(5, 4, 6), "routing loop: the message has passed that node before".to_owned()),
             3 => (Status(5, 4, 4), "the peer goes by another name than it is called here".to_owned()),
@@ -454,19 +462,19 @@ impl Switch {
             },
             Pending::Body { job } => self.body_read(now, job, read(result)),
             Pending::Encoded { job, id, peer } => {
-                let payload = match result {
-                    WorkResult::Encoded(payload) => payload,
+                let coded = match result {
+                    WorkResult::Encoded(coded) => coded,
                     _ => Err("the node is stopping".into()),
                 };
-                self.encoded(now, job, id, peer, payload);
+                self.encoded(now, job, id, peer, coded);
             }
             Pending::GroupBody { jobs } => self.group_body_read(now, jobs, read(result)),
             Pending::GroupEncoded { jobs, ids, bearer } => {
-                let payload = match result {
-                    WorkResult::Encoded(payload) => payload,
+                let coded = match result {
+                    WorkResult::Encoded(coded) => coded,
                     _ => Err("the node is stopping".into()),
                 };
-                self.group_encoded(now, jobs, ids, bearer, payload);
+                self.group_encoded(now, jobs, ids, bearer, coded);
             }
             Pending::Thaw { id, peer } => self.thawed(now, id, peer, read(result)),
             Pending::Delivery { job } => self.delivered(now, job, result),

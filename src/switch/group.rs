@@ -17,7 +17,7 @@ use crate::time::Now;
 
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
-use super::{Encode, Pending, Switch, Work};
+use super::{Coded, Encode, Pending, Switch, Work};
 
 /// The hops that can take a payload sealed for this one: peers of the same bearer and no other, protected alike, by the same key.
 pub(super) fn of<'a>(plan: &Plan, bearers: impl Iterator<Item = &'a BearerPlan> + Clone, hop: &Hop) -> Vec<Hop> {
@@ -103,7 +103,9 @@ impl Switch {
         let id = |counter| TransferId { origin: origin.clone(), epoch, counter };
         let ids: Vec<TransferId> = counters.into_iter().map(id).collect();
         let Some(lead) = ids.first().cloned() else { return };
-        let encode = Encode { envelope: air, body, id: lead, protection, key };
+        let repertoire = self.repertoire_for_all(jobs.iter().filter_map(peer_of), first.message);
+        let (known, keeps_text) = (Vec::new(), self.keeps_history());
+        let encode = Encode { envelope: air, body, id: lead, protection, key, repertoire, known, keeps_text };
         self.work(Work::Encode(Box::new(encode)), Pending::GroupEncoded { jobs, ids, bearer });
     }
 
@@ -113,18 +115,19 @@ impl Switch {
         jobs: Vec<Job>,
         ids: Vec<TransferId>,
         bearer: BearerId,
-        payload: Result<Vec<u8>, String>,
+        coded: Result<Box<Coded>, String>,
     ) {
         let (Some(first), Some(lead)) = (jobs.first(), ids.first().cloned()) else { return };
         if self.renewal.is_some() || lead.epoch != self.epoch {
             return jobs.iter().for_each(|job| self.put_back(now, job));
         }
-        let payload: Arc<[u8]> = match payload {
-            Ok(payload) => payload.into(),
+        let Coded { payload, reliance, text } = match coded {
+            Ok(coded) => *coded,
             Err(why) => {
                 return self.group_failed(now, &jobs, &format!("it cannot be encoded for the air: {why}"));
             }
         };
+        let payload: Arc<[u8]> = payload.into();
         let accepted = self.active.record(first.message).map_or(0, |r| r.size_bytes);
         self.coding.learn(accepted, payload.len() as u64);
         let plan = self.bearers.get(&bearer).map(|b| &b.plan);
@@ -149,11 +152,12 @@ impl Switch {
                 precedence: job.precedence,
                 lead: Some(lead.counter),
                 cut,
+                reliance,
             };
             Some((record, peer_of(job)?.clone()))
         });
         let transfers = transfers.collect();
-        self.step(now, message, Step::Freeze { transfers, payload });
+        self.step(now, message, Step::Freeze { transfers, payload, text });
     }
 
     fn group_failed(&mut self, now: Now, jobs: &[Job], why: &str) {

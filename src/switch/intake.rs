@@ -24,10 +24,12 @@ pub(super) const UNPROTECTED: (Status, &str) =
     (Status(5, 7, 30), "REQUIRETLS cannot be kept: the way to this recipient is not protected");
 
 /// Reason numbers in reports to the sending station.
-const REFUSED_UNDECODABLE: u8 = 1;
+pub(super) const REFUSED_UNDECODABLE: u8 = 1;
 const REFUSED_LOOP: u8 = 2;
 /// The payload is for several nodes, none of which goes by this one's name.
 const REFUSED_NOT_OURS: u8 = 3;
+/// The payload names earlier messages, or a dictionary, that this node does not have.
+pub(super) const REFUSED_OTHER_CONTEXT: u8 = 4;
 
 impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
@@ -325,6 +327,8 @@ impl Switch {
             protection: peer.protection,
             keys: peer.keys.clone(),
             max_bytes: self.plan.limits.message_bytes,
+            known: self.known_from(&from, &id),
+            keeps_text: self.keeps_history(),
         };
         self.work(Work::Decode(Box::new(decode)), Pending::Decode { bearer: bearer.clone(), ticket, from, id });
     }
@@ -344,13 +348,18 @@ impl Switch {
                 self.event(Event::TransferForged { peer: from, bearer: bearer.clone() });
                 return self.settle(now, bearer, ticket, Verdict::Forged);
             }
+            Err(OpenError::OtherContext) => {
+                self.forget_history(&from);
+                self.event(Event::ContextUnknown { peer: from, transfer: id.to_string() });
+                return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_OTHER_CONTEXT));
+            }
             Err(OpenError::Undecodable(why)) => {
                 let why = format!("a payload from {from} is authentic but cannot be decoded here: {why}");
                 self.event(Event::BearerAlarm { bearer: bearer.clone(), text: why });
                 return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNDECODABLE));
             }
         };
-        let Opened { envelope: mut air, body } = opened;
+        let Opened { envelope: mut air, body, text } = opened;
         let Some(own) = air.served(&self.plan.node.name).filter(|own| !own.is_empty()) else {
             return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_NOT_OURS));
         };
@@ -363,14 +372,17 @@ impl Switch {
         let received = air_trace(&from, &self.plan.node.hostname, number, bearer, now.wall);
         let body: Arc<[u8]> = trace::prepend(&received, &body).into();
         let decisions = self.decisions(&air.envelope, Some(&from));
+        let kept = self.keep_received(&from, &id, text);
         let source = Source::Bearer { peer: from, transfer: id, hops: air.hops };
         let subject = body.clone();
         let submission = Submission { envelope: air.envelope, precedence: air.precedence, source, body };
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
         match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
             Ok(accepted) => {
-                let (batch, records) = self.with_report(now, accepted, &subject);
-                let ids = self.ids_in(&batch);
+                let (mut batch, records) = self.with_report(now, accepted, &subject);
+                let mut ids = self.ids_in(&batch);
+                ids.changes.extend(kept.iter().cloned());
+                batch.changes.extend(kept);
                 self.commit(batch, Pending::AcceptAir { bearer: bearer.clone(), ticket, records, ids });
             }
             Err(why) => {
@@ -393,6 +405,7 @@ impl Switch {
         let verdict = match stored {
             Ok(()) => {
                 self.ids.committed(ids);
+                self.kept(ids);
                 self.store = StoreState::Healthy;
                 self.accepted(now, records);
                 Verdict::Accepted

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::bearer::{self, ModemAction, ModemEvent};
 use crate::codec::envelope::AirEnvelope;
+use crate::codec::history::Name;
+use crate::codec::repertoire::{Reliance, Repertoire};
 use crate::emcon::Emission;
 use crate::mail::{BearerId, Envelope, LinkKey, Protection, TransferId};
 use crate::ops;
@@ -126,8 +128,8 @@ pub enum Work {
 pub enum WorkResult {
     /// Of `Store`.
     Store(StoreResult),
-    /// Of `Encode`: the sealed payload.
-    Encoded(Result<Vec<u8>, String>),
+    /// Of `Encode`.
+    Encoded(Result<Box<Coded>, String>),
     /// Of `Decode`.
     Decoded(Result<Box<Opened>, OpenError>),
     /// Of `Job`.
@@ -153,6 +155,23 @@ pub struct Encode {
     pub protection: Protection,
     /// With which key; unused when protection is off.
     pub key: LinkKey,
+    /// What those who take it can read.
+    pub repertoire: Repertoire,
+    /// Earlier messages it may name, oldest first.
+    pub known: Vec<(Name, Arc<[u8]>)>,
+    /// Whether its text is wanted.
+    pub keeps_text: bool,
+}
+
+/// A payload that was made.
+#[derive(Debug)]
+pub struct Coded {
+    /// Sealed.
+    pub payload: Vec<u8>,
+    /// What reading it relies on.
+    pub reliance: Reliance,
+    /// What is kept of the message when the far side has it; empty where that was not wanted.
+    pub text: Arc<[u8]>,
 }
 
 /// What to decode.
@@ -168,6 +187,10 @@ pub struct Decode {
     pub keys: Vec<LinkKey>,
     /// Largest message taken.
     pub max_bytes: u64,
+    /// Earlier messages it may name.
+    pub known: Vec<(Name, Arc<[u8]>)>,
+    /// Whether its text is wanted.
+    pub keeps_text: bool,
 }
 
 /// A decoded payload.
@@ -177,6 +200,8 @@ pub struct Opened {
     pub envelope: AirEnvelope,
     /// The message.
     pub body: Vec<u8>,
+    /// What is kept of it; empty where that was not wanted.
+    pub text: Arc<[u8]>,
 }
 
 /// Why a payload could not be opened.
@@ -186,6 +211,8 @@ pub enum OpenError {
     Forged,
     /// The seal fits but the contents cannot be decoded here.
     Undecodable(String),
+    /// The seal fits, and the contents name earlier messages or a dictionary that this node does not have.
+    OtherContext,
 }
 
 /// A delivery into local mailboxes.

@@ -6,6 +6,7 @@
 
 mod air;
 mod choice;
+mod context;
 mod desk;
 mod dispatch;
 mod group;
@@ -21,7 +22,8 @@ mod what_if;
 pub mod work;
 
 pub use io::{
-    Decode, Encode, Forward, Input, Local, OpenError, Opened, Output, RequestId, SessionId, Ticket, Work, WorkResult,
+    Coded, Decode, Encode, Forward, Input, Local, OpenError, Opened, Output, RequestId, SessionId, Ticket, Work,
+    WorkResult,
 };
 
 pub use sizes::Sizes;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 
 use crate::bearer::WaveformName;
 use crate::bearer::serial::{self, Station};
+use crate::codec::repertoire::Repertoire;
 use crate::config::Plan;
 use crate::config::plan::{BearerPlan, Choice, Waveform};
 use crate::emcon::{EpochWatch, Gate, Order};
@@ -64,6 +67,7 @@ pub struct Switch {
     late: late::Lates,
     choices: choice::Choices,
     coding: predict::Coding,
+    contexts: context::Contexts,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
     judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
     ids: Ids,
@@ -249,6 +253,7 @@ impl Switch {
             late: late::open(&opened.settings),
             choices: choice::Choices::default(),
             coding: predict::Coding::default(),
+            contexts: context::Contexts::open(&opened.settings),
             judging: BTreeMap::new(),
             ids,
             renewal: None,
@@ -282,6 +287,7 @@ impl Switch {
         switch.follow_silence(now);
         switch.listen_for_late();
         switch.share_held(now);
+        switch.forget_unsent();
         switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);
         switch.pump_air(now);
@@ -460,6 +466,7 @@ fn station_config(plan: &Plan, bearer: &BearerPlan, opened: &StoreOpened, ids: &
         epoch: opened.epoch,
         fresh: opened.fresh,
         highest: ids.highest_transfer(),
+        reads: Repertoire::own(plan.limits.history_bytes > 0).bits(),
         waveform: station_waveform(&bearer.waveform),
         named: named(&bearer.waveform),
         choices: bearer.choices.iter().map(choice).collect(),

@@ -17,7 +17,7 @@ use crate::queue::{
 };
 use crate::time::{Duration, Instant, Now};
 
-use super::{Output, Pending, RequestId, StoreState, Switch, Work, late, renewal};
+use super::{Output, Pending, RequestId, StoreState, Switch, Work, context, late, renewal};
 
 /// Something that changes one message.
 #[derive(Clone, Debug)]
@@ -31,8 +31,8 @@ pub(super) enum Step {
         /// The hop whose job ended with them.
         job: Option<Hop>,
     },
-    /// A payload was made: freeze it, then hand it to its station.
-    Freeze { transfers: Vec<(TransferRecord, PeerName)>, payload: Arc<[u8]> },
+    /// A payload was made: freeze it, then hand it to its station. `text` is what is kept of the message once both ends hold it.
+    Freeze { transfers: Vec<(TransferRecord, PeerName)>, payload: Arc<[u8]>, text: Arc<[u8]> },
     /// Lifetimes and delay reports.
     Wake,
     /// An operator's hand.
@@ -54,6 +54,8 @@ pub(super) struct AirNote {
     pub(super) bearer: Option<BearerId>,
     pub(super) bytes: u64,
     pub(super) air_s: f64,
+    /// The far side refused it, for this reason, and it is to be coded anew.
+    pub(super) refused: Option<u8>,
 }
 
 /// Steps of one message; the first is under way.
@@ -135,6 +137,7 @@ impl Switch {
                 if applied.record.state != MessageState::Queued && self.beyond.contains(&record.id) {
                     extra.push(Change::Setting(beyond_key(record.id), None));
                 }
+                extra.extend(self.context_changes(&applied.record, &step, &extra));
                 let settled = Box::new(Settled { applied, step, extra });
                 match &settled.applied.report {
                     Some(report) => {
@@ -201,7 +204,7 @@ impl Switch {
                 // What came too late to matter (cancelled meanwhile) is a line of history, not an error.
                 Some((outcome::absorb(now, &context, record, events), extra))
             }
-            Step::Freeze { transfers, payload } => {
+            Step::Freeze { transfers, payload, .. } => {
                 let Some((first, _)) = transfers.first() else { return Ok(None) };
                 let bearer = first.bearer.clone();
                 let recipients = transfers.iter().flat_map(|(t, _)| &t.recipients);
@@ -293,6 +296,7 @@ impl Switch {
                     }
                 }
                 Change::Setting(name, value) if late::is_key(name) => self.late_stored(value.as_deref(), name),
+                Change::Setting(name, value) if context::is_key(name) => self.contexts.stored(name, value.as_deref()),
                 Change::Setting(name, value) => match (beyond_id(name), value) {
                     (Some(id), Some(_)) => _ = self.beyond.insert(id),
                     (Some(id), None) => _ = self.beyond.remove(&id),
@@ -319,7 +323,7 @@ impl Switch {
             self.offer(now, *report);
         }
         match step {
-            Step::Freeze { transfers, payload } => {
+            Step::Freeze { transfers, payload, .. } => {
                 for (mut transfer, peer) in transfers {
                     // It may have been expedited while the payload was made.
                     transfer.precedence = level;

@@ -121,6 +121,11 @@ impl Switch {
         }
     }
 
+    /// Whether what goes to a peer goes blind.
+    pub(super) fn is_silent(&self, peer: &PeerName) -> bool {
+        self.silence.told.get(peer).copied().unwrap_or(false)
+    }
+
     /// When a peer's silence next begins or ends.
     pub(super) fn next_silence(&self, now: Now) -> Option<Wall> {
         let marks = self.silence.marks.values().flat_map(|m| [m.from, m.until]).flatten();
@@ -212,7 +217,7 @@ impl Switch {
 
     /// Those that are taken for silent, for the status.
     pub(super) fn silent_peers(&self, now: Now) -> Vec<PeerSilence> {
-        let silent = |p: &&PeerPlan| self.silence.told.get(&p.name).copied().unwrap_or(false);
+        let silent = |p: &&PeerPlan| self.is_silent(&p.name);
         self.silences(now, &self.plan.peers.iter().filter(silent).collect::<Vec<_>>())
     }
 
@@ -238,6 +243,7 @@ impl Switch {
                 author,
                 heard: heard.map(|at| Wall(now.wall.0.saturating_sub(ago(at))).rfc3339()),
                 sent: sent as u64,
+                reads: self.reads_in_words(&peer.name),
             }
         };
         peers.iter().map(shown).collect()
@@ -265,7 +271,7 @@ impl Switch {
         let again = if repeated { "; all its symbols were sent before" } else { "" };
         let words = format!("window {window} of {of}{again}");
         let events = transfer.recipients.iter().map(|i| (*i, outcome::Event::Sent { words: words.clone() })).collect();
-        let air = AirNote { bearer: Some(name.clone()), bytes: bytes_on_air, air_s };
+        let air = AirNote { bearer: Some(name.clone()), bytes: bytes_on_air, air_s, refused: None };
         self.step(now, message, Step::Events { events, air, ended: None, job: None });
     }
 

@@ -1,52 +1,82 @@
 //! The work itself, as plain functions: `node/` calls them on its pool, the simulator inline.
 
+use std::sync::Arc;
+
 use crate::bearer::{self, fec};
 use crate::codec::envelope::AirEnvelope;
+use crate::codec::history::{self, History, Kept, Name};
+use crate::codec::payload::{DecodeError, Options};
+use crate::codec::repertoire::Reliance;
 use crate::codec::{self, payload};
 use crate::queue::Disk;
 use crate::queue::maildir::{self as mailbox, DeliverError};
 use crate::security;
 
-use super::io::{Decode, Encode, Local, OpenError, Opened, WorkResult};
+use super::io::{Coded, Decode, Encode, Local, OpenError, Opened, WorkResult};
 
 /// Encodes and seals a payload.
 pub fn encode(encode: &Encode) -> WorkResult {
-    encode_by(encode, |envelope, body| payload::encode(envelope, body, &payload::Options::for_any_peer()))
+    encode_by(encode, payload::encode)
 }
 
 /// The same where `code` makes the payload of an envelope and a body: the laboratory remembers those it has made.
-pub fn encode_by(encode: &Encode, code: impl FnOnce(&[u8], &[u8]) -> Vec<u8>) -> WorkResult {
-    let envelope = codec::envelope::encode(&encode.envelope).map_err(|e| e.to_string());
-    let seal = |payload| security::seal(encode.protection, &encode.key, &encode.id, payload);
-    WorkResult::Encoded(envelope.map(|envelope| seal(code(&envelope, &encode.body))))
+pub fn encode_by(encode: &Encode, code: impl FnOnce(&[u8], &[u8], &Options<'_>) -> Vec<u8>) -> WorkResult {
+    let envelope = match codec::envelope::encode(&encode.envelope) {
+        Ok(envelope) => envelope,
+        Err(error) => return WorkResult::Encoded(Err(error.to_string())),
+    };
+    let known = kept(&encode.known);
+    let texts: Vec<&[u8]> = known.iter().map(|k| k.text).collect();
+    let named: Vec<Kept<'_>> = history::choose(&encode.body, &texts).into_iter().map(|i| known[i]).collect();
+    let options = Options { history: History::Link(&named), ..Options::for_peer(encode.repertoire) };
+    let payload = code(&envelope, &encode.body, &options);
+    WorkResult::Encoded(Ok(Box::new(Coded {
+        payload: security::seal(encode.protection, &encode.key, &encode.id, payload),
+        reliance: if named.is_empty() { Reliance::on(encode.repertoire) } else { Reliance::History },
+        text: text(encode.keeps_text, &encode.body),
+    })))
+}
+
+fn kept(known: &[(Name, Arc<[u8]>)]) -> Vec<Kept<'_>> {
+    known.iter().map(|(name, text)| Kept { name: *name, text }).collect()
+}
+
+fn text(wanted: bool, body: &[u8]) -> Arc<[u8]> {
+    if wanted { history::text_of(body).into() } else { Arc::default() }
 }
 
 /// Opens and decodes a payload.
 pub fn decode(decode: &Decode) -> WorkResult {
-    decode_by(decode, |payload, max_bytes| payload::decode(payload, max_bytes, &payload::Options::default()))
+    decode_by(decode, payload::decode)
 }
 
 /// The same where `read` takes envelope and body, of a size of at most its second argument, out of a payload.
-pub fn decode_by(decode: &Decode, read: impl FnOnce(&[u8], usize) -> Parted) -> WorkResult {
+pub fn decode_by(decode: &Decode, read: impl FnOnce(&[u8], usize, &Options<'_>) -> Parted) -> WorkResult {
     WorkResult::Decoded(decoded(decode, read).map(Box::new))
 }
 
 /// An envelope and a body out of a payload.
-pub type Parted = Result<(Vec<u8>, Vec<u8>), payload::DecodeError>;
+pub type Parted = Result<(Vec<u8>, Vec<u8>), DecodeError>;
 
-fn decoded(decode: &Decode, read: impl FnOnce(&[u8], usize) -> Parted) -> Result<Opened, OpenError> {
+fn decoded(decode: &Decode, read: impl FnOnce(&[u8], usize, &Options<'_>) -> Parted) -> Result<Opened, OpenError> {
     let payload =
         security::open(decode.protection, &decode.keys, &decode.id, &decode.payload).map_err(|_| OpenError::Forged)?;
     let cannot = |why: String| OpenError::Undecodable(why);
     let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
-    let (envelope, body) = read(&payload, max_bytes).map_err(|e| cannot(e.to_string()))?;
+    let known = kept(&decode.known);
+    let options = Options { history: History::Link(&known), ..Options::default() };
+    let (envelope, body) = read(&payload, max_bytes, &options).map_err(|e| match e {
+        DecodeError::OtherReference => OpenError::OtherContext,
+        error => cannot(error.to_string()),
+    })?;
     let envelope: AirEnvelope = codec::envelope::decode(&envelope).map_err(|e| cannot(e.to_string()))?;
     #[cfg(feature = "mutations")]
     let body = match crate::mutation::is(crate::mutation::Mutation::CutShort) {
         true => body[..body.len().saturating_sub(1)].to_vec(),
         false => body,
     };
-    Ok(Opened { envelope, body })
+    let text = text(decode.keeps_text, &body);
+    Ok(Opened { envelope, body, text })
 }
 
 /// Spreads or gathers symbols.

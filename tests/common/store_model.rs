@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use aldis::codec::repertoire::Reliance;
 use aldis::mail::{
     BearerId, BodyKind, BodyRef, Cut, Envelope, Hop, Mailbox, MessageId, Outcome, Precedence, Recipient,
     RecipientState, Source, TransferId,
@@ -269,6 +270,7 @@ impl Work {
             precedence: record.precedence,
             lead: None,
             cut: Cut::Narrow,
+            reliance: Reliance::default(),
         };
         let changes = [Change::Body(payload, bytes.into()), Change::Transfer(Box::new(transfer))];
         Batch { conditions: vec![], changes: changes.into_iter().chain(old).collect() }

@@ -186,6 +186,7 @@ impl Radio {
             epoch: 1 + own as u32,
             fresh: true,
             highest: 0,
+            reads: 0,
             waveform: LinkWaveform {
                 rate: plan.rate,
                 preamble: plan.preamble,

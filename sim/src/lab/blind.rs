@@ -98,7 +98,7 @@ mod tests {
             blind.said(Instant::from_millis(at), Address { from: 0, to, key: 0 }, items, &mut problems);
             problems.len()
         };
-        let (poll, hello) = (Item::Poll(vec![1]), Item::Hello { waiting: 0, counter: 7 });
+        let (poll, hello) = (Item::Poll(vec![1]), Item::Hello { waiting: 0, reads: 0, counter: 7 });
         let order = |station| Item::Order(Stations::one(station));
         assert_eq!(asked(&blind, 2000, 3, &[hello.clone(), poll.clone()]), 1);
         assert_eq!(asked(&blind, 2000, 3, &[Item::Cancel(vec![1])]), 1);

@@ -71,6 +71,8 @@ pub struct Setup {
     pub emcon: &'static str,
     /// What a modem that can be told its waveform is told, as a profile says it.
     pub rates: String,
+    /// More lines for the table of limits.
+    pub limits: &'static str,
     /// More lines for the table of every bearer.
     pub bearer: &'static str,
     /// Longest transmission; `None` keeps the profile's defaults.
@@ -94,10 +96,11 @@ impl Setup {
             clock_set: true,
             clocks: BTreeMap::new(),
             protection: "mac",
-            economy: Economy::NONE,
+            economy: Economy::ALONE,
             net_key: false,
             emcon: "open",
             rates: "rate = \"auto\"".into(),
+            limits: "",
             bearer: "",
             max_transmission: None,
             #[cfg(feature = "mutations")]
@@ -376,9 +379,33 @@ impl Lab {
         let addresses = (format!("op@{}.example", name(from)), format!("desk@{}.example", name(to)));
         let chance = Stream::new(self.mail, "body", number as u64);
         let body = message(&message_id, &addresses.0, &addresses.1, size, chance);
+        self.hand_in(from, to, also, body, precedence)
+    }
+
+    /// Hands in a message of somebody's writing; its number in the ledger.
+    ///
+    /// # Panics
+    ///
+    /// When it has no Message-ID field.
+    pub fn submit_mail(&mut self, from: StationId, to: StationId, body: Vec<u8>, precedence: Precedence) -> usize {
+        self.hand_in(from, to, &[], body, precedence)
+    }
+
+    fn hand_in(
+        &mut self,
+        from: StationId,
+        to: StationId,
+        also: &[StationId],
+        body: Vec<u8>,
+        precedence: Precedence,
+    ) -> usize {
+        let number = self.ledger.len();
+        let message_id = header::message_id(&body).expect("mail of the laboratory has a Message-ID");
+        let message_id = message_id.trim_matches(['<', '>']).to_owned();
+        let sender = format!("op@{}.example", self.name(from));
         let envelope = Envelope {
-            from: Some(Mailbox::new(addresses.0)),
-            recipients: [to].iter().chain(also).map(|id| desk(name(*id))).collect(),
+            from: Some(Mailbox::new(sender)),
+            recipients: [to].iter().chain(also).map(|id| desk(self.name(*id))).collect(),
             envid: None,
             ret: None,
             mt_priority: Some(precedence.mt_priority()),
@@ -602,6 +629,17 @@ impl Lab {
         assert!(!self.node(station).is_up(), "the store is in use");
         self.node(station).store.restore(backup);
         self.watch(station).forgetful = true;
+    }
+
+    /// Takes from a station's store what it holds in common with its peers; the node must be down.
+    pub fn forget_history(&mut self, station: StationId) {
+        assert!(!self.node(station).is_up(), "the store is in use");
+        self.world.with_host(station, |node, _| node.forget_history());
+    }
+
+    /// From now on a station reads what every node reads and no more, whatever it says.
+    pub fn grow_old(&mut self, station: StationId) {
+        self.world.with_host(station, |node, _| node.reads_least = true);
     }
 
     /// Puts an image of an earlier state of a station's disk back; the node must be down.

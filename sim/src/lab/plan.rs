@@ -137,10 +137,11 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
     let own = name(index);
     let mut text = format!(
         "[node]\nname = \"{own}\"\nhostname = \"mail.{own}.example\"\npostmaster = \"postmaster@{own}.example\"\nstate_dir = \"state\"\nsocket = \"control\"\n\
-         clock = \"trusted\"\n{}\n[local]\nmaildir = \"mail\"\n\n\
+         clock = \"trusted\"\n{}\n[limits]\n{}\n[local]\nmaildir = \"mail\"\n\n\
          [[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\n\
          [[route]]\nmatch = \"{own}.example\"\nto = \"local\"\n\n",
-        fault(setup)
+        fault(setup),
+        setup.limits
     );
     for (to, next) in &topology.next[index] {
         text.push_str(&format!("[[route]]\nmatch = \"{}.example\"\nto = \"peer:{}\"\n\n", name(*to), name(*next)));

@@ -159,7 +159,7 @@ mod tests {
         let mut ring = KeyRing::new(1);
         ring.add(&shore, &ship, 0, Protection::Mac, &[LinkKey { id: 0, secret: [7; 32] }]);
         let address = Address { from: 0, to: 1, key: 0 };
-        let items = vec![Item::Hello { waiting: 1, counter: 4 }, Item::Poll(vec![1])];
+        let items = vec![Item::Hello { waiting: 1, reads: 0, counter: 4 }, Item::Poll(vec![1])];
         let frame = Frame::Control { address, epoch: 5, counter: 9, items };
         let sealed = frame.emit(&Seal::keyed(&[7; 32], &ship));
         let stream = [&sealed[..], &[0; 40], &sealed, b"\x65nonsense", &sealed[..sealed.len() - 1]].concat();

@@ -48,6 +48,8 @@ pub enum Mishap {
     Minimize(Option<Precedence>),
     /// The operator lays a hand on a message, by its number in order of handing in.
     Hand(usize, Hand),
+    /// The process restarts on a store from which the messages that both ends hold are gone.
+    HistoryLost,
     /// The operator is told that these peers keep silence.
     PeersSilent(Vec<StationId>),
     /// The operator is told that these peers may be spoken to again.
@@ -73,6 +75,7 @@ impl Reader {
             raw.hand.is_some(),
             raw.fade.is_some(),
             raw.peers_silent.is_some(),
+            raw.history_lost == Some(true),
         ];
         let others = [
             raw.emcon.is_some() && !window,
@@ -178,6 +181,9 @@ impl Reader {
             };
             return (Some(Mishap::Hand(usize::try_from(message).unwrap_or(usize::MAX), hand)), None);
         }
+        if raw.history_lost == Some(true) {
+            return (Some(Mishap::HistoryLost), None);
+        }
         if let Some(names) = &raw.peers_silent {
             if names.is_empty() {
                 return self.problem((None, None), place, "peers_silent names one or more peers of the station");
@@ -234,6 +240,7 @@ mod tests {
                 What::Fade { from: a, to: b, loss: None },
                 What::Emcon { station: a, state: State::Open },
                 mishap(Mishap::PeersSilent(vec![b])),
+                mishap(Mishap::HistoryLost),
                 mishap(Mishap::Clock(None)),
                 mishap(Mishap::PeersHeard(vec![b])),
             ]
@@ -340,6 +347,11 @@ to = "b"
 at = "20min"
 until = "40min"
 peers_silent = ["b"]
+station = "a"
+
+[[event]]
+at = "25min"
+history_lost = true
 station = "a"
 "#;
 }

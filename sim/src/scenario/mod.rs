@@ -10,7 +10,7 @@ use crate::bridge::TcpAddresses;
 use crate::codec2::air::Setup;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::modem::{Failure, ModemConfig};
-use aldis::codec::payload::Choice;
+use crate::node::Coding;
 use aldis::emcon::State;
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
@@ -38,8 +38,8 @@ pub struct Scenario {
     pub protection: &'static str,
     /// One key for all instead of one for each pair.
     pub net_key: bool,
-    /// What mail is encoded with.
-    pub dictionary: Choice<'static>,
+    /// How mail is coded.
+    pub coding: Coding,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
     /// Names of further bearers.

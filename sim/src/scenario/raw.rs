@@ -201,6 +201,7 @@ pub(crate) struct Event {
     pub(crate) message: Option<u64>,
     pub(crate) fade: Option<f64>,
     pub(crate) peers_silent: Option<Vec<String>>,
+    pub(crate) history_lost: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use aldis::codec::payload::{Choice, Options};
 use aldis::emcon::{State, Window};
 use aldis::mail::Precedence;
 use aldis::time::{Duration, Instant, Wall};
@@ -17,6 +16,7 @@ use crate::codec2::modem::Mode;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::lab::{MOST_STATIONS, Topology};
 use crate::modem::{Failure, ModemConfig};
+use crate::node::Coding;
 use crate::world::START;
 
 mod contact;
@@ -119,10 +119,10 @@ impl Reader {
             Some("off") => "off",
             Some(_) => self.problem("mac", "protection", "is off, mac or aead"),
         };
-        let dictionary = match raw.coding.as_deref() {
-            None | Some("full") => Options::for_any_peer().dictionary,
-            Some("plain") => Choice::Without,
-            Some(_) => self.problem(Options::for_any_peer().dictionary, "coding", "is full or plain"),
+        let coding = match raw.coding.as_deref() {
+            None | Some("full") => Coding::Full,
+            Some("plain") => Coding::Plain,
+            Some(_) => self.problem(Coding::Full, "coding", "is full or plain"),
         };
         let net_key = match raw.keys.as_deref() {
             None | Some("pair") => false,
@@ -154,7 +154,7 @@ impl Reader {
             duration,
             start,
             protection,
-            dictionary,
+            coding,
             net_key,
             stations,
             bearers: self.bearers.clone(),

@@ -161,6 +161,9 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
     raw.keys = (names.len() > 2 && chance.chance(0.4)).then(|| "net".into());
     // What a payload is made of does not matter to its custody, and making it well takes most of a run's real time.
     raw.coding = (!chance.chance(0.04)).then(|| "plain".into());
+    if raw.coding.is_none() {
+        lost_histories(&mut raw, duration, &mut Stream::new(seed, "storm lost histories", profile as u64));
+    }
     if raw.event.iter().any(|e| e.failure.as_deref() == Some("key-stuck")) && chance.chance(0.5) {
         raw.modem.max_key_down = Some("4min".into());
     }
@@ -266,6 +269,20 @@ fn silent_peers(raw: &mut raw::Scenario, share: f64, duration: Duration, chance:
         }
     }
     raw.event.extend(events);
+}
+
+/// Where mail is coded in full some stations lose the messages they hold in common with others. A stream of its own leaves the rest of a
+/// seed as it was.
+fn lost_histories(raw: &mut raw::Scenario, duration: Duration, chance: &mut Stream) {
+    for _ in 0..chance.below(4) {
+        let station = &raw.station[chance.below(raw.station.len() as u64) as usize];
+        raw.event.push(raw::Event {
+            at: ms(chance.below(duration.as_millis() as u64 * 9 / 10)),
+            station: Some(station.name.clone()),
+            history_lost: Some(true),
+            ..raw::Event::default()
+        });
+    }
 }
 
 /// A satellite beside HF. Half of what befalls paths and modems befalls it, and some messages take long enough to be caught by that.

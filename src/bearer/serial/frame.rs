@@ -108,10 +108,12 @@ pub struct Report {
 /// One thing said in a control frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Item {
-    /// Rank of the highest precedence waiting at the sender plus one, 0 for none; and its highest transfer counter.
+    /// Rank of the highest precedence waiting at the sender plus one, 0 for none; what it can read; and its highest transfer counter.
     Hello {
         /// 0 none, else rank + 1.
         waiting: u8,
+        /// What the sender can read, in four bits that mean nothing to the link.
+        reads: u8,
         /// Highest transfer counter of the sender's epoch.
         counter: u32,
     },
@@ -374,7 +376,9 @@ impl Chunk {
 impl Item {
     fn emit(&self, out: &mut Vec<u8>) {
         let (kind, mut value) = match self {
-            Self::Hello { waiting, counter } => (1, [&[*waiting][..], &counter.to_be_bytes()].concat()),
+            Self::Hello { waiting, reads, counter } => {
+                (1, [&[reads << 4 | waiting & 7][..], &counter.to_be_bytes()].concat())
+            }
             Self::Report(report) => (2, report.emit()),
             Self::Poll(shorts) => (3, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
             Self::Cancel(shorts) => (4, shorts.iter().flat_map(|s| s.to_be_bytes()).collect()),
@@ -413,8 +417,9 @@ impl Item {
             let shorts = || value.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect();
             match kind {
                 1 => {
-                    let [waiting, counter @ ..] = value else { return None };
-                    items.push(Self::Hello { waiting: *waiting, counter: u32_at(counter, 0)? });
+                    let [first, counter @ ..] = value else { return None };
+                    let (waiting, reads) = (first & 7, first >> 4);
+                    items.push(Self::Hello { waiting, reads, counter: u32_at(counter, 0)? });
                 }
                 2 => items.push(Self::Report(Report::parse(value)?)),
                 3 => items.push(Self::Poll(shorts())),
@@ -752,15 +757,18 @@ mod tests {
             ("one transfer, going on", Frame::Symbols { address, goes_on: true, chunks: vec![first.clone()] }),
             ("one transfer, wide", Frame::Symbols { address, goes_on: false, chunks: vec![widely] }),
             ("two transfers", Frame::Symbols { address, goes_on: false, chunks: vec![first, second] }),
-            ("hello and poll", control(vec![Item::Hello { waiting: 2, counter: 2 }, Item::Poll(vec![0x5002])])),
-            ("report", control(vec![Item::Hello { waiting: 0, counter: 2 }, Item::Report(report)])),
+            (
+                "hello and poll",
+                control(vec![Item::Hello { waiting: 2, reads: 9, counter: 2 }, Item::Poll(vec![0x5002])]),
+            ),
+            ("report", control(vec![Item::Hello { waiting: 0, reads: 0, counter: 2 }, Item::Report(report)])),
             ("cancel", control(vec![Item::Cancel(vec![0x5002])])),
             ("quality, asked for and told", control(vec![asked, Item::Quality(Some(0x5B))])),
             ("call to all", {
                 let address = Address { to: 0, ..address };
                 let (members, order) = ([1, 2, 3].into_iter().collect(), [1, 2].into_iter().collect());
                 let groups = vec![(0x5001, members)];
-                let hello = Item::Hello { waiting: 2, counter: 2 };
+                let hello = Item::Hello { waiting: 2, reads: 0, counter: 2 };
                 let items = vec![hello, Item::Poll(vec![0x5001]), Item::Group(groups), Item::Order(order)];
                 Frame::Control { address, epoch: 0x1000_0005, counter: 1025, items }
             }),

@@ -84,6 +84,8 @@ pub struct Config {
     pub fresh: bool,
     /// Highest transfer counter this store has given out in that epoch.
     pub highest: u32,
+    /// What this node can read, in four bits that mean nothing to the link: told with every hello.
+    pub reads: u8,
     /// The waveform; where it is chosen, the one a link begins with.
     pub waveform: Waveform,
     /// Name of the net, the same at all its stations; part of every key.

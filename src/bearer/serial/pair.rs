@@ -83,6 +83,7 @@ fn config(own: usize, cap: Duration) -> Config {
         epoch: 0x1000_0000 + own as u32 * 0x111 + 5,
         fresh: true,
         highest: 0,
+        reads: 0,
         waveform: Waveform {
             rate: Bps(2400),
             preamble: Duration::from_millis(4800),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::burst::{Belief, cell_survival};
 use super::rate::{Quality, Sent};
@@ -41,6 +41,13 @@ pub struct PeerRecord {
     /// Cells it could have heard lately, and how many of them it did not.
     cells: u32,
     lost: u32,
+    /// What it can read, as the latest hello under that epoch said; 0 until one did. Records of before it was told end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub reads: u8,
+}
+
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(last: D) -> Result<T, D::Error> {
+    Ok(T::deserialize(last).unwrap_or_default())
 }
 
 /// How far above the highest transfer counter seen a short id may stand; the other three quarters of its range lie below.
@@ -71,8 +78,8 @@ impl PeerRecord {
                 }
             }
             (self.epoch, self.transfer_seen, self.control_seen, self.window) = (epoch, 0, counter, 1);
-            // Another store: whether it knows ours is not known.
-            self.knows = 0;
+            // Another store, perhaps another program: whether it knows ours is not known, nor what it reads.
+            (self.knows, self.reads) = (0, 0);
             return Admission::NewEpoch;
         }
         if counter > self.control_seen {

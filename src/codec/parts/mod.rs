@@ -103,13 +103,20 @@ pub(super) fn encode(
     out.extend_from_slice(&digest(envelope, body, &split.recipes));
     // The text first: it has the first claim on the model.
     let text = payload::encode_text(envelope, &split.text, options, allowance);
+    // What is attached has no likeness among texts, and would name them once more.
+    let without_link = options.without_link();
     for content in &split.parts {
-        let coded = allowance.deeper(|a| payload::encode_part(content, options, a))?;
+        let coded = allowance.deeper(|a| payload::encode_part(content, &without_link, a))?;
         varint::put(&mut out, coded.len() as u64);
         out.extend_from_slice(&coded);
     }
     out.extend_from_slice(&text);
     Some(out)
+}
+
+/// The header of a message and its bodies that are text, decoded, without what is a part; `None` where there is nothing to take apart.
+pub(super) fn text_of(body: &[u8]) -> Option<Vec<u8>> {
+    split(body).map(|split| split.text)
 }
 
 /// A message in pieces laid open, for those who want to know what costs what.

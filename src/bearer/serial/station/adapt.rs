@@ -62,6 +62,8 @@ pub struct LinkState {
     pub wait: Duration,
     /// Transmissions of traffic, and changes of rate between them.
     pub changes: (u32, u32),
+    /// What it can read, as it last said; `None` before it was heard.
+    pub reads: Option<u8>,
 }
 
 impl Station {
@@ -84,6 +86,7 @@ impl Station {
                 turnaround: p.turnaround.mean(),
                 wait: self.answer_within(Stations::one(*station)),
                 changes: known.map_or((0, 0), |(_, r)| (r.sent, r.changes)),
+                reads: (p.record.epoch != 0).then_some(p.record.reads),
             }
         };
         self.peers.iter().map(link).collect()

@@ -114,7 +114,7 @@ impl Station {
                 tx.copies.push(frame);
                 continue;
             }
-            let mut items = vec![Item::Hello { waiting, counter: self.highest }];
+            let mut items = vec![self.hello(waiting)];
             let mut asks = false;
             if let Some(shorts) = polls.remove(&station) {
                 self.counts.polls += 1;

@@ -144,7 +144,7 @@ impl Station {
         members.retain(|short, _| called.contains(short));
         let unsure = groups.keys().filter_map(|id| self.outgoing.get(id)).filter(|t| t.unsure);
         let polls: BTreeSet<u16> = unsure.map(Outgoing::short).collect();
-        let mut items = vec![Item::Hello { waiting, counter: self.highest }];
+        let mut items = vec![self.hello(waiting)];
         if !polls.is_empty() {
             self.counts.polls += 1;
             items.push(Item::Poll(polls.into_iter().take(CALLED).collect()));

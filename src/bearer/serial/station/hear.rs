@@ -334,7 +334,8 @@ impl Station {
         for item in items {
             let Some(peer) = self.peers.get_mut(&from) else { return };
             match item {
-                Item::Hello { waiting, counter } => {
+                Item::Hello { waiting, reads, counter } => {
+                    peer.record.reads = reads;
                     peer.waiting = Some(waiting.checked_sub(1).and_then(Precedence::from_rank));
                     peer.record.transfer_seen = peer.record.transfer_seen.max(counter);
                 }

@@ -13,6 +13,7 @@ mod hear;
 mod inbound;
 mod keep;
 mod late;
+mod reading;
 mod share;
 mod silent;
 mod slots;

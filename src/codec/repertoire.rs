@@ -1,0 +1,133 @@
+//! What a node can read, as it tells its peers in four bits of every hello, and what a payload relies on.
+//!
+//! The switch codes a message for the least that all who take it can read; towards those of whom nothing was heard that is what every
+//! node reads. `docs/codec.md`, "What a peer reads", has the table.
+
+use serde::{Deserialize, Serialize};
+
+use super::payload::Choice;
+
+/// What a node can read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Repertoire {
+    level: u8,
+    history: bool,
+}
+
+/// What came with dictionary 2.
+const TEXT: u8 = 1;
+/// The highest level of this program.
+const HIGHEST: u8 = TEXT;
+const LEVEL_BITS: u8 = 7;
+const HISTORY_BIT: u8 = 8;
+
+impl Repertoire {
+    /// What every node reads.
+    pub const LEAST: Self = Self { level: 0, history: false };
+
+    /// What this program reads, with or without a list of the messages that both ends hold.
+    pub const fn own(history: bool) -> Self {
+        Self { level: HIGHEST, history }
+    }
+
+    /// What four bits of a hello say.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self { level: bits & LEVEL_BITS, history: bits & HISTORY_BIT != 0 }
+    }
+
+    /// The four bits.
+    pub const fn bits(self) -> u8 {
+        self.level | if self.history { HISTORY_BIT } else { 0 }
+    }
+
+    /// What both read.
+    pub fn shared(self, other: Self) -> Self {
+        Self { level: self.level.min(other.level), history: self.history && other.history }
+    }
+
+    /// The same without messages that both ends hold.
+    pub fn without_history(self) -> Self {
+        Self { history: false, ..self }
+    }
+
+    /// Whether it knows the messages that both ends hold.
+    pub const fn has_history(self) -> bool {
+        self.history
+    }
+
+    /// The newest shipped dictionary it has, which stands for the models that came with it.
+    pub const fn dictionary(self) -> Choice<'static> {
+        Choice::Shipped(if self.level >= TEXT { 2 } else { 1 })
+    }
+
+    /// In words, for operators.
+    pub const fn words(self) -> &'static str {
+        match (self.level, self.history) {
+            (0, false) => "dictionary 1",
+            (0, true) => "dictionary 1, history",
+            (_, false) => "dictionary 2",
+            (_, true) => "dictionary 2, history",
+        }
+    }
+}
+
+/// What the reading of a payload relies on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum Reliance {
+    /// What every node reads.
+    #[default]
+    Nothing,
+    /// What the peer said that it reads.
+    Word,
+    /// Messages that both ends hold, too.
+    History,
+}
+
+impl Reliance {
+    /// What a payload for such a peer relies on, history left aside.
+    pub fn on(repertoire: Repertoire) -> Self {
+        if repertoire.level > Repertoire::LEAST.level { Self::Word } else { Self::Nothing }
+    }
+
+    /// Of what a peer reads, as much as relies on no more than this.
+    pub fn bound(self, repertoire: Repertoire) -> Repertoire {
+        match self {
+            Self::Nothing => Repertoire::LEAST,
+            Self::Word => repertoire.without_history(),
+            Self::History => repertoire,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_program_says_is_cut_to_what_this_one_knows() {
+        let own = Repertoire::own(true);
+        assert_eq!(Repertoire::from_bits(own.bits()), own);
+        assert_eq!(Repertoire::from_bits(0), Repertoire::LEAST, "programs of before it was said");
+        for bits in 0..16 {
+            let theirs = Repertoire::from_bits(bits);
+            assert_eq!(theirs.bits(), bits);
+            let both = own.shared(theirs);
+            assert!(both.level <= own.level && both == theirs.shared(own));
+            assert_eq!(both.has_history(), theirs.has_history());
+        }
+        assert_eq!(own.shared(Repertoire::from_bits(15)), own);
+        assert_eq!(own.shared(Repertoire::LEAST).dictionary(), Choice::Shipped(1));
+        assert_eq!(own.dictionary(), Choice::Shipped(super::super::dictionary::NEWEST.number));
+    }
+
+    #[test]
+    fn a_bound_leaves_no_more_than_it_names() {
+        let own = Repertoire::own(true);
+        assert_eq!(Reliance::Nothing.bound(own), Repertoire::LEAST);
+        assert_eq!(Reliance::Word.bound(own), Repertoire::own(false));
+        assert_eq!(Reliance::History.bound(own), own);
+        assert_eq!(Reliance::on(own), Reliance::Word);
+        assert_eq!(Reliance::on(Repertoire::LEAST), Reliance::Nothing);
+        assert!(Reliance::Nothing < Reliance::Word && Reliance::Word < Reliance::History);
+    }
+}
