@@ -10,6 +10,7 @@ pub mod history;
 pub mod mixing;
 mod parts;
 pub mod payload;
+pub mod receipts;
 pub mod repertoire;
 mod varint;
 
