@@ -62,13 +62,17 @@ fn mail(number: usize) -> Vec<u8> {
 }
 
 fn lab(seed: u64, limits: &'static str, p: f64) -> Lab {
+    lab_of(seed, limits, p, Economy::NONE)
+}
+
+fn lab_of(seed: u64, limits: &'static str, p: f64, economy: Economy) -> Lab {
     let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
     let loss = match p {
         0.0 => Loss::Ideal,
         p => Loss::Cells { bytes: 250, p, damage: Damage::Garbage },
     };
     let ether = EtherConfig::net(seed, 2, &modem, LinkConfig { loss, ..LinkConfig::default() });
-    let setup = Setup { economy: Economy::NONE, limits, ..Setup::new(seed, &["ship", "shore"], ether) };
+    let setup = Setup { economy, limits, ..Setup::new(seed, &["ship", "shore"], ether) };
     let mut lab = Lab::new(&setup, Trace::hashed());
     lab.provoked.push("does not answer");
     lab
@@ -172,6 +176,42 @@ fn a_peer_that_reads_less_than_it_says_gets_its_mail_coded_anew_and_one_without_
     assert!((1..=2).contains(&anew), "{anew}: each message at most once, and none while its word is doubted");
     assert_eq!(count(&lab, SHIP, "message-failed"), 0);
     settle(lab);
+}
+
+#[test]
+fn a_peer_that_keeps_silence_is_sent_what_every_node_reads() {
+    let payload = |mut lab: Lab| {
+        converse(&mut lab, 0..4);
+        lab.mark(SHIP, SHORE, true);
+        lab.run_for(Duration::from_secs(5));
+        let number = lab.submit_mail(SHIP, SHORE, mail(4), Precedence::Routine);
+        lab.run_for(Duration::from_secs(120));
+        lab.ledger()[number].fate.payload_bytes
+    };
+    let sent = payload(lab(1, "", 0.0));
+    assert_eq!(sent, payload(lab_of(1, "", 0.0, Economy::ALONE)));
+    assert!(sent > 400, "{sent}");
+}
+
+#[test]
+fn what_went_to_several_at_once_is_named_to_each_of_them_later_and_names_nothing_itself() {
+    let base = StationId(2);
+    let modem = ModemConfig::new(*Waveform::find(2400, "S").expect("known"));
+    let ether = EtherConfig::net(1, 3, &modem, LinkConfig::default());
+    let setup = Setup { economy: Economy::NONE, net_key: true, ..Setup::new(1, &["ship", "shore", "base"], ether) };
+    let mut lab = Lab::new(&setup, Trace::hashed());
+    let send = |lab: &mut Lab, also: &[StationId]| {
+        let number = lab.submit_to_several(SHIP, SHORE, also, 600, Precedence::Routine);
+        let end = lab.at() + Duration::from_secs(7200);
+        assert!(lab.run_until_settled(end), "{:#?}", lab.check());
+        lab.ledger()[number].fate.payload_bytes
+    };
+    let sizes = [&[base][..], &[base], &[]].map(|also| send(&mut lab, also));
+    assert!(sizes[1] < sizes[0], "both have said what they read: {sizes:?}");
+    assert!(sizes[2] + 80 < sizes[1], "one alone: {sizes:?}");
+    let unread = |station| count(&lab, station, "context-unknown") + count(&lab, station, "transfer-coded-anew");
+    assert_eq!([SHIP, SHORE, base].map(unread), [0; 3]);
+    assert_eq!(lab.check(), Vec::<String>::new());
 }
 
 #[test]

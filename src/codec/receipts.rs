@@ -13,7 +13,7 @@ pub const MOST: usize = 64;
 /// The payload's first byte: codec 7, no dictionary.
 const FIRST_BYTE: u8 = 7 << 5;
 /// Minutes count from 2020-01-01T00:00:00Z, as in envelopes.
-const EPOCH_MS: i64 = 1_577_836_800_000;
+const EPOCH_MS: i64 = Receipt::EPOCH_MS;
 const MINUTE_MS: i64 = 60_000;
 /// What a final delivery says (RFC 3463); others are spelled out.
 const DELIVERED: Status = Status(2, 1, 5);
@@ -34,12 +34,6 @@ pub struct Digest {
     pub epoch: u32,
     /// In the order of their counters.
     pub told: Vec<Told>,
-}
-
-/// The time a receipt carries: the minute. `None` before 2020 and where it is no time: such a report goes as it is.
-pub fn minute(at: Wall) -> Option<Wall> {
-    let minutes = at.0.checked_sub(EPOCH_MS).filter(|ms| *ms >= 0)? / MINUTE_MS;
-    (u32::try_from(minutes).is_ok()).then_some(Wall(EPOCH_MS + minutes * MINUTE_MS))
 }
 
 /// Whether a payload is such a digest.
@@ -146,9 +140,9 @@ mod tests {
     #[test]
     fn a_time_is_cut_to_its_minute() {
         let at = Wall(EPOCH_MS + 3 * MINUTE_MS + 59_999);
-        assert_eq!(minute(at), Some(Wall(EPOCH_MS + 3 * MINUTE_MS)));
-        assert_eq!(minute(Wall(EPOCH_MS - 1)), None);
-        assert_eq!(minute(Wall::NEVER), None);
+        assert_eq!(Receipt::minute(at), Some(Wall(EPOCH_MS + 3 * MINUTE_MS)));
+        assert_eq!(Receipt::minute(Wall(EPOCH_MS - 1)), None);
+        assert_eq!(Receipt::minute(Wall::NEVER), None);
     }
 
     proptest! {

@@ -3,9 +3,8 @@
 //! The switch codes a message for the least that all who take it can read; towards those of whom nothing was heard that is what every
 //! node reads. `docs/codec.md`, "What a peer reads", has the table.
 
-use serde::{Deserialize, Serialize};
-
 use super::payload::Choice;
+use crate::mail::Reliance;
 
 /// What a node can read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -48,13 +47,27 @@ impl Repertoire {
     }
 
     /// The same without messages that both ends hold.
-    pub fn without_history(self) -> Self {
+    pub const fn without_history(self) -> Self {
         Self { history: false, ..self }
     }
 
     /// Whether it knows the messages that both ends hold.
     pub const fn has_history(self) -> bool {
         self.history
+    }
+
+    /// What a payload for such a peer relies on, history left aside.
+    pub const fn reliance(self) -> Reliance {
+        if self.level > Self::LEAST.level { Reliance::Word } else { Reliance::Nothing }
+    }
+
+    /// As much of it as relies on no more than this.
+    pub const fn within(self, bound: Reliance) -> Self {
+        match bound {
+            Reliance::Nothing => Self::LEAST,
+            Reliance::Word => self.without_history(),
+            Reliance::History => self,
+        }
     }
 
     /// The newest shipped dictionary it has, which stands for the models that came with it.
@@ -76,34 +89,6 @@ impl Repertoire {
             (1, true) => "dictionary 2, history",
             (_, false) => "dictionary 2, receipts",
             (_, true) => "dictionary 2, history, receipts",
-        }
-    }
-}
-
-/// What the reading of a payload relies on.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
-pub enum Reliance {
-    /// What every node reads.
-    #[default]
-    Nothing,
-    /// What the peer said that it reads.
-    Word,
-    /// Messages that both ends hold, too.
-    History,
-}
-
-impl Reliance {
-    /// What a payload for such a peer relies on, history left aside.
-    pub fn on(repertoire: Repertoire) -> Self {
-        if repertoire.level > Repertoire::LEAST.level { Self::Word } else { Self::Nothing }
-    }
-
-    /// Of what a peer reads, as much as relies on no more than this.
-    pub fn bound(self, repertoire: Repertoire) -> Repertoire {
-        match self {
-            Self::Nothing => Repertoire::LEAST,
-            Self::Word => repertoire.without_history(),
-            Self::History => repertoire,
         }
     }
 }
@@ -132,11 +117,11 @@ mod tests {
     #[test]
     fn a_bound_leaves_no_more_than_it_names() {
         let own = Repertoire::own(true);
-        assert_eq!(Reliance::Nothing.bound(own), Repertoire::LEAST);
-        assert_eq!(Reliance::Word.bound(own), Repertoire::own(false));
-        assert_eq!(Reliance::History.bound(own), own);
-        assert_eq!(Reliance::on(own), Reliance::Word);
-        assert_eq!(Reliance::on(Repertoire::LEAST), Reliance::Nothing);
+        assert_eq!(own.within(Reliance::Nothing), Repertoire::LEAST);
+        assert_eq!(own.within(Reliance::Word), Repertoire::own(false));
+        assert_eq!(own.within(Reliance::History), own);
+        assert_eq!(own.reliance(), Reliance::Word);
+        assert_eq!(Repertoire::LEAST.reliance(), Reliance::Nothing);
         assert!(Reliance::Nothing < Reliance::Word && Reliance::Word < Reliance::History);
     }
 }

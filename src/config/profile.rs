@@ -195,7 +195,7 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let disk_floor = s.field("disk_floor", parsed(Bytes::parse));
     let deliveries = s.field("deliveries", integer(1, 1000));
     let keep_done = s.field("keep_done", parsed(at_least_a_second));
-    let history = s.field("history", parsed(|t| Bytes::parse(t).filter(|b| b.0 <= 16 << 20)));
+    let history = s.field("history", parsed(|t| Bytes::parse(t).filter(|b| b.0 <= 1 << 20)));
     Some(Limits {
         message_bytes: message?.0,
         recipients: size(recipients?)?,

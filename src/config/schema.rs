@@ -132,7 +132,7 @@ pub static LIMITS: Section = Section {
         or("disk_floor", BYTES, "64MiB"),
         or("deliveries", "an integer, 1 to 1000", "20"),
         or("keep_done", DURATION, "14d"),
-        or("history", "a size of at most 16MiB: 256KiB; 0B for none", "256KiB"),
+        or("history", "a size of at most 1MiB: 256KiB; 0B for none", "256KiB"),
     ],
 };
 

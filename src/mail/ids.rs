@@ -83,6 +83,18 @@ pub enum Cut {
     Wide,
 }
 
+/// What the reading of a payload relies on: fixed when it is frozen, and lessened where the peer could not read it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum Reliance {
+    /// What every node reads.
+    #[default]
+    Nothing,
+    /// What the peer said that it reads.
+    Word,
+    /// Messages that both ends hold, too.
+    History,
+}
+
 impl Cut {
     /// Bytes of the smallest symbol.
     pub fn unit(self) -> usize {

@@ -14,7 +14,7 @@ mod precedence;
 pub use address::{Mailbox, ReversePath};
 pub use envelope::{BodyKind, ByMode, DeliverBy, Envelope, Notify, Receipt, Recipient, Ret, Source, Submission};
 pub use hop::Hop;
-pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, TransferId};
+pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, Reliance, TransferId};
 pub use key::{LinkKey, Protection};
 pub use outcome::{Outcome, RecipientState, Status};
 pub use precedence::{MtPriority, Precedence};

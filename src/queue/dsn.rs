@@ -10,10 +10,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::record::MessageRecord;
-use crate::codec::receipts;
 use crate::mail::{
-    BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, PeerName, Precedence, Receipt, Recipient, Ret,
-    Source, Status, Submission, header,
+    BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, PeerName, Precedence, Receipt, Recipient,
+    Ret, Source, Status, Submission, header,
 };
 use crate::time::{Now, Wall};
 
@@ -283,7 +282,7 @@ fn source(record: &MessageRecord, lines: &[Line]) -> Source {
     let receipt = |line: &Line| {
         let plain = line.action == Action::Delivered && line.status.0 == 2 && line.diagnostic.is_none();
         let local = line.remote.as_deref().is_none_or(|by| by == LOCAL_MAILBOX);
-        let at = line.last_attempt.and_then(receipts::minute).filter(|_| plain && local)?;
+        let at = line.last_attempt.and_then(Receipt::minute).filter(|_| plain && local)?;
         let of = |r: &Recipient| r.address == line.address && r.orcpt == line.orcpt;
         let place = record.envelope.recipients.iter().position(of)?;
         Some(Receipt { recipient: u32::try_from(place).ok()?, status: line.status, at })

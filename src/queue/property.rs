@@ -14,10 +14,9 @@ use super::record::{MessageRecord, MessageState, TransferRecord};
 use super::retry::{Table, mix};
 use super::schedule::{Active, Allowance, Job, Offered};
 use super::store::{Batch, Change, Condition, Opened, SeenKey};
-use crate::codec::repertoire::Reliance;
 use crate::mail::{
     BodyKind, BodyRef, ByMode, Cut, DeliverBy, Envelope, Hop, Mailbox, MessageId, MtPriority, Notify, Outcome,
-    Precedence, Recipient, RecipientState, Source, Status, Submission, TransferId,
+    Precedence, Recipient, RecipientState, Reliance, Source, Status, Submission, TransferId,
 };
 use crate::time::{Duration, Instant, Now, Wall};
 

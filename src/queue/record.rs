@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::repertoire::Reliance;
-use crate::mail::{BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Source, TransferId};
+use crate::mail::{
+    BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Reliance, Source, TransferId,
+};
 use crate::time::Wall;
 
 /// Where a whole message stands.

@@ -417,10 +417,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::codec::repertoire::Reliance;
     use crate::config;
     use crate::emcon::{Order, State, Window};
-    use crate::mail::{Cut, Hop};
+    use crate::mail::{Cut, Hop, Reliance};
     use crate::queue::Opened;
     use crate::switch::air::link_key;
     use crate::switch::{Minimize, Switch};

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::history::Name;
-use crate::codec::repertoire::{Reliance, Repertoire};
-use crate::mail::{Hop, MessageId, PeerName, TransferId};
+use crate::codec::repertoire::Repertoire;
+use crate::mail::{Hop, MessageId, PeerName, Reliance, TransferId};
 use crate::ops;
 use crate::queue::outcome::Event;
 use crate::queue::{Batch, Change, MessageRecord, MessageState, TransferRecord};
@@ -218,7 +218,7 @@ impl Switch {
     pub(super) fn repertoire_for(&self, peer: &PeerName, message: MessageId) -> Repertoire {
         let heard = self.heard_of(peer).filter(|_| !self.is_silent(peer));
         let both = heard.map_or(Repertoire::LEAST, |(_, theirs)| self.own_repertoire().shared(theirs));
-        self.contexts.bounds.get(&message).map_or(both, |bound| bound.bound(both))
+        self.contexts.bounds.get(&message).map_or(both, |bound| both.within(*bound))
     }
 
     /// The same for a payload that several take: none of them holds what the others do.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::codec::receipts;
 use crate::codec::envelope::AirEnvelope;
+use crate::codec::receipts;
 use crate::config::plan::BearerPlan;
 use crate::mail::{BearerId, Cut, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
 use crate::queue::dsn::LOCAL_MAILBOX;
@@ -493,15 +493,13 @@ impl Switch {
                 self.receipts_stored(stored.is_ok().then_some(&ids));
                 self.accept_air_stored(now, &bearer, ticket, records, &ids, stored);
             }
-            Pending::Decode { bearer, ticket, from, id } => {
-                match result {
-                    WorkResult::Decoded(opened) => self.payload_opened(now, &bearer, ticket, from, id, opened),
-                    WorkResult::Receipts(digest) => {
-                        self.receipts_opened(now, &bearer, ticket, &from, &id, &digest);
-                    }
-                    _ => self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later),
+            Pending::Decode { bearer, ticket, from, id } => match result {
+                WorkResult::Decoded(opened) => self.payload_opened(now, &bearer, ticket, from, id, opened),
+                WorkResult::Receipts(digest) => {
+                    self.receipts_opened(now, &bearer, ticket, &from, &id, &digest);
                 }
-            }
+                _ => self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later),
+            },
             Pending::Claim { limit } => match result {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
                 _ => self.claiming = false,

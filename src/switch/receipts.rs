@@ -14,17 +14,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bearer::Verdict;
 use crate::codec::receipts::{self, Digest, Told};
-use crate::codec::repertoire::Reliance;
 use crate::mail::{
-    BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Receipt, Source, TransferId, header,
+    BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Receipt, Reliance, Source, TransferId, header,
 };
 use crate::ops;
 use crate::queue::dsn::{self, Action, Cause, Line, Report, Teller};
 use crate::queue::outcome::Event;
 use crate::queue::schedule::Job;
-use crate::queue::{Batch, Change, Condition, LONGEST_LIFE, MessageRecord, SeenKey, TrackEntry, TransferRecord, UNDATED};
-use crate::bearer::Verdict;
+use crate::queue::{
+    Batch, Change, Condition, LONGEST_LIFE, MessageRecord, SeenKey, TrackEntry, TransferRecord, UNDATED,
+};
 use crate::security;
 use crate::time::{Duration, Now, Wall};
 
@@ -184,10 +185,8 @@ impl Switch {
         }
         let until = if now.set { now.wall.plus(LONGEST_LIFE).plus(SEEN_MARGIN) } else { UNDATED };
         let seen = SeenKey::Transfer(id.clone());
-        let mut batch = Batch {
-            conditions: vec![Condition::SeenAbsent(seen.clone())],
-            changes: vec![Change::Seen(seen, until)],
-        };
+        let mut batch =
+            Batch { conditions: vec![Condition::SeenAbsent(seen.clone())], changes: vec![Change::Seen(seen, until)] };
         let mut records = Vec::new();
         for ((counter, at), receipts) in reports {
             let Some(awaited) = changed.get(&counter) else { continue };
@@ -235,7 +234,9 @@ impl Switch {
 
     /// The store epoch under which a report's subject crossed the air, where the report goes as receipts.
     pub(super) fn goes_as_receipts(&self, job: &Job) -> Option<u32> {
-        let Source::Receipts { peer, transfer, receipts } = &self.active.record(job.message)?.source else { return None };
+        let Source::Receipts { peer, transfer, receipts } = &self.active.record(job.message)?.source else {
+            return None;
+        };
         let back = job.hop == Hop::Peer(peer.clone()) && receipts.len() <= receipts::MOST;
         let read = self.repertoire_for(peer, job.message).reads_receipts();
         (back && read && !self.receipts.verbatim.contains(&job.message)).then_some(transfer.epoch)
@@ -286,7 +287,9 @@ impl Switch {
         let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
         let mut digest = Digest { epoch: 0, told: Vec::new() };
         for job in &jobs {
-            if let Some(Source::Receipts { transfer, receipts, .. }) = self.active.record(job.message).map(|r| &r.source) {
+            if let Some(Source::Receipts { transfer, receipts, .. }) =
+                self.active.record(job.message).map(|r| &r.source)
+            {
                 digest.epoch = transfer.epoch;
                 digest.told.extend(receipts.iter().map(|r| Told { counter: transfer.counter, receipt: *r }));
             }

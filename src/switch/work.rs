@@ -6,8 +6,8 @@ use crate::bearer::{self, fec};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::{self, History, Kept, Name};
 use crate::codec::payload::{DecodeError, Options};
-use crate::codec::repertoire::Reliance;
 use crate::codec::{self, payload, receipts};
+use crate::mail::Reliance;
 use crate::queue::Disk;
 use crate::queue::maildir::{self as mailbox, DeliverError};
 use crate::security;
@@ -32,7 +32,7 @@ pub fn encode_by(encode: &Encode, code: impl FnOnce(&[u8], &[u8], &Options<'_>) 
     let payload = code(&envelope, &encode.body, &options);
     WorkResult::Encoded(Ok(Box::new(Coded {
         payload: security::seal(encode.protection, &encode.key, &encode.id, payload),
-        reliance: if named.is_empty() { Reliance::on(encode.repertoire) } else { Reliance::History },
+        reliance: if named.is_empty() { encode.repertoire.reliance() } else { Reliance::History },
         text: text(encode.keeps_text, &encode.body),
     })))
 }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aldis::codec::repertoire::Reliance;
 use aldis::mail::{
     BearerId, BodyKind, BodyRef, Cut, Envelope, Hop, Mailbox, MessageId, Outcome, Precedence, Recipient,
-    RecipientState, Source, TransferId,
+    RecipientState, Reliance, Source, TransferId,
 };
 use aldis::queue::{
     Batch, Change, CommitError, Condition, Engine, Health, Ids, Lease, MessageRecord, MessageState, Opened,
