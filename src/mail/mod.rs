@@ -12,7 +12,7 @@ mod outcome;
 mod precedence;
 
 pub use address::{Mailbox, ReversePath};
-pub use envelope::{BodyKind, ByMode, DeliverBy, Envelope, Notify, Recipient, Ret, Source, Submission};
+pub use envelope::{BodyKind, ByMode, DeliverBy, Envelope, Notify, Receipt, Recipient, Ret, Source, Submission};
 pub use hop::Hop;
 pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, Reliance, TransferId};
 pub use key::{LinkKey, Protection};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
+use crate::codec::receipts;
 use crate::config::plan::BearerPlan;
 use crate::mail::{BearerId, Cut, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
+use crate::queue::dsn::LOCAL_MAILBOX;
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -62,10 +64,46 @@ impl Switch {
             let together = group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop);
             let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
             match others.is_empty() {
-                true => self.start(now, job),
+                true => match self.goes_as_receipts(&job) {
+                    Some(epoch) => {
+                        let hop = job.hop.clone();
+                        let jobs = self.gather_receipts(now, job, epoch, |h| allowance(h).filter(|_| *h == hop));
+                        self.start_receipts(now, jobs);
+                    }
+                    None => self.start(now, job),
+                },
                 false => self.start_group(now, [vec![job], others].concat()),
             }
         }
+    }
+
+    /// Reports that wait to go as receipts with this one. The first job that does not is started.
+    fn gather_receipts(
+        &mut self,
+        now: Now,
+        first: Job,
+        epoch: u32,
+        allowance: impl Fn(&Hop) -> Option<Allowance>,
+    ) -> Vec<Job> {
+        let precedence = first.precedence;
+        let mut jobs = vec![first];
+        while jobs.len() < receipts::MOST {
+            // They take no transfer of their own.
+            let more = |hop: &Hop| allowance(hop).map(|a| Allowance { jobs: a.jobs + jobs.len(), ..a });
+            let Some(job) = self.active.next(now, more) else { break };
+            match self.goes_as_receipts(&job) {
+                Some(same) if same == epoch && job.precedence == precedence => jobs.push(job),
+                Some(_) => {
+                    self.start_receipts(now, vec![job]);
+                    break;
+                }
+                None => {
+                    self.start(now, job);
+                    break;
+                }
+            }
+        }
+        jobs
     }
 
     /// What may go to a peer over any of its bearers now.
@@ -74,6 +112,7 @@ impl Switch {
         let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
         let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
         let jobs = self.bearers_to(peer).map(|(_, b)| transfers_of(&b.plan)).max()? + self.waiting_for_word(peer);
+        let jobs = jobs + self.receipts_along(peer);
         Some(Allowance { jobs, lowest, recipients })
     }
 
@@ -125,7 +164,7 @@ impl Switch {
                 let peer = peer.clone();
                 let mut hops = match &record.source {
                     Source::Bearer { hops, .. } => hops.clone(),
-                    Source::Smtp { .. } | Source::Switch => Vec::new(),
+                    Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } => Vec::new(),
                 };
                 hops.push(self.plan.node.name.clone());
                 let air = AirEnvelope { envelope, precedence: job.precedence, hops, serves: Vec::new() };
@@ -149,6 +188,7 @@ impl Switch {
             return self.job_failed(now, &job, "this store's epoch has no transfer numbers left");
         };
         let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
+        self.await_receipts(now, &peer, &id, &job, &body);
         let repertoire = self.repertoire_for(&peer, job.message);
         let known = if repertoire.has_history() { self.known_for(&peer) } else { Vec::new() };
         let keeps_text = self.keeps_history();
@@ -263,6 +303,7 @@ impl Switch {
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
+        self.receipts_confirmed(now, &transfer, &delivered);
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
         let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64(), refused: None };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
@@ -271,7 +312,7 @@ impl Switch {
 
     pub(super) fn transfer_refused(&mut self, now: Now, id: &TransferId, reason: u8) {
         let Some(transfer) = self.transfers.get(id).filter(|t| !self.is_ending(t)).cloned() else { return };
-        if self.code_anew(now, &transfer, reason) {
+        if self.receipts_refused(now, &transfer) || self.code_anew(now, &transfer, reason) {
             return;
         }
         let (status, diagnostic) = match reason {
@@ -298,6 +339,7 @@ impl Switch {
             WorkResult::Store(_)
             | WorkResult::Encoded(_)
             | WorkResult::Decoded(_)
+            | WorkResult::Receipts(_)
             | WorkResult::Job(_)
             | WorkResult::Dropped => Vec::new(),
         };
@@ -420,6 +462,7 @@ impl Switch {
             let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
             self.purge_late(now);
+            self.purge_awaited(now);
             // Longer than any message lives, by a margin that makes the keeping time of done ones twice as long.
             let undated_until = now.wall.plus(LONGEST_LIFE).plus(self.plan.limits.keep_done);
             let purge = Change::Purge { done_before, seen_before: now.wall, undated_until, limit: PURGE };
@@ -445,13 +488,18 @@ impl Switch {
             Pending::AcceptAir { bearer, ticket, records, ids } => {
                 self.accept_air_stored(now, &bearer, ticket, records, &ids, committed(result));
             }
-            Pending::Decode { bearer, ticket, from, id } => {
-                if let WorkResult::Decoded(opened) = result {
-                    self.payload_opened(now, &bearer, ticket, from, id, opened);
-                } else {
-                    self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later);
-                }
+            Pending::AcceptReceipts { bearer, ticket, records, ids } => {
+                let stored = committed(result);
+                self.receipts_stored(stored.is_ok().then_some(&ids));
+                self.accept_air_stored(now, &bearer, ticket, records, &ids, stored);
             }
+            Pending::Decode { bearer, ticket, from, id } => match result {
+                WorkResult::Decoded(opened) => self.payload_opened(now, &bearer, ticket, from, id, opened),
+                WorkResult::Receipts(digest) => {
+                    self.receipts_opened(now, &bearer, ticket, &from, &id, &digest);
+                }
+                _ => self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later),
+            },
             Pending::Claim { limit } => match result {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
                 _ => self.claiming = false,
@@ -524,7 +572,7 @@ impl Switch {
 }
 
 /// The envelope with only the recipients a job serves.
-fn limited(record: &MessageRecord, job: &Job) -> Envelope {
+pub(super) fn limited(record: &MessageRecord, job: &Job) -> Envelope {
     let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
     Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
 }
@@ -545,7 +593,7 @@ fn recipients_of(bearer: &BearerPlan) -> usize {
 
 fn maildir_event(result: Result<(), DeliverError>) -> Event {
     match result {
-        Ok(()) => Event::Delivered { by: "local mailbox".into(), dsn_passed_on: false, is_final: true },
+        Ok(()) => Event::Delivered { by: LOCAL_MAILBOX.into(), dsn_passed_on: false, is_final: true },
         Err(error) if error.is_permanent() => {
             Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
         }

@@ -81,7 +81,7 @@ impl Switch {
         }
         let mut hops = match &record.source {
             Source::Bearer { hops, .. } => hops.clone(),
-            Source::Smtp { .. } | Source::Switch => Vec::new(),
+            Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } => Vec::new(),
         };
         hops.push(self.plan.node.name.clone());
         let peers: Vec<PeerName> = jobs.iter().filter_map(peer_of).cloned().collect();
@@ -105,6 +105,9 @@ impl Switch {
         let Some(lead) = ids.first().cloned() else { return };
         let repertoire = self.repertoire_for_all(jobs.iter().filter_map(peer_of), first.message);
         let (known, keeps_text) = (Vec::new(), self.keeps_history());
+        for (job, peer) in jobs.iter().zip(&peers) {
+            self.await_receipts(now, peer, &lead, job, &body);
+        }
         let encode = Encode { envelope: air, body, id: lead, protection, key, repertoire, known, keeps_text };
         self.work(Work::Encode(Box::new(encode)), Pending::GroupEncoded { jobs, ids, bearer });
     }

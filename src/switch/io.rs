@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::bearer::{self, ModemAction, ModemEvent};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::Name;
+use crate::codec::receipts::Digest;
 use crate::codec::repertoire::Repertoire;
 use crate::emcon::Emission;
 use crate::mail::{BearerId, Envelope, LinkKey, Protection, Reliance, TransferId};
@@ -132,6 +133,8 @@ pub enum WorkResult {
     Encoded(Result<Box<Coded>, String>),
     /// Of `Decode`.
     Decoded(Result<Box<Opened>, OpenError>),
+    /// Of `Decode`, where the payload tells of messages rather than being one.
+    Receipts(Digest),
     /// Of `Job`.
     Job(bearer::JobDone),
     /// Of `Maildir`, in the order of its mailboxes.

@@ -14,6 +14,7 @@ mod intake;
 mod io;
 mod late;
 mod predict;
+mod receipts;
 mod renewal;
 mod settle;
 mod silence;
@@ -68,6 +69,7 @@ pub struct Switch {
     choices: choice::Choices,
     coding: predict::Coding,
     contexts: context::Contexts,
+    receipts: receipts::Receipts,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
     judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
     ids: Ids,
@@ -128,6 +130,8 @@ enum Pending {
     Accept { session: SessionId, ask: smtp::server::AskId, records: Vec<MessageRecord>, ids: Batch },
     /// A message from the air is being made durable.
     AcceptAir { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
+    /// The reports of a digest are being made durable.
+    AcceptReceipts { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
     /// A payload is being opened.
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
@@ -254,6 +258,7 @@ impl Switch {
             choices: choice::Choices::default(),
             coding: predict::Coding::default(),
             contexts: context::Contexts::open(&opened.settings),
+            receipts: receipts::Receipts::open(&opened.settings),
             judging: BTreeMap::new(),
             ids,
             renewal: None,

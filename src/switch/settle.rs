@@ -213,6 +213,7 @@ impl Switch {
                 let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
                 let mut extra = vec![Change::Body(first.payload, payload.clone())];
                 extra.extend(transfers.iter().map(|(t, _)| at_level(t, record.precedence)));
+                extra.extend(self.awaited_changes(transfers));
                 Some((applied, extra))
             }
             Step::Wake => {
@@ -384,7 +385,10 @@ impl Switch {
     fn give_back_job(&mut self, now: Now, step: &Step, record: MessageRecord) {
         let hops: Vec<Hop> = match step {
             Step::Events { job, .. } => job.iter().cloned().collect(),
-            Step::Freeze { transfers, .. } => transfers.iter().map(|(t, _)| t.hop.clone()).collect(),
+            Step::Freeze { transfers, .. } => {
+                transfers.iter().for_each(|(t, _)| self.receipts_back(now, &t.id));
+                transfers.iter().map(|(t, _)| t.hop.clone()).collect()
+            }
             Step::Wake | Step::Operator { .. } => Vec::new(),
         };
         for hop in hops {
@@ -418,6 +422,7 @@ impl Switch {
             return;
         }
         self.choice_over(id);
+        self.receipts_back(now, id);
         let Some(transfer) = self.transfers.remove(id) else { return };
         for (name, bearer) in &mut self.bearers {
             if *name != transfer.bearer {

@@ -82,6 +82,7 @@ impl Lab {
                 match self.by_message_id.get(name.trim_matches(['<', '>'])) {
                     Some(number) => found.entry(*number).or_default().push((id, bytes)),
                     // Word of a delay is no failure, and of what an operator ended its sender is told.
+                    None if self.asks_receipts && holds(&bytes, "Action: delivered") => {}
                     None if holds(&bytes, "Action: delayed") || ended.iter().any(|id| holds(&bytes, id)) => {}
                     None => {
                         let name = self.name(id);

@@ -21,7 +21,7 @@ pub use tape::{Piece, Transmission, What};
 use std::collections::BTreeMap;
 
 use aldis::emcon::{State, Window};
-use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient, header};
+use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Notify, Precedence, Recipient, header};
 #[cfg(feature = "mutations")]
 use aldis::mutation::Mutation;
 use aldis::ops::{BearerChoice, EmconWord, Request};
@@ -261,6 +261,8 @@ pub struct Lab {
     forbidden: Vec<Violation>,
     /// Errors that a test provokes: parts of their names and fields.
     pub provoked: Vec<&'static str>,
+    /// Mail handed in from now on asks for word of its delivery.
+    pub asks_receipts: bool,
     /// How long a node whose power failed by a planned fault, or whose store failed, stays away.
     pub reboot_after: Duration,
 }
@@ -323,6 +325,7 @@ impl Lab {
             problems: Vec::new(),
             forbidden: Vec::new(),
             provoked: Vec::new(),
+            asks_receipts: false,
             reboot_after: Duration::from_secs(20),
         };
         ids(count).for_each(|id| lab.start(id));
@@ -403,9 +406,11 @@ impl Lab {
         let message_id = header::message_id(&body).expect("mail of the laboratory has a Message-ID");
         let message_id = message_id.trim_matches(['<', '>']).to_owned();
         let sender = format!("op@{}.example", self.name(from));
+        let notify = self.asks_receipts.then_some(Notify { success: true, failure: true, delay: false });
+        let recipient = |id: &StationId| Recipient { notify, ..desk(self.name(*id)) };
         let envelope = Envelope {
             from: Some(Mailbox::new(sender)),
-            recipients: [to].iter().chain(also).map(|id| desk(self.name(*id))).collect(),
+            recipients: [to].iter().chain(also).map(recipient).collect(),
             envid: None,
             ret: None,
             mt_priority: Some(precedence.mt_priority()),
