@@ -4,10 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mailbox, MtPriority, PeerName, Precedence, ReversePath, Status, TransferId};
+use super::{Mailbox, MtPriority, PeerName, Precedence, Receipt, ReversePath, TransferId};
 use crate::time::Wall;
-
-const MINUTE_MS: i64 = 60_000;
 
 /// RFC 6152, 3030: what BODY= declared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -210,28 +208,6 @@ impl Source {
             Self::Smtp { .. } | Self::Bearer { .. } => false,
         }
     }
-}
-
-/// That a message reached one of its recipients.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Receipt {
-    /// Which, by its place in the envelope that crossed the air.
-    pub recipient: u32,
-    /// RFC 3463 code.
-    pub status: Status,
-    /// When it was delivered, to the minute.
-    pub at: Wall,
-}
-
-impl Receipt {
-    /// Cuts a time to its minute; `None` where it is none that a receipt can carry (before 2020, or in the far future).
-    pub fn minute(at: Wall) -> Option<Wall> {
-        let since = at.0.checked_sub(Self::EPOCH_MS).filter(|ms| *ms >= 0)?;
-        u32::try_from(since / MINUTE_MS).is_ok().then_some(Wall(at.0 - since % MINUTE_MS))
-    }
-
-    /// From when its minutes count: 2020-01-01T00:00:00Z.
-    pub const EPOCH_MS: i64 = 1_577_836_800_000;
 }
 
 /// A whole message offered to [`crate::queue`]: the only thing `accept` takes.

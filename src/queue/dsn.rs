@@ -12,12 +12,10 @@ use std::sync::Arc;
 use super::record::MessageRecord;
 use crate::mail::{
     BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, PeerName, Precedence, Receipt, Recipient,
-    Ret, Source, Status, Submission, header,
+    Ret, Source, Status, Submission, Taken, header,
 };
 use crate::time::{Now, Wall};
 
-/// Who takes mail for mailboxes of this node.
-pub const LOCAL_MAILBOX: &str = "local mailbox";
 /// Most bytes of a subject's header that go back.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 /// Most bytes of a field value that came from elsewhere.
@@ -100,6 +98,37 @@ pub struct Line {
     pub last_attempt: Option<Wall>,
     /// Until when we go on; delayed only.
     pub retry_until: Option<Wall>,
+}
+
+impl Line {
+    /// What a receipt says of one recipient, as a report says it.
+    pub fn taken(recipient: &Recipient, receipt: &Receipt) -> Self {
+        let Taken { relayed, status, by } = receipt.taken.clone();
+        Self {
+            address: recipient.address.clone(),
+            orcpt: recipient.orcpt.clone(),
+            action: if relayed { Action::Relayed } else { Action::Delivered },
+            cause: Cause::Taken,
+            status,
+            remote: by,
+            diagnostic: None,
+            last_attempt: Some(receipt.at),
+            retry_until: None,
+        }
+    }
+
+    /// The receipt, of the first recipient, that says all that this says; `None` where none does.
+    fn receipt(&self) -> Option<Receipt> {
+        let relayed = match self.action {
+            Action::Delivered => false,
+            Action::Relayed => true,
+            Action::Failed | Action::Delayed | Action::Expanded => return None,
+        };
+        let taken = Taken { relayed, status: self.status, by: self.remote.clone() };
+        let silent = self.cause == Cause::Taken && self.diagnostic.is_none() && self.retry_until.is_none();
+        let at = Receipt::time(self.last_attempt.and_then(Receipt::minute)?);
+        (silent && taken.can_be_told()).then_some(Receipt { recipient: 0, taken, at })
+    }
 }
 
 /// A notification that is due: what to tell about one message, to its sender.
@@ -276,16 +305,16 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
     }
 }
 
-/// A report of deliveries into local mailboxes says nothing but their time to a neighbour that knows the message.
+/// A report that somebody took the message says nothing but who and when to a neighbour that knows the message.
 fn source(record: &MessageRecord, lines: &[Line]) -> Source {
     let Source::Bearer { peer, transfer, .. } = &record.source else { return Source::Switch };
+    let mut places: Vec<(u32, &Recipient)> = (0..).zip(&record.envelope.recipients).collect();
     let receipt = |line: &Line| {
-        let plain = line.action == Action::Delivered && line.status.0 == 2 && line.diagnostic.is_none();
-        let local = line.remote.as_deref().is_none_or(|by| by == LOCAL_MAILBOX);
-        let at = line.last_attempt.and_then(Receipt::minute).filter(|_| plain && local)?;
-        let of = |r: &Recipient| r.address == line.address && r.orcpt == line.orcpt;
-        let place = record.envelope.recipients.iter().position(of)?;
-        Some(Receipt { recipient: u32::try_from(place).ok()?, status: line.status, at })
+        let of = |(_, r): &(u32, &Recipient)| {
+            r.address == line.address && r.orcpt == line.orcpt && wants(r.notify, Action::Delivered)
+        };
+        let place = places.iter().position(of)?;
+        Some(Receipt { recipient: places.remove(place).0, ..line.receipt()? })
     };
     match lines.iter().map(receipt).collect::<Option<Vec<Receipt>>>() {
         Some(receipts) => Source::Receipts { peer: peer.clone(), transfer: transfer.clone(), receipts },

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
-use crate::codec::receipts;
 use crate::config::plan::BearerPlan;
-use crate::mail::{BearerId, Cut, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
-use crate::queue::dsn::LOCAL_MAILBOX;
+use crate::mail::{
+    BearerId, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId,
+};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -16,6 +16,7 @@ use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, Stor
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
+use super::awaited::Arrived;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{CLAIM_EVERY, Coded, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
@@ -64,46 +65,11 @@ impl Switch {
             let together = group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop);
             let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
             match others.is_empty() {
-                true => match self.goes_as_receipts(&job) {
-                    Some(epoch) => {
-                        let hop = job.hop.clone();
-                        let jobs = self.gather_receipts(now, job, epoch, |h| allowance(h).filter(|_| *h == hop));
-                        self.start_receipts(now, jobs);
-                    }
-                    None => self.start(now, job),
-                },
+                true if self.goes_as_receipts(&job) => self.put_aside(job),
+                true => self.start(now, job),
                 false => self.start_group(now, [vec![job], others].concat()),
             }
         }
-    }
-
-    /// Reports that wait to go as receipts with this one. The first job that does not is started.
-    fn gather_receipts(
-        &mut self,
-        now: Now,
-        first: Job,
-        epoch: u32,
-        allowance: impl Fn(&Hop) -> Option<Allowance>,
-    ) -> Vec<Job> {
-        let precedence = first.precedence;
-        let mut jobs = vec![first];
-        while jobs.len() < receipts::MOST {
-            // They take no transfer of their own.
-            let more = |hop: &Hop| allowance(hop).map(|a| Allowance { jobs: a.jobs + jobs.len(), ..a });
-            let Some(job) = self.active.next(now, more) else { break };
-            match self.goes_as_receipts(&job) {
-                Some(same) if same == epoch && job.precedence == precedence => jobs.push(job),
-                Some(_) => {
-                    self.start_receipts(now, vec![job]);
-                    break;
-                }
-                None => {
-                    self.start(now, job);
-                    break;
-                }
-            }
-        }
-        jobs
     }
 
     /// What may go to a peer over any of its bearers now.
@@ -303,7 +269,6 @@ impl Switch {
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
-        self.receipts_confirmed(now, &transfer, &delivered);
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
         let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64(), refused: None };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
@@ -312,7 +277,7 @@ impl Switch {
 
     pub(super) fn transfer_refused(&mut self, now: Now, id: &TransferId, reason: u8) {
         let Some(transfer) = self.transfers.get(id).filter(|t| !self.is_ending(t)).cloned() else { return };
-        if self.receipts_refused(now, &transfer) || self.code_anew(now, &transfer, reason) {
+        if self.digest_refused(now, &transfer, reason) || self.code_anew(now, &transfer, reason) {
             return;
         }
         let (status, diagnostic) = match reason {
@@ -463,6 +428,7 @@ impl Switch {
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
             self.purge_late(now);
             self.purge_awaited(now);
+            self.follow_digests(now);
             // Longer than any message lives, by a margin that makes the keeping time of done ones twice as long.
             let undated_until = now.wall.plus(LONGEST_LIFE).plus(self.plan.limits.keep_done);
             let purge = Change::Purge { done_before, seen_before: now.wall, undated_until, limit: PURGE };
@@ -490,13 +456,13 @@ impl Switch {
             }
             Pending::AcceptReceipts { bearer, ticket, records, ids } => {
                 let stored = committed(result);
-                self.receipts_stored(stored.is_ok().then_some(&ids));
+                self.digest_stored(now, stored.is_ok().then_some(&ids));
                 self.accept_air_stored(now, &bearer, ticket, records, &ids, stored);
             }
             Pending::Decode { bearer, ticket, from, id } => match result {
                 WorkResult::Decoded(opened) => self.payload_opened(now, &bearer, ticket, from, id, opened),
                 WorkResult::Receipts(digest) => {
-                    self.receipts_opened(now, &bearer, ticket, &from, &id, &digest);
+                    self.digest_opened(now, Arrived { bearer, ticket, from, id, digest });
                 }
                 _ => self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later),
             },

@@ -5,6 +5,7 @@
 //! exists is harmless. `node/` drives it with real sockets and threads, the simulator with virtual ones.
 
 mod air;
+mod awaited;
 mod choice;
 mod context;
 mod desk;
@@ -69,6 +70,7 @@ pub struct Switch {
     choices: choice::Choices,
     coding: predict::Coding,
     contexts: context::Contexts,
+    awaited: awaited::Awaiting,
     receipts: receipts::Receipts,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
     judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
@@ -258,6 +260,7 @@ impl Switch {
             choices: choice::Choices::default(),
             coding: predict::Coding::default(),
             contexts: context::Contexts::open(&opened.settings),
+            awaited: awaited::Awaiting::open(&opened.settings),
             receipts: receipts::Receipts::open(&opened.settings),
             judging: BTreeMap::new(),
             ids,
@@ -294,6 +297,7 @@ impl Switch {
         switch.share_held(now);
         switch.forget_unsent();
         switch.thaw(now, opened.renewed.as_deref());
+        switch.follow_digests(now);
         switch.claim(now);
         switch.pump_air(now);
         switch
@@ -380,6 +384,7 @@ impl Switch {
             self.follow_silence(now);
         }
         self.dispatch(now);
+        self.tell(now);
         self.review(now);
         self.pump_air(now);
         let held_back = self.bearers.values().filter_map(|b| b.station.held_back()).map(|(_, air)| air).max();

@@ -1,76 +1,86 @@
-//! Receipts as digest: reports that a peer can build itself cross the air as a few bytes (`docs/codec.md`, "Receipts").
+//! Receipts as digest, at the node that reports: reports that a peer can build itself go as a few bytes (`docs/codec.md`, "Receipts").
 //!
-//! At the node that sends mail: when a message that asks for receipts is frozen for a peer, what a report needs of it (envelope,
-//! header, dates) is kept as a setting in the same commit. A digest names transfers; the reports are built from what was kept and
-//! enter the queue in one commit with the digest's duplicate key and a note of the recipients they tell of, so a receipt that comes
-//! twice, by whatever transfers, is told once. What is not known here any more is refused, and comes as reports.
+//! A report that becomes due is put aside while nothing could leave towards its peer anyway (it is being heard, or its answer is awaited);
+//! then all that were put aside at one precedence are frozen as one digest. Above ROUTINE nothing is put aside.
 //!
-//! At the node that reports: all such reports that wait for a peer go in one transfer. It is the transfer of the first of them; the
-//! jobs of the others stay under way without being frozen, so that a crash or a withdrawn transfer finds them due. A refusal sends
-//! them all as they are.
+//! A digest is the transfer of its first report. The commit that freezes it marks every report in it, and the commit of the peer's word
+//! on it marks them again; after each, the reports follow ([`Step::Follow`]) one by one, and after a start as well. So a report
+//! is in one transfer at a time, and goes as it is only where the peer has refused its digest or is known not to read one. Where a
+//! digest was given up with nothing known of it, its reports go in another: the peer knows what it was told (`awaited`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bearer::Verdict;
 use crate::codec::receipts::{self, Digest, Told};
 use crate::mail::{
-    BearerId, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Receipt, Reliance, Source, TransferId, header,
+    Hop, LinkKey, MessageId, Outcome, PeerName, Precedence, Receipt, RecipientState, Reliance, Source, Status,
+    TransferId,
 };
 use crate::ops;
-use crate::queue::dsn::{self, Action, Cause, Line, Report, Teller};
 use crate::queue::outcome::Event;
 use crate::queue::schedule::Job;
-use crate::queue::{
-    Batch, Change, Condition, LONGEST_LIFE, MessageRecord, SeenKey, TrackEntry, TransferRecord, UNDATED,
-};
+use crate::queue::{Batch, Change, MessageRecord, MessageState, TransferRecord};
 use crate::security;
-use crate::time::{Duration, Now, Wall};
+use crate::time::Now;
 
-use super::settle::{AirNote, Step};
+use super::intake::REFUSED_UNDECODABLE;
+use super::settle::{AirNote, BEYOND, Step};
 use super::{Pending, Switch};
 
-/// Reason number in reports to the sending station: a digest speaks of a message that is not known here.
-const REFUSED_UNKNOWN_MESSAGE: u8 = 5;
-/// Messages of which receipts are awaited at most; beyond, the one that would go first goes at once.
-const MOST_AWAITED: usize = 4096;
-/// Most bytes of a message's header that are kept for them.
-const MOST_HEADER_BYTES: usize = 4096;
-/// What the names of such settings begin with.
-const PREFIX: &str = "receipts/";
-/// Digests are remembered as long as any message lives, and this much longer.
-const SEEN_MARGIN: Duration = Duration::from_secs(86_400);
+/// Reports to one peer that are under way without a transfer of their own, at most; more wait in the queue.
+const MOST_ALONG: usize = 8 * receipts::MOST;
+/// Attempts until a report that a digest may have brought goes as it is to a peer that does not say what it reads.
+const ATTEMPTS_FOR_WORD: u32 = 8;
+/// What the names of marks begin with.
+const PREFIX: &str = "digest/";
 
-/// What is known of receipts, awaited and on their way.
+/// Reports on their way as receipts.
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
-    awaited: BTreeMap<String, Awaited>,
-    /// Jobs whose receipts travel in a transfer of another message.
-    along: BTreeMap<TransferId, Vec<Job>>,
-    /// Reports that a peer would not build.
-    verbatim: BTreeSet<MessageId>,
-    /// A digest is being made durable.
-    storing: bool,
+    /// Put aside until something can leave.
+    aside: BTreeMap<PeerName, Vec<Job>>,
+    /// Digests that are being made durable, and those not all of whose reports have followed.
+    forming: BTreeMap<TransferId, Forming>,
+    marks: BTreeMap<MessageId, Mark>,
 }
 
-/// A message of which a peer may tell.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Awaited {
-    message: MessageId,
-    /// As it crossed the air: its recipients are those the peer took.
-    envelope: Envelope,
+/// A digest in the making: what it is like, and the jobs of all its reports but the first.
+#[derive(Debug)]
+struct Forming {
+    hop: Hop,
     precedence: Precedence,
-    accepted: Wall,
-    size_bytes: u64,
-    /// Where it came from, and which of its recipients these are there.
-    source: Source,
-    places: Vec<u32>,
-    header: Vec<u8>,
-    /// Recipients that were told of.
-    told: BTreeSet<u32>,
-    until: Wall,
+    jobs: Vec<Job>,
+    /// It is durable: it counts by its transfer from here on.
+    frozen: bool,
+}
+
+/// What is known of a report that went, or was to go, in a digest. Stored as a setting until the report is done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Mark {
+    /// The last digest it was in.
+    digest: TransferId,
+    word: Word,
+}
+
+/// The peer's word on a digest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+enum Word {
+    /// None yet, or none ever where the digest is no more.
+    None,
+    Accepted,
+    Refused,
+}
+
+/// How a report goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Digest,
+    Verbatim,
+    /// The peer may have it from a digest, and has not said since whether it reads another.
+    Unknown,
 }
 
 impl Receipts {
@@ -81,13 +91,29 @@ impl Receipts {
     }
 
     /// A setting is durable, or gone.
-    fn stored(&mut self, name: &str, value: Option<&[u8]>) {
-        match value.map(postcard::from_bytes::<Awaited>) {
-            _ if !is_key(name) => {}
-            Some(Ok(awaited)) => _ = self.awaited.insert(name.to_owned(), awaited),
+    pub(super) fn stored(&mut self, name: &str, value: Option<&[u8]>) {
+        let Some(message) = name.strip_prefix(PREFIX).and_then(MessageId::parse) else { return };
+        match value.map(postcard::from_bytes) {
+            Some(Ok(mark)) => _ = self.marks.insert(message, mark),
             Some(Err(_)) => {}
-            None => _ = self.awaited.remove(name),
+            None => _ = self.marks.remove(&message),
         }
+    }
+
+    /// The reports in a digest, the first included.
+    fn in_digest(&self, id: &TransferId) -> impl Iterator<Item = MessageId> {
+        self.marks.iter().filter(move |(_, mark)| mark.digest == *id).map(|(message, _)| *message)
+    }
+
+    /// The job of a report whose digest is no more.
+    fn give_up(&mut self, digest: &TransferId, message: MessageId) -> Option<Job> {
+        let forming = self.forming.get_mut(digest)?;
+        let at = forming.jobs.iter().position(|job| job.message == message)?;
+        let job = forming.jobs.swap_remove(at);
+        if forming.jobs.is_empty() {
+            self.forming.remove(digest);
+        }
+        Some(job)
     }
 }
 
@@ -96,321 +122,331 @@ pub(super) fn is_key(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
-fn key(peer: &PeerName, epoch: u32, counter: u32) -> String {
-    format!("{PREFIX}{peer}/{epoch:08x}.{counter:08x}")
+fn mark(message: MessageId, digest: &TransferId, word: Word) -> Option<Change> {
+    let value = postcard::to_stdvec(&Mark { digest: digest.clone(), word }).ok()?;
+    Some(Change::Setting(key(message), Some(value)))
+}
+
+fn key(message: MessageId) -> String {
+    format!("{PREFIX}{message}")
 }
 
 impl Switch {
-    /// A payload is being made: what receipts of it will need is ready when it is frozen.
-    pub(super) fn await_receipts(&mut self, now: Now, peer: &PeerName, number: &TransferId, job: &Job, body: &[u8]) {
-        let Some(record) = self.active.record(job.message) else { return };
-        let envelope = super::dispatch::limited(record, job);
-        let asked = envelope.recipients.iter().any(|r| dsn::wants(r.notify, Action::Delivered));
-        if !asked || envelope.from.is_none() {
-            return;
-        }
-        let life = if envelope.expires == Wall::NEVER { now.wall.plus(LONGEST_LIFE) } else { envelope.expires };
-        let end = header::fields(body).map(|f| f.raw.end).take_while(|at| *at <= MOST_HEADER_BYTES).last();
-        let mut head = body.get(..end.unwrap_or(0)).unwrap_or_default().to_vec();
-        head.extend_from_slice(b"\r\n");
-        let awaited = Awaited {
-            message: record.id,
-            envelope,
-            precedence: record.precedence,
-            accepted: record.accepted,
-            size_bytes: record.size_bytes,
-            source: record.source.clone(),
-            places: job.recipients.clone(),
-            header: head,
-            told: BTreeSet::new(),
-            until: life.plus(self.plan.limits.keep_done),
-        };
-        self.receipts.awaited.insert(key(peer, number.epoch, number.counter), awaited);
+    /// Whether a job is a report that its peer can build itself.
+    pub(super) fn goes_as_receipts(&self, job: &Job) -> bool {
+        self.way(job) != Way::Verbatim
     }
 
-    /// What is to be stored with frozen transfers.
-    pub(super) fn awaited_changes(&self, transfers: &[(TransferRecord, PeerName)]) -> Vec<Change> {
-        let name = |(t, peer): &(TransferRecord, PeerName)| key(peer, t.id.epoch, t.lead.unwrap_or(t.id.counter));
-        let stored = |name: String| {
-            let value = postcard::to_stdvec(self.receipts.awaited.get(&name)?).ok()?;
-            Some(Change::Setting(name, Some(value)))
-        };
-        transfers.iter().map(name).filter_map(stored).collect()
-    }
-
-    /// Forgets of whom no receipt can come any more, and what is too much.
-    pub(super) fn purge_awaited(&mut self, now: Now) {
-        let awaited = &self.receipts.awaited;
-        let mut order: Vec<(Wall, &String)> = awaited.iter().map(|(name, a)| (a.until, name)).collect();
-        order.sort();
-        let excess = order.len().saturating_sub(MOST_AWAITED);
-        let over = order.iter().enumerate().filter(|(i, (until, _))| *i < excess || *until <= now.wall);
-        let over: Vec<String> = over.map(|(_, (_, name))| (*name).clone()).collect();
-        if !over.is_empty() {
-            over.iter().for_each(|name| _ = self.receipts.awaited.remove(name));
-            let changes = over.into_iter().map(|name| Change::Setting(name, None)).collect();
-            self.commit(Batch { conditions: Vec::new(), changes }, Pending::Aside);
+    fn way(&self, job: &Job) -> Way {
+        let Some((peer, _, told)) = self.receipts_of(job.message) else { return Way::Verbatim };
+        if job.hop != Hop::Peer(peer.clone()) || told.len() > receipts::MOST {
+            return Way::Verbatim;
         }
-    }
-
-    /// A digest was opened.
-    pub(super) fn receipts_opened(
-        &mut self,
-        now: Now,
-        bearer: &BearerId,
-        ticket: u64,
-        from: &PeerName,
-        id: &TransferId,
-        digest: &Digest,
-    ) {
-        if self.receipts.storing {
-            return self.settle(now, bearer, ticket, Verdict::Later);
-        }
-        let mut reports: BTreeMap<(u32, Wall), Vec<Receipt>> = BTreeMap::new();
-        let mut changed: BTreeMap<u32, Awaited> = BTreeMap::new();
-        for Told { counter, receipt } in &digest.told {
-            let name = key(from, digest.epoch, *counter);
-            let place = usize::try_from(receipt.recipient).unwrap_or(usize::MAX);
-            let known = changed.get(counter).or_else(|| self.receipts.awaited.get(&name));
-            let Some(known) = known.filter(|a| a.envelope.recipients.len() > place) else {
-                tracing::info!(peer = %from, transfer = %id, "receipts of a message not known here: asked for as reports");
-                return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_UNKNOWN_MESSAGE));
-            };
-            if !known.told.contains(&receipt.recipient) {
-                let mut known = known.clone();
-                known.told.insert(receipt.recipient);
-                changed.insert(*counter, known);
-                reports.entry((*counter, receipt.at)).or_default().push(*receipt);
+        let reads = self.repertoire_for(peer, job.message).reads_receipts();
+        match self.receipts.marks.get(&job.message).map(|mark| mark.word) {
+            Some(Word::Refused) => Way::Verbatim,
+            _ if reads => Way::Digest,
+            Some(Word::None | Word::Accepted) if !self.has_said_what_it_reads(peer) && !self.has_waited(job) => {
+                Way::Unknown
             }
+            Some(Word::None | Word::Accepted) | None => Way::Verbatim,
         }
-        let until = if now.set { now.wall.plus(LONGEST_LIFE).plus(SEEN_MARGIN) } else { UNDATED };
-        let seen = SeenKey::Transfer(id.clone());
-        let mut batch =
-            Batch { conditions: vec![Condition::SeenAbsent(seen.clone())], changes: vec![Change::Seen(seen, until)] };
-        let mut records = Vec::new();
-        for ((counter, at), receipts) in reports {
-            let Some(awaited) = changed.get(&counter) else { continue };
-            let told = Now { wall: at, ..now };
-            let report = report(from, counter, awaited, &receipts);
-            let submission = dsn::build(told, &self.reporter, &report, &awaited.header);
-            let Some(own) = self.accept_own(now, submission) else { continue };
-            batch.append(own.batch);
-            batch.changes.push(Change::Track(awaited.message, track(now, bearer, from, own.record.id)));
-            self.event(ops::Event::ReportQueued { message: own.record.id, about: awaited.message });
-            records.push(own.record);
-        }
-        let mut ids = self.ids_in(&batch);
-        for (counter, awaited) in &changed {
-            if let Ok(value) = postcard::to_stdvec(awaited) {
-                let change = Change::Setting(key(from, digest.epoch, *counter), Some(value));
-                ids.changes.push(change.clone());
-                batch.changes.push(change);
-            }
-        }
-        self.receipts.storing = true;
-        self.commit(batch, Pending::AcceptReceipts { bearer: bearer.clone(), ticket, records, ids });
     }
 
-    /// The commit of a digest came back.
-    pub(super) fn receipts_stored(&mut self, stored: Option<&Batch>) {
-        self.receipts.storing = false;
-        self.awaited_stored(stored.map_or(&[], |batch| &batch.changes));
+    /// Whether a job has waited long enough for its peer's word on what it reads.
+    fn has_waited(&self, job: &Job) -> bool {
+        self.active.record(job.message).is_none_or(|r| r.recipients.iter().all(|r| r.attempts >= ATTEMPTS_FOR_WORD))
     }
 
-    /// Settings became durable.
-    pub(super) fn awaited_stored(&mut self, changes: &[Change]) {
-        for change in changes {
-            if let Change::Setting(name, value) = change {
-                self.receipts.stored(name, value.as_deref());
-            }
+    fn receipts_of(&self, message: MessageId) -> Option<(&PeerName, &TransferId, &[Receipt])> {
+        match &self.active.record(message)?.source {
+            Source::Receipts { peer, transfer, receipts } => Some((peer, transfer, receipts)),
+            Source::Smtp { .. } | Source::Bearer { .. } | Source::Switch => None,
+        }
+    }
+
+    /// Puts a report aside until [`tell`](Self::tell) finds that it can leave.
+    pub(super) fn put_aside(&mut self, job: Job) {
+        if let Hop::Peer(peer) = &job.hop {
+            self.receipts.aside.entry(peer.clone()).or_default().push(job);
         }
     }
 
     /// How many jobs towards a peer are under way without a transfer of their own.
     pub(super) fn receipts_along(&self, peer: &PeerName) -> usize {
-        let towards = |jobs: &&Vec<Job>| jobs.first().is_some_and(|job| job.hop == Hop::Peer(peer.clone()));
-        self.receipts.along.values().filter(towards).map(Vec::len).sum()
-    }
-
-    /// The store epoch under which a report's subject crossed the air, where the report goes as receipts.
-    pub(super) fn goes_as_receipts(&self, job: &Job) -> Option<u32> {
-        let Source::Receipts { peer, transfer, receipts } = &self.active.record(job.message)?.source else {
-            return None;
+        let hop = Hop::Peer(peer.clone());
+        let along = |(message, mark): &(&MessageId, &Mark)| {
+            self.transfers.get(&mark.digest).is_some_and(|t| t.hop == hop && t.message != **message)
         };
-        let back = job.hop == Hop::Peer(peer.clone()) && receipts.len() <= receipts::MOST;
-        let read = self.repertoire_for(peer, job.message).reads_receipts();
-        (back && read && !self.receipts.verbatim.contains(&job.message)).then_some(transfer.epoch)
+        let unfrozen = self.receipts.forming.values().filter(|f| f.hop == hop && !f.frozen);
+        let forming: usize = unfrozen.map(|f| f.jobs.len()).sum();
+        let aside = self.receipts.aside.get(peer).map_or(0, Vec::len);
+        (aside + forming + self.receipts.marks.iter().filter(along).count()).min(MOST_ALONG)
     }
 
-    /// How many receipts a report says.
-    fn receipts_in(&self, message: MessageId) -> usize {
-        match self.active.record(message).map(|r| &r.source) {
-            Some(Source::Receipts { receipts, .. }) => receipts.len(),
-            _ => 0,
-        }
+    /// The precedence of a job's message as it is now.
+    fn level_of(&self, job: &Job) -> Precedence {
+        self.active.record(job.message).map_or(job.precedence, |record| record.precedence)
     }
 
-    /// Freezes reports to one peer, of one precedence and epoch, as one digest. One that waits unkeyed is made anew with them.
-    pub(super) fn start_receipts(&mut self, now: Now, mut jobs: Vec<Job>) {
-        let Some(first) = jobs.first().cloned() else { return };
-        let Hop::Peer(peer) = first.hop.clone() else { return };
-        let waiting = self.receipts.along.iter().find(|(id, along)| {
-            let transfer = self.transfers.get(id);
-            let same = transfer.is_some_and(|t| t.hop == first.hop && t.precedence == first.precedence);
-            same && !self.keyed_transfers.contains(id) && along.len() + 1 < receipts::MOST
-        });
-        if let Some(id) = waiting.map(|(id, _)| id.clone())
-            && let Some(transfer) = self.transfers.get(&id).cloned()
-        {
-            if !self.is_ending(&transfer) {
-                self.withdraw(now, &transfer, "more receipts go with it");
-            }
-            self.receipts.along.entry(id).or_default().append(&mut jobs);
+    /// Freezes what was put aside and could leave now.
+    pub(super) fn tell(&mut self, now: Now) {
+        if self.renewal.is_some() {
             return;
         }
-        // No more than one payload holds: the rest waits for its turn.
-        let mut room = receipts::MOST;
-        let fits = |switch: &Self, job: &Job, room: &mut usize| {
-            let count = switch.receipts_in(job.message);
-            let fits = count <= *room;
-            *room -= if fits { count } else { 0 };
-            fits
+        let peers: Vec<PeerName> = self.receipts.aside.keys().cloned().collect();
+        for peer in peers {
+            let waits = self.bearers_to(&peer).any(|(_, b)| b.station.is_listening());
+            if waits && !self.receipts.aside[&peer].iter().any(|job| self.level_of(job) > Precedence::Routine) {
+                continue;
+            }
+            let mut together: BTreeMap<_, Vec<Job>> = BTreeMap::new();
+            for job in self.receipts.aside.remove(&peer).unwrap_or_default() {
+                let Some(record) = self.active.record(job.message) else { continue };
+                let due = |i: &u32| {
+                    let state = usize::try_from(*i).ok().and_then(|i| record.recipients.get(i)).map(|r| &r.state);
+                    matches!(state, Some(RecipientState::Due { .. }))
+                };
+                if !job.recipients.iter().all(due) {
+                    // Held or ended meanwhile.
+                    self.put_back(now, &job);
+                    continue;
+                }
+                let precedence = record.precedence;
+                let job = Job { precedence, ..job };
+                if waits && job.precedence <= Precedence::Routine {
+                    self.put_aside(job);
+                    continue;
+                }
+                match self.way(&job) {
+                    Way::Digest => {
+                        let epoch = self.receipts_of(job.message).map(|(_, transfer, _)| transfer.epoch);
+                        let alike = (Reverse(job.precedence), epoch, self.asks_protection(job.message));
+                        together.entry(alike).or_default().push(job);
+                    }
+                    Way::Verbatim => self.start(now, job),
+                    Way::Unknown => self.job_failed(now, &job, "the peer may have it, and has not said what it reads"),
+                }
+            }
+            for ((Reverse(precedence), ..), jobs) in together {
+                if precedence <= Precedence::Routine && self.digest_waits(&peer, precedence) {
+                    // They go with the next: another digest in the same transmission costs more than they do.
+                    jobs.into_iter().for_each(|job| self.put_aside(job));
+                } else {
+                    self.start_digests(now, &peer, jobs);
+                }
+            }
+        }
+    }
+
+    /// Whether a digest to a peer has not left yet.
+    fn digest_waits(&self, peer: &PeerName, precedence: Precedence) -> bool {
+        let hop = Hop::Peer(peer.clone());
+        let unkeyed = self.transfers.values().filter(|t| !self.keyed_transfers.contains(&t.id));
+        let mut unkeyed = unkeyed.filter(|t| t.hop == hop && t.precedence == precedence);
+        let unfrozen = |f: &Forming| f.hop == hop && f.precedence == precedence && !f.frozen;
+        unkeyed.any(|t| self.receipts.in_digest(&t.id).next().is_some()) || self.receipts.forming.values().any(unfrozen)
+    }
+
+    /// Freezes reports of one precedence to one peer about messages of one of its epochs, as many together as a digest holds.
+    fn start_digests(&mut self, now: Now, peer: &PeerName, jobs: Vec<Job>) {
+        let (mut digest, mut room) = (Vec::new(), receipts::MOST);
+        for job in jobs {
+            let count = self.receipts_of(job.message).map_or(0, |(.., told)| told.len());
+            if count > room {
+                self.start_digest(now, peer, std::mem::take(&mut digest));
+                room = receipts::MOST;
+            }
+            room -= count;
+            digest.push(job);
+        }
+        self.start_digest(now, peer, digest);
+    }
+
+    fn start_digest(&mut self, now: Now, peer: &PeerName, mut jobs: Vec<Job>) {
+        let failed =
+            |switch: &mut Self, jobs: &[Job], why: &str| jobs.iter().for_each(|j| switch.job_failed(now, j, why));
+        let Some(first) = jobs.first().cloned() else { return };
+        let Some(plan) = self.plan.peers.iter().find(|p| p.name == *peer) else {
+            return failed(self, &jobs, &format!("{peer} is not a peer of this node"));
         };
-        let (jobs, rest): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| fits(self, job, &mut room));
-        rest.iter().for_each(|job| self.put_back(now, job));
-        let Some(plan) = self.plan.peers.iter().find(|p| p.name == peer) else { return };
         let protection = plan.protection;
         let link_key = plan.keys.first().cloned().unwrap_or(LinkKey { id: 0, secret: [0; 32] });
-        let Some(counter) = self.ids.transfer().filter(|_| self.renewal.is_none()) else {
-            return jobs.iter().for_each(|job| self.put_back(now, job));
+        let Some(counter) = self.ids.transfer() else {
+            return failed(self, &jobs, "this store's epoch has no transfer numbers left");
         };
         let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
         let mut digest = Digest { epoch: 0, told: Vec::new() };
-        for job in &jobs {
-            if let Some(Source::Receipts { transfer, receipts, .. }) =
-                self.active.record(job.message).map(|r| &r.source)
-            {
-                digest.epoch = transfer.epoch;
-                digest.told.extend(receipts.iter().map(|r| Told { counter: transfer.counter, receipt: *r }));
-            }
+        for (_, transfer, told) in jobs.iter().filter_map(|job| self.receipts_of(job.message)) {
+            digest.epoch = transfer.epoch;
+            digest.told.extend(told.iter().map(|r| Told { counter: transfer.counter, receipt: r.clone() }));
         }
-        // Some tens of bytes: sealed here rather than by a worker.
+        // Some tens of bytes: made here rather than by a worker.
         let payload: Arc<[u8]> = security::seal(protection, &link_key, &id, receipts::encode(&digest)).into();
-        let bearer = match self.bearer_for(now, &peer, first.precedence, payload.len() as u64, first.message) {
+        let bearer = match self.bearer_for(now, peer, first.precedence, payload.len() as u64, first.message) {
             Ok(bearer) => bearer,
-            Err((why, _)) => return jobs.iter().for_each(|job| self.job_failed(now, job, &why)),
+            Err((diagnostic, hold)) => {
+                let excess = match hold {
+                    true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
+                    false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
+                };
+                let result = |job: &Job| vec![excess.clone(); job.recipients.len()];
+                return jobs.iter().for_each(|j| self.job_result(now, j, result(j), AirNote::default(), None));
+            }
         };
         let cut = self.cut_for(&bearer);
         let transfer = TransferRecord {
             id: id.clone(),
             bearer,
             message: first.message,
-            recipients: first.recipients.clone(),
-            hop: first.hop.clone(),
+            recipients: first.recipients,
+            hop: first.hop,
             payload: self.ids.body(),
             payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
             precedence: first.precedence,
             lead: None,
             cut,
-            reliance: Reliance::Word,
+            reliance: Reliance::Nothing,
         };
-        self.receipts.along.insert(id, jobs.into_iter().skip(1).collect());
+        let (hop, precedence) = (transfer.hop.clone(), transfer.precedence);
+        self.receipts.forming.insert(id, Forming { hop, precedence, jobs: jobs.split_off(1), frozen: false });
         let text = Arc::default();
-        self.step(now, first.message, Step::Freeze { transfers: vec![(transfer, peer)], payload, text });
+        self.step(now, first.message, Step::Freeze { transfers: vec![(transfer, peer.clone())], payload, text });
     }
 
-    /// The peer accepted a digest: so it did the receipts of other messages in it.
-    pub(super) fn receipts_confirmed(&mut self, now: Now, transfer: &TransferRecord, event: &Event) {
-        for job in self.receipts.along.remove(&transfer.id).unwrap_or_default() {
-            let air = AirNote { bearer: Some(transfer.bearer.clone()), ..AirNote::default() };
-            self.job_result(now, &job, vec![event.clone(); job.recipients.len()], air, None);
+    /// What is to be stored with a step of one report about all that are in its digest.
+    pub(super) fn receipt_changes(&self, record: &MessageRecord, step: &Step) -> Vec<Change> {
+        let mut changes = Vec::new();
+        match step {
+            Step::Freeze { transfers, .. } => {
+                for (transfer, _) in transfers {
+                    let forming = self.receipts.forming.get(&transfer.id);
+                    let all = forming.map(|f| f.jobs.iter().map(|job| job.message).chain([record.id]));
+                    changes.extend(all.into_iter().flatten().filter_map(|m| mark(m, &transfer.id, Word::None)));
+                }
+            }
+            Step::Events { events, air, ended: Some(id), .. } => {
+                let accepted = events.iter().any(|(_, event)| matches!(event, Event::Delivered { .. }));
+                let word = if accepted { Some(Word::Accepted) } else { air.refused.map(|_| Word::Refused) };
+                let all = word.map(|word| self.receipts.in_digest(id).filter_map(move |m| mark(m, id, word)));
+                changes.extend(all.into_iter().flatten());
+            }
+            Step::Events { .. } | Step::Wake | Step::Operator { .. } | Step::Follow => {}
+        }
+        if self.receipts.marks.contains_key(&record.id) && !self.is_awaited(record) {
+            changes.push(Change::Setting(key(record.id), None));
+        }
+        changes
+    }
+
+    /// Whether anything may still come of a report's digest: it is not done, or it ended unconfirmed and the digest may be confirmed.
+    fn is_awaited(&self, record: &MessageRecord) -> bool {
+        let digest = self.receipts.marks.get(&record.id).map(|mark| &mark.digest);
+        let known = digest.is_some_and(|id| match self.transfers.get(id) {
+            Some(transfer) => transfer.message != record.id,
+            None => self.late.contains_key(id),
+        });
+        let unconfirmed =
+            |state: &RecipientState| matches!(state, RecipientState::Final { outcome: Outcome::Unconfirmed, .. });
+        record.state != MessageState::Done || known && record.recipients.iter().any(|r| unconfirmed(&r.state))
+    }
+
+    /// Whether something of the digest that carries a report may have left.
+    pub(super) fn digest_keyed(&self, message: MessageId) -> bool {
+        let mark = self.receipts.marks.get(&message).filter(|mark| mark.word == Word::None);
+        mark.is_some_and(|mark| self.keyed_transfers.contains(&mark.digest))
+    }
+
+    /// Something about a digest is durable: its reports follow.
+    pub(super) fn digest_settled(&mut self, now: Now, id: &TransferId) {
+        if let Some(forming) = self.receipts.forming.get_mut(id) {
+            forming.frozen = true;
+        }
+        self.receipts.forming.retain(|_, f| !f.frozen || !f.jobs.is_empty());
+        let reports: Vec<MessageId> = self.receipts.in_digest(id).collect();
+        reports.into_iter().for_each(|message| self.step(now, message, Step::Follow));
+    }
+
+    /// All reports follow their marks: after a start, and now and then for the marks of what is no more.
+    pub(super) fn follow_digests(&mut self, now: Now) {
+        let marked: Vec<MessageId> = self.receipts.marks.keys().copied().collect();
+        marked.into_iter().for_each(|message| self.step(now, message, Step::Follow));
+    }
+
+    /// A digest could not be frozen: its reports wait for another.
+    pub(super) fn digest_dissolved(&mut self, now: Now, id: &TransferId) {
+        let forming = self.receipts.forming.remove(id);
+        forming.into_iter().flat_map(|f| f.jobs).for_each(|job| self.put_back(now, &job));
+    }
+
+    /// What a report does by its mark; `None` where it stands as it should.
+    pub(super) fn followed(&mut self, now: Now, record: &MessageRecord) -> Option<Step> {
+        let Mark { digest, word } = self.receipts.marks.get(&record.id)?.clone();
+        let Source::Receipts { peer, .. } = &record.source else { return None };
+        if self.transfers.values().any(|t| t.message == record.id) {
+            // It has a transfer of its own: it is the first of its digest, or goes as it is.
+            return None;
+        }
+        let transfer = self.transfers.get(&digest);
+        let event = |state: &RecipientState| match (word, state) {
+            (Word::Accepted, RecipientState::Final { outcome, .. }) if *outcome != Outcome::Unconfirmed => None,
+            (Word::Accepted, _) => {
+                Some(Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false })
+            }
+            (Word::None, RecipientState::Due { .. }) => Some(Event::Frozen { bearer: transfer?.bearer.clone() }),
+            (Word::None, RecipientState::OnAir { .. }) if transfer.is_some() => None,
+            (Word::None | Word::Refused, RecipientState::OnAir { .. }) => {
+                Some(Event::Withdrawn { why: "the digest it went in is no more".to_owned() })
+            }
+            (Word::None | Word::Refused, _) => None,
+        };
+        let events: Vec<(u32, Event)> =
+            (0..).zip(&record.recipients).filter_map(|(i, r)| Some((i, event(&r.state)?))).collect();
+        let flies = word == Word::None && transfer.is_some();
+        let bearer = transfer.map(|t| t.bearer.clone());
+        let hop = Hop::Peer(peer.clone());
+        let job = if flies { None } else { self.receipts.give_up(&digest, record.id) };
+        if !events.is_empty() {
+            let air = AirNote { bearer, ..AirNote::default() };
+            return Some(Step::Events { events, air, ended: None, job: (!flies).then_some(hop) });
+        }
+        // Its digest went before it could follow.
+        job.iter().for_each(|job| self.put_back(now, job));
+        if !self.is_awaited(record) {
+            self.forget_mark(record.id);
+        }
+        None
+    }
+
+    /// A report is no more, or its mark says nothing more.
+    pub(super) fn forget_mark(&mut self, message: MessageId) {
+        self.receipts.forming.values_mut().for_each(|f| f.jobs.retain(|job| job.message != message));
+        if self.receipts.marks.remove(&message).is_some() {
+            let changes = vec![Change::Setting(key(message), None)];
+            self.commit(Batch { conditions: Vec::new(), changes }, Pending::Aside);
         }
     }
 
-    /// A transfer is no more: receipts of other messages in it wait for another.
-    pub(super) fn receipts_back(&mut self, now: Now, id: &TransferId) {
-        for job in self.receipts.along.remove(id).unwrap_or_default() {
-            self.put_back(now, &job);
-        }
-    }
-
-    /// What a peer refused was a digest: all its reports go as they are. False where it was not.
-    pub(super) fn receipts_refused(&mut self, now: Now, transfer: &TransferRecord) -> bool {
+    /// What a peer refused was a digest: its reports go as they are. False where it was none.
+    pub(super) fn digest_refused(&mut self, now: Now, transfer: &TransferRecord, reason: u8) -> bool {
         let Hop::Peer(peer) = &transfer.hop else { return false };
-        let message = transfer.message;
-        let source = self.active.record(message).map(|r: &MessageRecord| &r.source);
-        if !matches!(source, Some(Source::Receipts { .. })) || self.receipts.verbatim.contains(&message) {
+        if self.receipts.in_digest(&transfer.id).next().is_none() {
             return false;
+        }
+        if reason == REFUSED_UNDECODABLE {
+            self.bearers.values_mut().for_each(|b| b.station.doubt_reading(peer));
         }
         let why = "the peer does not build these reports; they go as they are";
         self.event(ops::Event::TransferCodedAnew {
-            message,
+            message: transfer.message,
             peer: peer.clone(),
             transfer: transfer.id.to_string(),
             why: why.into(),
         });
-        let active = &self.active;
-        self.receipts.verbatim.retain(|id| active.record(*id).is_some());
-        let along = self.receipts.along.get(&transfer.id).into_iter().flatten();
-        self.receipts.verbatim.extend(along.map(|job| job.message).chain([message]));
-        self.withdraw(now, transfer, why);
+        let events = transfer.recipients.iter().map(|i| (*i, Event::Withdrawn { why: why.into() })).collect();
+        let air = AirNote { bearer: Some(transfer.bearer.clone()), refused: Some(reason), ..AirNote::default() };
+        let (ended, job) = (Some(transfer.id.clone()), Some(transfer.hop.clone()));
+        self.step(now, transfer.message, Step::Events { events, air, ended, job });
         true
-    }
-}
-
-/// The report that a peer made, from what is known here.
-fn report(from: &PeerName, counter: u32, awaited: &Awaited, receipts: &[Receipt]) -> Report {
-    let envelope = &awaited.envelope;
-    let index = |receipt: &Receipt| usize::try_from(receipt.recipient).unwrap_or(usize::MAX);
-    let lines = receipts.iter().filter_map(|receipt| {
-        let recipient = envelope.recipients.get(index(receipt))?;
-        Some(Line {
-            address: recipient.address.clone(),
-            orcpt: recipient.orcpt.clone(),
-            action: Action::Delivered,
-            cause: Cause::Taken,
-            status: receipt.status,
-            remote: Some(dsn::LOCAL_MAILBOX.to_owned()),
-            diagnostic: None,
-            last_attempt: Some(receipt.at),
-            retry_until: None,
-        })
-    });
-    let onward = receipts.iter().filter_map(|r| Some(Receipt { recipient: *awaited.places.get(index(r))?, ..*r }));
-    let source = match &awaited.source {
-        Source::Bearer { peer, transfer, .. } => {
-            Source::Receipts { peer: peer.clone(), transfer: transfer.clone(), receipts: onward.collect() }
-        }
-        Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } => Source::Switch,
-    };
-    let first = receipts.first().map_or(0, |r| r.recipient);
-    Report {
-        message: awaited.message,
-        to: envelope.from.clone().unwrap_or_else(|| crate::mail::Mailbox::new("")),
-        envid: envelope.envid.clone(),
-        ret: envelope.ret,
-        body: envelope.body,
-        smtputf8: envelope.smtputf8,
-        require_tls: envelope.require_tls,
-        precedence: awaited.precedence,
-        mt_priority: envelope.mt_priority,
-        deliver_by: envelope.deliver_by,
-        arrival: awaited.accepted,
-        size_bytes: awaited.size_bytes,
-        lines: lines.collect(),
-        source,
-        teller: Some(Teller { peer: from.clone(), reference: format!("{counter:x}.{first:x}.{from}") }),
-    }
-}
-
-fn track(now: Now, bearer: &BearerId, from: &PeerName, report: MessageId) -> TrackEntry {
-    TrackEntry {
-        at: now.wall,
-        event: "receipt".to_owned(),
-        recipient: None,
-        bearer: Some(bearer.to_string()),
-        bytes_on_air: 0,
-        air_s: 0.0,
-        detail: Some(format!("{from} says it is delivered; report {report}")),
     }
 }

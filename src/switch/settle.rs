@@ -17,7 +17,7 @@ use crate::queue::{
 };
 use crate::time::{Duration, Instant, Now};
 
-use super::{Output, Pending, RequestId, StoreState, Switch, Work, context, late, renewal};
+use super::{Output, Pending, RequestId, StoreState, Switch, Work, context, late, receipts, renewal};
 
 /// Something that changes one message.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(super) enum Step {
     Freeze { transfers: Vec<(TransferRecord, PeerName)>, payload: Arc<[u8]>, text: Arc<[u8]> },
     /// Lifetimes and delay reports.
     Wake,
+    /// A report goes the way of the digest that it went in, as its mark says.
+    Follow,
     /// An operator's hand.
     Operator { action: Action, reply: RequestId, author: String },
 }
@@ -114,6 +116,7 @@ impl Switch {
                 for step in steps.queue {
                     self.refuse_step(&step, "no such message");
                 }
+                self.forget_mark(message);
             }
         }
     }
@@ -132,12 +135,20 @@ impl Switch {
 
     fn run_step(&mut self, now: Now, record: &MessageRecord) {
         let Some(step) = self.steps.get(&record.id).and_then(|s| s.queue.front()).cloned() else { return };
+        let step = match step {
+            Step::Follow => match self.followed(now, record) {
+                Some(step) => step,
+                None => return self.end_step(now, record.id),
+            },
+            Step::Events { .. } | Step::Freeze { .. } | Step::Wake | Step::Operator { .. } => step,
+        };
         match self.next_record(now, record, &step) {
             Ok(Some((applied, mut extra))) => {
                 if applied.record.state != MessageState::Queued && self.beyond.contains(&record.id) {
                     extra.push(Change::Setting(beyond_key(record.id), None));
                 }
                 extra.extend(self.context_changes(&applied.record, &step, &extra));
+                extra.extend(self.receipt_changes(&applied.record, &step));
                 let settled = Box::new(Settled { applied, step, extra });
                 match &settled.applied.report {
                     Some(report) => {
@@ -218,7 +229,7 @@ impl Switch {
             }
             Step::Wake => {
                 let live = transfers(None);
-                let keyed = live.iter().any(|t| self.keyed_transfers.contains(&t.id));
+                let keyed = live.iter().any(|t| self.keyed_transfers.contains(&t.id)) || self.digest_keyed(record.id);
                 let context = Context { live_transfers: 0, ..plain };
                 outcome::wake(now, &context, record, keyed).map(|applied| {
                     let mut changes = Vec::new();
@@ -229,6 +240,7 @@ impl Switch {
                     (applied, changes)
                 })
             }
+            Step::Follow => None,
             Step::Operator { action, .. } => match action {
                 Action::Hold(why) => outcome::hold(now, &self.policy, record, why).map(|a| (a, Vec::new())),
                 Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, let_go(now, record))),
@@ -288,9 +300,13 @@ impl Switch {
         self.ids.committed(&ids);
         self.store = StoreState::Healthy;
         let Settled { applied, step, extra } = *settled;
+        let mut over = Vec::new();
         for change in &extra {
             match change {
-                Change::DropTransfer(id) => self.forget_transfer(now, id),
+                Change::DropTransfer(id) => {
+                    self.forget_transfer(now, id);
+                    over.push(id.clone());
+                }
                 Change::Transfer(stored) => {
                     if let Some(known) = self.transfers.get_mut(&stored.id) {
                         known.precedence = stored.precedence;
@@ -298,6 +314,7 @@ impl Switch {
                 }
                 Change::Setting(name, value) if late::is_key(name) => self.late_stored(value.as_deref(), name),
                 Change::Setting(name, value) if context::is_key(name) => self.contexts.stored(name, value.as_deref()),
+                Change::Setting(name, value) if receipts::is_key(name) => self.receipts.stored(name, value.as_deref()),
                 Change::Setting(name, value) => match (beyond_id(name), value) {
                     (Some(id), Some(_)) => _ = self.beyond.insert(id),
                     (Some(id), None) => _ = self.beyond.remove(&id),
@@ -323,6 +340,12 @@ impl Switch {
             self.event(ops::Event::ReportQueued { message: report.id, about: id });
             self.offer(now, *report);
         }
+        if let Step::Events { ended: Some(id), .. } = &step
+            && !over.contains(id)
+        {
+            over.push(id.clone());
+        }
+        over.iter().for_each(|id| self.digest_settled(now, id));
         match step {
             Step::Freeze { transfers, payload, .. } => {
                 for (mut transfer, peer) in transfers {
@@ -335,6 +358,7 @@ impl Switch {
                         payload_bytes: u64::from(transfer.payload_bytes),
                     });
                     self.transfers.insert(transfer.id.clone(), transfer.clone());
+                    self.digest_settled(now, &transfer.id);
                     if transfer.id.epoch != self.epoch {
                         // The epoch ended while this was being stored.
                         self.withdraw(now, &transfer, renewal::STALE);
@@ -368,7 +392,7 @@ impl Switch {
                 let response = ops::read::action(name, &record);
                 self.outputs.push_back(Output::Reply { id: reply, response });
             }
-            Step::Events { .. } | Step::Wake => {}
+            Step::Events { .. } | Step::Wake | Step::Follow => {}
         }
         self.end_step(now, id);
     }
@@ -377,7 +401,7 @@ impl Switch {
     fn step_job(&self, step: &Step) -> Option<Hop> {
         match step {
             Step::Events { job, .. } => job.clone(),
-            Step::Freeze { .. } | Step::Wake | Step::Operator { .. } => None,
+            Step::Freeze { .. } | Step::Wake | Step::Follow | Step::Operator { .. } => None,
         }
     }
 
@@ -386,10 +410,10 @@ impl Switch {
         let hops: Vec<Hop> = match step {
             Step::Events { job, .. } => job.iter().cloned().collect(),
             Step::Freeze { transfers, .. } => {
-                transfers.iter().for_each(|(t, _)| self.receipts_back(now, &t.id));
+                transfers.iter().for_each(|(t, _)| self.digest_dissolved(now, &t.id));
                 transfers.iter().map(|(t, _)| t.hop.clone()).collect()
             }
-            Step::Wake | Step::Operator { .. } => Vec::new(),
+            Step::Wake | Step::Follow | Step::Operator { .. } => Vec::new(),
         };
         for hop in hops {
             if let Some(back) = self.active.finish(now, record.id, &hop, record.clone()) {
@@ -422,7 +446,6 @@ impl Switch {
             return;
         }
         self.choice_over(id);
-        self.receipts_back(now, id);
         let Some(transfer) = self.transfers.remove(id) else { return };
         for (name, bearer) in &mut self.bearers {
             if *name != transfer.bearer {

@@ -133,6 +133,8 @@ pub struct Entry {
     pub message_id: String,
     /// The message as the client sent it.
     pub body: Vec<u8>,
+    /// Its sender asks for word of its delivery.
+    pub receipts: bool,
     /// An operator was asked to end it: it may arrive or not, and its sender may be told.
     pub cancelled: bool,
     /// What became of it, as far as the nodes told.
@@ -439,6 +441,7 @@ impl Lab {
             precedence,
             message_id,
             body,
+            receipts: self.asks_receipts,
             cancelled: false,
             fate,
         });
@@ -639,7 +642,13 @@ impl Lab {
     /// Takes from a station's store what it holds in common with its peers; the node must be down.
     pub fn forget_history(&mut self, station: StationId) {
         assert!(!self.node(station).is_up(), "the store is in use");
-        self.world.with_host(station, |node, _| node.forget_history());
+        self.world.with_host(station, |node, _| node.forget("history"));
+    }
+
+    /// Takes from a station's store what it knows of the messages whose receipts it awaits; the node must be down.
+    pub fn forget_awaited(&mut self, station: StationId) {
+        assert!(!self.node(station).is_up(), "the store is in use");
+        self.world.with_host(station, |node, _| node.forget("receipts/"));
     }
 
     /// From now on a station reads what every node reads and no more, whatever it says.

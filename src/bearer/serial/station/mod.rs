@@ -727,6 +727,13 @@ impl Station {
         matches!(self.phase, Phase::Asked { .. } | Phase::Keyed(_))
     }
 
+    /// Whether it hears somebody or waits for an answer: nothing that it is handed leaves before that is over.
+    pub fn is_listening(&self) -> bool {
+        let spoken = matches!(&self.phase, Phase::Keyed(tx) if tx.ended);
+        let hears = self.listening() || self.carrier.is_some() && !self.carrier_stuck;
+        spoken || hears || self.await_until.is_some() || self.until_asked.is_some()
+    }
+
     /// A key request that the modem holds back: what for, and how long its carrier would last at the least.
     pub fn held_back(&self) -> Option<(Purpose, Duration)> {
         match &self.phase {
