@@ -113,7 +113,11 @@ fn fed(lab: &Lab, station: StationId) -> u64 {
 
 /// Bytes of the payloads that a station made.
 fn payloads(lab: &Lab, station: StationId) -> Vec<u64> {
-    events(lab, station, |e| if let Event::TransferFrozen { payload_bytes, .. } = e { Some(*payload_bytes) } else { None })
+    events(
+        lab,
+        station,
+        |e| if let Event::TransferFrozen { payload_bytes, .. } = e { Some(*payload_bytes) } else { None },
+    )
 }
 
 fn refused_digests(lab: &Lab) -> usize {
@@ -354,7 +358,8 @@ fn word_of_flash_does_not_wait_for_word_of_routine() {
     let place = about.iter().position(|id| *id == flash).expect("it was told of");
     // Text 0 was told of before; after it nothing of ROUTINE came in between but what left before FLASH was there.
     println!("FLASH was told of as number {place} of {}", about.len());
-    let transfers = events(&lab, SHORE, |e| if let Event::TransferFrozen { message, .. } = e { Some(*message) } else { None });
+    let transfers =
+        events(&lab, SHORE, |e| if let Event::TransferFrozen { message, .. } = e { Some(*message) } else { None });
     assert!(transfers.len() >= 3, "FLASH has a digest of its own");
     assert_eq!(lab.check(), Vec::<String>::new());
 }

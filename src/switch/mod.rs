@@ -384,7 +384,7 @@ impl Switch {
             self.follow_silence(now);
         }
         self.dispatch(now);
-        self.tell(now);
+        self.tell_peers(now);
         self.review(now);
         self.pump_air(now);
         let held_back = self.bearers.values().filter_map(|b| b.station.held_back()).map(|(_, air)| air).max();

@@ -142,7 +142,8 @@ impl Switch {
         if job.hop != Hop::Peer(peer.clone()) || told.len() > receipts::MOST {
             return Way::Verbatim;
         }
-        let reads = self.repertoire_for(peer, job.message).reads_receipts();
+        let wanted = self.plan.peers.iter().any(|p| p.name == *peer && p.takes_receipts);
+        let reads = wanted && self.repertoire_for(peer, job.message).reads_receipts();
         match self.receipts.marks.get(&job.message).map(|mark| mark.word) {
             Some(Word::Refused) => Way::Verbatim,
             _ if reads => Way::Digest,
@@ -165,7 +166,7 @@ impl Switch {
         }
     }
 
-    /// Puts a report aside until [`tell`](Self::tell) finds that it can leave.
+    /// Puts a report aside until [`tell_peers`](Self::tell_peers) finds that it can leave.
     pub(super) fn put_aside(&mut self, job: Job) {
         if let Hop::Peer(peer) = &job.hop {
             self.receipts.aside.entry(peer.clone()).or_default().push(job);
@@ -190,7 +191,7 @@ impl Switch {
     }
 
     /// Freezes what was put aside and could leave now.
-    pub(super) fn tell(&mut self, now: Now) {
+    pub(super) fn tell_peers(&mut self, now: Now) {
         if self.renewal.is_some() {
             return;
         }

@@ -85,7 +85,9 @@ impl Lab {
                     // Word of a delay is no failure, and of what an operator ended its sender is told.
                     None if holds(&bytes, "Action: delivered") || holds(&bytes, "Action: relayed") => {
                         match self.subject(&bytes).filter(|number| self.ledger[*number].from == id) {
-                            Some(number) => self.told_by(&bytes).for_each(|to| *told.entry((number, to)).or_default() += 1),
+                            Some(number) => {
+                                self.told_by(&bytes).for_each(|to| *told.entry((number, to)).or_default() += 1)
+                            }
                             None => problems.push(format!("astray: {} got word of {}", self.name(id), excerpt(&bytes))),
                         }
                     }
@@ -132,7 +134,8 @@ impl Lab {
     /// The message that a report is about.
     fn subject(&self, report: &[u8]) -> Option<usize> {
         let text = String::from_utf8_lossy(report);
-        let name = text.lines().find_map(|line| line.strip_prefix("In-Reply-To: "))?.trim_matches(['<', '>']).to_owned();
+        let name =
+            text.lines().find_map(|line| line.strip_prefix("In-Reply-To: "))?.trim_matches(['<', '>']).to_owned();
         self.by_message_id.get(&name).copied()
     }
 
