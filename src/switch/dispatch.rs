@@ -73,7 +73,7 @@ impl Switch {
     }
 
     /// What may go to a peer over any of its bearers now.
-    fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
+    pub(super) fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
         let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, &self.gate, name)).min()?;
         let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
         let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);

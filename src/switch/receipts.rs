@@ -198,9 +198,11 @@ impl Switch {
         let peers: Vec<PeerName> = self.receipts.aside.keys().cloned().collect();
         for peer in peers {
             let waits = self.bearers_to(&peer).any(|(_, b)| b.station.is_listening());
-            if waits && !self.receipts.aside[&peer].iter().any(|job| self.level_of(job) > Precedence::Routine) {
+            let mut aside = self.receipts.aside.get(&peer).into_iter().flatten();
+            if waits && !aside.any(|job| self.level_of(job) > Precedence::Routine) {
                 continue;
             }
+            let lowest = self.towards(now, &peer).map(|allowance| allowance.lowest);
             let mut together: BTreeMap<_, Vec<Job>> = BTreeMap::new();
             for job in self.receipts.aside.remove(&peer).unwrap_or_default() {
                 let Some(record) = self.active.record(job.message) else { continue };
@@ -208,8 +210,8 @@ impl Switch {
                     let state = usize::try_from(*i).ok().and_then(|i| record.recipients.get(i)).map(|r| &r.state);
                     matches!(state, Some(RecipientState::Due { .. }))
                 };
-                if !job.recipients.iter().all(due) {
-                    // Held or ended meanwhile.
+                if !job.recipients.iter().all(due) || lowest.is_none_or(|lowest| record.precedence < lowest) {
+                    // Held or ended meanwhile, or not to go now: an order or MINIMIZE came between.
                     self.put_back(now, &job);
                     continue;
                 }
@@ -352,10 +354,15 @@ impl Switch {
         record.state != MessageState::Done || known && record.recipients.iter().any(|r| unconfirmed(&r.state))
     }
 
+    /// The digest that carries a report, where it is under way.
+    pub(super) fn digest_of(&self, message: MessageId) -> Option<&TransferId> {
+        let mark = self.receipts.marks.get(&message).filter(|mark| mark.word == Word::None)?;
+        self.transfers.contains_key(&mark.digest).then_some(&mark.digest)
+    }
+
     /// Whether something of the digest that carries a report may have left.
     pub(super) fn digest_keyed(&self, message: MessageId) -> bool {
-        let mark = self.receipts.marks.get(&message).filter(|mark| mark.word == Word::None);
-        mark.is_some_and(|mark| self.keyed_transfers.contains(&mark.digest))
+        self.digest_of(message).is_some_and(|digest| self.keyed_transfers.contains(digest))
     }
 
     /// Something about a digest is durable: its reports follow.

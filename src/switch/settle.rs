@@ -434,7 +434,9 @@ impl Switch {
     }
 
     fn expedite_transfers(&mut self, now: Now, message: MessageId, level: Precedence) {
-        for id in self.transfers.values().filter(|t| t.message == message).map(|t| &t.id) {
+        let own = self.transfers.values().filter(|t| t.message == message).map(|t| &t.id);
+        let ids: Vec<TransferId> = own.chain(self.digest_of(message)).cloned().collect();
+        for id in &ids {
             self.bearers.values_mut().for_each(|bearer| bearer.station.expedite(now.at, id, level));
         }
     }
