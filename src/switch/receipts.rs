@@ -24,7 +24,7 @@ use crate::queue::outcome::Event;
 use crate::queue::schedule::Job;
 use crate::queue::{Batch, Change, MessageRecord, MessageState, TransferRecord};
 use crate::security;
-use crate::time::Now;
+use crate::time::{Duration, Now};
 
 use super::intake::REFUSED_UNDECODABLE;
 use super::settle::{AirNote, BEYOND, Step};
@@ -32,6 +32,9 @@ use super::{Pending, Switch};
 
 /// Reports to one peer that are under way without a transfer of their own, at most; more wait in the queue.
 const MOST_ALONG: usize = 8 * receipts::MOST;
+/// Receipts that wait for no others, and how long fewer do.
+const ENOUGH: usize = 16;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Attempts until a report that a digest may have brought goes as it is to a peer that does not say what it reads.
 const ATTEMPTS_FOR_WORD: u32 = 8;
 /// What the names of marks begin with.
@@ -232,14 +235,24 @@ impl Switch {
                 }
             }
             for ((Reverse(precedence), ..), jobs) in together {
-                if precedence <= Precedence::Routine && self.digest_waits(&peer, precedence) {
-                    // They go with the next: another digest in the same transmission costs more than they do.
+                let wait = self.digest_waits(&peer, precedence) || self.more_will_come(now, &peer, &jobs);
+                if precedence <= Precedence::Routine && wait {
+                    // They go with others: a digest costs more than the receipts in it do.
                     jobs.into_iter().for_each(|job| self.put_aside(job));
                 } else {
                     self.start_digests(now, &peer, jobs);
                 }
             }
         }
+    }
+
+    /// Whether reports are few and young, and the peer has not said all that it began to.
+    fn more_will_come(&self, now: Now, peer: &PeerName, jobs: &[Job]) -> bool {
+        let told: usize =
+            jobs.iter().filter_map(|job| self.receipts_of(job.message)).map(|(.., told)| told.len()).sum();
+        let young =
+            |job: &Job| self.active.record(job.message).is_some_and(|r| now.wall < r.accepted.plus(LONGEST_WAIT));
+        told < ENOUGH && jobs.iter().all(young) && self.bearers_to(peer).any(|(_, b)| b.station.has_part_of(peer))
     }
 
     /// Whether a digest to a peer has not left yet.
