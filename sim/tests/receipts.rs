@@ -161,31 +161,6 @@ fn twenty_receipts_cost_less_than_six_bytes_each_beyond_what_the_return_way_need
     let (shore, ship, mut lab) = fed_for_twenty(true);
     assert_each_told_once(&mut lab, 21);
     let made = payloads(&lab, SHORE);
-    for station in [SHIP, SHORE] {
-        for (at, event) in &lab.node(station).log().events {
-            if let Event::KeyUp { bytes, air_s, .. } = event {
-                println!(
-                    "{station:?} {:.2} up: {bytes} bytes, {air_s:.2} s",
-                    at.since(aldis::time::Instant::ZERO).as_secs_f64()
-                );
-            } else if let Event::KeyDown { messages, .. } = event {
-                println!(
-                    "{station:?} {:.2} down with {} messages",
-                    at.since(aldis::time::Instant::ZERO).as_secs_f64(),
-                    messages.len()
-                );
-            } else if let Event::TransferFrozen { payload_bytes, .. } = event {
-                println!(
-                    "{station:?} {:.2} frozen {payload_bytes}",
-                    at.since(aldis::time::Instant::ZERO).as_secs_f64()
-                );
-            } else if let Event::MessageDelivered { by, .. } = event
-                && by.contains("mailbox")
-            {
-                println!("{station:?} {:.2} delivered", at.since(aldis::time::Instant::ZERO).as_secs_f64());
-            }
-        }
-    }
     println!("payloads {made:?}; shore {plain_shore} -> {shore} bytes, ship {plain_ship} -> {ship}");
     assert!((1..21).all(|number| was_rebuilt(&lab, number)));
     assert!(shore - plain_shore <= 20 * 6, "{} bytes", shore - plain_shore);
