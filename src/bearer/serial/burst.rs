@@ -145,8 +145,18 @@ impl Air {
 
     /// The layout that brings most of `symbol`-byte symbols across where the share `loss` of the cells is lost.
     pub fn layout(&self, loss: f64, symbol: usize) -> Layout {
-        let layouts = self.layouts(loss, symbol).into_iter();
-        layouts.max_by(|a, b| a.yields().total_cmp(&b.yields())).expect("there is one at least")
+        self.layout_between(loss, &[(loss, 1.0)], symbol)
+    }
+
+    /// The one with which a symbol takes the least time as far as is believed of the channel; what becomes of its frames is foretold for `loss`.
+    pub fn layout_between(&self, loss: f64, beliefs: &[Belief], symbol: usize) -> Layout {
+        let mut costs: Vec<(f64, Layout)> = self.layouts(loss, symbol).into_iter().map(|l| (0.0, l)).collect();
+        for (loss, weight) in beliefs {
+            for ((cost, _), layout) in costs.iter_mut().zip(self.layouts(*loss, symbol)) {
+                *cost += weight / layout.yields();
+            }
+        }
+        costs.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("there is one at least").1
     }
 
     /// All layouts there are for `symbol`-byte symbols where the share `loss` of the cells is lost.

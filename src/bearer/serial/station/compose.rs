@@ -257,17 +257,17 @@ impl Station {
         tx.made < total
     }
 
-    /// Whether bytes `from` to `to` of the stream may be left idle: no block has more of that than a minimal frame (link-rules D1), what
-    /// the end of the transmission leaves included. Where short ends of messages meet in a block the next frame begins early, and shares a
-    /// cell with the one before it.
+    /// Whether bytes `from` to `to` of the stream may be left idle: no block has more of that than a minimal frame (link-rules D1). Where
+    /// short ends of messages meet in a block the next frame begins early, and shares a cell with the one before it; what whole frames leave
+    /// of their cells is never worth that.
     fn may_idle(&self, tx: &mut Transmission, from: u64, to: u64) -> bool {
+        let small = to - from <= FRAME_OVERHEAD as u64;
         let (mut idle, mut at) = (tx.idle, from);
         while at < to {
             let (block, end) = self.air.block_of(at);
             let end = to.min(end);
             idle = (block, end - at + if idle.0 == block { idle.1 } else { 0 });
-            let ends = if block + 1 == tx.blocks { MINIMAL_FRAME - FRAME_OVERHEAD } else { 0 };
-            if idle.1 > (MINIMAL_FRAME - ends) as u64 {
+            if idle.1 > MINIMAL_FRAME as u64 && !small {
                 return false;
             }
             at = end;

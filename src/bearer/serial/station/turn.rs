@@ -126,7 +126,7 @@ impl Station {
         let symbol = transfers.iter().map(|t| t.geometry.symbol_bytes()).max().unwrap_or(self.air.cut().unit());
         match !transfers.is_empty() && transfers.iter().all(|t| self.is_silent(t.station)) {
             true => (loss, self.blind_layout(transfers, loss, symbol)),
-            false => (loss, self.air.layout(loss, symbol)),
+            false => (loss, self.air.layout_between(loss, &self.beliefs(transfers, loss), symbol)),
         }
     }
 
