@@ -99,13 +99,23 @@ impl Receipts {
         match value.map(postcard::from_bytes) {
             Some(Ok(mark)) => _ = self.marks.insert(message, mark),
             Some(Err(_)) => {}
-            None => _ = self.marks.remove(&message),
+            None => {
+                self.marks.remove(&message);
+                self.forming.values_mut().for_each(|f| f.jobs.retain(|job| job.message != message));
+                self.forming.retain(|_, f| !f.frozen || !f.jobs.is_empty());
+            }
         }
     }
 
     /// The reports in a digest, the first included.
     fn in_digest(&self, id: &TransferId) -> impl Iterator<Item = MessageId> {
         self.marks.iter().filter(move |(_, mark)| mark.digest == *id).map(|(message, _)| *message)
+    }
+
+    /// How much is kept here.
+    pub(super) fn size(&self) -> usize {
+        let jobs: usize = self.aside.values().chain(self.forming.values().map(|f| &f.jobs)).map(Vec::len).sum();
+        jobs + self.marks.len()
     }
 
     /// The job of a report whose digest is no more.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, TransferId};
+use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, Source, TransferId};
 use crate::ops;
 use crate::queue::accept::Authority;
 use crate::queue::dsn::{self, Returned};
@@ -300,10 +300,11 @@ impl Switch {
         self.ids.committed(&ids);
         self.store = StoreState::Healthy;
         let Settled { applied, step, extra } = *settled;
-        let mut over = Vec::new();
+        let (mut over, mut freed) = (Vec::new(), Vec::new());
         for change in &extra {
             match change {
                 Change::DropTransfer(id) => {
+                    freed.extend(self.transfers.get(id).map(|t| t.hop.clone()));
                     self.forget_transfer(now, id);
                     over.push(id.clone());
                 }
@@ -335,6 +336,17 @@ impl Switch {
             None if self.active.record(id).is_some() => self.active.update(now, record.clone()),
             None if record.state == MessageState::Queued => self.offer(now, record.clone()),
             None => {}
+        }
+        if record.state == MessageState::Done && matches!(step, Step::Wake | Step::Operator { .. }) {
+            // It ended with jobs under way that nothing will give back.
+            if let Source::Receipts { peer, .. } = &record.source {
+                freed.push(Hop::Peer(peer.clone()));
+            }
+            for hop in freed {
+                if let Some(back) = self.active.finish(now, id, &hop, record.clone()) {
+                    self.write_back(*back);
+                }
+            }
         }
         if let Some(report) = report {
             self.event(ops::Event::ReportQueued { message: report.id, about: id });

@@ -39,7 +39,12 @@ impl Lab {
     pub fn check_settled(&self) -> Vec<String> {
         let left = ids(self.names.len()).filter_map(|id| {
             let sizes = self.node(id).sizes()?;
-            let over = sizes.transfers + sizes.steps + sizes.links.outgoing + sizes.links.queued + sizes.orders;
+            let over = sizes.receipts
+                + sizes.transfers
+                + sizes.steps
+                + sizes.links.outgoing
+                + sizes.links.queued
+                + sizes.orders;
             (over > 0).then(|| format!("memory: {} has nothing to do and holds {sizes:?}", self.name(id)))
         });
         left.collect()
