@@ -4,6 +4,7 @@
 //! never radiates by itself: it states a [`Want`], and is handed an [`AirPermit`](crate::emcon::AirPermit) or nothing.
 
 pub mod fec;
+pub mod multicast;
 pub mod pmul;
 pub mod serial;
 

@@ -8,7 +8,7 @@ pub mod missing;
 mod receiver;
 mod sender;
 mod station;
-mod timers;
+pub(in crate::bearer) mod timers;
 pub mod wire;
 
 pub use checksum::Checksum;

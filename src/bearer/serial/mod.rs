@@ -7,15 +7,15 @@
 pub mod blind;
 pub mod burst;
 pub mod frame;
-mod incoming;
+pub(in crate::bearer) mod incoming;
 pub mod keys;
 mod outgoing;
 #[cfg(test)]
 mod pair;
-mod peer;
+pub(in crate::bearer) mod peer;
 mod rate;
 mod sizes;
-mod station;
+pub(in crate::bearer) mod station;
 
 use std::collections::{BTreeMap, BTreeSet};
 
