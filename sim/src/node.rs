@@ -22,6 +22,7 @@ use aldis::queue::{
 };
 use aldis::smtp::client::{RecipientResult, Report};
 use aldis::smtp::server::{Answer, AskId, Question, Transaction};
+use aldis::switch::OpenError as Unread;
 use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch, Ticket, Work, WorkResult, work};
 use aldis::time::{Duration, Instant, Now};
 
@@ -47,7 +48,7 @@ pub struct VirtualNode {
     pub mail: SimDisk,
     process: Option<Process>,
     log: Log,
-    /// It cannot read dictionary 2, though it says so: an older program in the place of a newer one.
+    /// It cannot read dictionary 2 nor receipts, though it says so: an older program in the place of a newer one.
     pub reads_least: bool,
     /// What was keyed and fed since the laboratory last listened; nothing is kept unless it does.
     emitted: Option<Vec<(Instant, usize, Keying)>>,
@@ -213,12 +214,12 @@ impl VirtualNode {
         }
     }
 
-    /// Takes the messages that both ends hold from the store of a node that is down.
-    pub fn forget_history(&mut self) {
+    /// Takes the settings whose names begin so from the store of a node that is down.
+    pub fn forget(&mut self, prefix: &str) {
         let disk = Arc::new(self.store.clone());
         let options = Options { floor_bytes: 0, quick_repair: self.economy.quick_repair, ..Options::default() };
         let Ok((mut engine, opened)) = Engine::open(disk, options) else { return };
-        let held = opened.settings.iter().filter(|(name, _)| name.starts_with("history"));
+        let held = opened.settings.iter().filter(|(name, _)| name.starts_with(prefix));
         let changes = held.map(|(name, _)| Change::Setting(name.clone(), None)).collect();
         engine.execute(vec![StoreCall::Commit(Batch { conditions: Vec::new(), changes })]);
     }
@@ -452,7 +453,13 @@ impl Process {
                     Some(first) if least && first & 15 == 2 => Err(DecodeError::UnknownDictionary(2)),
                     _ => memo::read(payload, max_bytes, options),
                 };
-                (work::decode_by(&decode, read), 1, 50)
+                let decoded = match work::decode_by(&decode, read) {
+                    WorkResult::Receipts(_) if least => {
+                        WorkResult::Decoded(Err(Unread::Undecodable("unknown codec 7".into())))
+                    }
+                    decoded => decoded,
+                };
+                (decoded, 1, 50)
             }
             Work::MuleEncode(encode) => (work::mule_encode(&encode), 1, 50),
             Work::MuleDecode(decode) => (work::mule_decode(&decode), 1, 50),

@@ -207,6 +207,7 @@ fn play(lab: &mut Lab, scenario: &Scenario, progress: &mut dyn FnMut(Instant, In
             befall(lab, scenario, &event.what);
         }
         while let Some(message) = traffic.next_if(|m| m.at == at) {
+            lab.asks_receipts = message.receipts;
             lab.submit_to_several(message.from, message.to, &message.also, message.size, message.precedence);
         }
     }

@@ -11,6 +11,7 @@ pub mod mixing;
 pub mod mule;
 mod parts;
 pub mod payload;
+pub mod receipts;
 pub mod reduce;
 pub mod repertoire;
 pub mod train;

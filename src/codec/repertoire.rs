@@ -15,8 +15,10 @@ pub struct Repertoire {
 
 /// What came with dictionary 2.
 const TEXT: u8 = 1;
+/// Receipts as a digest.
+const RECEIPTS: u8 = 2;
 /// The highest level of this program.
-const HIGHEST: u8 = TEXT;
+const HIGHEST: u8 = RECEIPTS;
 const LEVEL_BITS: u8 = 7;
 const HISTORY_BIT: u8 = 8;
 
@@ -73,13 +75,20 @@ impl Repertoire {
         Choice::Shipped(if self.level >= TEXT { 2 } else { 1 })
     }
 
+    /// Whether it reads receipts as a digest.
+    pub const fn reads_receipts(self) -> bool {
+        self.level >= RECEIPTS
+    }
+
     /// In words, for operators.
     pub const fn words(self) -> &'static str {
         match (self.level, self.history) {
             (0, false) => "dictionary 1",
             (0, true) => "dictionary 1, history",
-            (_, false) => "dictionary 2",
-            (_, true) => "dictionary 2, history",
+            (1, false) => "dictionary 2",
+            (1, true) => "dictionary 2, history",
+            (_, false) => "dictionary 2, receipts",
+            (_, true) => "dictionary 2, history, receipts",
         }
     }
 }

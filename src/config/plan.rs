@@ -230,6 +230,8 @@ pub struct PeerPlan {
     pub silent: Silences,
     /// Share of cells taken for lost towards it meanwhile.
     pub assumed_loss: f64,
+    /// Reports that it can build itself go to it as receipts.
+    pub takes_receipts: bool,
 }
 
 /// What a bearer carries of one precedence (link-rules D5).

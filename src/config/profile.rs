@@ -462,6 +462,14 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
         }),
     );
     let assumed_loss = s.field("assumed_loss", parsed(|t| share(t).filter(|s| (0.0..=0.5).contains(s))));
+    let receipts = s.field(
+        "receipts",
+        parsed(|t| match t {
+            "digest" => Some(true),
+            "verbatim" => Some(false),
+            _ => None,
+        }),
+    );
     let silent_path = s.at("silent");
     let written = s.field("silent", |e| Ok(e.clone()));
     let keys_path = s.at("keys");
@@ -507,6 +515,7 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
         keys: plans,
         silent: silent?,
         assumed_loss: assumed_loss?,
+        takes_receipts: receipts?,
     })
 }
 

@@ -251,6 +251,7 @@ pub static PEER: Section = Section {
         from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
         or("silent", "true, false, or a list of { from, until }", "false"),
         or("assumed_loss", "a share from 0% to 50%", "10%"),
+        or("receipts", "digest, verbatim", "digest"),
     ],
 };
 

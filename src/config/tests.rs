@@ -426,6 +426,8 @@ fn silence_of_peers_and_how_mail_goes_into_it_are_read_with_their_units() {
         ("silent = [{ from = \"2026-11-23T18:00:00Z\", until = \"2026-11-23T06:00:00Z\" }]", false),
         ("assumed_loss = \"60%\"", false),
         ("assumed_loss = 0.1", false),
+        ("receipts = \"verbatim\"", true),
+        ("receipts = \"both\"", false),
     ] {
         assert_eq!(disk(&FULL.replace(listed, silent)).load(&[]).is_ok(), sound, "{silent}");
     }

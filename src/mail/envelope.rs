@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mailbox, MtPriority, PeerName, Precedence, ReversePath, TransferId};
+use super::{Mailbox, MtPriority, PeerName, Precedence, Receipt, ReversePath, TransferId};
 use crate::time::Wall;
 
 /// RFC 6152, 3030: what BODY= declared.
@@ -189,6 +189,25 @@ pub enum Source {
     },
     /// This switch itself (DSNs).
     Switch,
+    /// This switch itself: a report that the neighbour the reported message came from can build as well.
+    Receipts {
+        /// That neighbour.
+        peer: PeerName,
+        /// The transfer that brought the message.
+        transfer: TransferId,
+        /// All that the report says beyond what the neighbour knows.
+        receipts: Vec<Receipt>,
+    },
+}
+
+impl Source {
+    /// Whether the message was made here.
+    pub const fn is_own(&self) -> bool {
+        match self {
+            Self::Switch | Self::Receipts { .. } => true,
+            Self::Smtp { .. } | Self::Bearer { .. } => false,
+        }
+    }
 }
 
 /// A whole message offered to [`crate::queue`]: the only thing `accept` takes.

@@ -10,6 +10,7 @@ mod ids;
 mod key;
 mod outcome;
 mod precedence;
+mod receipt;
 
 pub use address::{Mailbox, ReversePath};
 pub use envelope::{BodyKind, ByMode, DeliverBy, Envelope, Notify, Recipient, Ret, Source, Submission};
@@ -18,3 +19,4 @@ pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, Reliance, TransferId}
 pub use key::{LinkKey, Protection};
 pub use outcome::{Outcome, RecipientState, Status};
 pub use precedence::{MtPriority, Precedence};
+pub use receipt::{LOCAL_MAILBOX, Receipt, Taken};

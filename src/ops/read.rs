@@ -275,6 +275,6 @@ fn source(source: &Source) -> String {
             format!("listener {listener}{address}{user}")
         }
         Source::Bearer { peer, transfer, .. } => format!("peer {peer}, transfer {transfer}"),
-        Source::Switch => "this switch".to_owned(),
+        Source::Switch | Source::Receipts { .. } => "this switch".to_owned(),
     }
 }

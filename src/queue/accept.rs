@@ -231,11 +231,11 @@ pub fn accept(
                 envelope.expires = lifetime(policy, precedence, over_air, &envelope, now.wall);
             }
         }
-        Source::Switch if now.set => {
+        Source::Switch | Source::Receipts { .. } if now.set => {
             envelope.expires = lifetime(policy, precedence, over_air, &envelope, now.wall);
         }
         Source::Bearer { .. } if now.set => envelope.expires = envelope.expires.min(now.wall.plus(LONGEST_LIFE)),
-        Source::Switch | Source::Bearer { .. } => {}
+        Source::Switch | Source::Receipts { .. } | Source::Bearer { .. } => {}
     }
 
     let mut batch = Batch::default();
@@ -317,7 +317,7 @@ fn accepted_line(now: Now, record: &MessageRecord) -> TrackEntry {
     let from = match &record.source {
         Source::Smtp { listener, .. } => format!("from listener {listener}"),
         Source::Bearer { peer, transfer, .. } => format!("from peer {peer}, transfer {transfer}"),
-        Source::Switch => "report of this switch".to_string(),
+        Source::Switch | Source::Receipts { .. } => "report of this switch".to_string(),
     };
     TrackEntry {
         at: now.wall,

@@ -11,7 +11,7 @@ use super::engine::Trouble;
 use super::record::{Lease, MessageRecord, TransferRecord};
 use super::store::{Batch, Change, Condition, SeenKey, UNDATED};
 use super::table::{self, Derived, Tally};
-use crate::mail::{BodyRef, MessageId, Precedence, Source};
+use crate::mail::{BodyRef, MessageId, Precedence};
 use crate::time::Wall;
 
 type Bytes = &'static [u8];
@@ -139,7 +139,7 @@ impl<'t> Writer<'t> {
                     fresh.remove(body);
                 }
                 Change::Message(record) => {
-                    let ours = matches!(record.source, Source::Switch);
+                    let ours = record.source.is_own();
                     mail |= !ours && self.message.open()?.get(record.id.0)?.is_none();
                 }
                 Change::DropMessage(_)

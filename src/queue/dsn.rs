@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::record::MessageRecord;
 use crate::mail::{
-    BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, Precedence, Recipient, Ret, Source, Status,
-    Submission, header,
+    BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, PeerName, Precedence, Receipt, Recipient,
+    Ret, Source, Status, Submission, Taken, header,
 };
 use crate::time::{Now, Wall};
 
@@ -100,6 +100,37 @@ pub struct Line {
     pub retry_until: Option<Wall>,
 }
 
+impl Line {
+    /// What a receipt says of one recipient, as a report says it.
+    pub fn taken(recipient: &Recipient, receipt: &Receipt) -> Self {
+        let Taken { relayed, status, by } = receipt.taken.clone();
+        Self {
+            address: recipient.address.clone(),
+            orcpt: recipient.orcpt.clone(),
+            action: if relayed { Action::Relayed } else { Action::Delivered },
+            cause: Cause::Taken,
+            status,
+            remote: by,
+            diagnostic: None,
+            last_attempt: Some(receipt.at),
+            retry_until: None,
+        }
+    }
+
+    /// The receipt, of the first recipient, that says all that this says; `None` where none does.
+    fn receipt(&self) -> Option<Receipt> {
+        let relayed = match self.action {
+            Action::Delivered => false,
+            Action::Relayed => true,
+            Action::Failed | Action::Delayed | Action::Expanded => return None,
+        };
+        let taken = Taken { relayed, status: self.status, by: self.remote.clone() };
+        let silent = self.cause == Cause::Taken && self.diagnostic.is_none() && self.retry_until.is_none();
+        let at = Receipt::time(self.last_attempt.and_then(Receipt::minute)?);
+        (silent && taken.can_be_told()).then_some(Receipt { recipient: 0, taken, at })
+    }
+}
+
 /// A notification that is due: what to tell about one message, to its sender.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
@@ -129,6 +160,19 @@ pub struct Report {
     pub size_bytes: u64,
     /// Who it is about.
     pub lines: Vec<Line>,
+    /// Whether a neighbour could build it as well, as far as the queue knows: what becomes the report's source.
+    pub source: Source,
+    /// The neighbour that told it, where this node only puts its words into form.
+    pub teller: Option<Teller>,
+}
+
+/// A neighbour whose words a report puts into form.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Teller {
+    /// Its name.
+    pub peer: PeerName,
+    /// Tells this report from others of the same minute about the same message; an atom of a Message-ID.
+    pub reference: String,
 }
 
 /// How much of its subject a report returns.
@@ -169,6 +213,8 @@ impl Report {
             deliver_by: envelope.deliver_by,
             arrival: record.accepted,
             size_bytes: record.size_bytes,
+            source: source(record, &lines),
+            teller: None,
             lines,
         })
     }
@@ -210,8 +256,15 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
         headline(action, report.arrival),
         now.wall.rfc5322()
     );
-    let _ =
-        write!(head, "Message-ID: <{:x}.{}.{}@{}>\r\n", now.wall.0, report.message, action.name(), reporter.hostname);
+    let reference = report.teller.as_ref().map(|t| format!(".{}", t.reference)).unwrap_or_default();
+    let _ = write!(
+        head,
+        "Message-ID: <{:x}.{}.{}{reference}@{}>\r\n",
+        now.wall.0,
+        report.message,
+        action.name(),
+        reporter.hostname
+    );
     if let Some(id) = header::message_id(subject).filter(|id| id.is_ascii() && id.len() < 250) {
         let _ = write!(head, "In-Reply-To: {id}\r\n");
     }
@@ -247,8 +300,25 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
             expires: Wall::NEVER,
         },
         precedence: report.precedence,
-        source: Source::Switch,
+        source: report.source.clone(),
         body: Arc::from(out),
+    }
+}
+
+/// A report that somebody took the message says nothing but who and when to a neighbour that knows the message.
+fn source(record: &MessageRecord, lines: &[Line]) -> Source {
+    let Source::Bearer { peer, transfer, .. } = &record.source else { return Source::Switch };
+    let mut places: Vec<(u32, &Recipient)> = (0..).zip(&record.envelope.recipients).collect();
+    let receipt = |line: &Line| {
+        let of = |(_, r): &(u32, &Recipient)| {
+            r.address == line.address && r.orcpt == line.orcpt && wants(r.notify, Action::Delivered)
+        };
+        let place = places.iter().position(of)?;
+        Some(Receipt { recipient: places.remove(place).0, ..line.receipt()? })
+    };
+    match lines.iter().map(receipt).collect::<Option<Vec<Receipt>>>() {
+        Some(receipts) => Source::Receipts { peer: peer.clone(), transfer: transfer.clone(), receipts },
+        None => Source::Switch,
     }
 }
 
@@ -310,7 +380,11 @@ fn delivery_status(reporter: &Reporter, report: &Report) -> String {
     if let Some(envid) = &report.envid {
         field(&mut out, "Original-Envelope-Id", &unxtext(envid), global);
     }
-    field(&mut out, "Reporting-MTA", &format!("dns; {}", reporter.hostname), global);
+    let reporting = match &report.teller {
+        None => format!("dns; {}", reporter.hostname),
+        Some(teller) => format!("x-aldis; {}", teller.peer),
+    };
+    field(&mut out, "Reporting-MTA", &reporting, global);
     field(&mut out, "Arrival-Date", &report.arrival.rfc5322(), global);
     if let Some(by) = report.deliver_by {
         field(&mut out, "Deliver-By-Date", &by.deadline.rfc5322(), global);
@@ -431,6 +505,9 @@ fn explanation(reporter: &Reporter, report: &Report) -> String {
         report.message,
         report.precedence
     );
+    if let Some(teller) = &report.teller {
+        let _ = write!(out, "Node {} reports:\r\n", clean(&teller.peer.to_string(), global));
+    }
     for line in &report.lines {
         let _ = write!(out, "\r\n  {}\r\n", clean(line.address.as_str(), global));
         for sentence in sentences(line) {
@@ -670,6 +747,8 @@ mod tests {
                 last_attempt: Some(at("2026-11-23T10:59:00Z")),
                 retry_until: None,
             }],
+            source: Source::Switch,
+            teller: None,
         }
     }
 

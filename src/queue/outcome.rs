@@ -638,7 +638,9 @@ impl<'a> Work<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{BodyKind, DeliverBy, Envelope, Mailbox, Recipient};
+    use crate::mail::{
+        BodyKind, DeliverBy, Envelope, LOCAL_MAILBOX, Mailbox, PeerName, Receipt, Recipient, Taken, TransferId,
+    };
     use crate::queue::record::RecipientRecord;
     use crate::queue::retry::Table;
     use crate::time::{Duration, Instant};
@@ -974,6 +976,45 @@ mod tests {
             Event::Held { why: String::new() },
             Event::Released,
         ]
+    }
+
+    #[test]
+    fn what_a_neighbour_can_build_of_a_receipt_is_told_as_one_and_nothing_else_is() {
+        let success = Some(Notify { success: true, failure: true, delay: true });
+        let transfer = TransferId { origin: PeerName::from("ship"), epoch: 7, counter: 9 };
+        let source = Source::Bearer { peer: PeerName::from("ship"), transfer: transfer.clone(), hops: Vec::new() };
+        let mut over_air = MessageRecord { source, accepted: Receipt::time(5), ..record(4) };
+        over_air.envelope.recipients.iter_mut().take(3).for_each(|r| r.notify = success);
+        // The same address twice: each stands for itself.
+        over_air.envelope.recipients[2].address = over_air.envelope.recipients[1].address.clone();
+        let now = Now { wall: Wall(Receipt::time(6).0 + 59_999), ..now(0) };
+        let told = |events: &[(u32, Event)]| {
+            let applied = settle(now, &Context::plain(&POLICY), &over_air, events).expect("legal");
+            applied.report.map(|report| report.source)
+        };
+        let taken = |by: &str, is_final| Event::Delivered { by: by.into(), dsn_passed_on: false, is_final };
+        let receipt = |recipient, relayed, by: &str| {
+            let status = if relayed { Taken::RELAYED } else { Taken::DELIVERED };
+            Receipt { recipient, taken: Taken { relayed, status, by: Some(by.into()) }, at: Receipt::time(6) }
+        };
+        let receipts =
+            |receipts| Some(Source::Receipts { peer: PeerName::from("ship"), transfer: transfer.clone(), receipts });
+        assert_eq!(
+            told(&[(0, taken(LOCAL_MAILBOX, true)), (1, taken("mx.example", false)), (2, taken("mx.example", false))]),
+            receipts(vec![
+                receipt(0, false, LOCAL_MAILBOX),
+                receipt(1, true, "mx.example"),
+                receipt(2, true, "mx.example")
+            ])
+        );
+        assert_eq!(told(&[(3, taken(LOCAL_MAILBOX, true))]), None, "nobody asked");
+        assert_eq!(told(&[(0, taken("two words", false))]), Some(Source::Switch));
+        let failed = Event::Failed { status: Status(5, 1, 1), remote: None, diagnostic: "no".into() };
+        assert_eq!(told(&[(0, failed.clone())]), Some(Source::Switch));
+        assert_eq!(told(&[(0, failed), (1, taken(LOCAL_MAILBOX, true))]), Some(Source::Switch), "all of it or nothing");
+        let from_here = record(1);
+        let applied = apply(1, &from_here, 0, Event::Cancelled);
+        assert_eq!(applied.report.map(|report| report.source), Some(Source::Switch));
     }
 
     fn apply(seconds: u64, record: &MessageRecord, index: u32, event: Event) -> Applied {

@@ -214,6 +214,11 @@ impl Switch {
         self.heard_of(peer).map(|(_, repertoire)| repertoire.words().to_owned())
     }
 
+    /// Whether a peer has said what it reads since it was first heard under its present epoch.
+    pub(super) fn has_said_what_it_reads(&self, peer: &PeerName) -> bool {
+        self.bearers_to(peer).filter_map(|(_, b)| b.station.reading(peer)).any(|(_, bits)| bits != 0)
+    }
+
     /// What a payload of this message for a peer may rely on.
     pub(super) fn repertoire_for(&self, peer: &PeerName, message: MessageId) -> Repertoire {
         let heard = self.heard_of(peer).filter(|_| !self.is_silent(peer));
@@ -323,7 +328,7 @@ impl Switch {
                     }
                 }
             }
-            Step::Freeze { .. } | Step::Events { .. } | Step::Wake | Step::Operator { .. } => {}
+            Step::Freeze { .. } | Step::Events { .. } | Step::Wake | Step::Follow | Step::Operator { .. } => {}
         }
         changes
     }

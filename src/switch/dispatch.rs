@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
-use crate::mail::{BearerId, Cut, Envelope, Hop, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId};
+use crate::mail::{
+    BearerId, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId,
+};
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
@@ -14,6 +16,7 @@ use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, Stor
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
+use super::awaited::Arrived;
 use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
@@ -73,6 +76,7 @@ impl Switch {
             let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
             match others.is_empty() {
                 _ if over_net => self.start_mule(now, [vec![job], others].concat()),
+                true if self.goes_as_receipts(&job) => self.put_aside(job),
                 true => self.start(now, job),
                 false => self.start_group(now, [vec![job], others].concat()),
             }
@@ -80,11 +84,12 @@ impl Switch {
     }
 
     /// What may go to a peer over any of its bearers now.
-    fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
+    pub(super) fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
         let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, &self.gate, name)).min()?;
         let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
         let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
         let jobs = self.bearers_to(peer).map(|(_, b)| transfers_of(&b.plan)).max()? + self.waiting_for_word(peer);
+        let jobs = jobs + self.receipts_along(peer);
         Some(Allowance { jobs, lowest, recipients })
     }
 
@@ -150,7 +155,7 @@ impl Switch {
         attempt.tried.push(form.flatten());
         let mut hops = match &record.source {
             Source::Bearer { hops, .. } => hops.clone(),
-            Source::Smtp { .. } | Source::Switch => Vec::new(),
+            Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } => Vec::new(),
         };
         hops.push(self.plan.node.name.clone());
         let (envelope, body) = (limited(record, &job), attempt.body.clone());
@@ -166,6 +171,7 @@ impl Switch {
             return self.job_failed(now, &job, "this store's epoch has no transfer numbers left");
         };
         let id = TransferId { origin: self.plan.node.name.clone(), epoch: self.epoch, counter };
+        self.await_receipts(now, &peer, &id, &job, &body);
         let repertoire = self.repertoire_for(&peer, job.message);
         let known = if repertoire.has_history() { self.known_for(&peer) } else { Vec::new() };
         let keeps_text = self.keeps_history();
@@ -302,7 +308,7 @@ impl Switch {
 
     pub(super) fn transfer_refused(&mut self, now: Now, id: &TransferId, reason: u8) {
         let Some(transfer) = self.transfers.get(id).filter(|t| !self.is_ending(t)).cloned() else { return };
-        if self.code_anew(now, &transfer, reason) {
+        if self.digest_refused(now, &transfer, reason) || self.code_anew(now, &transfer, reason) {
             return;
         }
         let (status, diagnostic) = match reason {
@@ -329,6 +335,7 @@ impl Switch {
             WorkResult::Store(_)
             | WorkResult::Encoded(_)
             | WorkResult::Decoded(_)
+            | WorkResult::Receipts(_)
             | WorkResult::Job(_)
             | WorkResult::Mule(_)
             | WorkResult::MuleOpened(_)
@@ -454,6 +461,8 @@ impl Switch {
             let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
             self.purge_late(now);
+            self.purge_awaited(now);
+            self.follow_digests(now);
             // Longer than any message lives, by a margin that makes the keeping time of done ones twice as long.
             let undated_until = now.wall.plus(LONGEST_LIFE).plus(self.plan.limits.keep_done);
             let purge = Change::Purge { done_before, seen_before: now.wall, undated_until, limit: PURGE };
@@ -479,13 +488,18 @@ impl Switch {
             Pending::AcceptAir { bearer, ticket, records, ids } => {
                 self.accept_air_stored(now, &bearer, ticket, records, &ids, committed(result));
             }
-            Pending::Decode { bearer, ticket, from, id } => {
-                if let WorkResult::Decoded(opened) = result {
-                    self.payload_opened(now, &bearer, ticket, from, id, opened);
-                } else {
-                    self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later);
-                }
+            Pending::AcceptReceipts { bearer, ticket, records, ids } => {
+                let stored = committed(result);
+                self.digest_stored(now, stored.is_ok().then_some(&ids));
+                self.accept_air_stored(now, &bearer, ticket, records, &ids, stored);
             }
+            Pending::Decode { bearer, ticket, from, id } => match result {
+                WorkResult::Decoded(opened) => self.payload_opened(now, &bearer, ticket, from, id, opened),
+                WorkResult::Receipts(digest) => {
+                    self.digest_opened(now, Arrived { bearer, ticket, from, id, digest });
+                }
+                _ => self.settle(now, &bearer, ticket, crate::bearer::Verdict::Later),
+            },
             Pending::Claim { limit } => match result {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
                 _ => self.claiming = false,
@@ -574,7 +588,7 @@ impl Switch {
 }
 
 /// The envelope with only the recipients a job serves.
-fn limited(record: &MessageRecord, job: &Job) -> Envelope {
+pub(super) fn limited(record: &MessageRecord, job: &Job) -> Envelope {
     let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
     Envelope { recipients: job.recipients.iter().filter_map(of).collect(), ..record.envelope.clone() }
 }
@@ -595,7 +609,7 @@ fn recipients_of(bearer: &BearerPlan) -> usize {
 
 fn maildir_event(result: Result<(), DeliverError>) -> Event {
     match result {
-        Ok(()) => Event::Delivered { by: "local mailbox".into(), dsn_passed_on: false, is_final: true },
+        Ok(()) => Event::Delivered { by: LOCAL_MAILBOX.into(), dsn_passed_on: false, is_final: true },
         Err(error) if error.is_permanent() => {
             Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
         }

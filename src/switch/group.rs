@@ -81,7 +81,7 @@ impl Switch {
         }
         let mut hops = match &record.source {
             Source::Bearer { hops, .. } => hops.clone(),
-            Source::Smtp { .. } | Source::Switch => Vec::new(),
+            Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } => Vec::new(),
         };
         hops.push(self.plan.node.name.clone());
         let peers: Vec<PeerName> = jobs.iter().filter_map(peer_of).cloned().collect();
@@ -108,6 +108,9 @@ impl Switch {
         let form = form.and_then(|r| self.form_on(&bearer, &r.envelope, r.size_bytes, first.precedence));
         let reduction = self.reduction(form, first.message);
         let (known, keeps_text) = (Vec::new(), self.keeps_history());
+        for (job, peer) in jobs.iter().zip(&peers) {
+            self.await_receipts(now, peer, &lead, job, &body);
+        }
         let encode =
             Encode { envelope: air, body, id: lead, protection, key, repertoire, known, keeps_text, reduction };
         self.work(Work::Encode(Box::new(encode)), Pending::GroupEncoded { jobs, ids, bearer });

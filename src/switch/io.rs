@@ -7,6 +7,7 @@ use crate::bearer::{self, ModemAction, ModemEvent};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::Name;
 use crate::codec::mule::{self, MuleError, Tagging};
+use crate::codec::receipts::Digest;
 use crate::codec::reduce::{Reducer, Rule};
 use crate::codec::repertoire::Repertoire;
 use crate::emcon::Emission;
@@ -164,6 +165,8 @@ pub enum WorkResult {
     Mule(Result<Vec<u8>, String>),
     /// Of `MuleDecode`.
     MuleOpened(Result<Box<mule::Opened>, MuleError>),
+    /// Of `Decode`, where the payload tells of messages rather than being one.
+    Receipts(Digest),
     /// Of `Job`.
     Job(bearer::JobDone),
     /// Of `Maildir`, in the order of its mailboxes.

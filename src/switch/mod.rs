@@ -5,6 +5,7 @@
 //! exists is harmless. `node/` drives it with real sockets and threads, the simulator with virtual ones.
 
 mod air;
+mod awaited;
 mod choice;
 mod context;
 mod desk;
@@ -17,6 +18,7 @@ mod io;
 mod late;
 mod multicast;
 mod predict;
+mod receipts;
 mod renewal;
 mod settle;
 mod silence;
@@ -72,6 +74,8 @@ pub struct Switch {
     choices: choice::Choices,
     coding: predict::Coding,
     contexts: context::Contexts,
+    awaited: awaited::Awaiting,
+    receipts: receipts::Receipts,
     /// Payloads under judgement, and the stations that wait for the verdict: the first asked.
     judging: BTreeMap<TransferId, Vec<(BearerId, u64)>>,
     ids: Ids,
@@ -132,6 +136,8 @@ enum Pending {
     Accept { session: SessionId, ask: smtp::server::AskId, records: Vec<MessageRecord>, ids: Batch },
     /// A message from the air is being made durable.
     AcceptAir { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
+    /// The reports of a digest are being made durable.
+    AcceptReceipts { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
     /// A payload is being opened.
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
@@ -272,6 +278,8 @@ impl Switch {
             choices: choice::Choices::default(),
             coding: predict::Coding::default(),
             contexts: context::Contexts::open(&opened.settings),
+            awaited: awaited::Awaiting::open(&opened.settings),
+            receipts: receipts::Receipts::open(&opened.settings),
             judging: BTreeMap::new(),
             ids,
             renewal: None,
@@ -307,6 +315,7 @@ impl Switch {
         switch.share_held(now);
         switch.forget_unsent();
         switch.thaw(now, opened.renewed.as_deref());
+        switch.follow_digests(now);
         switch.claim(now);
         switch.pump_air(now);
         switch.pump_multicast(now);
@@ -397,6 +406,7 @@ impl Switch {
             self.follow_silence(now);
         }
         self.dispatch(now);
+        self.tell_peers(now);
         self.review(now);
         self.pump_air(now);
         self.pump_multicast(now);

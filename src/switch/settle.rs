@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, TransferId};
+use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, Source, TransferId};
 use crate::ops;
 use crate::queue::accept::Authority;
 use crate::queue::dsn::{self, Returned};
@@ -17,7 +17,7 @@ use crate::queue::{
 };
 use crate::time::{Duration, Instant, Now};
 
-use super::{Omission, Output, Pending, RequestId, StoreState, Switch, Work, context, late, renewal};
+use super::{Omission, Output, Pending, RequestId, StoreState, Switch, Work, context, late, receipts, renewal};
 
 /// Something that changes one message.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub(super) enum Step {
     },
     /// Lifetimes and delay reports.
     Wake,
+    /// A report goes the way of the digest that it went in, as its mark says.
+    Follow,
     /// An operator's hand.
     Operator { action: Action, reply: RequestId, author: String },
 }
@@ -120,6 +122,7 @@ impl Switch {
                 for step in steps.queue {
                     self.refuse_step(&step, "no such message");
                 }
+                self.forget_mark(message);
             }
         }
     }
@@ -138,6 +141,13 @@ impl Switch {
 
     fn run_step(&mut self, now: Now, record: &MessageRecord) {
         let Some(step) = self.steps.get(&record.id).and_then(|s| s.queue.front()).cloned() else { return };
+        let step = match step {
+            Step::Follow => match self.followed(now, record) {
+                Some(step) => step,
+                None => return self.end_step(now, record.id),
+            },
+            Step::Events { .. } | Step::Freeze { .. } | Step::Wake | Step::Operator { .. } => step,
+        };
         match self.next_record(now, record, &step) {
             Ok(Some((applied, mut extra))) => {
                 if applied.record.state != MessageState::Queued && self.beyond.contains(&record.id) {
@@ -145,6 +155,7 @@ impl Switch {
                 }
                 extra.extend(self.context_changes(&applied.record, &step, &extra));
                 extra.extend(self.multicast_changes(&applied.record, &step, &extra));
+                extra.extend(self.receipt_changes(&applied.record, &step));
                 let settled = Box::new(Settled { applied, step, extra });
                 match &settled.applied.report {
                     Some(report) => {
@@ -224,11 +235,12 @@ impl Switch {
                 let applied = outcome::settle(now, &context, record, &events).map_err(|e| e.to_string())?;
                 let mut extra = vec![Change::Body(first.payload, payload.clone())];
                 extra.extend(transfers.iter().map(|(t, _)| at_level(t, record.precedence)));
+                extra.extend(self.awaited_changes(transfers));
                 Some((applied, extra))
             }
             Step::Wake => {
                 let live = transfers(None);
-                let keyed = live.iter().any(|t| self.keyed_transfers.contains(&t.id));
+                let keyed = live.iter().any(|t| self.keyed_transfers.contains(&t.id)) || self.digest_keyed(record.id);
                 let context = Context { live_transfers: 0, ..plain };
                 outcome::wake(now, &context, record, keyed).map(|applied| {
                     let mut changes = Vec::new();
@@ -239,6 +251,7 @@ impl Switch {
                     (applied, changes)
                 })
             }
+            Step::Follow => None,
             Step::Operator { action, .. } => match action {
                 Action::Hold(why) => outcome::hold(now, &self.policy, record, why).map(|a| (a, Vec::new())),
                 Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, let_go(now, record))),
@@ -298,9 +311,14 @@ impl Switch {
         self.ids.committed(&ids);
         self.store = StoreState::Healthy;
         let Settled { applied, step, extra } = *settled;
+        let (mut over, mut freed) = (Vec::new(), Vec::new());
         for change in &extra {
             match change {
-                Change::DropTransfer(id) => self.forget_transfer(now, id),
+                Change::DropTransfer(id) => {
+                    freed.extend(self.transfers.get(id).map(|t| t.hop.clone()));
+                    self.forget_transfer(now, id);
+                    over.push(id.clone());
+                }
                 Change::Transfer(stored) => {
                     if let Some(known) = self.transfers.get_mut(&stored.id) {
                         known.precedence = stored.precedence;
@@ -308,6 +326,7 @@ impl Switch {
                 }
                 Change::Setting(name, value) if late::is_key(name) => self.late_stored(value.as_deref(), name),
                 Change::Setting(name, value) if context::is_key(name) => self.contexts.stored(name, value.as_deref()),
+                Change::Setting(name, value) if receipts::is_key(name) => self.receipts.stored(name, value.as_deref()),
                 Change::Setting(name, value) => match (beyond_id(name), value) {
                     (Some(id), Some(_)) => _ = self.beyond.insert(id),
                     (Some(id), None) => _ = self.beyond.remove(&id),
@@ -329,10 +348,27 @@ impl Switch {
             None if record.state == MessageState::Queued => self.offer(now, record.clone()),
             None => {}
         }
+        if record.state == MessageState::Done && matches!(step, Step::Wake | Step::Operator { .. }) {
+            // It ended with jobs under way that nothing will give back.
+            if let Source::Receipts { peer, .. } = &record.source {
+                freed.push(Hop::Peer(peer.clone()));
+            }
+            for hop in freed {
+                if let Some(back) = self.active.finish(now, id, &hop, record.clone()) {
+                    self.write_back(*back);
+                }
+            }
+        }
         if let Some(report) = report {
             self.event(ops::Event::ReportQueued { message: report.id, about: id });
             self.offer(now, *report);
         }
+        if let Step::Events { ended: Some(id), .. } = &step
+            && !over.contains(id)
+        {
+            over.push(id.clone());
+        }
+        over.iter().for_each(|id| self.digest_settled(now, id));
         match step {
             Step::Freeze { transfers, payload, omission, .. } => {
                 if let (Some(Omission { from_bytes, to_bytes, without }), Some((first, _))) =
@@ -351,6 +387,7 @@ impl Switch {
                         payload_bytes: u64::from(transfer.payload_bytes),
                     });
                     self.transfers.insert(transfer.id.clone(), transfer.clone());
+                    self.digest_settled(now, &transfer.id);
                     if transfer.id.epoch != self.epoch {
                         // The epoch ended while this was being stored.
                         self.withdraw(now, &transfer, renewal::STALE);
@@ -384,7 +421,7 @@ impl Switch {
                 let response = ops::read::action(name, &record);
                 self.outputs.push_back(Output::Reply { id: reply, response });
             }
-            Step::Events { .. } | Step::Wake => {}
+            Step::Events { .. } | Step::Wake | Step::Follow => {}
         }
         self.end_step(now, id);
     }
@@ -393,7 +430,7 @@ impl Switch {
     fn step_job(&self, step: &Step) -> Option<Hop> {
         match step {
             Step::Events { job, .. } => job.clone(),
-            Step::Freeze { .. } | Step::Wake | Step::Operator { .. } => None,
+            Step::Freeze { .. } | Step::Wake | Step::Follow | Step::Operator { .. } => None,
         }
     }
 
@@ -401,8 +438,11 @@ impl Switch {
     fn give_back_job(&mut self, now: Now, step: &Step, record: MessageRecord) {
         let hops: Vec<Hop> = match step {
             Step::Events { job, .. } => job.iter().cloned().collect(),
-            Step::Freeze { transfers, .. } => transfers.iter().map(|(t, _)| t.hop.clone()).collect(),
-            Step::Wake | Step::Operator { .. } => Vec::new(),
+            Step::Freeze { transfers, .. } => {
+                transfers.iter().for_each(|(t, _)| self.digest_dissolved(now, &t.id));
+                transfers.iter().map(|(t, _)| t.hop.clone()).collect()
+            }
+            Step::Wake | Step::Follow | Step::Operator { .. } => Vec::new(),
         };
         for hop in hops {
             if let Some(back) = self.active.finish(now, record.id, &hop, record.clone()) {
@@ -423,8 +463,8 @@ impl Switch {
     }
 
     fn expedite_transfers(&mut self, now: Now, message: MessageId, level: Precedence) {
-        let ids: Vec<TransferId> =
-            self.transfers.values().filter(|t| t.message == message).map(|t| t.id.clone()).collect();
+        let own = self.transfers.values().filter(|t| t.message == message).map(|t| &t.id);
+        let ids: Vec<TransferId> = own.chain(self.digest_of(message)).cloned().collect();
         for id in &ids {
             self.expedite_multicast(id, level);
             self.bearers.values_mut().for_each(|bearer| bearer.station.expedite(now.at, id, level));

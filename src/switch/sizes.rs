@@ -12,6 +12,8 @@ pub struct Sizes {
     pub transfers: usize,
     /// Messages with a step under way.
     pub steps: usize,
+    /// Reports on their way as receipts: put aside, or marked.
+    pub receipts: usize,
     /// Work that was given out and has not come back.
     pub tickets: usize,
     /// Orders whose commit is awaited.
@@ -28,6 +30,7 @@ impl Switch {
             active: self.active.len(),
             transfers: self.transfers.len(),
             steps: self.steps.len(),
+            receipts: self.receipts.size(),
             tickets: self.tickets.len(),
             orders: self.open_orders.len(),
             links,

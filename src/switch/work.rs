@@ -6,7 +6,7 @@ use crate::bearer::{self, fec};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::{self, History, Kept, Name};
 use crate::codec::payload::{DecodeError, Options};
-use crate::codec::{self, mule, payload, reduce};
+use crate::codec::{self, mule, payload, receipts, reduce};
 use crate::mail::Reliance;
 use crate::queue::Disk;
 use crate::queue::maildir::{self as mailbox, DeliverError};
@@ -60,20 +60,33 @@ pub fn decode(decode: &Decode) -> WorkResult {
 
 /// The same where `read` takes envelope and body, of a size of at most its second argument, out of a payload.
 pub fn decode_by(decode: &Decode, read: impl FnOnce(&[u8], usize, &Options<'_>) -> Parted) -> WorkResult {
-    WorkResult::Decoded(decoded(decode, read).map(Box::new))
+    let opened = security::open(decode.protection, &decode.keys, &decode.id, &decode.payload);
+    let payload = match opened {
+        Ok(payload) => payload,
+        Err(_) => return WorkResult::Decoded(Err(OpenError::Forged)),
+    };
+    if receipts::is_digest(&payload) {
+        return match receipts::decode(&payload) {
+            Ok(digest) => WorkResult::Receipts(digest),
+            Err(error) => WorkResult::Decoded(Err(OpenError::Undecodable(error.to_string()))),
+        };
+    }
+    WorkResult::Decoded(decoded(decode, &payload, read).map(Box::new))
 }
 
 /// An envelope and a body out of a payload.
 pub type Parted = Result<(Vec<u8>, Vec<u8>), DecodeError>;
 
-fn decoded(decode: &Decode, read: impl FnOnce(&[u8], usize, &Options<'_>) -> Parted) -> Result<Opened, OpenError> {
-    let payload =
-        security::open(decode.protection, &decode.keys, &decode.id, &decode.payload).map_err(|_| OpenError::Forged)?;
+fn decoded(
+    decode: &Decode,
+    payload: &[u8],
+    read: impl FnOnce(&[u8], usize, &Options<'_>) -> Parted,
+) -> Result<Opened, OpenError> {
     let cannot = |why: String| OpenError::Undecodable(why);
     let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
     let known = kept(&decode.known);
     let options = Options { history: History::Link(&known), ..Options::default() };
-    let (envelope, body) = read(&payload, max_bytes, &options).map_err(|e| match e {
+    let (envelope, body) = read(payload, max_bytes, &options).map_err(|e| match e {
         DecodeError::OtherReference => OpenError::OtherContext,
         error => cannot(error.to_string()),
     })?;

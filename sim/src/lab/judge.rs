@@ -39,7 +39,12 @@ impl Lab {
     pub fn check_settled(&self) -> Vec<String> {
         let left = ids(self.names.len()).filter_map(|id| {
             let sizes = self.node(id).sizes()?;
-            let over = sizes.transfers + sizes.steps + sizes.links.outgoing + sizes.links.queued + sizes.orders;
+            let over = sizes.receipts
+                + sizes.transfers
+                + sizes.steps
+                + sizes.links.outgoing
+                + sizes.links.queued
+                + sizes.orders;
             (over > 0).then(|| format!("memory: {} has nothing to do and holds {sizes:?}", self.name(id)))
         });
         left.collect()
@@ -75,6 +80,7 @@ impl Lab {
 
     fn check_ledger(&self, problems: &mut Vec<String>) {
         let mut found: BTreeMap<usize, Vec<(StationId, Vec<u8>)>> = BTreeMap::new();
+        let mut told: BTreeMap<(usize, StationId), usize> = BTreeMap::new();
         let ended: Vec<&str> = self.ledger.iter().filter(|e| e.cancelled).map(|e| e.message_id.as_str()).collect();
         for (id, node) in ids(self.names.len()).zip(self.world.hosts()) {
             for (path, bytes) in node.delivered() {
@@ -82,6 +88,14 @@ impl Lab {
                 match self.by_message_id.get(name.trim_matches(['<', '>'])) {
                     Some(number) => found.entry(*number).or_default().push((id, bytes)),
                     // Word of a delay is no failure, and of what an operator ended its sender is told.
+                    None if holds(&bytes, "Action: delivered") || holds(&bytes, "Action: relayed") => {
+                        match self.subject(&bytes).filter(|number| self.ledger[*number].from == id) {
+                            Some(number) => {
+                                self.told_by(&bytes).for_each(|to| *told.entry((number, to)).or_default() += 1)
+                            }
+                            None => problems.push(format!("astray: {} got word of {}", self.name(id), excerpt(&bytes))),
+                        }
+                    }
                     None if holds(&bytes, "Action: delayed") || ended.iter().any(|id| holds(&bytes, id)) => {}
                     None => {
                         let name = self.name(id);
@@ -94,6 +108,12 @@ impl Lab {
             let copies = found.remove(&number).unwrap_or_default();
             let promised = entry.fate.promised.is_some() && !entry.cancelled;
             for to in entry.recipients() {
+                let words = told.get(&(number, to)).copied().unwrap_or(0);
+                if words > usize::from(entry.receipts) || (promised && entry.receipts && words == 0) {
+                    let kind = if words > 0 { "retold" } else { "untold" };
+                    let name = self.name(to);
+                    problems.push(format!("{kind}: the sender of message {number} was told {words} times of {name}"));
+                }
                 let times = copies.iter().filter(|(id, _)| *id == to).count();
                 if times > 1 || (promised && times == 0) {
                     let (fate, name) = (&entry.fate, self.name(to));
@@ -114,6 +134,23 @@ impl Lab {
                 }
             }
         }
+    }
+
+    /// The message that a report is about.
+    fn subject(&self, report: &[u8]) -> Option<usize> {
+        let text = String::from_utf8_lossy(report);
+        let name =
+            text.lines().find_map(|line| line.strip_prefix("In-Reply-To: "))?.trim_matches(['<', '>']).to_owned();
+        self.by_message_id.get(&name).copied()
+    }
+
+    /// The stations that a report says something of.
+    fn told_by(&self, report: &[u8]) -> impl Iterator<Item = StationId> {
+        let text = String::from_utf8_lossy(report).into_owned();
+        let addresses: Vec<String> =
+            text.lines().filter_map(|l| l.strip_prefix("Final-Recipient: rfc822; ")).map(str::to_owned).collect();
+        let names: Vec<String> = self.names.iter().map(|name| format!("desk@{name}.example")).collect();
+        ids(names.len()).zip(names).filter(move |(_, name)| addresses.contains(name)).map(|(id, _)| id)
     }
 
     /// Wherever a promised message passed, its record is final.

@@ -21,7 +21,7 @@ pub use tape::{Piece, Transmission, What};
 use std::collections::BTreeMap;
 
 use aldis::emcon::{State, Window};
-use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient, header};
+use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Notify, Precedence, Recipient, header};
 #[cfg(feature = "mutations")]
 use aldis::mutation::Mutation;
 use aldis::ops::{BearerChoice, EmconWord, Request};
@@ -136,6 +136,8 @@ pub struct Entry {
     pub message_id: String,
     /// The message as the client sent it.
     pub body: Vec<u8>,
+    /// Its sender asks for word of its delivery.
+    pub receipts: bool,
     /// An operator was asked to end it: it may arrive or not, and its sender may be told.
     pub cancelled: bool,
     /// What became of it, as far as the nodes told.
@@ -264,6 +266,8 @@ pub struct Lab {
     forbidden: Vec<Violation>,
     /// Errors that a test provokes: parts of their names and fields.
     pub provoked: Vec<&'static str>,
+    /// Mail handed in from now on asks for word of its delivery.
+    pub asks_receipts: bool,
     /// How long a node whose power failed by a planned fault, or whose store failed, stays away.
     pub reboot_after: Duration,
 }
@@ -326,6 +330,7 @@ impl Lab {
             problems: Vec::new(),
             forbidden: Vec::new(),
             provoked: Vec::new(),
+            asks_receipts: false,
             reboot_after: Duration::from_secs(20),
         };
         ids(count).for_each(|id| lab.start(id));
@@ -406,9 +411,11 @@ impl Lab {
         let message_id = header::message_id(&body).expect("mail of the laboratory has a Message-ID");
         let message_id = message_id.trim_matches(['<', '>']).to_owned();
         let sender = format!("op@{}.example", self.name(from));
+        let notify = self.asks_receipts.then_some(Notify { success: true, failure: true, delay: false });
+        let recipient = |id: &StationId| Recipient { notify, ..desk(self.name(*id)) };
         let envelope = Envelope {
             from: Some(Mailbox::new(sender)),
-            recipients: [to].iter().chain(also).map(|id| desk(self.name(*id))).collect(),
+            recipients: [to].iter().chain(also).map(recipient).collect(),
             envid: None,
             ret: None,
             mt_priority: Some(precedence.mt_priority()),
@@ -437,6 +444,7 @@ impl Lab {
             precedence,
             message_id,
             body,
+            receipts: self.asks_receipts,
             cancelled: false,
             fate,
         });
@@ -637,7 +645,13 @@ impl Lab {
     /// Takes from a station's store what it holds in common with its peers; the node must be down.
     pub fn forget_history(&mut self, station: StationId) {
         assert!(!self.node(station).is_up(), "the store is in use");
-        self.world.with_host(station, |node, _| node.forget_history());
+        self.world.with_host(station, |node, _| node.forget("history"));
+    }
+
+    /// Takes from a station's store what it knows of the messages whose receipts it awaits; the node must be down.
+    pub fn forget_awaited(&mut self, station: StationId) {
+        assert!(!self.node(station).is_up(), "the store is in use");
+        self.world.with_host(station, |node, _| node.forget("receipts/"));
     }
 
     /// From now on a station reads what every node reads and no more, whatever it says.

@@ -77,6 +77,8 @@ pub struct Message {
     pub size: u64,
     /// Level of service.
     pub precedence: Precedence,
+    /// Its sender asks for word of its delivery.
+    pub receipts: bool,
 }
 
 /// Something that befalls the net.

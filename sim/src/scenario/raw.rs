@@ -167,6 +167,7 @@ pub(crate) struct Traffic {
     pub(crate) also: Option<Vec<String>>,
     pub(crate) size: String,
     pub(crate) precedence: Option<String>,
+    pub(crate) receipts: Option<bool>,
     pub(crate) count: Option<u32>,
     pub(crate) every: Option<String>,
 }

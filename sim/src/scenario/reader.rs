@@ -292,7 +292,8 @@ impl Reader {
         if !also.is_empty() && all.len() != 2 + also.len() {
             self.problem((), &place, "also names a station twice");
         }
-        (0..count).map(|i| Message { at: at(i), from, to, also: also.clone(), size, precedence }).collect()
+        let receipts = raw.receipts.unwrap_or(false);
+        (0..count).map(|i| Message { at: at(i), from, to, also: also.clone(), size, precedence, receipts }).collect()
     }
 
     fn event(&mut self, raw: &raw::Event, start: Wall) -> Vec<Event> {

@@ -142,6 +142,10 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
         }
         raw.traffic.push(message);
     }
+    // Drawn by themselves: a seed of before is otherwise as it was.
+    let mut wishes = Stream::new(seed, "storm receipts", profile as u64);
+    let share = [0.0, 0.3, 0.9][wishes.below(3) as usize];
+    raw.traffic.iter_mut().for_each(|m| m.receipts = wishes.chance(share).then_some(true));
     let mishaps = if taste.kinds.is_empty() { 0 } else { 1 + chance.below(taste.mishaps) };
     for _ in 0..mishaps {
         let kind = taste.kinds[chance.below(taste.kinds.len() as u64) as usize];

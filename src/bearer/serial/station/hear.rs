@@ -109,6 +109,7 @@ impl Station {
             }
         }
         self.settle = Some(now + SETTLE);
+        self.joining = Some(now + self.config.waveform.turnaround / 2);
         let unreadable = !h.made_sense();
         let answered = unreadable && self.peers.len() == 1 && !self.awaited.is_empty();
         if unreadable {

@@ -33,7 +33,7 @@ use super::{Config, StationSizes};
 use crate::bearer::fec::Geometry;
 use crate::bearer::{Event, Job, JobDone, ModemAction, ModemEvent, Transfer, Verdict, Want};
 use crate::emcon::{AirPermit, Emission, Purpose, Silence};
-use crate::mail::{Cut, Precedence, TransferId};
+use crate::mail::{Cut, PeerName, Precedence, TransferId};
 use crate::time::{Duration, Instant};
 
 use super::rate::{Palette, Readings};
@@ -116,6 +116,8 @@ pub struct Station {
     /// A peer goes on, and wants no answer before it asks: until then, or until nothing has followed, only what is urgent is said.
     until_asked: Option<Instant>,
     settle: Option<Instant>,
+    /// Until when what is owed for a transmission just heard may still join what answers it, before the modem can have turned around.
+    joining: Option<Instant>,
     report_at: Option<Instant>,
     retry: Option<Instant>,
     /// Lowest precedence of traffic the order in force lets pass; `None`: no traffic at all.
@@ -327,6 +329,7 @@ impl Station {
             chain: None,
             until_asked: None,
             settle: None,
+            joining: None,
             report_at: None,
             retry: None,
             lowest: Some(Precedence::Deferred),
@@ -406,6 +409,7 @@ impl Station {
         let due = |at: &mut Option<Instant>| at.take_if(|t| *t <= now).is_some();
         due(&mut self.hold);
         due(&mut self.settle);
+        due(&mut self.joining);
         due(&mut self.report_at);
         due(&mut self.until_asked);
         self.watch_chain(now);
@@ -727,6 +731,22 @@ impl Station {
         matches!(self.phase, Phase::Asked { .. } | Phase::Keyed(_))
     }
 
+    /// Whether it hears somebody or waits for an answer: nothing that it is handed leaves before that is over.
+    pub fn is_listening(&self) -> bool {
+        let spoken = matches!(&self.phase, Phase::Keyed(tx) if tx.ended);
+        let hears = self.listening() || self.carrier.is_some() && !self.carrier_stuck;
+        let waits = [self.await_until, self.until_asked, self.joining].iter().any(Option::is_some);
+        spoken || hears || waits
+    }
+
+    /// Whether a peer is known to have more to say: something of it is here in part.
+    pub fn has_part_of(&self, peer: &PeerName) -> bool {
+        let in_part = |(key, p): (&Key, &Partial)| {
+            matches!(p.stage, Stage::Filling) && self.peers.get(&key.0).is_some_and(|from| from.name == *peer)
+        };
+        self.partials.iter().any(in_part)
+    }
+
     /// A key request that the modem holds back: what for, and how long its carrier would last at the least.
     pub fn held_back(&self) -> Option<(Purpose, Duration)> {
         match &self.phase {
@@ -779,7 +799,8 @@ impl Station {
 
     /// When `handle_timeout` next has work, or [`Station::want`] something new to say.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let mut times = vec![self.hold, self.settle, self.report_at, self.until_asked, self.chain_over(), self.retry];
+        let mut times =
+            vec![self.hold, self.settle, self.joining, self.report_at, self.until_asked, self.chain_over(), self.retry];
         times.extend(self.peers.values().map(|p| p.not_before));
         times.extend(self.outgoing.values().map(|t| t.not_before));
         times.extend(self.partials.values().map(|p| match p.stage {

@@ -239,7 +239,7 @@ impl Station {
         };
         self.counts.transmissions += 1;
         self.unkeyable = false;
-        (self.settle, self.report_at, self.await_until, self.hearing) = (None, None, None, None);
+        (self.settle, self.joining, self.report_at, self.await_until, self.hearing) = (None, None, None, None, None);
         self.awaited.clear();
         self.until_asked = None;
         let speakable = self.speakable(now);
