@@ -13,6 +13,7 @@ mod parts;
 pub mod payload;
 pub mod reduce;
 pub mod repertoire;
+pub mod site;
 pub mod train;
 mod varint;
 

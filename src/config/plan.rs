@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::codec::reduce::Rule;
+use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::Table;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub bearers: Vec<BearerPlan>,
     /// What may be left out where; the first rule that applies counts.
     pub reduce: Vec<ReducePlan>,
+    /// How mail is coded.
+    pub codec: CodecPlan,
 }
 
 /// `[node]`
@@ -216,6 +219,8 @@ pub struct PeerPlan {
     pub silent: Silences,
     /// Share of cells taken for lost towards it meanwhile.
     pub assumed_loss: f64,
+    /// It has this site's dictionary too.
+    pub dictionary: bool,
 }
 
 /// What a bearer carries of one precedence (link-rules D5).
@@ -338,6 +343,13 @@ pub struct BearerPlan {
     pub net: String,
     /// Carrier present longer than this is an alarm (A6).
     pub carrier_stuck_after: Duration,
+}
+
+/// `[codec]`
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct CodecPlan {
+    /// The site's own dictionary, as it was when the profile was read; `None` where none is named, or it could not be read.
+    pub dictionary: Option<Arc<SiteDictionary>>,
 }
 
 /// One `[[reduce]]`

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::plan::{
-    BearerPlan, BlindPlan, CarryPlan, Choice, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan,
-    PeerPlan, Plan, PrecedencePlan, ReducePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
+    BearerPlan, BlindPlan, CarryPlan, Choice, CodecPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan,
+    NodePlan, PeerPlan, Plan, PrecedencePlan, ReducePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
 };
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
 use super::{Files, cross, schema, secrets};
 use crate::codec::reduce;
+use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::{Pattern, Route, Table};
@@ -57,6 +58,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let bearers = each(reader, "bearer", table("bearer"), |r, at, e| bearer(r, context, at, e));
 
     let rules = each(reader, "reduce", table("reduce"), reduction);
+    let codec = codec(reader, context, table("codec"));
 
     let declared = cross::Declared {
         peers: names(table("peer")),
@@ -72,6 +74,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         peer_plans: &peers,
         bearers: &bearers,
         reduce: &rules,
+        dictionary_named: codec.as_ref().is_some_and(|(named, _)| *named),
     };
     cross::check(reader, &declared);
     if !reader.problems.is_empty() {
@@ -90,6 +93,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         peers: peers.into_iter().map(|(_, p)| p).collect(),
         bearers: bearers.into_iter().map(|(_, b)| b).collect(),
         reduce: rules.into_iter().map(|(_, r)| r).collect(),
+        codec: codec?.1,
     })
 }
 
@@ -444,6 +448,7 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
         }),
     );
     let assumed_loss = s.field("assumed_loss", parsed(|t| share(t).filter(|s| (0.0..=0.5).contains(s))));
+    let dictionary = s.field("dictionary", boolean);
     let silent_path = s.at("silent");
     let written = s.field("silent", |e| Ok(e.clone()));
     let keys_path = s.at("keys");
@@ -488,6 +493,7 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
         keys: plans,
         silent: silent?,
         assumed_loss: assumed_loss?,
+        dictionary: dictionary?,
     })
 }
 
@@ -630,6 +636,26 @@ fn carry(
         plans.insert(level, plan);
     }
     plans
+}
+
+/// Whether a dictionary is named, and what is known of it. A node runs without one that cannot be read: its mail is longer, not lost.
+fn codec(reader: &mut Reader, context: &Context<'_>, entry: Option<&Entry>) -> Option<(bool, CodecPlan)> {
+    let mut s = reader.scope(&schema::CODEC, "codec", entry);
+    let file = s.field("dictionary", parsed(path))?;
+    let key = s.at("dictionary");
+    if file == "none" {
+        return Some((false, CodecPlan::default()));
+    }
+    let file = context.resolve(&file);
+    let dictionary = match context.files.read(&file) {
+        Ok(read) => SiteDictionary::new(read.bytes).ok_or_else(|| "has no bytes, or more than 256 KiB".to_owned()),
+        Err(e) => Err(format!("cannot be read: {e}")),
+    };
+    if let Err(why) = &dictionary {
+        let problem = format!("{} {why}; mail is coded without it", file.display());
+        reader.warn(&key, problem, "a file that aldis codec train made");
+    }
+    Some((true, CodecPlan { dictionary: dictionary.ok().map(Arc::new) }))
 }
 
 fn reduction(reader: &mut Reader, path: &str, entry: &Entry) -> Option<ReducePlan> {

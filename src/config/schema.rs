@@ -95,6 +95,7 @@ pub static ROOT: Section = Section {
         from("peer", "[[peer]] tables", "none"),
         from("bearer", "[[bearer]] tables", "none"),
         from("reduce", "[[reduce]] tables", "none"),
+        from("codec", "the [codec] table", "every default"),
     ],
 };
 
@@ -247,6 +248,7 @@ pub static PEER: Section = Section {
         from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
         or("silent", "true, false, or a list of { from, until }", "false"),
         or("assumed_loss", "a share from 0% to 50%", "10%"),
+        or("dictionary", YES_NO, "false"),
     ],
 };
 
@@ -314,6 +316,13 @@ pub static CARRY_LEVEL: Section = Section {
     keys: &[from("payload", "a size of at most max_payload", "max_payload"), from("air", DURATION, "max_air")],
 };
 
+/// `[codec]`
+pub static CODEC: Section = Section {
+    name: "codec",
+    many: false,
+    keys: &[or("dictionary", "a file that aldis codec train made, at most 256 KiB; or none", "none")],
+};
+
 /// `[[reduce]]`
 pub static REDUCE: Section = Section {
     name: "reduce",
@@ -375,7 +384,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 23] = [
+pub static SECTIONS: [&Section; 24] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -396,6 +405,7 @@ pub static SECTIONS: [&Section; 23] = [
     &CARRY_LEVEL,
     &KEYING,
     &REDUCE,
+    &CODEC,
     &SHEET,
     &WAVEFORM,
     &INTERLEAVER,

@@ -108,8 +108,18 @@ impl Switch {
         let form = form.and_then(|r| self.form_on(&bearer, &r.envelope, r.size_bytes, first.precedence));
         let reduction = self.reduction(form, first.message);
         let (known, keeps_text) = (Vec::new(), self.keeps_history());
-        let encode =
-            Encode { envelope: air, body, id: lead, protection, key, repertoire, known, keeps_text, reduction };
+        let encode = Encode {
+            envelope: air,
+            body,
+            id: lead,
+            protection,
+            key,
+            repertoire,
+            known,
+            keeps_text,
+            reduction,
+            site: None,
+        };
         self.work(Work::Encode(Box::new(encode)), Pending::GroupEncoded { jobs, ids, bearer });
     }
 

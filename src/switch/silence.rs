@@ -292,7 +292,8 @@ mod tests {
 
     fn peer(silent: Silences) -> PeerPlan {
         let name = PeerName::from("ship");
-        PeerPlan { name, station: 1, protection: Protection::Off, keys: Vec::new(), silent, assumed_loss: 0.1 }
+        let (protection, keys) = (Protection::Off, Vec::new());
+        PeerPlan { name, station: 1, protection, keys, silent, assumed_loss: 0.1, dictionary: false }
     }
 
     fn mark(silent: bool, from: Option<i64>, until: Option<i64>) -> Mark {
