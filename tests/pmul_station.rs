@@ -411,7 +411,8 @@ fn restarts_of_either_side_lose_nothing_and_deliver_nothing_twice() {
             }
             if who > 0 && net.accepted.contains_key(&(who, 1)) {
                 let message = MessageKey { source: node(0), number: 1 };
-                net.stations[who].restore_accepted(message, expiry);
+                let now = net.now;
+                net.stations[who].restore_accepted(now, message, (expiry, 4), false);
             }
             net.run(Duration::from_secs(40_000));
             net.assert_all_once(&format!("restart of {who} at {when} ms"));
@@ -804,4 +805,20 @@ fn floods_of_pieces_and_addresses_stay_within_the_limits() {
     }
     assert!(answered < heard, "{answered} bytes for {heard}");
     assert!(bench.station.counts().of("full") > 0);
+}
+
+#[test]
+fn a_station_that_may_not_send_its_last_word_waits_for_nothing() {
+    let mut net = Net::new(2, 0.0, 1);
+    net.submit(1, 6, 5_000, 3600);
+    net.run(Duration::from_secs(20));
+    net.submit(2, 6, 5_000, 3600);
+    net.mute.insert(1);
+    net.run(Duration::from_secs(20));
+    let station = &mut net.stations[0];
+    assert_eq!(station.cancel(2), [node(1)]);
+    net.now = Now { at: net.now.at + Duration::from_secs(600), ..net.now };
+    station.handle_timeout(net.now);
+    assert!(station.has_transmit(net.now));
+    assert_eq!(station.next_deadline(net.now), None, "what is owed is said when it may be");
 }

@@ -11,6 +11,7 @@ pub mod codec2;
 pub mod demo;
 pub mod disk;
 pub mod ether;
+pub mod fleet;
 pub mod journal;
 pub mod lab;
 pub mod limit;

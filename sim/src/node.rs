@@ -7,6 +7,7 @@
 //! [`Host`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use aldis::bearer::serial::LinkState;
@@ -200,6 +201,11 @@ impl VirtualNode {
         });
         self.drain(now);
         for port in 0..self.bearers.len() {
+            let bearer = self.bearers[port].clone();
+            if self.plan.multicast.iter().any(|m| m.id == bearer) {
+                self.input(now, Input::Port { bearer, fault: None });
+                continue;
+            }
             self.handle_modem(now, port, ModemEvent::Ready);
             if carrier.contains(&port) {
                 self.handle_modem(now, port, ModemEvent::Carrier(true));
@@ -297,6 +303,13 @@ impl VirtualNode {
         let listener: Arc<str> = self.plan.listeners.first().map_or("relay", |l| l.name.as_str()).into();
         let question = Question::End(Box::new(transaction));
         self.input(now, Input::Ask { session, ask: AskId(0), listener, question });
+    }
+
+    /// A datagram comes to the socket at a port.
+    pub fn datagram(&mut self, now: Now, port: usize, from: Ipv4Addr, bytes: Vec<u8>) {
+        if let Some(bearer) = self.bearers.get(port).cloned() {
+            self.input(now, Input::Datagram { bearer, from, bytes, missed: 0 });
+        }
     }
 
     /// Asks or orders as an operator does; the reply comes in [`Log::replies`].
@@ -441,6 +454,8 @@ impl Process {
                 };
                 (work::decode_by(&decode, read), 1, 50)
             }
+            Work::MuleEncode(encode) => (work::mule_encode(&encode), 1, 50),
+            Work::MuleDecode(decode) => (work::mule_decode(&decode), 1, 50),
             Work::Job(job) => (work::job(job), 1, 50),
             Work::Fetch(fetch) => (work::fetch(&fetch), 1, 50),
             Work::Maildir(local) => (work::maildir(mail, &local), 1, 50),

@@ -307,6 +307,8 @@ impl<H: Host> World<H> {
                     self.trace.fed(at, radio, &bytes);
                     self.ether.feed(at, radio, &bytes);
                 }
+                // For networks.
+                Keying::Datagram { .. } | Keying::Join => {}
             }
         }
         for port in unkeys {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::multicast;
 use super::plan::{
-    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan, PeerPlan, ReducePlan, RetryPlan,
-    UserPlan,
+    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
+    PeerPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
 use crate::mail::{Hop, Precedence, Protection};
@@ -28,6 +29,8 @@ pub struct Declared<'d> {
     pub retry: &'d BTreeMap<Precedence, RetryPlan>,
     pub peer_plans: &'d [(String, PeerPlan)],
     pub bearers: &'d [(String, BearerPlan)],
+    pub mules: &'d [(String, MulePeerPlan)],
+    pub nets: &'d [(String, MulticastPlan)],
     pub reduce: &'d [(String, ReducePlan)],
     /// Whether `[codec]` names a dictionary, readable or not.
     pub dictionary_named: bool,
@@ -49,6 +52,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     devices_are_used_once(reader, d);
     directories_do_not_clash(reader, d);
     limits_agree(reader, d);
+    multicast::check(reader, d);
     rules_of_reduction_apply(reader, d);
     a_shared_dictionary_is_named(reader, d);
 }
@@ -376,6 +380,10 @@ fn rules_of_reduction_apply(reader: &mut Reader, d: &Declared<'_>) {
         for bearer in plan.bearers.iter().filter(|b| !d.bearer_names.contains(&*b.0)) {
             let known: Vec<&str> = d.bearer_names.iter().map(String::as_str).collect();
             reader.problem(&at, format!("there is no [[bearer]] named {bearer}"), &known.join(", "));
+        }
+        for (_, net) in d.nets.iter().filter(|(_, net)| plan.bearers.contains(&net.id)) {
+            let problem = format!("{} speaks MULE, which carries messages whole", net.id);
+            reader.problem(&at, problem, "names of [[bearer]] tables of kind serial");
         }
         if plan.rule.is_empty() {
             reader.problem(path, "it leaves nothing out", "strip_headers, drop_html or hold_attachments");

@@ -5,6 +5,7 @@
 
 mod cross;
 mod load;
+mod multicast;
 pub mod plan;
 mod problem;
 mod profile;

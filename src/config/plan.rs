@@ -1,10 +1,12 @@
 //! The checked plan: what every other part of the node is built from. Low-level text became high-level values exactly once.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bearer::pmul::{Checksum, EntrySource, NodeId, Ranges, Timers};
+use crate::codec::mule::Tagging;
 use crate::codec::reduce::Rule;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -36,12 +38,24 @@ pub struct Plan {
     pub blind: BTreeMap<Precedence, BlindPlan>,
     /// Neighbours over the air.
     pub peers: Vec<PeerPlan>,
-    /// Bearers.
+    /// Bearers on serial lines.
     pub bearers: Vec<BearerPlan>,
+    /// Neighbours that speak MULE.
+    pub mules: Vec<MulePeerPlan>,
+    /// Bearers that speak P_MUL.
+    pub multicast: Vec<MulticastPlan>,
     /// What may be left out where; the first rule that applies counts.
     pub reduce: Vec<ReducePlan>,
     /// How mail is coded.
     pub codec: CodecPlan,
+}
+
+impl Plan {
+    /// All neighbours, and when they keep silence.
+    pub fn neighbours(&self) -> impl Iterator<Item = (&PeerName, &Silences)> {
+        let aldis = self.peers.iter().map(|p| (&p.name, &p.silent));
+        aldis.chain(self.mules.iter().map(|p| (&p.name, &p.silent)))
+    }
 }
 
 /// `[node]`
@@ -280,18 +294,7 @@ impl BearerPlan {
     /// Whether a payload of this size and level may go here; otherwise why not, in words for the sender.
     pub fn carries(&self, level: Precedence, payload_bytes: u64) -> Result<(), String> {
         let Some(carry) = self.carry.get(&level) else { return Ok(()) };
-        if payload_bytes > carry.payload_bytes {
-            return Err(format!(
-                "{payload_bytes} bytes when encoded; {} takes {} of {level}",
-                self.id, carry.payload_bytes
-            ));
-        }
-        let air = self.predicted_air(payload_bytes);
-        if air > carry.air {
-            let (air, most) = (air.as_secs(), carry.air.as_secs());
-            return Err(format!("it would take {air} s on the air; {} gives {level} {most} s", self.id));
-        }
-        Ok(())
+        within(&self.id, carry, level, payload_bytes, self.predicted_air(payload_bytes))
     }
 }
 
@@ -407,4 +410,104 @@ pub struct Waveform {
     pub buffer_bytes: u32,
     /// Whether the modem can abort at once; decides the figure `emcon set` states (B2).
     pub can_abort: bool,
+}
+
+/// One `[[peer]]` with `protocol = "mule"`
+#[derive(Clone, PartialEq, Debug)]
+pub struct MulePeerPlan {
+    /// Its name in this profile.
+    pub name: PeerName,
+    /// Its node number.
+    pub node: NodeId,
+    /// Addresses its datagrams come from.
+    pub addresses: Vec<Ipv4Addr>,
+    /// The group mail to it goes to; `None`: the first of its bearer.
+    pub group: Option<Ipv4Addr>,
+    /// How lists of missing pieces are written to it.
+    pub ranges: Ranges,
+    /// What names the originator in entries to it.
+    pub entry_source: EntrySource,
+    /// When it keeps silence.
+    pub silent: Silences,
+}
+
+/// Who sees to it that a group's datagrams reach this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Join {
+    /// Whoever set the interface up: the node itself says nothing to the network.
+    Static,
+    /// The node, by IGMP, once it may radiate.
+    Igmp,
+}
+
+/// One `[[bearer]]` of kind `pmul`
+#[derive(Clone, PartialEq, Debug)]
+pub struct MulticastPlan {
+    /// Its name.
+    pub id: BearerId,
+    /// Own address on the interface.
+    pub interface: Ipv4Addr,
+    /// Own node number.
+    pub node: NodeId,
+    /// Groups it hears; the first is where messages go.
+    pub groups: Vec<Ipv4Addr>,
+    /// DPORT
+    pub data_port: u16,
+    /// APORT
+    pub ack_port: u16,
+    /// Who joins the groups.
+    pub join: Join,
+    /// Hops a datagram may make.
+    pub ttl: u8,
+    /// Code point of datagrams by level; every level has an entry.
+    pub dscp: BTreeMap<Precedence, u8>,
+    /// Peers reached here.
+    pub peers: Vec<PeerName>,
+    /// State at first start; afterwards the persisted order wins (B4).
+    pub emcon: State,
+    /// What leaves stays below this.
+    pub rate: Bps,
+    /// Longest PDU.
+    pub max_pdu: usize,
+    /// Which checksum is written.
+    pub checksum: Checksum,
+    /// How the structure around mail is tagged.
+    pub tagging: Tagging,
+    /// The waits.
+    pub timers: Timers,
+    /// Largest payload of any message.
+    pub max_payload_bytes: u64,
+    /// What it carries by level (D5); every level has an entry.
+    pub carry: BTreeMap<Precedence, CarryPlan>,
+    /// What is beyond that and was accepted all the same is held for an operator instead of returned.
+    pub hold_excess: bool,
+}
+
+impl MulticastPlan {
+    /// How long a payload takes at the rate, sent once.
+    pub fn airtime(&self, payload_bytes: u64) -> Duration {
+        /// UDP, IPv4 and the head of a piece.
+        const OVERHEAD: u64 = 28 + 16;
+        let piece = (self.max_pdu as u64).saturating_sub(16).max(1);
+        // The address goes first.
+        self.rate.airtime(payload_bytes + (payload_bytes.div_ceil(piece).max(1) + 1) * OVERHEAD)
+    }
+
+    /// Whether a payload of this size and level may go here; otherwise why not, in words for the sender.
+    pub fn carries(&self, level: Precedence, payload_bytes: u64) -> Result<(), String> {
+        let Some(carry) = self.carry.get(&level) else { return Ok(()) };
+        within(&self.id, carry, level, payload_bytes, self.airtime(payload_bytes))
+    }
+}
+
+/// Whether a payload is within what a bearer carries of its level.
+fn within(bearer: &BearerId, carry: &CarryPlan, level: Precedence, bytes: u64, air: Duration) -> Result<(), String> {
+    if bytes > carry.payload_bytes {
+        return Err(format!("{bytes} bytes when encoded; {bearer} takes {} of {level}", carry.payload_bytes));
+    }
+    if air > carry.air {
+        let (air, most) = (air.as_secs(), carry.air.as_secs());
+        return Err(format!("it would take {air} s on the air; {bearer} gives {level} {most} s"));
+    }
+    Ok(())
 }

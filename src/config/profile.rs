@@ -14,7 +14,7 @@ use super::plan::{
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, cross, schema, secrets};
+use super::{Files, cross, multicast, schema, secrets};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -54,8 +54,21 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let retry = retry(reader, table("retry"));
     let precedence = precedence(reader, table("precedence"));
     let blind = blind(reader, table("blind"));
-    let peers = each(reader, "peer", table("peer"), |r, at, e| peer(r, context, at, e));
-    let bearers = each(reader, "bearer", table("bearer"), |r, at, e| bearer(r, context, at, e));
+    let (mut mules, mut nets) = (Vec::new(), Vec::new());
+    let peers = each(reader, "peer", table("peer"), |r, at, e| {
+        if !multicast::is_mule(e) {
+            return peer(r, context, at, e);
+        }
+        mules.extend(multicast::peer(r, at, e).map(|m| (at.to_owned(), m)));
+        None
+    });
+    let bearers = each(reader, "bearer", table("bearer"), |r, at, e| {
+        if !multicast::is_multicast(e) {
+            return bearer(r, context, at, e);
+        }
+        nets.extend(multicast::bearer(r, at, e).map(|m| (at.to_owned(), m)));
+        None
+    });
 
     let rules = each(reader, "reduce", table("reduce"), reduction);
     let codec = codec(reader, context, table("codec"));
@@ -73,6 +86,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         retry: &retry,
         peer_plans: &peers,
         bearers: &bearers,
+        mules: &mules,
+        nets: &nets,
         reduce: &rules,
         dictionary_named: codec.as_ref().is_some_and(|(named, _)| *named),
     };
@@ -92,6 +107,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         blind,
         peers: peers.into_iter().map(|(_, p)| p).collect(),
         bearers: bearers.into_iter().map(|(_, b)| b).collect(),
+        mules: mules.into_iter().map(|(_, m)| m).collect(),
+        multicast: nets.into_iter().map(|(_, m)| m).collect(),
         reduce: rules.into_iter().map(|(_, r)| r).collect(),
         codec: codec?.1,
     })
@@ -406,7 +423,7 @@ fn share(text: &str) -> Option<f64> {
 }
 
 /// When a peer keeps silence: true, false, or listed times.
-fn silences(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Silences> {
+pub fn silences(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Silences> {
     match &entry.value {
         Value::Bool(always) => Some(if *always { Silences::Always } else { Silences::Never }),
         Value::Text(word) if word == "false" => Some(Silences::Never),
@@ -435,6 +452,7 @@ fn silences(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Silences> 
 fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<PeerPlan> {
     let mut s = reader.scope(&schema::PEER, path, Some(entry));
     let peer_name = s.field("name", parsed(name));
+    let protocol = s.field("protocol", parsed(|t| (t == "aldis").then_some(())));
     let station = s.field("station", integer(0, 15));
     let protection = s.field(
         "protection",
@@ -486,6 +504,7 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
             "keys = [{ id = 0, file = \"PATH\" }], or protection = \"off\"",
         );
     }
+    protocol?;
     Some(PeerPlan {
         name: peer_name?.as_str().into(),
         station: u8::try_from(station?).ok()?,
@@ -609,7 +628,7 @@ fn bearer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry)
 }
 
 /// What each level may cost; what is not written is what the bearer gives any of them.
-fn carry(
+pub fn carry(
     reader: &mut Reader,
     path: &str,
     entry: Option<&Entry>,
@@ -899,7 +918,7 @@ fn waveform(
 // ---- words of the profile
 
 /// A name of a node, peer, listener or bearer.
-fn name(text: &str) -> Option<String> {
+pub fn name(text: &str) -> Option<String> {
     let ok = !text.is_empty()
         && text.len() <= 32
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
@@ -947,7 +966,7 @@ fn host_port(text: &str) -> bool {
     })
 }
 
-fn at_least_a_second(text: &str) -> Option<Duration> {
+pub fn at_least_a_second(text: &str) -> Option<Duration> {
     parse_duration(text).filter(|d| *d >= Duration::from_secs(1))
 }
 

@@ -77,6 +77,9 @@ const LEVEL: &str = "deferred, routine, priority, immediate, flash, override";
 const BYTES: &str = "a size: 512B, 64KiB, 25MiB, 1GiB";
 const TIME: &str = "a time in UTC: 2026-11-23T10:15:00Z";
 const YES_NO: &str = "true, false";
+const PROTOCOL: &str = "aldis, mule";
+const KIND: &str = "serial, pmul";
+const ADDRESS: &str = "an IPv4 address: 10.1.1.1";
 
 /// The whole profile; its keys are the tables.
 pub static ROOT: Section = Section {
@@ -243,6 +246,7 @@ pub static PEER: Section = Section {
     many: true,
     keys: &[
         must("name", NAME),
+        or("protocol", PROTOCOL, "aldis"),
         must("station", "an integer, 0 to 15"),
         or("protection", "off, mac, aead", "aead"),
         from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
@@ -273,7 +277,7 @@ pub static BEARER: Section = Section {
     many: true,
     keys: &[
         must("name", NAME),
-        or("kind", "serial", "serial"),
+        or("kind", KIND, "serial"),
         must("device", "a tty: /dev/ttyS0"),
         or("baud", "an integer, 50 to 4000000", "19200"),
         from("keying", "\"lines\" or { socket = \"PATH\" }", "what the modem's sheet says"),
@@ -346,6 +350,77 @@ pub static REDUCE: Section = Section {
 /// `bearer.keying` as a table
 pub static KEYING: Section = Section { name: "bearer.keying", many: false, keys: &[must("socket", "a path")] };
 
+/// `[[peer]]` with `protocol = "mule"`
+pub static PEER_MULE: Section = Section {
+    name: "peer-mule",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("protocol", PROTOCOL),
+        must("addresses", "a list of IPv4 addresses"),
+        from("node", ADDRESS, "the first of addresses"),
+        from("group", "a group of its bearer", "the first of its bearer's groups"),
+        or("ack_ranges", YES_NO, "true"),
+        or("ack_entry_id", "originator, self", "originator"),
+        or("silent", "true, false, or a list of { from, until }", "false"),
+    ],
+};
+
+/// `[[bearer]]` of kind `pmul`
+pub static BEARER_PMUL: Section = Section {
+    name: "bearer-pmul",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("kind", KIND),
+        must("interface", ADDRESS),
+        from("node", ADDRESS, "interface"),
+        must("groups", "a list of multicast addresses: [\"239.1.1.10\"]"),
+        or("data_port", "an integer, 1 to 65535", "2753"),
+        or("ack_port", "an integer, 1 to 65535", "2754"),
+        or("join", "static, igmp", "static"),
+        or("ttl", "an integer, 1 to 255", "16"),
+        from("dscp", "the [bearer.dscp] table", "0 for every level"),
+        must("peers", "a list of names of [[peer]] tables"),
+        or("emcon", "open, silent, ack-only, restricted:LEVEL", "silent"),
+        must("rate", "a bit rate of at least 75bps: 64kbps"),
+        or("delay", "a duration of at most 60s", "270ms"),
+        or("mtu", "an integer, 128 to 65535", "1500"),
+        from("max_pdu", "a size, 64B to 28 bytes less than mtu", "28 bytes less than mtu"),
+        or("checksum", "fletcher, internet", "fletcher"),
+        or("tagging", "explicit, implicit", "explicit"),
+        or("max_payload", "a size, 1KiB to 32MiB", "4MiB"),
+        or("max_air", DURATION, "1d"),
+        from("carry", "the [bearer.carry.LEVEL] tables", "max_payload and max_air"),
+        or("on_excess", "return, hold", "return"),
+        or("protected", "false", "false"),
+        from("timers", "the [bearer.timers] table", "from rate, delay, max_pdu and the number of peers"),
+    ],
+};
+
+/// `[bearer.dscp]`: its keys are the levels.
+pub static DSCP: Section =
+    Section { name: "bearer-pmul.dscp", many: false, keys: &each_level("an integer, 0 to 63", "0") };
+
+/// `[bearer.timers]`
+pub static TIMERS: Section = Section {
+    name: "bearer-pmul.timers",
+    many: false,
+    keys: &[
+        from("round_trip", DURATION, "derived"),
+        from("repeat", DURATION, "derived"),
+        or("back_off", "a share from 100% to 1000%", "150%"),
+        or("longest", DURATION, "1h"),
+        from("gather", DURATION, "derived"),
+        from("ack_delay", DURATION, "derived"),
+        from("quiet", DURATION, "derived"),
+        from("ack_again", DURATION, "derived"),
+        or("unidentified", DURATION, "30min"),
+        from("silent_interval", DURATION, "derived"),
+        or("silent_repeats", "an integer, 0 to 1000", "4"),
+    ],
+};
+
 /// A modem's sheet.
 pub static SHEET: Section = Section {
     name: "sheet",
@@ -384,7 +459,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 24] = [
+pub static SECTIONS: [&Section; 28] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -400,10 +475,14 @@ pub static SECTIONS: [&Section; 24] = [
     &PEER,
     &PEER_KEY,
     &PEER_SILENT,
+    &PEER_MULE,
     &BEARER,
     &CARRY,
     &CARRY_LEVEL,
     &KEYING,
+    &BEARER_PMUL,
+    &DSCP,
+    &TIMERS,
     &REDUCE,
     &CODEC,
     &SHEET,

@@ -117,6 +117,54 @@ priority = {}
 routine = { payload = "8KiB", air = "90s" }
 deferred = {}
 
+[[peer]]
+name = "fleet1"
+protocol = "mule"
+addresses = ["10.1.1.2", "10.1.1.3"]
+node = "10.1.1.20"
+group = "239.1.1.11"
+ack_ranges = false
+ack_entry_id = "self"
+silent = false
+
+[[bearer]]
+name = "sat1"
+kind = "pmul"
+interface = "10.1.1.1"
+node = "10.1.1.10"
+groups = ["239.1.1.10", "239.1.1.11"]
+data_port = 3753
+ack_port = 3754
+join = "igmp"
+ttl = 4
+peers = ["fleet1"]
+emcon = "open"
+rate = "64kbps"
+delay = "300ms"
+mtu = 1400
+max_pdu = "1000B"
+checksum = "internet"
+tagging = "implicit"
+max_payload = "1MiB"
+max_air = "1h"
+on_excess = "hold"
+protected = false
+dscp = { override = 46, flash = 46, immediate = 26, priority = 26, routine = 0, deferred = 8 }
+[bearer.carry]
+routine = { payload = "64KiB" }
+[bearer.timers]
+round_trip = "700ms"
+repeat = "5s"
+back_off = "200%"
+longest = "10min"
+gather = "100ms"
+ack_delay = "200ms"
+quiet = "1s"
+ack_again = "6s"
+unidentified = "10min"
+silent_interval = "40s"
+silent_repeats = 2
+
 [codec]
 dictionary = "site.dict"
 
@@ -561,4 +609,44 @@ fn c3_two_bearers_to_one_peer_need_nets_of_two_names() {
     assert_eq!(problems(&unnamed), [], "so will none beside one that has a name");
     let apart = second.replace("[\"shore\"]", "[\"camp\"]");
     assert_eq!(problems(&apart), [], "peers of their own may share a name");
+}
+
+#[test]
+fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
+    let plan = disk(FULL).load(&[]).expect("sound").plan;
+    let (net, mule) = (&plan.multicast[0], &plan.mules[0]);
+    assert_eq!((net.node.to_string(), mule.node.to_string()), ("10.1.1.10".into(), "10.1.1.20".into()));
+    assert_eq!((net.timers.repeat, net.timers.silent_repeats), (Duration::from_secs(5), 2));
+    assert_eq!((net.dscp[&Precedence::Flash], net.carry[&Precedence::Routine].payload_bytes), (46, 64 << 10));
+    let second = "\n[[bearer]]\nname = \"sat2\"\nkind = \"pmul\"\ninterface = \"10.2.1.1\"\ngroups = [\"239.1.1.10\"]\n\
+                  rate = \"64kbps\"\npeers = [\"fleet1\"]\n";
+    for (from, to, key, words) in [
+        ("interface = \"10.1.1.1\"\n", "", "bearer.sat1.interface", "missing"),
+        ("[\"239.1.1.10\", \"239.1.1.11\"]", "[\"10.1.1.10\"]", "bearer.sat1.groups", "is not one"),
+        ("[\"239.1.1.10\", \"239.1.1.11\"]", "[]", "bearer.sat1.groups", "nothing could be"),
+        ("max_pdu = \"1000B\"", "max_pdu = \"1400B\"", "bearer.sat1.max_pdu", "do not fit"),
+        ("max_pdu = \"1000B\"", "max_pdu = \"64B\"\nx = 1", "bearer.sat1.x", "unknown key"),
+        ("protected = false\ndscp", "protected = true\ndscp", "bearer.sat1.protected", "REQUIRETLS"),
+        ("ack_port = 3754", "ack_port = 3753", "bearer.sat1.ack_port", "is data_port"),
+        ("peers = [\"fleet1\"]", "peers = [\"fleet1\", \"shore\"]", "bearer.sat1.peers", "is an Aldis peer"),
+        ("peers = [\"fleet1\"]", "peers = [\"fleet1\", \"fleet1\"]", "bearer.sat1.peers", "stands in"),
+        ("peers = [\"fleet1\"]", "peers = [\"fleet2\"]", "bearer.sat1.peers", "no [[peer]] named fleet2"),
+        ("peers = [\"shore\"]", "peers = [\"shore\", \"fleet1\"]", "bearer.hf1.peers", "no serial line"),
+        ("group = \"239.1.1.11\"", "group = \"239.1.1.12\"", "peer.fleet1.group", "is no group of"),
+        ("[\"10.1.1.2\", \"10.1.1.3\"]", "[]", "peer.fleet1.addresses", "no datagram"),
+        ("node = \"10.1.1.20\"", "node = \"10.1.1.10\"", "peer.fleet1.node", "also the node of"),
+        ("quiet = \"1s\"", "quiet = \"1ms\"", "bearer.sat1.timers.quiet", "without a pause"),
+        ("[bearer.timers]", &format!("{second}[bearer.timers]"), "bearer.sat2.groups", "also a group of"),
+    ] {
+        assert!(FULL.contains(from), "{from}");
+        let problems = disk(&FULL.replacen(from, to, 1)).load(&[]).expect_err(to);
+        assert!(
+            problems.iter().any(|p| p.key == key && p.problem.contains(words)),
+            "{to}: wanted {key} {words:?}, got {problems:#?}"
+        );
+    }
+    let large =
+        FULL.replace("max_pdu = \"1000B\"", "max_pdu = \"64B\"").replace("payload = \"1MiB\"", "payload = \"4MiB\"");
+    let problems = disk(&large).load(&[]).expect_err("too many pieces");
+    assert!(problems.iter().any(|p| p.key == "bearer.sat1.max_payload"), "{problems:#?}");
 }

@@ -1,6 +1,7 @@
 //! The permit a core must be handed before it can radiate, and the emission that comes of it.
 
 use core::marker::PhantomData;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +27,17 @@ pub enum Keying {
     Key,
     /// Hand these bytes to the keyed modem.
     Feed(Vec<u8>),
+    /// Send one datagram on a network.
+    Datagram {
+        /// Where to.
+        to: SocketAddrV4,
+        /// Its differentiated services code point.
+        dscp: u8,
+        /// What it holds.
+        bytes: Vec<u8>,
+    },
+    /// Join the bearer's multicast groups, of which the kernel tells the network.
+    Join,
 }
 
 /// The only thing a driver keys with or writes to a transmitter. Owned, because the driver acts later; stale once the
@@ -53,6 +65,16 @@ impl AirPermit<'_> {
     /// Turns the permit into leave to feed `bytes`.
     pub fn feed(self, bytes: Vec<u8>) -> Emission {
         self.emit(Keying::Feed(bytes))
+    }
+
+    /// Turns the permit into leave to send one datagram.
+    pub fn datagram(self, to: SocketAddrV4, dscp: u8, bytes: Vec<u8>) -> Emission {
+        self.emit(Keying::Datagram { to, dscp, bytes })
+    }
+
+    /// Turns the permit into leave to join multicast groups.
+    pub fn join(self) -> Emission {
+        self.emit(Keying::Join)
     }
 
     /// When this leave ends: nothing may be put on the air that would still be radiating then.

@@ -85,6 +85,8 @@ impl Executor {
             }
             Work::Encode(encode) => self.pool(ticket, move || work::encode(&encode)),
             Work::Decode(decode) => self.pool(ticket, move || work::decode(&decode)),
+            Work::MuleEncode(encode) => self.pool(ticket, move || work::mule_encode(&encode)),
+            Work::MuleDecode(decode) => self.pool(ticket, move || work::mule_decode(&decode)),
             Work::Job(job) => self.pool(ticket, move || work::job(job)),
             Work::Fetch(fetch) => self.pool(ticket, move || work::fetch(&fetch)),
         }

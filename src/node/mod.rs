@@ -15,6 +15,7 @@ mod executor;
 mod forward;
 mod listen;
 mod modem;
+mod multicast;
 mod tls;
 mod writer;
 
@@ -103,6 +104,14 @@ impl Node {
             modems.insert(bearer.id.clone(), orders);
             drivers.spawn(modem::drive(modem::Port::of(bearer), clock.clone(), watch, queue, to.clone()));
         }
+        let backlog = multicast::Backlog::default();
+        for bearer in &plan.multicast {
+            let Some(watch) = switch.epoch_watch(&bearer.id) else { continue };
+            let (orders, queue) = tokio::sync::mpsc::unbounded_channel();
+            modems.insert(bearer.id.clone(), orders);
+            let net = multicast::Net::of(bearer);
+            drivers.spawn(multicast::drive(net, clock.clone(), watch, queue, to.clone(), backlog.clone()));
+        }
 
         let executor = Executor {
             to: to.clone(),
@@ -124,7 +133,8 @@ impl Node {
         let store = move || writer::run(engine, &writer_calls, &done, &tell_failure, &last);
         threads.push(thread("aldis-store", store)?);
         let driver = clock.clone();
-        threads.push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor, &orders))?);
+        threads
+            .push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor, &orders, &backlog))?);
         let site = plan.codec.dictionary.clone();
         // Nobody waits for it, at the end neither; where there is no thread to be had, the first message reads the dictionaries itself.
         let _ = std::thread::Builder::new()
@@ -268,6 +278,7 @@ fn run_switch(
     clock: &Clock,
     executor: &Executor,
     orders: &writer::LastWords,
+    backlog: &multicast::Backlog,
 ) {
     loop {
         let input = match switch.next_timeout() {
@@ -275,6 +286,9 @@ fn run_switch(
             None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let now = clock.now();
+        if matches!(input, Ok(Input::Datagram { .. })) {
+            backlog.leave();
+        }
         match input {
             Ok(Input::Stop) => {
                 *orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch.orders_in_force());

@@ -224,6 +224,8 @@ impl Session<'_> {
                                 self.fed += bytes.len() as u64;
                                 tty.write_all(&bytes).await
                             }
+                            // For networks.
+                            Some(Keying::Datagram { .. } | Keying::Join) => Ok(()),
                         },
                         Order::Act(ModemAction::Transmit(WaveformName { rate, interleaver })) => {
                             key.write_all(format!("WAVEFORM {} {interleaver}\n", rate.0).as_bytes()).await
@@ -327,6 +329,8 @@ impl Session<'_> {
                                 tty.write_request_to_send(true).map_err(std::io::Error::from)
                             }
                             Some(Keying::Feed(bytes)) => tty.write_all(&bytes).await,
+                            // For networks.
+                            Some(Keying::Datagram { .. } | Keying::Join) => Ok(()),
                         },
                         // Lines carry no words: the profile's check lets no such bearer choose.
                         Order::Act(ModemAction::Transmit(_)) => Ok(()),

@@ -165,6 +165,9 @@ pub struct Status {
     /// The links of the bearers, one for each neighbour.
     #[serde(default)]
     pub links: Vec<LinkStatus>,
+    /// The machines of bearers that speak P_MUL.
+    #[serde(default)]
+    pub multicast: Vec<MulticastStatus>,
     /// Peers that are taken for silent.
     #[serde(default)]
     pub silent: Vec<PeerSilence>,
@@ -175,6 +178,23 @@ pub struct Status {
     /// Counts of events since the start, by name.
     #[serde(default)]
     pub events: BTreeMap<String, u64>,
+}
+
+/// The machine of a bearer that speaks P_MUL.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MulticastStatus {
+    /// The bearer.
+    pub bearer: String,
+    /// Its sockets work.
+    pub up: bool,
+    /// Messages of this node on their way.
+    pub sending: u64,
+    /// Messages of others that are known, those accepted included.
+    pub known: u64,
+    /// Bytes held of messages that are not whole.
+    pub held_bytes: u64,
+    /// How often what happened that should not, or need not, by name.
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// One listener.

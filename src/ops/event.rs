@@ -348,6 +348,19 @@ events! {
         /// On which bearer.
         bearer: BearerId,
     }
+    /// A payload arrived whole and cannot be opened; nobody can be told but the operator.
+    WARN PayloadUndecodable "payload-undecodable" {
+        /// Who sent it.
+        peer: PeerName,
+        /// On which bearer.
+        bearer: BearerId,
+        /// Its node and number on the net.
+        message: String,
+        /// What is wrong with it.
+        why: String,
+        /// It was sent to the postmaster as an attachment; beyond a number in an hour it is not.
+        kept: bool,
+    }
     /// MINIMIZE was imposed or cleared.
     WARN MinimizeOrdered "minimize-ordered" {
         /// On which bearer.

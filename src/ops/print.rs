@@ -94,6 +94,12 @@ fn status(s: Status) -> String {
         }));
         out += &table(rows);
     }
+    for m in s.multicast {
+        let state = if m.up { "up" } else { "DOWN" };
+        out += &format!("{} {state}: {} going out, {} known, {} B held", m.bearer, m.sending, m.known, m.held_bytes);
+        m.counts.iter().for_each(|(what, n)| out += &format!(", {what} {n}"));
+        out.push('\n');
+    }
     if !s.silent.is_empty() {
         out += &peers(s.silent);
     }

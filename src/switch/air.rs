@@ -238,6 +238,9 @@ impl Switch {
 
     /// The station learns what the gate has in force. What stood before.
     fn stand(&mut self, now: Now, name: &BearerId) -> Vec<State> {
+        if let Some(multicast) = self.multicast.get_mut(name) {
+            return std::mem::replace(&mut multicast.standing, self.gate.standing(now, name));
+        }
         let Some(bearer) = self.bearers.get_mut(name) else { return Vec::new() };
         bearer.station.carry_from(self.gate.lowest(now, name));
         std::mem::replace(&mut bearer.standing, self.gate.standing(now, name))
@@ -276,6 +279,9 @@ impl Switch {
             bearer.silence_told = false;
             bearer.station.resume_air(now.at);
         }
+        if loosened {
+            self.resume_multicast(name);
+        }
         tightened || loosened
     }
 
@@ -285,7 +291,7 @@ impl Switch {
             let value = serde_json::to_vec(self.gate.order(name)?).ok()?;
             Some(Change::Setting(order_key(name), Some(value)))
         };
-        Batch { conditions: Vec::new(), changes: self.bearers.keys().filter_map(setting).collect() }
+        Batch { conditions: Vec::new(), changes: self.gate.bearers().filter_map(setting).collect() }
     }
 
     /// Stops what runs on a bearer whose order was tightened.
@@ -304,6 +310,9 @@ impl Switch {
 
     /// Seconds until the carrier is surely off after a tightening order (B2).
     pub(super) fn carrier_off_after(&self, now: Now, name: &BearerId) -> Duration {
+        if let Some(off) = self.multicast_off_after(now, name) {
+            return off;
+        }
         let Some(bearer) = self.bearers.get(name) else { return Duration::ZERO };
         let aborted = self.aborted_off_after(now, name);
         if bearer.keyed_at.is_none() {
@@ -326,7 +335,7 @@ impl Switch {
 
     /// Begins and ends what orders say about time: what runs when it is no longer allowed is aborted, and a window that opens is used.
     pub(super) fn follow_orders(&mut self, now: Now) {
-        let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+        let names: Vec<BearerId> = self.gate.bearers().cloned().collect();
         for name in names {
             let changed = self.follow(now, &name);
             if let Some(order) = self.gate.order(&name).filter(|_| changed) {
@@ -343,6 +352,9 @@ impl Switch {
             }
             let purpose = Purpose::Traffic(Precedence::Override);
             let opened = self.gate.allows(now, &name, purpose, Duration::ZERO).is_ok();
+            if opened {
+                self.resume_multicast(&name);
+            }
             if let Some(bearer) = self.bearers.get_mut(&name).filter(|b| opened && b.silence_told) {
                 // A window has opened: what was refused before it may be asked for again.
                 bearer.silence_told = false;
@@ -385,15 +397,20 @@ pub(super) fn split_links(links: Vec<Pair>) -> BTreeMap<BearerId, Vec<Pair>> {
 
 /// Puts the order in force when the node starts (B4): what was persisted wins over any profile; unreadable is silent. Gives the
 /// profile's order back when it is the first one ever, to be persisted.
-pub(super) fn first_order(gate: &mut Gate, plan: &BearerPlan, stored: Option<&[u8]>, now: Now) -> Option<Order> {
+pub(super) fn first_order(
+    gate: &mut Gate,
+    (id, emcon): (&BearerId, &State),
+    stored: Option<&[u8]>,
+    now: Now,
+) -> Option<Order> {
     if let Some(bytes) = stored {
-        gate.add(plan.id.clone(), serde_json::from_slice(bytes).ok());
+        gate.add(id.clone(), serde_json::from_slice(bytes).ok());
         return None;
     }
-    let (state, since) = (plan.emcon.clone(), now.wall);
+    let (state, since) = (emcon.clone(), now.wall);
     let (reason, author) = ("first start".into(), "profile".into());
     let order = Order { state, since, from: None, until: None, base: None, reason, author };
-    gate.add(plan.id.clone(), Some(order.clone()));
+    gate.add(id.clone(), Some(order.clone()));
     Some(order)
 }
 
@@ -402,7 +419,7 @@ pub(super) fn civil(now: Now) -> Option<Wall> {
     now.set.then_some(now.wall)
 }
 
-const fn purpose_name(purpose: Purpose) -> &'static str {
+pub(super) const fn purpose_name(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Traffic(_) => "traffic",
         Purpose::Report(_) => "report",

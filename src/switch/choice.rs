@@ -189,6 +189,9 @@ impl Switch {
 
     /// Hands a frozen payload to its bearer, from where it was left before a restart, on whichever bearer.
     pub(super) fn put_on_air(&mut self, now: Now, record: &TransferRecord, send: Transfer) {
+        if self.multicast.contains_key(&record.bearer) {
+            return self.put_on_multicast(now, record, send);
+        }
         let names: Vec<BearerId> = self.bearers_to(&send.to).map(|(name, _)| name.clone()).collect();
         let mut from: Option<Headway> = None;
         for bearer in self.bearers.values_mut() {

@@ -27,8 +27,20 @@ pub const FEATURES: &[&str] = &[
 ];
 
 /// What this build can do, for scripts that must know.
-pub const CAPABILITIES: &[&str] =
-    &["smtp", "lmtp", "lmtp-client", "maildir", "dsn", "mt-priority", "hf-serial", "mac", "aead", "zstd-dictionary"];
+pub const CAPABILITIES: &[&str] = &[
+    "smtp",
+    "lmtp",
+    "lmtp-client",
+    "maildir",
+    "dsn",
+    "mt-priority",
+    "hf-serial",
+    "p-mul",
+    "mule",
+    "mac",
+    "aead",
+    "zstd-dictionary",
+];
 
 /// Setting that holds a bearer's MINIMIZE.
 pub(super) fn minimize_key(bearer: &BearerId) -> String {
@@ -120,10 +132,10 @@ impl Switch {
 
     fn chosen(&self, choice: &BearerChoice) -> Result<Vec<BearerId>, String> {
         match choice {
-            BearerChoice::All => Ok(self.bearers.keys().cloned().collect()),
-            BearerChoice::One(name) if self.bearers.contains_key(name) => Ok(vec![name.clone()]),
+            BearerChoice::All => Ok(self.gate.bearers().cloned().collect()),
+            BearerChoice::One(name) if self.gate.bearers().any(|b| b == name) => Ok(vec![name.clone()]),
             BearerChoice::One(name) => {
-                let known: Vec<_> = self.bearers.keys().map(ToString::to_string).collect();
+                let known: Vec<_> = self.gate.bearers().map(ToString::to_string).collect();
                 Err(format!("no bearer {name}; this node has {}", known.join(", ")))
             }
         }
@@ -134,12 +146,14 @@ impl Switch {
             .listeners
             .iter()
             .map(|(name, address)| ListenerStatus { name: name.clone(), address: address.clone() });
-        let bearers = self.bearers.iter().map(|(name, b)| BearerStatus {
+        let serial = self.bearers.iter().map(|(name, b)| (name, &b.plan.peers, b.account));
+        let nets = self.multicast.iter().map(|(name, m)| (name, &m.plan.peers, m.account));
+        let bearers = serial.chain(nets).map(|(name, peers, account)| BearerStatus {
             name: name.to_string(),
-            peer: b.plan.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            peer: peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             emcon: EmconState::of(self.gate.order(name), civil(now)),
-            air_s: b.account.air.as_secs_f64(),
-            bytes_sent: b.account.bytes,
+            air_s: account.air.as_secs_f64(),
+            bytes_sent: account.bytes,
             suppressed: self.gate.suppressed(name),
         });
         Response::done(&Status {
@@ -154,6 +168,7 @@ impl Switch {
             bearers: bearers.collect(),
             paths: self.paths(now),
             links: self.links().into_iter().map(|(bearer, link)| link_status(&bearer, link)).collect(),
+            multicast: self.multicast_status(),
             silent: self.silent_peers(now),
             // Depth and free space are the store's; the reader of the snapshot fills them in.
             queue: QueueStatus::default(),

@@ -45,7 +45,12 @@ impl Switch {
             let peers = match renewing {
                 true => BTreeMap::new(),
                 false => {
-                    self.plan.peers.iter().filter_map(|p| Some((p.name.clone(), self.towards(now, &p.name)?))).collect()
+                    let aldis =
+                        self.plan.peers.iter().filter_map(|p| Some((p.name.clone(), self.towards(now, &p.name)?)));
+                    let mules = self.plan.mules.iter();
+                    aldis
+                        .chain(mules.filter_map(|m| Some((m.name.clone(), self.towards_mule(now, &m.name)?))))
+                        .collect()
                 }
             };
             let allowance = |hop: &Hop| match hop {
@@ -60,9 +65,14 @@ impl Switch {
                 Hop::Hold => None,
             };
             let Some(job) = self.active.next(now, allowance) else { return };
-            let together = group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop);
+            let over_net = self.goes_multicast(&job.hop);
+            let together = match over_net {
+                true => self.mules_along(&job.hop),
+                false => group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop),
+            };
             let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
             match others.is_empty() {
+                _ if over_net => self.start_mule(now, [vec![job], others].concat()),
                 true => self.start(now, job),
                 false => self.start_group(now, [vec![job], others].concat()),
             }
@@ -232,7 +242,9 @@ impl Switch {
         if let Some(why) = renewed {
             self.tell_renewed(why, refrozen);
         }
+        self.thaw_multicast();
         let current = self.transfers.values().filter(|t| t.id.epoch == self.epoch);
+        let current = current.filter(|t| !self.multicast.contains_key(&t.bearer));
         let frozen: Vec<_> = current.map(|t| (t.id.clone(), t.hop.clone(), t.payload)).collect();
         for (id, hop, payload) in frozen {
             let Hop::Peer(peer) = hop else { continue };
@@ -318,6 +330,8 @@ impl Switch {
             | WorkResult::Encoded(_)
             | WorkResult::Decoded(_)
             | WorkResult::Job(_)
+            | WorkResult::Mule(_)
+            | WorkResult::MuleOpened(_)
             | WorkResult::Fetched(_)
             | WorkResult::Dropped => Vec::new(),
         };
@@ -528,6 +542,7 @@ impl Switch {
                 let stored = committed(result);
                 self.order_settled(now, &bearer, order, tightened, reply, carrier_off, stored);
             }
+            Pending::Multicast(pending) => self.multicast_done(now, pending, result),
             Pending::Renewal => self.renewal_stored(now, committed(result)),
             Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
             Pending::Mark { peer, mark, reply } => {

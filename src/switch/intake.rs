@@ -93,6 +93,9 @@ impl Switch {
 
     /// D5 and B6: what none of the bearers to a peer will carry.
     fn over_air(&self, now: Now, peer: &PeerName, level: Precedence, size: Option<u64>) -> Option<Reply> {
+        if self.multicast_to(peer).is_some() {
+            return self.over_multicast(now, peer, level, size);
+        }
         let mut refused = None;
         for (_, bearer) in self.bearers_to(peer) {
             match self.over_bearer(now, bearer, peer, level, size) {
@@ -111,19 +114,23 @@ impl Switch {
         level: Precedence,
         size: Option<u64>,
     ) -> Option<Reply> {
-        if let Some(minimize) = self.minimize_in_force(now, &bearer.plan.id)
-            && level < minimize.least
-        {
-            let text = format!("MINIMIZE in force: only {} and above to {peer}", minimize.least);
-            return Some(match minimize.until {
-                Some(_) => Reply::new(450, Status(4, 7, 15), text),
-                None => Reply::new(550, Status(5, 7, 15), text),
-            });
+        if let Some(refused) = self.minimized(now, &bearer.plan.id, peer, level) {
+            return Some(refused);
         }
         // A message shrinks when encoded: only what would be too much at a third of its size is refused at once.
         let size = size.filter(|size| !self.may_shrink(&bearer.plan.id, *size, level))?;
         let excess = bearer.plan.carries(level, size / 3).err()?;
         Some(Reply::new(552, Status(5, 3, 4), format!("too big for the link to {peer}: {excess}")))
+    }
+
+    /// B6: what a level below MINIMIZE is told.
+    pub(super) fn minimized(&self, now: Now, bearer: &BearerId, peer: &PeerName, level: Precedence) -> Option<Reply> {
+        let minimize = self.minimize_in_force(now, bearer).filter(|m| level < m.least)?;
+        let text = format!("MINIMIZE in force: only {} and above to {peer}", minimize.least);
+        Some(match minimize.until {
+            Some(_) => Reply::new(450, Status(4, 7, 15), text),
+            None => Reply::new(550, Status(5, 7, 15), text),
+        })
     }
 
     /// C4: why mail that asks for protection cannot go to this recipient, if it cannot.

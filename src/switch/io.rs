@@ -1,10 +1,12 @@
 //! What goes into the switch and what comes out of it.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::bearer::{self, ModemAction, ModemEvent};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::Name;
+use crate::codec::mule::{self, MuleError, Tagging};
 use crate::codec::reduce::{Reducer, Rule};
 use crate::codec::repertoire::Repertoire;
 use crate::codec::site::SiteDictionary;
@@ -48,6 +50,24 @@ pub enum Input {
         bearer: BearerId,
         /// What.
         event: ModemEvent,
+    },
+    /// A datagram came in on a bearer that speaks P_MUL.
+    Datagram {
+        /// Which bearer's.
+        bearer: BearerId,
+        /// From which address.
+        from: Ipv4Addr,
+        /// What it holds.
+        bytes: Vec<u8>,
+        /// Datagrams that were dropped since the one before, because this switch did not keep up.
+        missed: u64,
+    },
+    /// The sockets of such a bearer work, or do not.
+    Port {
+        /// Which bearer's.
+        bearer: BearerId,
+        /// What is wrong; `None`: nothing.
+        fault: Option<String>,
     },
     /// Work came back, in any order, perhaps after nobody wants it any more.
     Done {
@@ -118,6 +138,10 @@ pub enum Work {
     Encode(Box<Encode>),
     /// Open and decode a payload received whole.
     Decode(Box<Decode>),
+    /// Make a MULE payload.
+    MuleEncode(Box<MuleEncode>),
+    /// Open a MULE payload.
+    MuleDecode(Box<MuleDecode>),
     /// Spread or gather symbols.
     Job(bearer::Job),
     /// Put a message into a Maildir.
@@ -137,6 +161,10 @@ pub enum WorkResult {
     Encoded(Result<Box<Coded>, String>),
     /// Of `Decode`.
     Decoded(Result<Box<Opened>, OpenError>),
+    /// Of `MuleEncode`.
+    Mule(Result<Vec<u8>, String>),
+    /// Of `MuleDecode`.
+    MuleOpened(Result<Box<mule::Opened>, MuleError>),
     /// Of `Job`.
     Job(bearer::JobDone),
     /// Of `Maildir`, in the order of its mailboxes.
@@ -226,6 +254,28 @@ pub struct Decode {
     pub keeps_text: bool,
     /// The site's dictionary.
     pub site: Option<Arc<SiteDictionary>>,
+}
+
+/// What becomes a MULE payload.
+#[derive(Debug)]
+pub struct MuleEncode {
+    /// The envelope.
+    pub envelope: Envelope,
+    /// The message.
+    pub body: Arc<[u8]>,
+    /// How the structure around it is tagged.
+    pub tagging: Tagging,
+    /// When: a deadline is carried as the seconds that are left.
+    pub now: Wall,
+}
+
+/// A MULE payload to open.
+#[derive(Debug)]
+pub struct MuleDecode {
+    /// The payload.
+    pub payload: Arc<[u8]>,
+    /// Largest message taken.
+    pub max_bytes: u64,
 }
 
 /// A decoded payload.

@@ -25,6 +25,13 @@ pub(super) struct Late {
     until: Wall,
 }
 
+impl Late {
+    /// Until when word of it counts.
+    pub(super) fn until(&self) -> Wall {
+        self.until
+    }
+}
+
 /// Those that are remembered.
 pub(super) type Lates = BTreeMap<TransferId, Late>;
 
@@ -84,6 +91,7 @@ impl Switch {
     pub(super) fn listen_for_late(&mut self) {
         let lates: Vec<Late> = self.late.values().cloned().collect();
         lates.iter().for_each(|late| self.listen_for(late));
+        self.listen_multicast();
     }
 
     fn listen_for(&mut self, late: &Late) {

@@ -15,6 +15,7 @@ mod group;
 mod intake;
 mod io;
 mod late;
+mod multicast;
 mod predict;
 mod renewal;
 mod settle;
@@ -24,8 +25,8 @@ mod what_if;
 pub mod work;
 
 pub use io::{
-    Coded, Decode, Encode, Fetch, Forward, Input, Local, Omission, OpenError, Opened, Output, Reduction, RequestId,
-    SessionId, Ticket, Work, WorkResult,
+    Coded, Decode, Encode, Fetch, Forward, Input, Local, MuleDecode, MuleEncode, Omission, OpenError, Opened, Output,
+    Reduction, RequestId, SessionId, Ticket, Work, WorkResult,
 };
 
 pub use sizes::Sizes;
@@ -63,6 +64,7 @@ pub struct Switch {
     reporter: Reporter,
     gate: Gate,
     bearers: BTreeMap<BearerId, Bearer>,
+    multicast: BTreeMap<BearerId, multicast::Multicast>,
     minimize: BTreeMap<BearerId, Minimize>,
     silence: silence::Silence,
     /// What ended unconfirmed: word of it still counts.
@@ -174,6 +176,8 @@ enum Pending {
     Minimize { orders: Vec<(BearerId, Option<Minimize>)>, reply: RequestId },
     /// An operator's word on a peer's silence is being made durable.
     Mark { peer: PeerName, mark: Option<silence::Mark>, reply: RequestId },
+    /// Something of a bearer that speaks P_MUL.
+    Multicast(multicast::Pending),
     /// Something whose result changes nothing (history lines, purges).
     Aside,
 }
@@ -202,12 +206,13 @@ impl Switch {
         let mut gate = Gate::new();
         let mut minimize = BTreeMap::new();
         let mut first_orders = Batch::default();
-        for bearer in &plan.bearers {
-            let key = air::order_key(&bearer.id);
-            let first = air::first_order(&mut gate, bearer, setting(&key), now);
+        let serial = plan.bearers.iter().map(|b| (&b.id, &b.emcon));
+        for (id, emcon) in serial.chain(plan.multicast.iter().map(|b| (&b.id, &b.emcon))) {
+            let key = air::order_key(id);
+            let first = air::first_order(&mut gate, (id, emcon), setting(&key), now);
             first_orders.changes.extend(first.map(|order| Change::Setting(key, serde_json::to_vec(&order).ok())));
-            if let Some(order) = setting(&desk::minimize_key(&bearer.id)).and_then(|v| serde_json::from_slice(v).ok()) {
-                minimize.insert(bearer.id.clone(), order);
+            if let Some(order) = setting(&desk::minimize_key(id)).and_then(|v| serde_json::from_slice(v).ok()) {
+                minimize.insert(id.clone(), order);
             }
         }
         let ids = Ids::open(&opened);
@@ -231,6 +236,8 @@ impl Switch {
             };
             bearers.insert(bearer.id.clone(), entry);
         }
+        let restore = |id: &BearerId| stored_links.remove(id).unwrap_or_default();
+        let multicast = multicast::open(now, &plan, restore, |id| gate.standing(now, id), seed);
         let mut table = retry::Table::shipped();
         for (level, r) in &plan.retry {
             let level_of =
@@ -258,6 +265,7 @@ impl Switch {
             reporter,
             gate,
             bearers,
+            multicast,
             minimize,
             silence: silence::Silence::open(&opened.settings),
             late: late::open(&opened.settings),
@@ -301,6 +309,7 @@ impl Switch {
         switch.thaw(now, opened.renewed.as_deref());
         switch.claim(now);
         switch.pump_air(now);
+        switch.pump_multicast(now);
         switch
     }
 
@@ -317,6 +326,8 @@ impl Switch {
         match input {
             Input::Ask { session, ask, listener, question } => self.ask(now, session, ask, &listener, question),
             Input::Modem { bearer, event } => self.modem(now, &bearer, event),
+            Input::Datagram { bearer, from, bytes, missed } => self.datagram(now, &bearer, from, &bytes, missed),
+            Input::Port { bearer, fault } => self.port(&bearer, fault),
             Input::Done { ticket, result } => {
                 if let Some(pending) = self.tickets.remove(&ticket) {
                     self.done(now, pending, result);
@@ -365,12 +376,13 @@ impl Switch {
         let stations = self.bearers.values().filter_map(|b| b.station.next_timeout());
         let retries = self.steps.values().filter_map(|s| s.retry_at);
         let renewal = self.renewal.as_ref().and_then(|r| r.retry_at);
+        let stations = stations.chain(self.multicast.values().filter_map(|m| m.wake));
         stations.chain(retries).chain(renewal).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
     }
 
     /// Ends: unkeys every transmitter and starts nothing more.
     pub fn stop(&mut self, now: Now) {
-        let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+        let names: Vec<BearerId> = self.gate.bearers().cloned().collect();
         for name in names {
             self.gate.set(&name, None);
             self.silence(now, &name);
@@ -387,6 +399,7 @@ impl Switch {
         self.dispatch(now);
         self.review(now);
         self.pump_air(now);
+        self.pump_multicast(now);
         let held_back = self.bearers.values().filter_map(|b| b.station.held_back()).map(|(_, air)| air).max();
         let orders = self.gate.next_change(now).filter(|_| now.set).map(|at| {
             let before = Wall(at.0.saturating_sub(held_back.map_or(0, |air| air.as_millis() as i64)).saturating_add(1));
@@ -414,8 +427,9 @@ impl Switch {
             self.follow_orders(now);
             self.event(Event::ClockChanged { set: now.set });
             self.follow_orders(now);
-            let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+            let names: Vec<BearerId> = self.gate.bearers().cloned().collect();
             for name in names {
+                self.resume_multicast(&name);
                 if let Some(bearer) = self.bearers.get_mut(&name) {
                     bearer.station.resume_air(now.at);
                 }

@@ -214,7 +214,7 @@ impl Switch {
         let frozen = self.transfers.values().filter(|t| t.message == id).map(|t| self.predict_frozen(now, t));
         let waiting = self.active.to_go().filter(|w| w.record.id == id).filter_map(|w| {
             let Hop::Peer(peer) = w.hop else { return None };
-            Some(self.predict_waiting(now, &w, peer))
+            self.predict_to_come_on_net(now, &w, peer).or_else(|| Some(self.predict_waiting(now, &w, peer)))
         });
         let predictions = frozen.flatten().chain(waiting).collect();
         Response::done(&Predictions { schema: Predictions::SCHEMA.into(), id: id.to_string(), predictions })
@@ -222,6 +222,9 @@ impl Switch {
 
     fn predict_frozen(&self, now: Now, transfer: &TransferRecord) -> Option<Prediction> {
         let Hop::Peer(peer) = &transfer.hop else { return None };
+        if self.multicast_to(peer).is_some() {
+            return self.predict_on_net(now, transfer, peer);
+        }
         let record = self.active.record(transfer.message)?;
         let load = self.load_of(transfer, peer, record.precedence);
         let bearer = self.bearers.get(&transfer.bearer)?;

@@ -32,7 +32,7 @@ impl Switch {
         if self.renewal.is_some() {
             return;
         }
-        let names: Vec<BearerId> = self.bearers.keys().cloned().collect();
+        let names: Vec<BearerId> = self.gate.bearers().cloned().collect();
         for name in names {
             self.gate.void(&name);
             self.silence(now, &name);

@@ -144,6 +144,7 @@ impl Switch {
                     extra.push(Change::Setting(beyond_key(record.id), None));
                 }
                 extra.extend(self.context_changes(&applied.record, &step, &extra));
+                extra.extend(self.multicast_changes(&applied.record, &step, &extra));
                 let settled = Box::new(Settled { applied, step, extra });
                 match &settled.applied.report {
                     Some(report) => {
@@ -422,7 +423,10 @@ impl Switch {
     }
 
     fn expedite_transfers(&mut self, now: Now, message: MessageId, level: Precedence) {
-        for id in self.transfers.values().filter(|t| t.message == message).map(|t| &t.id) {
+        let ids: Vec<TransferId> =
+            self.transfers.values().filter(|t| t.message == message).map(|t| t.id.clone()).collect();
+        for id in &ids {
+            self.expedite_multicast(id, level);
             self.bearers.values_mut().for_each(|bearer| bearer.station.expedite(now.at, id, level));
         }
     }
@@ -435,6 +439,7 @@ impl Switch {
         }
         self.choice_over(id);
         let Some(transfer) = self.transfers.remove(id) else { return };
+        self.multicast_over(&transfer);
         for (name, bearer) in &mut self.bearers {
             if *name != transfer.bearer {
                 // One word to the far side is enough.

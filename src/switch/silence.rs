@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bearer::serial::blind::Policy;
-use crate::config::plan::{PeerPlan, Plan, Silences};
+use crate::config::plan::{Plan, Silences};
 use crate::mail::{BearerId, Hop, PeerName, Precedence, TransferId};
 use crate::ops::document::{PeerSilence, Peers};
 use crate::ops::{Event, Response};
@@ -60,8 +60,8 @@ impl Mark {
 }
 
 /// What the profile says of a peer at a moment: silent, and until when.
-fn planned(peer: &PeerPlan, at: Option<Wall>) -> Option<Option<Wall>> {
-    match (&peer.silent, at) {
+fn planned(silent: &Silences, at: Option<Wall>) -> Option<Option<Wall>> {
+    match (silent, at) {
         (Silences::Never, _) => None,
         (Silences::Always, _) => Some(None),
         (Silences::Windows(windows), Some(at)) => {
@@ -71,11 +71,11 @@ fn planned(peer: &PeerPlan, at: Option<Wall>) -> Option<Option<Wall>> {
     }
 }
 
-fn standing(peer: &PeerPlan, mark: Option<&Mark>, at: Option<Wall>) -> Standing {
+fn standing(silent: &Silences, mark: Option<&Mark>, at: Option<Wall>) -> Standing {
     if let Some(m) = mark.filter(|m| m.counts(at)) {
         return Standing { silent: m.silent, until: m.until, reason: m.reason.clone(), author: m.author.clone() };
     }
-    match planned(peer, at) {
+    match planned(silent, at) {
         Some(until) => Standing { silent: true, until, reason: "planned".into(), author: "profile".into() },
         None => Standing { silent: false, until: None, reason: String::new(), author: String::new() },
     }
@@ -107,17 +107,18 @@ impl Switch {
     /// Tells the stations which peers are silent now, and operators what has changed.
     pub(super) fn follow_silence(&mut self, now: Now) {
         let plan = self.plan.clone();
-        for peer in &plan.peers {
-            let stands = standing(peer, self.silence.marks.get(&peer.name), civil(now));
-            if self.silence.told.get(&peer.name).copied().unwrap_or(false) == stands.silent {
+        for (peer, silent) in plan.neighbours() {
+            let stands = standing(silent, self.silence.marks.get(peer), civil(now));
+            if self.silence.told.get(peer).copied().unwrap_or(false) == stands.silent {
                 continue;
             }
-            self.silence.told.insert(peer.name.clone(), stands.silent);
+            self.silence.told.insert(peer.clone(), stands.silent);
             for bearer in self.bearers.values_mut() {
-                bearer.station.believe(now.at, &peer.name, stands.silent);
+                bearer.station.believe(now.at, peer, stands.silent);
             }
+            self.believe_multicast(now, peer, stands.silent);
             let Standing { silent, reason, author, .. } = stands;
-            self.event(Event::PeerSilence { peer: peer.name.clone(), silent, reason, author });
+            self.event(Event::PeerSilence { peer: peer.clone(), silent, reason, author });
         }
     }
 
@@ -129,7 +130,7 @@ impl Switch {
     /// When a peer's silence next begins or ends.
     pub(super) fn next_silence(&self, now: Now) -> Option<Wall> {
         let marks = self.silence.marks.values().flat_map(|m| [m.from, m.until]).flatten();
-        let windows = self.plan.peers.iter().filter_map(|p| match &p.silent {
+        let windows = self.plan.neighbours().filter_map(|(_, silent)| match silent {
             Silences::Windows(windows) => Some(windows.iter().flat_map(|w| [w.from, w.until])),
             Silences::Never | Silences::Always => None,
         });
@@ -149,7 +150,7 @@ impl Switch {
         author: String,
     ) -> Option<Response> {
         let peer = match self.peer_called(peer) {
-            Ok(peer) => peer.name.clone(),
+            Ok((peer, _)) => peer.clone(),
             Err(why) => return Some(Response::refused(why)),
         };
         if until.is_some_and(|until| from.unwrap_or(now.wall) >= until) {
@@ -169,16 +170,16 @@ impl Switch {
         author: String,
     ) -> Option<Response> {
         let (peer, planned) = match self.peer_called(peer) {
-            Ok(peer) => (peer.name.clone(), planned(peer, civil(now))),
+            Ok((peer, silent)) => (peer.clone(), planned(silent, civil(now))),
             Err(why) => return Some(Response::refused(why)),
         };
         self.store_mark(id, peer, planned.map(|until| Mark { silent: false, from: None, until, reason, author }));
         None
     }
 
-    fn peer_called(&self, name: &str) -> Result<&PeerPlan, String> {
-        self.plan.peers.iter().find(|p| *p.name.0 == *name).ok_or_else(|| {
-            let known: Vec<_> = self.plan.peers.iter().map(|p| p.name.to_string()).collect();
+    fn peer_called(&self, name: &str) -> Result<(&PeerName, &Silences), String> {
+        self.plan.neighbours().find(|(peer, _)| *peer.0 == *name).ok_or_else(|| {
+            let known: Vec<_> = self.plan.neighbours().map(|(peer, _)| peer.to_string()).collect();
             format!("no peer {name}; this node has {}", known.join(", "))
         })
     }
@@ -205,37 +206,34 @@ impl Switch {
             None => self.silence.marks.remove(&peer),
         };
         self.follow_silence(now);
-        let told: Vec<&PeerPlan> = self.plan.peers.iter().filter(|p| p.name == peer).collect();
-        Response::done(&Peers { schema: Peers::SCHEMA.into(), peers: self.silences(now, &told) })
+        Response::done(&Peers { schema: Peers::SCHEMA.into(), peers: self.silences(now, |p| *p == peer) })
     }
 
     /// All peers, silent or not.
     pub(super) fn peers_document(&self, now: Now) -> Response {
-        let all: Vec<&PeerPlan> = self.plan.peers.iter().collect();
-        Response::done(&Peers { schema: Peers::SCHEMA.into(), peers: self.silences(now, &all) })
+        Response::done(&Peers { schema: Peers::SCHEMA.into(), peers: self.silences(now, |_| true) })
     }
 
     /// Those that are taken for silent, for the status.
     pub(super) fn silent_peers(&self, now: Now) -> Vec<PeerSilence> {
-        let silent = |p: &&PeerPlan| self.is_silent(&p.name);
-        self.silences(now, &self.plan.peers.iter().filter(silent).collect::<Vec<_>>())
+        self.silences(now, |peer| self.is_silent(peer))
     }
 
-    fn silences(&self, now: Now, peers: &[&PeerPlan]) -> Vec<PeerSilence> {
-        let shown = |peer: &&PeerPlan| {
-            let mark = self.silence.marks.get(&peer.name);
-            let stands = standing(peer, mark, civil(now));
+    fn silences(&self, now: Now, wanted: impl Fn(&PeerName) -> bool) -> Vec<PeerSilence> {
+        let shown = |(peer, silent): (&PeerName, &Silences)| {
+            let mark = self.silence.marks.get(peer);
+            let stands = standing(silent, mark, civil(now));
             let to_come = mark.filter(|m| m.silent && !m.counts(civil(now)) && m.from.is_some_and(|f| f > now.wall));
             let stations = || self.bearers.values().map(|b| &b.station);
-            let heard = stations().filter_map(|s| s.heard_in_silence(&peer.name)).max();
+            let heard = stations().filter_map(|s| s.heard_in_silence(peer)).max().or_else(|| self.heard_on_net(peer));
             let ago = |at| i64::try_from(now.at.since(at).as_millis()).unwrap_or(i64::MAX);
-            let sent: usize = stations().map(|s| s.sent_blind(&peer.name)).max().unwrap_or(0);
+            let sent: usize = stations().map(|s| s.sent_blind(peer)).max().unwrap_or(0).max(self.sent_on_net(peer));
             let (reason, author) = match to_come {
                 Some(mark) if !stands.silent => (mark.reason.clone(), mark.author.clone()),
                 _ => (stands.reason, stands.author),
             };
             PeerSilence {
-                peer: peer.name.to_string(),
+                peer: peer.to_string(),
                 silent: stands.silent,
                 until: stands.until.map(Wall::rfc3339),
                 from: to_come.and_then(|m| m.from).map(Wall::rfc3339),
@@ -243,10 +241,10 @@ impl Switch {
                 author,
                 heard: heard.map(|at| Wall(now.wall.0.saturating_sub(ago(at))).rfc3339()),
                 sent: sent as u64,
-                reads: self.reads_in_words(&peer.name),
+                reads: self.reads_in_words(peer),
             }
         };
-        peers.iter().map(shown).collect()
+        self.plan.neighbours().filter(|(peer, _)| wanted(peer)).map(shown).collect()
     }
 
     /// A window towards a silent peer is over on one bearer.
@@ -288,26 +286,19 @@ const MOST_UNCONFIRMED: usize = 240;
 mod tests {
     use super::*;
     use crate::emcon::Window;
-    use crate::mail::Protection;
-
-    fn peer(silent: Silences) -> PeerPlan {
-        let name = PeerName::from("ship");
-        let (protection, keys) = (Protection::Off, Vec::new());
-        PeerPlan { name, station: 1, protection, keys, silent, assumed_loss: 0.1, dictionary: false }
-    }
 
     fn mark(silent: bool, from: Option<i64>, until: Option<i64>) -> Mark {
         let (from, until) = (from.map(Wall::from_seconds), until.map(Wall::from_seconds));
         Mark { silent, from, until, reason: "x".into(), author: "uid 0".into() }
     }
 
-    fn silent(peer: &PeerPlan, mark: Option<&Mark>, seconds: i64) -> bool {
+    fn silent(peer: &Silences, mark: Option<&Mark>, seconds: i64) -> bool {
         standing(peer, mark, Some(Wall::from_seconds(seconds))).silent
     }
 
     #[test]
     fn an_operators_word_goes_before_the_profiles() {
-        let (never, always) = (peer(Silences::Never), peer(Silences::Always));
+        let (never, always) = (Silences::Never, Silences::Always);
         assert!(!silent(&never, None, 5) && silent(&always, None, 5));
         assert!(silent(&never, Some(&mark(true, None, None)), 5));
         assert!(!silent(&always, Some(&mark(false, None, None)), 5));
@@ -318,7 +309,7 @@ mod tests {
     #[test]
     fn listed_windows_begin_and_end_by_themselves() {
         let window = |from, until| Window { from: Wall::from_seconds(from), until: Wall::from_seconds(until) };
-        let ship = peer(Silences::Windows(vec![window(10, 20), window(30, 40)]));
+        let ship = Silences::Windows(vec![window(10, 20), window(30, 40)]);
         assert_eq!([5, 10, 20, 35, 40].map(|at| silent(&ship, None, at)), [false, true, false, true, false]);
         // Heard in the first window: the second still counts.
         let until = planned(&ship, Some(Wall::from_seconds(12))).expect("silent");
@@ -329,7 +320,7 @@ mod tests {
     #[test]
     fn without_a_clock_a_peer_with_listed_times_is_taken_for_silent() {
         let window = Window { from: Wall::from_seconds(10), until: Wall::from_seconds(20) };
-        let (ship, never) = (peer(Silences::Windows(vec![window])), peer(Silences::Never));
+        let (ship, never) = (Silences::Windows(vec![window]), Silences::Never);
         assert!(standing(&ship, None, None).silent && !standing(&never, None, None).silent);
         assert!(standing(&never, Some(&mark(true, Some(10), None)), None).silent);
         assert!(standing(&ship, Some(&mark(false, None, Some(20))), None).silent, "who knows whether that is over");

@@ -9,11 +9,12 @@ use crate::emcon::{Order, Purpose};
 use crate::mail::{BearerId, Hop, MessageId, PeerName, Precedence, TransferId};
 use crate::ops::Response;
 use crate::ops::document::{EmconState, WhatIf, WhatIfBearer, WhatIfLevel, WhatIfStays};
-use crate::time::{Now, Wall};
+use crate::time::{Duration, Now, Wall};
 
 use super::Switch;
 use super::air::{Bearer, civil};
 use super::choice::{Candidate, Class, first};
+use super::multicast::NetPassage;
 use super::predict::{Load, tenths};
 
 /// What of one level goes to one peer over one bearer.
@@ -46,6 +47,12 @@ impl Switch {
             let (Hop::Peer(peer), Some(record)) = (&transfer.hop, self.active.record(transfer.message)) else {
                 continue;
             };
+            let (level, bytes) = (record.precedence, u64::from(transfer.payload_bytes));
+            if let Some(passage) = self.passage_on_net(now, &gate, peer, level, bytes) {
+                let number = (transfer.id.epoch, transfer.lead.unwrap_or(transfer.id.counter));
+                tally.count_on_net(bearers, transfer.message, (peer, level, bytes), &passage, number);
+                continue;
+            }
             let load = self.load_of(transfer, peer, record.precedence);
             let own =
                 self.bearers.get(&transfer.bearer).map(|b| self.candidate(now, &gate, &transfer.bearer, b, &load));
@@ -58,6 +65,12 @@ impl Switch {
         for w in self.active.to_go() {
             let Hop::Peer(peer) = w.hop else { continue };
             let load = self.load_to_come(w.record, peer);
+            if let Some(passage) = self.passage_on_net(now, &gate, peer, load.level, load.payload_bytes) {
+                // What is not frozen yet becomes one payload for all of a group.
+                let (what, number) = ((peer, load.level, load.payload_bytes), (0, w.record.id.0 as u32));
+                tally.count_on_net(bearers, w.record.id, what, &passage, number);
+                continue;
+            }
             match w.until.filter(|at| *at > now.wall) {
                 Some(at) => {
                     if self.bearers_to(peer).any(|(name, _)| bearers.contains(name)) {
@@ -68,9 +81,13 @@ impl Switch {
             }
         }
         let shown = |name: &BearerId| {
+            if let Some(m) = self.multicast.get(name) {
+                let emcon = EmconState::of(self.gate.order(name), civil(now));
+                return Some(WhatIfBearer { emcon, ..tally.net(name, |bytes| m.plan.airtime(bytes)) });
+            }
             let b = self.bearers.get(name)?;
             let mut reports = b.station.reports_owed() as u64;
-            if gate.allows(now, name, Purpose::Report(Precedence::Override), crate::time::Duration::ZERO).is_err() {
+            if gate.allows(now, name, Purpose::Report(Precedence::Override), Duration::ZERO).is_err() {
                 reports = 0;
             }
             let w = &b.plan.waveform;
@@ -128,6 +145,60 @@ impl Tally {
         if let Some(at) = best.forecast.delivered(now) {
             let last = self.last.entry(best.bearer.clone()).or_insert(at);
             *last = at.max(*last);
+        }
+    }
+
+    /// The same over a bearer that speaks P_MUL: one payload leaves once for all of its group.
+    fn count_on_net(
+        &mut self,
+        asked: &[BearerId],
+        message: MessageId,
+        (peer, level, bytes): (&PeerName, Precedence, u64),
+        passage: &NetPassage,
+        number: (u32, u32),
+    ) {
+        if !asked.contains(&passage.bearer) {
+            return;
+        }
+        if !passage.open {
+            return self.stay(message, level, format!("{} is closed to {level} by an order", passage.bearer));
+        }
+        let share = self.goes.entry((passage.bearer.clone(), peer.clone(), Reverse(level))).or_default();
+        share.messages.insert(message);
+        if self.shared.insert((passage.bearer.clone(), number.0, number.1)) {
+            share.bytes += bytes;
+        }
+    }
+
+    /// The part of such a bearer.
+    fn net(&self, name: &BearerId, airtime: impl Fn(u64) -> Duration) -> WhatIfBearer {
+        let mut levels: BTreeMap<Reverse<Precedence>, (BTreeSet<MessageId>, u64)> = BTreeMap::new();
+        for ((_, _, level), share) in self.goes.iter().filter(|((bearer, ..), _)| bearer == name) {
+            let (messages, bytes) = levels.entry(*level).or_default();
+            messages.extend(&share.messages);
+            *bytes += share.bytes;
+        }
+        let air = |bytes: u64| if bytes == 0 { 0.0 } else { tenths(airtime(bytes).as_secs_f64()) };
+        let all: BTreeSet<MessageId> = levels.values().flat_map(|(messages, _)| messages).copied().collect();
+        let bytes = levels.values().map(|(_, bytes)| bytes).sum();
+        WhatIfBearer {
+            name: name.to_string(),
+            emcon: EmconState::of(None, None),
+            messages: all.len() as u64,
+            bytes,
+            air_s: air(bytes),
+            done_at: None,
+            levels: levels
+                .into_iter()
+                .map(|(level, (messages, bytes))| WhatIfLevel {
+                    precedence: level.0.name().into(),
+                    messages: messages.len() as u64,
+                    bytes,
+                    air_s: air(bytes),
+                })
+                .collect(),
+            reports: 0,
+            reports_air_s: 0.0,
         }
     }
 

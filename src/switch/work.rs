@@ -6,13 +6,13 @@ use crate::bearer::{self, fec};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::{self, History, Kept, Name};
 use crate::codec::payload::{Choice, DecodeError, Options};
-use crate::codec::{self, payload, reduce};
+use crate::codec::{self, mule, payload, reduce};
 use crate::mail::Reliance;
 use crate::queue::Disk;
 use crate::queue::maildir::{self as mailbox, DeliverError};
 use crate::security;
 
-use super::io::{Coded, Decode, Encode, Fetch, Local, Omission, OpenError, Opened, WorkResult};
+use super::io::{Coded, Decode, Encode, Fetch, Local, MuleDecode, MuleEncode, Omission, OpenError, Opened, WorkResult};
 
 /// Encodes and seals a payload.
 pub fn encode(encode: &Encode) -> WorkResult {
@@ -96,6 +96,21 @@ fn decoded(decode: &Decode, read: impl FnOnce(&[u8], usize, &Options<'_>) -> Par
     };
     let text = text(decode.keeps_text, &body);
     Ok(Opened { envelope, body, text })
+}
+
+/// Makes a MULE payload.
+pub fn mule_encode(encode: &MuleEncode) -> WorkResult {
+    let letter = mule::Letter::of(&encode.envelope, encode.body.len() as u64, encode.now);
+    let payload = letter
+        .map_err(|e| e.to_string())
+        .and_then(|letter| mule::encode(&letter, &encode.body, encode.tagging).map_err(|e| e.to_string()));
+    WorkResult::Mule(payload)
+}
+
+/// Opens a MULE payload.
+pub fn mule_decode(decode: &MuleDecode) -> WorkResult {
+    let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
+    WorkResult::MuleOpened(mule::decode(&decode.payload, max_bytes).map(Box::new))
 }
 
 /// Makes a message of a part of one.

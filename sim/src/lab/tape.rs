@@ -89,6 +89,7 @@ impl Tape {
                     stream.extend_from_slice(bytes);
                 }
             }
+            Keying::Datagram { .. } | Keying::Join => {}
         }
     }
 }

@@ -14,6 +14,6 @@ pub mod wire;
 pub use checksum::Checksum;
 pub use missing::{Missing, Ranges};
 pub use sender::{Outgoing, SubmitError};
-pub use station::{Config, Counts, EntrySource, Event, Limits, Peer, Port, Station, Transmit, Verdict};
+pub use station::{Config, Counts, EntrySource, Event, Leave, Limits, Next, Peer, Port, Station, Transmit, Verdict};
 pub use timers::{Pacer, Timers};
 pub use wire::{Ack, AckEntry, Address, Destination, Fec, GroupWord, MessageKey, NodeId, Part, Pdu, PduError};

@@ -149,9 +149,19 @@ impl Incoming {
 }
 
 impl Receiver {
-    /// A message that was accepted before a restart.
-    pub(super) fn restore(&mut self, config: &Config, message: MessageKey, expiry: u32, reply_to: Ipv4Addr) {
-        let incoming = Incoming { expiry, ..Incoming::new(State::Done(false), reply_to, config) };
+    /// A message that was accepted before a restart; `owed`: its sender has not been told.
+    pub(super) fn restore(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        (message, expiry, priority): (MessageKey, u32, u8),
+        reply_to: Ipv4Addr,
+        owed: bool,
+    ) {
+        let mut incoming = Incoming { expiry, priority, ..Incoming::new(State::Done(false), reply_to, config) };
+        if owed {
+            incoming.answer_soon(now, config, message);
+        }
         self.forget(message);
         self.messages.insert(message, incoming);
     }
@@ -369,20 +379,25 @@ impl Receiver {
         whole.into_iter().for_each(|key| self.offer(key, events));
     }
 
-    /// When an answer is due.
-    pub(super) fn answer_at(&self) -> Option<Instant> {
-        self.messages.values().filter_map(|m| m.ack_at).min()
+    /// When an answer is due to a message at least as urgent, and how urgent the first of those is.
+    pub(super) fn answer_at(&self, least_urgent: u8) -> Option<(Instant, u8)> {
+        let owed = self.messages.values().filter(|m| m.priority <= least_urgent);
+        owed.filter_map(|m| Some((m.ack_at?, m.priority))).min()
     }
 
-    /// The next acknowledgement: everything owed to one source, as far as it fits.
-    pub(super) fn poll(&mut self, now: Instant, config: &Config) -> Option<Transmit> {
-        let due = self.messages.iter().filter(|(_, m)| m.ack_at.is_some_and(|at| at <= now));
+    /// The next acknowledgement: everything owed to one source for messages at least as urgent, as far as it fits.
+    pub(super) fn poll(&mut self, now: Instant, config: &Config, least_urgent: u8) -> Option<Transmit> {
+        let urgent = |m: &Incoming| m.priority <= least_urgent;
+        let due = self.messages.iter().filter(|(_, m)| urgent(m) && m.ack_at.is_some_and(|at| at <= now));
         let (_, source) = due.map(|(key, m)| (m.priority, key.source)).min()?;
         let peer = config.peers.get(&source)?;
         let mut room = config.max_pdu - ACK_OVERHEAD;
         let (mut entries, mut priority, mut to) = (Vec::new(), u8::MAX, None);
-        let mut owed: Vec<_> =
-            self.messages.iter_mut().filter(|(key, m)| key.source == source && m.ack_at.is_some()).collect();
+        let mut owed: Vec<_> = self
+            .messages
+            .iter_mut()
+            .filter(|(key, m)| key.source == source && urgent(m) && m.ack_at.is_some())
+            .collect();
         owed.sort_by_key(|(key, m)| (m.priority, m.ack_at, key.number));
         for (key, incoming) in owed {
             // At least one number and the marker behind it.
@@ -409,7 +424,7 @@ impl Receiver {
         }
         let ack = Pdu::Ack(Ack { priority, from: config.node, entries, elapsed: None });
         let bytes = ack.emit(config.checksum, peer.ranges).expect("entries are kept within max_pdu");
-        Some(Transmit { to: to?, port: Port::Ack, priority, bytes })
+        Some(Transmit { to: to?, port: Port::Ack, priority, about: None, bytes })
     }
 
     pub(super) fn next_timeout(&self, now: Now) -> Option<Instant> {

@@ -70,6 +70,8 @@ struct Sending {
     repeat_at: Option<Instant>,
     silent_at: Option<Instant>,
     silent_left: u32,
+    /// The round under way is for receivers in silence, too.
+    blind: bool,
     wait: Duration,
     /// Asked since somebody last got on, and how often before everything is sent again.
     questions: u32,
@@ -135,6 +137,7 @@ impl Sender {
             repeat_at: None,
             silent_at: None,
             silent_left: config.timers.silent_repeats,
+            blind: false,
             wait: config.timers.repeat,
             questions: 0,
             patience: QUESTIONS,
@@ -146,6 +149,7 @@ impl Sender {
         let heard = sending.out.resumed && sending.open.values().any(|open| !open.silent);
         sending.due = if heard { BTreeSet::from([total]) } else { (1..=total).collect() };
         sending.questions = u32::from(heard);
+        sending.blind = !heard && sending.open.values().any(|open| open.silent);
         sending.address(config, |_| true);
         self.messages.insert(sending.out.number, sending);
         Ok(())
@@ -168,6 +172,14 @@ impl Sender {
                     sending.end_round(now.at, config);
                 }
             }
+        }
+    }
+
+    /// Gives a message another urgency.
+    pub(super) fn set_priority(&mut self, number: u32, priority: u8) {
+        if let Some(sending) = self.messages.get_mut(&number) {
+            sending.out.priority = priority;
+            sending.addresses.iter_mut().for_each(|address| address.priority = priority);
         }
     }
 
@@ -270,15 +282,21 @@ impl Sender {
         }
     }
 
-    /// Whether a datagram is ready.
-    pub(super) fn has_ready(&self) -> bool {
-        self.messages.values().any(|s| !s.is_idle() || s.last.is_some())
+    /// The most urgent message of which a datagram is ready, among those that may be sent.
+    pub(super) fn ready(&self, may: impl Fn(u32) -> bool) -> Option<u32> {
+        let ready = self.messages.iter().filter(|(number, s)| (!s.is_idle() || s.last.is_some()) && may(**number));
+        ready.map(|(number, s)| (s.out.priority, *number)).min().map(|(_, number)| number)
     }
 
-    /// The next datagram of the most urgent message.
-    pub(super) fn poll(&mut self, now: Instant, config: &Config, events: &mut VecDeque<Event>) -> Option<Transmit> {
-        let ready = self.messages.iter().filter(|(_, s)| !s.is_idle() || s.last.is_some());
-        let (_, number) = ready.map(|(number, s)| (s.out.priority, *number)).min()?;
+    /// The next datagram of the most urgent message that may be sent.
+    pub(super) fn poll(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        may: impl Fn(u32) -> bool,
+        events: &mut VecDeque<Event>,
+    ) -> Option<Transmit> {
+        let number = self.ready(may)?;
         let sending = self.messages.get_mut(&number)?;
         if let Some(last) = sending.last.take() {
             let sending = self.messages.remove(&number)?;
@@ -293,6 +311,10 @@ impl Sender {
         let transmit = sending.transmit(config, &pdu);
         sending.bytes += transmit.bytes.len() as u64;
         if sending.is_idle() {
+            if std::mem::take(&mut sending.blind) {
+                let of = config.timers.silent_repeats + 1;
+                events.push_back(Event::SentBlind { number, window: of - sending.silent_left.min(of - 1), of });
+            }
             sending.end_round(now, config);
         }
         Some(transmit)
@@ -300,7 +322,9 @@ impl Sender {
 
     pub(super) fn next_timeout(&self, now: Now) -> Option<Instant> {
         let of = |s: &Sending| {
-            let timers = if s.is_idle() { [s.gather_at, s.repeat_at, s.silent_at] } else { [None; 3] };
+            // Behind the last word nothing is waited for, be it that an order keeps that from leaving.
+            let waits = s.is_idle() && s.last.is_none();
+            let timers = if waits { [s.gather_at, s.repeat_at, s.silent_at] } else { [None; 3] };
             let expiry =
                 (now.set && s.last.is_none()).then(|| now.at + Wall::from_seconds(s.out.expiry.into()).since(now.wall));
             timers.into_iter().chain([expiry]).flatten().min()
@@ -348,7 +372,8 @@ impl Sending {
 
     fn transmit(&self, config: &Config, pdu: &Pdu) -> Transmit {
         let bytes = pdu.emit(config.checksum, Default::default()).expect("pieces and addresses are cut to max_pdu");
-        Transmit { to: self.out.group, port: Port::Data, priority: self.out.priority, bytes }
+        let Outgoing { group, priority, number, .. } = self.out;
+        Transmit { to: group, port: Port::Data, priority, about: Some(number), bytes }
     }
 
     /// Everything of a round has left: now answers are waited for.
@@ -379,6 +404,7 @@ impl Sending {
         if is_due(self.silent_at) {
             self.silent_at = None;
             self.silent_left -= 1;
+            self.blind = true;
             let lists = self.open.values().filter(|open| open.silent).map(|open| open.missing.as_ref());
             for list in lists {
                 match list {

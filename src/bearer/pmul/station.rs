@@ -108,6 +108,8 @@ pub struct Transmit {
     pub port: Port,
     /// Lower is more urgent.
     pub priority: u8,
+    /// Which message of ours it is about; `None`: an acknowledgement.
+    pub about: Option<u32>,
     /// The PDU.
     pub bytes: Vec<u8>,
 }
@@ -132,6 +134,15 @@ pub enum Event {
         node: NodeId,
         /// It was known to keep silence.
         silent: bool,
+    },
+    /// Everything that receivers in silence lack of a message has left. Nobody says whether it arrived.
+    SentBlind {
+        /// Which.
+        number: u32,
+        /// The first time, or the how manieth.
+        window: u32,
+        /// How often in all.
+        of: u32,
     },
     /// Nothing more is sent of a message of ours.
     Done {
@@ -192,6 +203,29 @@ impl Counts {
     }
 }
 
+/// What may leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Leave<M> {
+    /// Acknowledgements of messages at least this urgent; `None`: of none.
+    pub answers: Option<u8>,
+    /// Whether a message of ours may be sent, by its number.
+    pub messages: M,
+}
+
+impl Leave<fn(u32) -> bool> {
+    /// Everything.
+    pub const ALL: Self = Self { answers: Some(u8::MAX), messages: |_| true };
+}
+
+/// What would leave next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// An acknowledgement of a message of this priority.
+    Answer(u8),
+    /// A part of this message of ours.
+    Message(u32),
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Station {
@@ -225,6 +259,11 @@ impl Station {
         self.sender.submit(now, &self.config, out)
     }
 
+    /// Gives a message of ours another urgency.
+    pub fn set_priority(&mut self, number: u32, priority: u8) {
+        self.sender.set_priority(number, priority);
+    }
+
     /// Gives up a message; who has not confirmed it. What they say later still counts.
     pub fn cancel(&mut self, number: u32) -> Vec<NodeId> {
         self.sender.cancel(&self.config, number)
@@ -236,10 +275,11 @@ impl Station {
         self.sender.set_silent(now, &self.config, node, silent);
     }
 
-    /// A message that was accepted before a restart: it is confirmed again, and never offered again.
-    pub fn restore_accepted(&mut self, message: MessageKey, expiry: u32) {
+    /// A message that was accepted before a restart: it is confirmed again when it is asked for, or at once where its sender has not been
+    /// told (`owed`), and never offered again.
+    pub fn restore_accepted(&mut self, now: Now, message: MessageKey, (expiry, priority): (u32, u8), owed: bool) {
         if let Some(address) = self.config.peers.get(&message.source).and_then(|peer| peer.addresses.first()) {
-            self.receiver.restore(&self.config, message, expiry, *address);
+            self.receiver.restore(now.at, &self.config, (message, expiry, priority), *address, owed);
         }
     }
 
@@ -311,19 +351,48 @@ impl Station {
 
     /// The next datagram, if one may leave now. Not to be called in silence.
     pub fn poll_transmit(&mut self, now: Now) -> Option<Transmit> {
+        self.poll_permitted(now, &Leave::ALL)
+    }
+
+    /// The next datagram of what may leave. The caller holds the permit for [`Station::next`].
+    pub fn poll_permitted(&mut self, now: Now, leave: &Leave<impl Fn(u32) -> bool>) -> Option<Transmit> {
         self.now = now;
         if self.pacer.ready_at() > now.at {
             return None;
         }
-        let answer = self.receiver.poll(now.at, &self.config);
-        let transmit = answer.or_else(|| self.sender.poll(now.at, &self.config, &mut self.events))?;
+        let answer = leave.answers.and_then(|least| self.receiver.poll(now.at, &self.config, least));
+        let own = |own: &mut Self| own.sender.poll(now.at, &own.config, &leave.messages, &mut own.events);
+        let transmit = answer.or_else(|| own(self))?;
         self.pacer.take(now.at, transmit.bytes.len());
         Some(transmit)
     }
 
+    /// What would leave next of what may, and when.
+    pub fn next(&self, now: Now, leave: &Leave<impl Fn(u32) -> bool>) -> Option<(Instant, Next)> {
+        let answer = leave.answers.and_then(|least| self.receiver.answer_at(least));
+        let own = self.sender.ready(&leave.messages).map(|number| (now.at, Next::Message(number)));
+        let answer = answer.map(|(at, priority)| (at, Next::Answer(priority)));
+        let first = match (answer, own) {
+            (Some(answer), Some(own)) if answer.0 > now.at => Some(own),
+            (answer, own) => answer.or(own),
+        };
+        first.map(|(at, next)| (at.max(now.at).max(self.pacer.ready_at()), next))
+    }
+
+    /// When everything that has left is through at the rate.
+    pub fn spent_until(&self) -> Instant {
+        self.pacer.spent_until()
+    }
+
     /// Whether a datagram is ready, be it that the pace holds it back: what a half-duplex line is keyed for.
     pub fn has_transmit(&self, now: Now) -> bool {
-        self.sender.has_ready() || self.receiver.answer_at().is_some_and(|at| at <= now.at)
+        self.next_ready(now).is_some()
+    }
+
+    fn next_ready(&self, now: Now) -> Option<Next> {
+        let answer = self.receiver.answer_at(u8::MAX).filter(|(at, _)| *at <= now.at);
+        let own = || self.sender.ready(|_| true).map(Next::Message);
+        answer.map(|(_, priority)| Next::Answer(priority)).or_else(own)
     }
 
     /// What happened, in order.
@@ -333,10 +402,15 @@ impl Station {
 
     /// When there is something to do or to send next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let ready = self.sender.has_ready().then_some(self.now.at);
-        let sends =
-            [self.receiver.answer_at(), ready].into_iter().flatten().min().map(|at| at.max(self.pacer.ready_at()));
-        [sends, self.receiver.next_timeout(self.now), self.sender.next_timeout(self.now)].into_iter().flatten().min()
+        let ready = self.sender.ready(|_| true).map(|_| self.now.at);
+        let answer = self.receiver.answer_at(u8::MAX).map(|(at, _)| at);
+        let sends = [answer, ready].into_iter().flatten().min().map(|at| at.max(self.pacer.ready_at()));
+        sends.into_iter().chain(self.next_deadline(self.now)).min()
+    }
+
+    /// When there is something to do other than to send.
+    pub fn next_deadline(&self, now: Now) -> Option<Instant> {
+        self.receiver.next_timeout(now).into_iter().chain(self.sender.next_timeout(now)).min()
     }
 
     /// How often what happened that should not, or need not.

@@ -99,6 +99,11 @@ impl Pacer {
         self.spent_until - self.burst
     }
 
+    /// When everything taken so far has left at the rate.
+    pub fn spent_until(&self) -> Instant {
+        self.spent_until
+    }
+
     /// Takes the tokens of a datagram that leaves now, UDP and IPv4 included.
     pub fn take(&mut self, now: Instant, pdu: usize) {
         self.spent_until = self.spent_until.max(now) + self.rate.airtime(pdu as u64 + UDP_BYTES);

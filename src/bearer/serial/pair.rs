@@ -303,6 +303,7 @@ impl Pair {
                     self.nodes[who].tape.push((number, now, bytes));
                 }
             }
+            Keying::Datagram { .. } | Keying::Join => unreachable!("a modem takes no datagrams"),
         }
         true
     }

@@ -1,0 +1,448 @@
+//! From jobs of one message to one payload for the MULE peers of a group, and from their acknowledgements to outcomes.
+//!
+//! The payload is frozen like any other (A1): stored with its transfers in one commit, and with each of them what the message on the
+//! net must keep over restarts. After one the station asks what has arrived.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::bearer::Transfer;
+use crate::bearer::pmul::{Destination, NodeId, Outgoing, SubmitError};
+use crate::codec::mule;
+use crate::mail::{
+    BearerId, BodyRef, Cut, Envelope, Hop, MessageId, PeerName, Precedence, Reliance, Status, TransferId,
+};
+use crate::queue::outcome::Event;
+use crate::queue::schedule::{Allowance, Job};
+use crate::queue::{Change, CommitError, MessageRecord, StoreCall, TransferRecord};
+use crate::time::{Duration, Now};
+
+use super::super::air::link_key;
+use super::super::intake::UNPROTECTED;
+use super::super::settle::{AirNote, BEYOND, Step};
+use super::super::{MuleEncode, Switch, Work};
+use super::{Frozen, Pending, Send, number_of, numbered};
+
+/// Messages of one level or above to one peer at once.
+const JOBS: usize = 16;
+/// Messages on their way that a station has to take for each peer: so many of every level, and those that wait for word in silence.
+pub(super) const MOST_SENDING: usize = JOBS * 6 + 240;
+/// Recipients in one payload: what MULE carries.
+const RECIPIENTS: usize = mule::bsmtp::MAX_RECIPIENTS;
+/// Why a transfer is given up whose pieces would be others now.
+const RECUT: &str = "frozen for PDUs of another length than max_pdu says now";
+
+/// Store key of what belongs to a transfer of this node, relative to the bearer.
+fn transfer_key(id: &TransferId) -> Vec<u8> {
+    let mut key = vec![b't'];
+    key.extend(id.epoch.to_be_bytes());
+    key.extend(id.counter.to_be_bytes());
+    key.extend(id.origin.0.as_bytes());
+    key
+}
+
+pub(super) fn transfer_of_key(key: &[u8]) -> Option<TransferId> {
+    let rest = key.strip_prefix(b"t")?;
+    let (epoch, rest) = rest.split_first_chunk::<4>()?;
+    let (counter, origin) = rest.split_first_chunk::<4>()?;
+    let origin = PeerName::from(core::str::from_utf8(origin).ok()?);
+    Some(TransferId { origin, epoch: u32::from_be_bytes(*epoch), counter: u32::from_be_bytes(*counter) })
+}
+
+/// Store key of the last sequence number towards a node.
+fn sequence_key(node: NodeId) -> Vec<u8> {
+    let mut key = vec![b'n'];
+    key.extend(node.0.to_be_bytes());
+    key
+}
+
+pub(super) fn sequence_of(key: &[u8], value: &[u8]) -> Option<(NodeId, u32)> {
+    let node: [u8; 4] = key.strip_prefix(b"n")?.try_into().ok()?;
+    Some((NodeId(u32::from_be_bytes(node)), u32::from_be_bytes(value.try_into().ok()?)))
+}
+
+impl Switch {
+    /// What may go to a MULE peer now. P_MUL says when a message expires: nothing is sent before the clock is set.
+    pub(in super::super) fn towards_mule(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
+        let (name, m) = self.multicast_to(peer).filter(|_| now.set)?;
+        let lowest = self.lowest_on(now, &self.gate, name)?;
+        let waiting = m.blind.iter().filter(|id| self.is_to(id, peer)).count().min(240);
+        Some(Allowance { jobs: JOBS + waiting, lowest, recipients: RECIPIENTS })
+    }
+
+    fn is_to(&self, id: &TransferId, peer: &PeerName) -> bool {
+        self.transfers.get(id).is_some_and(|t| matches!(&t.hop, Hop::Peer(p) if p == peer))
+    }
+
+    /// The hops that can take the same payload as this one from the same datagrams.
+    pub(in super::super) fn mules_along(&self, hop: &Hop) -> Vec<Hop> {
+        let Hop::Peer(peer) = hop else { return Vec::new() };
+        let Some((_, m)) = self.multicast_to(peer) else { return Vec::new() };
+        let group = |peer: &PeerName| self.mule(peer).map(|mule| mule.group.or(m.plan.groups.first().copied()));
+        let same = m.plan.peers.iter().filter(|p| group(p) == group(peer));
+        same.map(|p| Hop::Peer(p.clone())).collect()
+    }
+
+    /// Starts jobs of one message for peers of one group.
+    pub(in super::super) fn start_mule(&mut self, now: Now, jobs: Vec<Job>) {
+        // An edit for some recipients gave them other bytes.
+        let mut by_body: BTreeMap<BodyRef, Vec<Job>> = BTreeMap::new();
+        for job in jobs {
+            let body = self.active.record(job.message).and_then(|record| {
+                let first = usize::try_from(*job.recipients.first()?).ok()?;
+                record.recipients.get(first).map(|r| r.body)
+            });
+            match body {
+                Some(body) => by_body.entry(body).or_default().push(job),
+                None => self.job_failed(now, &job, "its body is not known here"),
+            }
+        }
+        for (body, jobs) in by_body {
+            self.multicast_work(Work::Store(StoreCall::Read(body, 0, u64::MAX)), Pending::Body { jobs });
+        }
+    }
+
+    pub(super) fn multicast_work(&mut self, work: Work, pending: Pending) {
+        self.work(work, super::super::Pending::Multicast(pending));
+    }
+
+    pub(super) fn mule_body_read(&mut self, now: Now, jobs: Vec<Job>, body: Result<Arc<[u8]>, CommitError>) {
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => return self.mule_failed(now, &jobs, &format!("its body could not be read: {error}")),
+        };
+        let Some(first) = jobs.first().cloned() else { return };
+        let Some(record) = self.active.record(first.message) else { return };
+        let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
+        let recipients = jobs.iter().flat_map(|job| &job.recipients).filter_map(of).collect();
+        let mut envelope = Envelope { recipients, ..record.envelope.clone() };
+        if jobs.iter().any(|job| !self.may_take(&job.hop, &envelope)) {
+            let (status, why) = UNPROTECTED;
+            let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };
+            return self.mule_result(now, &jobs, &failed);
+        }
+        // What may go all the same is a report, and no missing protection may cost one (RFC 8689 5).
+        envelope.require_tls = false;
+        if self.renewal.is_some() {
+            return jobs.iter().for_each(|job| self.put_back(now, job));
+        }
+        let Hop::Peer(peer) = &first.hop else { return };
+        let Some((bearer, tagging)) = self.multicast_to(peer).map(|(name, m)| (name.clone(), m.plan.tagging)) else {
+            return self.mule_failed(now, &jobs, "no bearer reaches these peers");
+        };
+        let counters: Option<Vec<u32>> = jobs.iter().map(|_| self.ids.transfer()).collect();
+        let Some(counters) = counters else {
+            return self.mule_failed(now, &jobs, "this store's epoch has no transfer numbers left");
+        };
+        let (origin, epoch) = (self.plan.node.name.clone(), self.epoch);
+        let id = |counter| TransferId { origin: origin.clone(), epoch, counter };
+        let ids = counters.into_iter().map(id).collect();
+        let encode = MuleEncode { envelope, body, tagging, now: now.wall };
+        self.multicast_work(Work::MuleEncode(Box::new(encode)), Pending::Encoded { jobs, ids, bearer });
+    }
+
+    pub(super) fn mule_encoded(
+        &mut self,
+        now: Now,
+        jobs: Vec<Job>,
+        ids: Vec<TransferId>,
+        bearer: BearerId,
+        coded: Result<Arc<[u8]>, String>,
+    ) {
+        let (Some(first), Some(lead)) = (jobs.first(), ids.first().cloned()) else { return };
+        if self.renewal.is_some() || lead.epoch != self.epoch {
+            return jobs.iter().for_each(|job| self.put_back(now, job));
+        }
+        let payload = match coded {
+            Ok(payload) => payload,
+            Err(why) => return self.mule_failed(now, &jobs, &format!("MULE cannot carry it: {why}")),
+        };
+        let Some(m) = self.multicast.get(&bearer) else { return };
+        let carried = m.plan.carries(first.precedence, payload.len() as u64);
+        if let (Err(diagnostic), false) = (carried, self.beyond.contains(&first.message)) {
+            let excess = match m.plan.hold_excess {
+                true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
+                false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
+            };
+            return self.mule_result(now, &jobs, &excess);
+        }
+        let (body, message) = (self.ids.body(), first.message);
+        let transfers = jobs.iter().zip(ids).filter_map(|(job, id)| {
+            let Hop::Peer(peer) = &job.hop else { return None };
+            let record = TransferRecord {
+                id,
+                bearer: bearer.clone(),
+                message,
+                recipients: job.recipients.clone(),
+                hop: job.hop.clone(),
+                payload: body,
+                payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                precedence: job.precedence,
+                lead: Some(lead.counter),
+                cut: Cut::default(),
+                reliance: Reliance::Nothing,
+            };
+            Some((record, peer.clone()))
+        });
+        let transfers = transfers.collect();
+        self.step(now, message, Step::Freeze { transfers, payload, text: Arc::default(), omission: None });
+    }
+
+    fn mule_failed(&mut self, now: Now, jobs: &[Job], why: &str) {
+        jobs.iter().for_each(|job| self.job_failed(now, job, why));
+    }
+
+    fn mule_result(&mut self, now: Now, jobs: &[Job], result: &Event) {
+        for job in jobs {
+            self.job_result(now, job, vec![result.clone(); job.recipients.len()], AirNote::default(), None);
+        }
+    }
+
+    /// What a step changes besides of what such bearers store: with a transfer its expiry and its number in the row, gone with it.
+    pub(in super::super) fn multicast_changes(
+        &mut self,
+        record: &MessageRecord,
+        step: &Step,
+        extra: &[Change],
+    ) -> Vec<Change> {
+        let dropped = extra.iter().filter_map(|change| match change {
+            Change::DropTransfer(id) => self.transfers.get(id),
+            _ => None,
+        });
+        let dropped = dropped.filter(|t| self.multicast.contains_key(&t.bearer));
+        let mut changes: Vec<Change> =
+            dropped.map(|t| Change::Link(link_key(&t.bearer, &transfer_key(&t.id)), None)).collect();
+        let Step::Freeze { transfers, .. } = step else { return changes };
+        let expiry = u32::try_from(record.envelope.expires.seconds().clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
+        for (transfer, peer) in transfers {
+            let node = self.plan.mules.iter().find(|m| m.name == *peer).map(|m| m.node);
+            let (Some(node), Some(m)) = (node, self.multicast.get_mut(&transfer.bearer)) else { continue };
+            let last = m.sequences.entry(node).or_default();
+            *last = last.wrapping_add(1);
+            let frozen = Frozen {
+                expiry,
+                sequence: *last,
+                max_pdu: u32::try_from(m.plan.max_pdu).unwrap_or(u32::MAX),
+                priority: mule::pmul_priority(record.envelope.mt_priority),
+            };
+            let at = |key: Vec<u8>, value: Vec<u8>| Change::Link(link_key(&transfer.bearer, &key), Some(value));
+            changes.push(at(transfer_key(&transfer.id), postcard::to_stdvec(&frozen).expect("plain numbers")));
+            changes.push(at(sequence_key(node), last.to_be_bytes().to_vec()));
+            m.frozen.insert(transfer.id.clone(), frozen);
+        }
+        changes
+    }
+
+    /// Takes a frozen transfer; the message leaves when all that came with it are there.
+    pub(in super::super) fn put_on_multicast(&mut self, now: Now, transfer: &TransferRecord, send: Transfer) {
+        self.collect(now, transfer, send.payload, false);
+    }
+
+    fn collect(&mut self, now: Now, transfer: &TransferRecord, payload: Arc<[u8]>, resumed: bool) {
+        let Hop::Peer(peer) = &transfer.hop else { return };
+        let mule = self.mule(peer).map(|m| (m.node, m.group));
+        let Some(m) = self.multicast.get_mut(&transfer.bearer) else { return };
+        let known = m.frozen.get(&transfer.id).copied().zip(mule).filter(|_| m.plan.peers.contains(peer));
+        let Some((frozen, (node, group))) = known else {
+            return self.withdraw(now, transfer, "its peer, or what was stored with it, is no longer known here");
+        };
+        if frozen.max_pdu as usize != m.plan.max_pdu {
+            return self.withdraw(now, transfer, RECUT);
+        }
+        let number = number_of(transfer);
+        let Some(group) = group.or(m.plan.groups.first().copied()) else { return };
+        let fresh = m.fresh.entry(number).or_insert_with(|| Outgoing {
+            number,
+            priority: frozen.priority,
+            expiry: frozen.expiry,
+            group,
+            destinations: Vec::new(),
+            payload,
+            resumed,
+        });
+        fresh.destinations.push(Destination { node, sequence: frozen.sequence });
+    }
+
+    /// Hands what was collected to the station.
+    pub(super) fn submit_fresh(&mut self, now: Now, name: &BearerId) {
+        let Some(m) = self.multicast.get_mut(name).filter(|m| !m.fresh.is_empty()) else { return };
+        for (number, mut out) in std::mem::take(&mut m.fresh) {
+            let of = self.transfers.values().filter(|t| t.bearer == *name && number_of(t) == number);
+            let of: Vec<TransferRecord> = of.cloned().collect();
+            let level = of.iter().map(|t| t.precedence).max().unwrap_or(Precedence::Routine);
+            let Some(m) = self.multicast.get_mut(name) else { return };
+            out.priority = raised(level, out.priority);
+            match m.station.submit(now, out) {
+                Ok(()) => {
+                    m.sends.insert(number, Send { level, bytes: 0, air: Duration::ZERO, keyed: false });
+                }
+                // Its message's life ends at the same moment.
+                Err(SubmitError::Expired) => {}
+                Err(error) => {
+                    let why = format!("the station did not take it: {error:?}");
+                    of.iter().for_each(|t| self.withdraw(now, t, &why));
+                }
+            }
+        }
+    }
+
+    /// Frozen payloads of before a restart are read again, each once.
+    pub(in super::super) fn thaw_multicast(&mut self) {
+        let current = self.transfers.values().filter(|t| t.id.epoch == self.epoch);
+        let ours = current.filter(|t| self.multicast.contains_key(&t.bearer));
+        let payloads: BTreeMap<(BearerId, u32), BodyRef> =
+            ours.map(|t| ((t.bearer.clone(), number_of(t)), t.payload)).collect();
+        for ((bearer, number), payload) in payloads {
+            let pending = Pending::Thaw { bearer, number };
+            self.multicast_work(Work::Store(StoreCall::Read(payload, 0, u64::MAX)), pending);
+        }
+    }
+
+    pub(super) fn mule_thawed(
+        &mut self,
+        now: Now,
+        name: &BearerId,
+        number: u32,
+        payload: Result<Arc<[u8]>, CommitError>,
+    ) {
+        if self.renewal.is_some() {
+            return;
+        }
+        for transfer in self.transfers_numbered(name, number) {
+            match &payload {
+                Ok(payload) => self.collect(now, &transfer, payload.clone(), true),
+                Err(error) => {
+                    let why = format!("its frozen payload could not be read again: {error}");
+                    self.withdraw(now, &transfer, &why);
+                }
+            }
+        }
+    }
+
+    fn transfers_numbered(&self, name: &BearerId, number: u32) -> Vec<TransferRecord> {
+        let of = |t: &&TransferRecord| t.bearer == *name && t.id.epoch == self.epoch && number_of(t) == number;
+        self.transfers.values().filter(of).cloned().collect()
+    }
+
+    /// A part of a message has left.
+    pub(super) fn has_left(&mut self, now: Now, name: &BearerId, number: u32, bytes: u64, air: Duration) {
+        let Some(send) = self.multicast.get_mut(name).and_then(|m| m.sends.get_mut(&number)) else { return };
+        send.bytes += bytes;
+        send.air += air;
+        if std::mem::replace(&mut send.keyed, true) {
+            return;
+        }
+        let transfers = self.transfers_numbered(name, number);
+        let mut messages: Vec<MessageId> = transfers.iter().map(|t| t.message).collect();
+        messages.dedup();
+        self.keyed_transfers.extend(transfers.into_iter().map(|t| t.id));
+        for message in messages {
+            self.track(now, message, "keyed", None, Some(name), None);
+        }
+    }
+
+    /// A node has acknowledged everything, be it late.
+    pub(super) fn mule_confirmed(&mut self, now: Now, name: &BearerId, number: u32, node: NodeId) {
+        let peer = self.plan.mules.iter().find(|m| m.node == node).map(|m| m.name.clone());
+        let Some(peer) = peer else { return };
+        let all = self.transfers.values().chain(self.late.values().map(|late| &late.transfer));
+        let is = |t: &&TransferRecord| {
+            t.bearer == *name && number_of(t) == number && matches!(&t.hop, Hop::Peer(p) if *p == peer)
+        };
+        let mut all = all.filter(is);
+        let Some(id) = all.next().map(|t| t.id.clone()) else { return };
+        let spent = self.multicast.get(name).and_then(|m| m.sends.get(&number)).map(|s| (s.bytes, s.air));
+        let (bytes, air) = spent.unwrap_or_default();
+        self.transfer_confirmed(now, name, &id, bytes, air);
+    }
+
+    pub(super) fn mule_sent_blind(&mut self, now: Now, name: &BearerId, number: u32, window: u32, of: u32) {
+        let Some(m) = self.multicast.get(name) else { return };
+        let (bytes, air) = m.sends.get(&number).map(|s| (s.bytes, s.air)).unwrap_or_default();
+        for transfer in self.transfers_numbered(name, number) {
+            let Hop::Peer(peer) = &transfer.hop else { continue };
+            if !self.is_silent(peer) {
+                continue;
+            }
+            if let Some(m) = self.multicast.get_mut(name) {
+                m.blind.insert(transfer.id.clone());
+            }
+            self.sent_blind(now, name, &transfer.id, window, of, window > 1, bytes, air);
+        }
+    }
+
+    /// A transfer has ended; with the last of a payload nothing more of it is sent.
+    pub(in super::super) fn multicast_over(&mut self, transfer: &TransferRecord) {
+        let number = number_of(transfer);
+        let last = self.transfers_numbered(&transfer.bearer, number).is_empty();
+        let Some(m) = self.multicast.get_mut(&transfer.bearer) else { return };
+        m.frozen.remove(&transfer.id);
+        m.blind.remove(&transfer.id);
+        if last || transfer.id.epoch != self.epoch {
+            m.fresh.remove(&number);
+            // Who was still open may yet say that it has it: the station listens on.
+            let _ = m.station.cancel(number);
+        }
+    }
+
+    /// A message has another level.
+    pub(in super::super) fn expedite_multicast(&mut self, id: &TransferId, level: Precedence) {
+        let Some(transfer) = self.transfers.get(id) else { return };
+        let number = number_of(transfer);
+        let Some(m) = self.multicast.get_mut(&transfer.bearer) else { return };
+        let before = m.frozen.get(id).map(|f| f.priority);
+        if let Some(send) = m.sends.get_mut(&number) {
+            send.level = level;
+        }
+        if let Some(before) = before {
+            m.station.set_priority(number, raised(level, before));
+        }
+    }
+
+    /// After a start: what ended unconfirmed is listened for.
+    pub(in super::super) fn listen_multicast(&mut self) {
+        let mut open: BTreeMap<(BearerId, u32), (u32, Vec<NodeId>)> = BTreeMap::new();
+        for late in self.late.values() {
+            let t = &late.transfer;
+            let Hop::Peer(peer) = &t.hop else { continue };
+            let Some(node) = self.mule(peer).map(|m| m.node) else { continue };
+            let number = numbered(t.id.epoch, t.lead.unwrap_or(t.id.counter));
+            let until = u32::try_from(late.until().seconds()).unwrap_or(u32::MAX);
+            open.entry((t.bearer.clone(), number)).or_insert((until, Vec::new())).1.push(node);
+        }
+        for ((bearer, number), (until, nodes)) in open {
+            if let Some(m) = self.multicast.get_mut(&bearer) {
+                m.station.restore_unconfirmed(number, until, nodes);
+            }
+        }
+    }
+
+    /// Tells the stations whether a peer keeps silence.
+    pub(in super::super) fn believe_multicast(&mut self, now: Now, peer: &PeerName, silent: bool) {
+        let Some(node) = self.mule(peer).map(|m| m.node) else { return };
+        for m in self.multicast.values_mut().filter(|m| m.plan.peers.contains(peer)) {
+            m.station.set_silent(now, node, silent);
+            // What it still lacks is asked for, or no longer.
+            m.wake = Some(now.at);
+        }
+    }
+}
+
+/// The P_MUL priority of a message at a level: the number it carries counts, and an operator's hand raises it.
+fn raised(level: Precedence, carried: u8) -> u8 {
+    mule::pmul_priority(Some(level.mt_priority())).min(carried)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_keys_come_back() {
+        let id = TransferId { origin: "ship".into(), epoch: 0xdead_beef, counter: 77 };
+        assert_eq!(transfer_of_key(&transfer_key(&id)), Some(id));
+        assert_eq!(transfer_of_key(&sequence_key(NodeId(5))), None);
+        assert_eq!(sequence_of(&sequence_key(NodeId(5)), &9_u32.to_be_bytes()), Some((NodeId(5), 9)));
+        assert_eq!(transfer_of_key(b"t\x01"), None);
+    }
+}
