@@ -14,6 +14,7 @@ pub mod payload;
 pub mod receipts;
 pub mod reduce;
 pub mod repertoire;
+pub mod site;
 pub mod train;
 mod varint;
 

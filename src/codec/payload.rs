@@ -18,6 +18,7 @@ use super::dictionary::{self, Dictionary};
 use super::history::{History, Kept, MAX_NAMED, Name};
 use super::parts::{self, Allowance};
 use super::repertoire::Repertoire;
+use super::site::SiteDictionary;
 use super::varint;
 
 /// What both ends know beforehand. Decoding needs what encoding had.
@@ -63,8 +64,19 @@ pub enum Choice<'a> {
     Shipped(u8),
     /// One both operators loaded by hand.
     Given(&'a [u8]),
+    /// The same where its model is kept.
+    Site(&'a SiteDictionary),
     /// None.
     Without,
+}
+
+impl<'a> Choice<'a> {
+    const fn site(self) -> Option<&'a SiteDictionary> {
+        match self {
+            Self::Site(site) => Some(site),
+            Self::Newest | Self::Shipped(_) | Self::Given(_) | Self::Without => None,
+        }
+    }
 }
 
 /// Why bytes are not a payload this node can read.
@@ -78,6 +90,8 @@ pub enum DecodeError {
     UnknownDictionary(u8),
     /// Coded with a dictionary or history that differ between nodes, and this one has none or others.
     OtherReference,
+    /// The same, and it is surely the dictionary.
+    OtherDictionary,
     /// Larger than allowed once decoded.
     TooLarge {
         /// The limit.
@@ -360,6 +374,8 @@ struct Reference<'a> {
     bytes: std::borrow::Cow<'a, [u8]>,
     /// Where the earlier messages begin.
     history_at: usize,
+    /// Where the dictionary is one whose model is kept.
+    site: Option<&'a SiteDictionary>,
     /// What of it stands in the payload behind the first byte: a check, and the names of earlier messages.
     head: Vec<u8>,
 }
@@ -370,9 +386,10 @@ impl<'a> Reference<'a> {
             Choice::Newest => dictionary::NEWEST.parts(),
             Choice::Shipped(number) => dictionary::shipped(number)?.parts(),
             Choice::Given(bytes) => (DICTIONARY_GIVEN, bytes),
+            Choice::Site(site) => (DICTIONARY_GIVEN, site.bytes()),
             Choice::Without => (0, [].as_slice()),
         };
-        let reference = match options.history {
+        let mut reference = match options.history {
             History::None => Self::new(number, bytes, &[], &[]),
             History::Given(messages) => Self::new(number, bytes, &newest(messages), &[]),
             History::Link(kept) => {
@@ -381,6 +398,7 @@ impl<'a> Reference<'a> {
                 Self::new(number, bytes, &texts, &named.iter().map(|k| k.name).collect::<Vec<_>>())
             }
         };
+        reference.site = options.dictionary.site();
         (!reference.bytes.is_empty()).then_some(reference)
     }
 
@@ -391,7 +409,8 @@ impl<'a> Reference<'a> {
             0 => [].as_slice(),
             DICTIONARY_GIVEN => match options.dictionary {
                 Choice::Given(bytes) => bytes,
-                Choice::Newest | Choice::Shipped(_) | Choice::Without => return Err(DecodeError::OtherReference),
+                Choice::Site(site) => site.bytes(),
+                Choice::Newest | Choice::Shipped(_) | Choice::Without => return Err(DecodeError::OtherDictionary),
             },
             shipped => dictionary::shipped(shipped).ok_or(DecodeError::UnknownDictionary(shipped))?.bytes,
         };
@@ -407,13 +426,19 @@ impl<'a> Reference<'a> {
             }
             (true, _) => return Err(DecodeError::OtherReference),
         };
-        let reference = Self::new(number & !WITH_HISTORY, bytes, &texts, &named);
+        let mut reference = Self::new(number & !WITH_HISTORY, bytes, &texts, &named);
+        if number & !WITH_HISTORY == DICTIONARY_GIVEN {
+            reference.site = options.dictionary.site();
+        }
         if reference.number != number {
             return Err(DecodeError::OtherReference);
         }
         let (theirs, rest) = coded.split_at_checked(reference.head.len()).ok_or(DecodeError::Corrupt("cut short"))?;
         if theirs != reference.head {
-            return Err(DecodeError::OtherReference);
+            return Err(match with_history {
+                true => DecodeError::OtherReference,
+                false => DecodeError::OtherDictionary,
+            });
         }
         *coded = rest;
         Ok(reference)
@@ -424,7 +449,7 @@ impl<'a> Reference<'a> {
         let history = history.concat();
         let number = if history.is_empty() { number } else { number | WITH_HISTORY };
         let bytes = if history.is_empty() { dictionary.into() } else { [dictionary, &history].concat().into() };
-        let mut reference = Self { number, bytes, history_at: dictionary.len(), head: Vec::new() };
+        let mut reference = Self { number, bytes, history_at: dictionary.len(), site: None, head: Vec::new() };
         if number >= DICTIONARY_GIVEN {
             let mut digest = Context::new(&SHA256);
             digest.update(&reference.bytes);
@@ -518,8 +543,11 @@ fn model_cost(codec: u8, reference: &Reference<'_>, length: usize) -> usize {
 static PRIMED_TEXT: LazyLock<text::Model> = LazyLock::new(|| text::Model::primed(dictionary::SHIPPED[1].bytes));
 
 /// Has the models read their dictionaries, which the first message that needs one would wait for.
-pub fn warm() {
+pub fn warm(site: Option<&SiteDictionary>) {
     LazyLock::force(&PRIMED_TEXT);
+    if let Some(site) = site {
+        site.behind(&PRIMED_TEXT);
+    }
     for primed in &PRIMED {
         LazyLock::force(primed);
     }
@@ -530,6 +558,9 @@ fn text_model(reference: &Reference<'_>) -> text::Model {
     let (dictionary, history) = reference.bytes.split_at(reference.history_at);
     let mut model = match reference.number & !WITH_HISTORY {
         0 => text::Model::primed(&[]),
+        DICTIONARY_GIVEN if reference.site.is_some() => {
+            reference.site.map_or_else(|| PRIMED_TEXT.clone(), |site| site.behind(&PRIMED_TEXT).clone())
+        }
         DICTIONARY_GIVEN => {
             let mut model = PRIMED_TEXT.clone();
             model.read_on(dictionary);
@@ -672,6 +703,9 @@ impl fmt::Display for DecodeError {
             }
             Self::UnknownDictionary(number) => {
                 write!(f, "the payload is coded with dictionary {number}, which this node does not have")
+            }
+            Self::OtherDictionary => {
+                f.write_str("the payload is coded with a site's dictionary that this node does not have")
             }
             Self::OtherReference => {
                 f.write_str("the payload is coded with a dictionary or earlier messages that this node does not have")
@@ -882,9 +916,9 @@ mod tests {
         };
         let payload = encode(&[], MAILS[0], &given);
         assert_eq!(decode(&payload, MIB, &given), Ok((Vec::new(), MAILS[0].to_vec())));
-        assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherReference));
+        assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherDictionary));
         let other = Options { dictionary: Choice::Given(b"another"), history: History::None };
-        assert_eq!(decode(&payload, MIB, &other), Err(DecodeError::OtherReference));
+        assert_eq!(decode(&payload, MIB, &other), Err(DecodeError::OtherDictionary));
 
         let earlier = b"Quite unlike anything trained on: the xylophone fell into the quagmire, 17 oboes fled.\r\n";
         let history = [MAILS[0], earlier];
@@ -899,6 +933,25 @@ mod tests {
         assert_eq!(decode(&payload, MIB, &Options::default()), Err(DecodeError::OtherReference));
         let shorter = Options { dictionary: Choice::Newest, history: History::Given(&history[..1]) };
         assert_eq!(decode(&payload, MIB, &shorter), Err(DecodeError::OtherReference));
+    }
+
+    #[test]
+    fn a_dictionary_whose_model_is_kept_codes_as_one_given_by_hand() {
+        let text = b"Subject: LOGREQ 240729ZAUG, Link on 5061.0 kHz";
+        let site = SiteDictionary::new(text.to_vec()).expect("short");
+        let kept = [Kept { name: Name::new(false, 1), text: MAILS[1] }];
+        for history in [History::None, History::Link(&kept)] {
+            let by_hand = Options { dictionary: Choice::Given(text), history };
+            let of_site = Options { dictionary: Choice::Site(&site), history };
+            let payload = encode(&[], MAILS[0], &by_hand);
+            for _ in 0..2 {
+                assert_eq!(encode(&[], MAILS[0], &of_site), payload);
+                assert_eq!(decode(&payload, MIB, &of_site), Ok((Vec::new(), MAILS[0].to_vec())));
+            }
+            let alone = Options { dictionary: Choice::Newest, history };
+            assert_eq!(decode(&payload, MIB, &alone), Err(DecodeError::OtherDictionary));
+        }
+        assert!(SiteDictionary::new(Vec::new()).is_none() && SiteDictionary::new(vec![b'x'; 256 * 1024 + 1]).is_none());
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Repertoire {
         match bound {
             Reliance::Nothing => Self::LEAST,
             Reliance::Word => self.without_history(),
-            Reliance::History => self,
+            Reliance::History | Reliance::Site => self,
         }
     }
 

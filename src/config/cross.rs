@@ -32,6 +32,8 @@ pub struct Declared<'d> {
     pub mules: &'d [(String, MulePeerPlan)],
     pub nets: &'d [(String, MulticastPlan)],
     pub reduce: &'d [(String, ReducePlan)],
+    /// Whether `[codec]` names a dictionary, readable or not.
+    pub dictionary_named: bool,
 }
 
 pub fn check(reader: &mut Reader, d: &Declared<'_>) {
@@ -52,6 +54,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     limits_agree(reader, d);
     multicast::check(reader, d);
     rules_of_reduction_apply(reader, d);
+    a_shared_dictionary_is_named(reader, d);
 }
 
 fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {
@@ -358,6 +361,13 @@ fn limits_agree(reader: &mut Reader, d: &Declared<'_>) {
     }
     if limits.session_total < limits.session_idle {
         reader.problem("limits.session_total", "less than limits.session_idle", "at least limits.session_idle");
+    }
+}
+
+fn a_shared_dictionary_is_named(reader: &mut Reader, d: &Declared<'_>) {
+    for (path, _) in d.peer_plans.iter().filter(|(_, p)| p.dictionary && !d.dictionary_named) {
+        let problem = "no dictionary is named that it could share";
+        reader.problem(&join(path, "dictionary"), problem, "[codec] dictionary = \"PATH\", or false here");
     }
 }
 

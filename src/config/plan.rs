@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::bearer::pmul::{Checksum, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
 use crate::codec::reduce::Rule;
+use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::Table;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub multicast: Vec<MulticastPlan>,
     /// What may be left out where; the first rule that applies counts.
     pub reduce: Vec<ReducePlan>,
+    /// How mail is coded.
+    pub codec: CodecPlan,
 }
 
 impl Plan {
@@ -232,6 +235,8 @@ pub struct PeerPlan {
     pub assumed_loss: f64,
     /// Reports that it can build itself go to it as receipts.
     pub takes_receipts: bool,
+    /// It has this site's dictionary too.
+    pub dictionary: bool,
 }
 
 /// What a bearer carries of one precedence (link-rules D5).
@@ -343,6 +348,13 @@ pub struct BearerPlan {
     pub net: String,
     /// Carrier present longer than this is an alarm (A6).
     pub carrier_stuck_after: Duration,
+}
+
+/// `[codec]`
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct CodecPlan {
+    /// The site's own dictionary, as it was when the profile was read; `None` where none is named, or it could not be read.
+    pub dictionary: Option<Arc<SiteDictionary>>,
 }
 
 /// One `[[reduce]]`

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::plan::{
-    BearerPlan, BlindPlan, CarryPlan, Choice, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, NodePlan,
-    PeerPlan, Plan, PrecedencePlan, ReducePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
+    BearerPlan, BlindPlan, CarryPlan, Choice, CodecPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan,
+    NodePlan, PeerPlan, Plan, PrecedencePlan, ReducePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
 };
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
 use super::{Files, cross, multicast, schema, secrets};
 use crate::codec::reduce;
+use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::{Pattern, Route, Table};
@@ -70,6 +71,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     });
 
     let rules = each(reader, "reduce", table("reduce"), reduction);
+    let codec = codec(reader, context, table("codec"));
 
     let declared = cross::Declared {
         peers: names(table("peer")),
@@ -87,6 +89,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         mules: &mules,
         nets: &nets,
         reduce: &rules,
+        dictionary_named: codec.as_ref().is_some_and(|(named, _)| *named),
     };
     cross::check(reader, &declared);
     if !reader.problems.is_empty() {
@@ -107,6 +110,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         mules: mules.into_iter().map(|(_, m)| m).collect(),
         multicast: nets.into_iter().map(|(_, m)| m).collect(),
         reduce: rules.into_iter().map(|(_, r)| r).collect(),
+        codec: codec?.1,
     })
 }
 
@@ -470,6 +474,7 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
             _ => None,
         }),
     );
+    let dictionary = s.field("dictionary", boolean);
     let silent_path = s.at("silent");
     let written = s.field("silent", |e| Ok(e.clone()));
     let keys_path = s.at("keys");
@@ -516,6 +521,7 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
         silent: silent?,
         assumed_loss: assumed_loss?,
         takes_receipts: receipts?,
+        dictionary: dictionary?,
     })
 }
 
@@ -658,6 +664,26 @@ pub fn carry(
         plans.insert(level, plan);
     }
     plans
+}
+
+/// Whether a dictionary is named, and what is known of it. A node runs without one that cannot be read: its mail is longer, not lost.
+fn codec(reader: &mut Reader, context: &Context<'_>, entry: Option<&Entry>) -> Option<(bool, CodecPlan)> {
+    let mut s = reader.scope(&schema::CODEC, "codec", entry);
+    let file = s.field("dictionary", parsed(path))?;
+    let key = s.at("dictionary");
+    if file == "none" {
+        return Some((false, CodecPlan::default()));
+    }
+    let file = context.resolve(&file);
+    let dictionary = match context.files.read(&file) {
+        Ok(read) => SiteDictionary::new(read.bytes).ok_or_else(|| "has no bytes, or more than 256 KiB".to_owned()),
+        Err(e) => Err(format!("cannot be read: {e}")),
+    };
+    if let Err(why) = &dictionary {
+        let problem = format!("{} {why}; mail is coded without it", file.display());
+        reader.warn(&key, problem, "a file that aldis codec train made");
+    }
+    Some((true, CodecPlan { dictionary: dictionary.ok().map(Arc::new) }))
 }
 
 fn reduction(reader: &mut Reader, path: &str, entry: &Entry) -> Option<ReducePlan> {

@@ -98,6 +98,7 @@ pub static ROOT: Section = Section {
         from("peer", "[[peer]] tables", "none"),
         from("bearer", "[[bearer]] tables", "none"),
         from("reduce", "[[reduce]] tables", "none"),
+        from("codec", "the [codec] table", "every default"),
     ],
 };
 
@@ -252,6 +253,7 @@ pub static PEER: Section = Section {
         or("silent", "true, false, or a list of { from, until }", "false"),
         or("assumed_loss", "a share from 0% to 50%", "10%"),
         or("receipts", "digest, verbatim", "digest"),
+        or("dictionary", YES_NO, "false"),
     ],
 };
 
@@ -317,6 +319,13 @@ pub static CARRY_LEVEL: Section = Section {
     name: "bearer.carry.LEVEL",
     many: false,
     keys: &[from("payload", "a size of at most max_payload", "max_payload"), from("air", DURATION, "max_air")],
+};
+
+/// `[codec]`
+pub static CODEC: Section = Section {
+    name: "codec",
+    many: false,
+    keys: &[or("dictionary", "a file that aldis codec train made, at most 256 KiB; or none", "none")],
 };
 
 /// `[[reduce]]`
@@ -451,7 +460,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 27] = [
+pub static SECTIONS: [&Section; 28] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -476,6 +485,7 @@ pub static SECTIONS: [&Section; 27] = [
     &DSCP,
     &TIMERS,
     &REDUCE,
+    &CODEC,
     &SHEET,
     &WAVEFORM,
     &INTERLEAVER,

@@ -84,6 +84,7 @@ name = "shore"
 station = 2
 silent = [{ from = "2026-11-23T18:00:00Z", until = "2026-11-24T06:00:00Z" }]
 protection = "mac"
+dictionary = true
 keys = [{ id = 0, file = "keys/shore.key" }, { id = 1, hex = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" }]
 
 [[bearer]]
@@ -163,6 +164,10 @@ ack_again = "6s"
 unidentified = "10min"
 silent_interval = "40s"
 silent_repeats = 2
+
+[codec]
+dictionary = "site.dict"
+
 [[reduce]]
 name = "large"
 bearers = ["hf1"]
@@ -454,6 +459,18 @@ fn the_reader_asks_for_exactly_the_keys_of_the_schema() {
 }
 
 #[test]
+fn a_node_runs_without_a_dictionary_that_cannot_be_read_and_says_so() {
+    let plan = disk(FULL).load(&[]).expect("sound").plan;
+    assert!(plan.peers[0].dictionary && plan.codec.dictionary.is_some_and(|d| d.bytes().len() == 65));
+    let checked = disk(&FULL.replace("site.dict", "gone.dict")).load(&[]).expect("it can be run");
+    assert_eq!(checked.plan.codec.dictionary, None);
+    let told = |w: &&Problem| w.key == "codec.dictionary" && w.problem.contains("coded without it");
+    assert_eq!(checked.warnings.iter().filter(told).count(), 1, "{:#?}", checked.warnings);
+    let alone = disk(&FULL.replace("[codec]\ndictionary = \"site.dict\"", "")).load(&[]).expect_err("nothing to share");
+    assert_eq!(alone[0].key, "peer.shore.dictionary");
+}
+
+#[test]
 fn rules_of_reduction_that_cannot_apply_are_told() {
     let with = |more: &str| disk(&format!("{FULL}{more}")).load(&[]).err().unwrap_or_default();
     let rule = |name: &str, more: &str| format!("[[reduce]]\nname = \"{name}\"\n{more}\n");
@@ -516,6 +533,7 @@ fn disk(profile: &str) -> Disk {
         ("tls/other.pem", other, 0o600),
         ("keys/shore.key", &digits, 0o600),
         ("keys/open.key", &digits, 0o644),
+        ("site.dict", &digits, 0o644),
     ]
     .map(|(path, text, mode)| (Path::new("/etc/aldis").join(path), File { bytes: text.clone().into_bytes(), mode }));
     Disk { profile: profile.into(), files: files.into() }

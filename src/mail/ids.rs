@@ -93,6 +93,8 @@ pub enum Reliance {
     Word,
     /// Messages that both ends hold, too.
     History,
+    /// The dictionary that both operators loaded, too.
+    Site,
 }
 
 impl Cut {

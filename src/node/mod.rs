@@ -135,8 +135,11 @@ impl Node {
         let driver = clock.clone();
         threads
             .push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor, &orders, &backlog))?);
+        let site = plan.codec.dictionary.clone();
         // Nobody waits for it, at the end neither; where there is no thread to be had, the first message reads the dictionaries itself.
-        let _ = std::thread::Builder::new().name("aldis-warm".into()).spawn(crate::codec::payload::warm);
+        let _ = std::thread::Builder::new()
+            .name("aldis-warm".into())
+            .spawn(move || crate::codec::payload::warm(site.as_deref()));
 
         let (reader_clock, readers) = (clock.clone(), snapshots.clone());
         let at_desk = control::Desk {

@@ -8,25 +8,31 @@
 //!
 //! Where a peer could not read a payload that relied on more than every node reads, the message is frozen anew, relying on less, as
 //! another transfer; where it named what the peer lacks, both forget what they had with each other. The bound stands beside the
-//! message until it is done, so this can only happen twice.
+//! message until it is done, so this can only happen three times.
+//!
+//! A dictionary of the site is used towards peers of which the profile says that they have it. One that refuses it is taken at its word
+//! for a day, or until its store has another epoch.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::history::Name;
 use crate::codec::repertoire::Repertoire;
+use crate::codec::site::SiteDictionary;
 use crate::mail::{Hop, MessageId, PeerName, Reliance, TransferId};
 use crate::ops;
 use crate::queue::outcome::Event;
 use crate::queue::{Batch, Change, MessageRecord, MessageState, TransferRecord};
-use crate::time::Now;
+use crate::time::{Duration, Instant, Now};
 
-use super::intake::{REFUSED_OTHER_CONTEXT, REFUSED_UNDECODABLE};
+use super::intake::{REFUSED_OTHER_CONTEXT, REFUSED_OTHER_DICTIONARY, REFUSED_UNDECODABLE};
 use super::settle::{AirNote, Step};
 use super::{Pending, Switch};
 
 /// Messages that may be named to one peer; twice as many are kept, so that both ends seldom disagree about the oldest.
 const MOST_NAMED: usize = 64;
+/// How long a peer that did not have the site's dictionary is not sent it again.
+const ASK_AGAIN: Duration = Duration::from_secs(86_400);
 /// What the names of these settings begin with: messages both ends hold; texts of what is on its way; bounds of messages.
 const KEPT: &str = "history/";
 const SENT: &str = "history-sent/";
@@ -50,6 +56,8 @@ pub(super) struct Contexts {
     sent: BTreeMap<TransferId, Arc<[u8]>>,
     /// What messages may rely on at most, after a peer could not read one.
     bounds: BTreeMap<MessageId, Reliance>,
+    /// Peers that do not have the site's dictionary: under which epoch they said so, and when.
+    lack_site: BTreeMap<PeerName, (u32, Instant)>,
 }
 
 /// A message that this node and a peer both hold.
@@ -133,6 +141,7 @@ impl Contexts {
         } else if let Some(message) = name.strip_prefix(BOUND).and_then(MessageId::parse) {
             match value {
                 Some([0]) => _ = self.bounds.insert(message, Reliance::Nothing),
+                Some([2]) => _ = self.bounds.insert(message, Reliance::History),
                 Some(_) => _ = self.bounds.insert(message, Reliance::Word),
                 None => _ = self.bounds.remove(&message),
             }
@@ -179,8 +188,11 @@ fn transfer_id(text: &str) -> Option<TransferId> {
 /// about that.
 fn bound_after(reliance: Reliance, reason: u8) -> Option<Reliance> {
     match (reason, reliance) {
-        (REFUSED_OTHER_CONTEXT, Reliance::History) => Some(Reliance::Word),
-        (REFUSED_OTHER_CONTEXT | REFUSED_UNDECODABLE, Reliance::Word | Reliance::History) => Some(Reliance::Nothing),
+        (REFUSED_OTHER_DICTIONARY, Reliance::Site) => Some(Reliance::History),
+        (REFUSED_OTHER_CONTEXT, Reliance::History | Reliance::Site) => Some(Reliance::Word),
+        (REFUSED_OTHER_CONTEXT | REFUSED_UNDECODABLE, Reliance::Word | Reliance::History | Reliance::Site) => {
+            Some(Reliance::Nothing)
+        }
         _ => None,
     }
 }
@@ -224,6 +236,23 @@ impl Switch {
         let heard = self.heard_of(peer).filter(|_| !self.is_silent(peer));
         let both = heard.map_or(Repertoire::LEAST, |(_, theirs)| self.own_repertoire().shared(theirs));
         self.contexts.bounds.get(&message).map_or(both, |bound| both.within(*bound))
+    }
+
+    /// The site's dictionary, where a payload of this message for a peer may be coded with it.
+    pub(super) fn site_for(
+        &self,
+        now: Now,
+        peer: &PeerName,
+        message: MessageId,
+        repertoire: Repertoire,
+    ) -> Option<Arc<SiteDictionary>> {
+        let site = self.plan.codec.dictionary.as_ref()?;
+        let has_it = self.plan.peers.iter().any(|p| p.name == *peer && p.dictionary);
+        let epoch = self.heard_of(peer).map(|(epoch, _)| epoch)?;
+        let lacks = self.contexts.lack_site.get(peer);
+        let lacks = lacks.is_some_and(|(then, at)| *then == epoch && now.at.since(*at) < ASK_AGAIN);
+        let free = has_it && !lacks && !self.contexts.bounds.contains_key(&message);
+        (free && repertoire.reliance() > Reliance::Nothing).then(|| site.clone())
     }
 
     /// The same for a payload that several take: none of them holds what the others do.
@@ -342,8 +371,14 @@ impl Switch {
         }
         let why = match bound {
             Reliance::Nothing => "the peer cannot read it so; coded anew as every node reads it",
-            Reliance::Word | Reliance::History => "the peer does not hold the same messages; coded anew without them",
+            Reliance::Word => "the peer does not hold the same messages; coded anew without them",
+            Reliance::History | Reliance::Site => {
+                "the peer does not have this site's dictionary; coded anew without it"
+            }
         };
+        if let (REFUSED_OTHER_DICTIONARY, Some((epoch, _))) = (reason, self.heard_of(peer)) {
+            self.contexts.lack_site.insert(peer.clone(), (epoch, now.at));
+        }
         self.event(ops::Event::TransferCodedAnew {
             message: transfer.message,
             peer: peer.clone(),
@@ -439,9 +474,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_coded_anew_twice_at_most() {
-        use Reliance::{History, Nothing, Word};
+    fn a_message_is_coded_anew_three_times_at_most() {
+        use Reliance::{History, Nothing, Site, Word};
         for (reliance, reason, bound) in [
+            (Site, REFUSED_OTHER_DICTIONARY, Some(History)),
+            (Site, REFUSED_OTHER_CONTEXT, Some(Word)),
+            (Site, REFUSED_UNDECODABLE, Some(Nothing)),
+            (History, REFUSED_OTHER_DICTIONARY, None),
             (History, REFUSED_OTHER_CONTEXT, Some(Word)),
             (History, REFUSED_UNDECODABLE, Some(Nothing)),
             (Word, REFUSED_OTHER_CONTEXT, Some(Nothing)),

@@ -174,9 +174,9 @@ impl Switch {
         self.await_receipts(now, &peer, &id, &job, &body);
         let repertoire = self.repertoire_for(&peer, job.message);
         let known = if repertoire.has_history() { self.known_for(&peer) } else { Vec::new() };
-        let keeps_text = self.keeps_history();
+        let (keeps_text, site) = (self.keeps_history(), self.site_for(now, &peer, job.message, repertoire));
         let id_of = id.clone();
-        let encode = Encode { envelope, body, id, protection, key, repertoire, known, keeps_text, reduction };
+        let encode = Encode { envelope, body, id, protection, key, repertoire, known, keeps_text, reduction, site };
         self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id: id_of, peer, attempt });
     }
 

@@ -111,8 +111,18 @@ impl Switch {
         for (job, peer) in jobs.iter().zip(&peers) {
             self.await_receipts(now, peer, &lead, job, &body);
         }
-        let encode =
-            Encode { envelope: air, body, id: lead, protection, key, repertoire, known, keeps_text, reduction };
+        let encode = Encode {
+            envelope: air,
+            body,
+            id: lead,
+            protection,
+            key,
+            repertoire,
+            known,
+            keeps_text,
+            reduction,
+            site: None,
+        };
         self.work(Work::Encode(Box::new(encode)), Pending::GroupEncoded { jobs, ids, bearer });
     }
 

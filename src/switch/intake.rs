@@ -28,8 +28,10 @@ pub(super) const REFUSED_UNDECODABLE: u8 = 1;
 const REFUSED_LOOP: u8 = 2;
 /// The payload is for several nodes, none of which goes by this one's name.
 const REFUSED_NOT_OURS: u8 = 3;
-/// The payload names earlier messages, or a dictionary, that this node does not have.
+/// The payload names earlier messages that this node does not have, perhaps behind a site's dictionary.
 pub(super) const REFUSED_OTHER_CONTEXT: u8 = 4;
+/// The payload relies on a site's dictionary that this node does not have.
+pub(super) const REFUSED_OTHER_DICTIONARY: u8 = 6;
 
 impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
@@ -337,6 +339,7 @@ impl Switch {
             max_bytes: self.plan.limits.message_bytes,
             known: self.known_from(&from, &id),
             keeps_text: self.keeps_history(),
+            site: self.plan.codec.dictionary.clone(),
         };
         self.work(Work::Decode(Box::new(decode)), Pending::Decode { bearer: bearer.clone(), ticket, from, id });
     }
@@ -360,6 +363,10 @@ impl Switch {
                 self.forget_history(&from);
                 self.event(Event::ContextUnknown { peer: from, transfer: id.to_string() });
                 return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_OTHER_CONTEXT));
+            }
+            Err(OpenError::OtherDictionary) => {
+                self.event(Event::ContextUnknown { peer: from, transfer: id.to_string() });
+                return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_OTHER_DICTIONARY));
             }
             Err(OpenError::Undecodable(why)) => {
                 let why = format!("a payload from {from} is authentic but cannot be decoded here: {why}");

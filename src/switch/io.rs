@@ -10,6 +10,7 @@ use crate::codec::mule::{self, MuleError, Tagging};
 use crate::codec::receipts::Digest;
 use crate::codec::reduce::{Reducer, Rule};
 use crate::codec::repertoire::Repertoire;
+use crate::codec::site::SiteDictionary;
 use crate::emcon::Emission;
 use crate::mail::{BearerId, Envelope, LinkKey, Protection, Reliance, TransferId};
 use crate::ops;
@@ -200,6 +201,8 @@ pub struct Encode {
     pub keeps_text: bool,
     /// What is to be left out of it.
     pub reduction: Option<Reduction>,
+    /// The site's dictionary, where those who take it have it too.
+    pub site: Option<Arc<SiteDictionary>>,
 }
 
 /// What is to be left out of a message.
@@ -252,6 +255,8 @@ pub struct Decode {
     pub known: Vec<(Name, Arc<[u8]>)>,
     /// Whether its text is wanted.
     pub keeps_text: bool,
+    /// The site's dictionary.
+    pub site: Option<Arc<SiteDictionary>>,
 }
 
 /// What becomes a MULE payload.
@@ -294,8 +299,10 @@ pub enum OpenError {
     Forged,
     /// The seal fits but the contents cannot be decoded here.
     Undecodable(String),
-    /// The seal fits, and the contents name earlier messages or a dictionary that this node does not have.
+    /// The seal fits, and the contents name earlier messages that this node does not have.
     OtherContext,
+    /// The seal fits, and the contents rely on a site's dictionary that this node does not have.
+    OtherDictionary,
 }
 
 /// A delivery into local mailboxes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::bearer::{self, fec};
 use crate::codec::envelope::AirEnvelope;
 use crate::codec::history::{self, History, Kept, Name};
-use crate::codec::payload::{DecodeError, Options};
+use crate::codec::payload::{Choice, DecodeError, Options};
 use crate::codec::{self, mule, payload, receipts, reduce};
 use crate::mail::Reliance;
 use crate::queue::Disk;
@@ -35,11 +35,18 @@ pub fn encode_by(encode: &Encode, code: impl FnOnce(&[u8], &[u8], &Options<'_>) 
     let known = kept(&encode.known);
     let texts: Vec<&[u8]> = known.iter().map(|k| k.text).collect();
     let named: Vec<Kept<'_>> = history::choose(body, &texts).into_iter().map(|i| known[i]).collect();
-    let options = Options { history: History::Link(&named), ..Options::for_peer(encode.repertoire) };
+    let mut options = Options { history: History::Link(&named), ..Options::for_peer(encode.repertoire) };
+    if let Some(site) = &encode.site {
+        options.dictionary = Choice::Site(site);
+    }
     let payload = code(&envelope, body, &options);
     WorkResult::Encoded(Ok(Box::new(Coded {
         payload: security::seal(encode.protection, &encode.key, &encode.id, payload),
-        reliance: if named.is_empty() { encode.repertoire.reliance() } else { Reliance::History },
+        reliance: match () {
+            () if encode.site.is_some() => Reliance::Site,
+            () if named.is_empty() => encode.repertoire.reliance(),
+            () => Reliance::History,
+        },
         text: text(encode.keeps_text, body),
         omission,
     })))
@@ -85,9 +92,13 @@ fn decoded(
     let cannot = |why: String| OpenError::Undecodable(why);
     let max_bytes = usize::try_from(decode.max_bytes).unwrap_or(usize::MAX);
     let known = kept(&decode.known);
-    let options = Options { history: History::Link(&known), ..Options::default() };
+    let mut options = Options { history: History::Link(&known), ..Options::default() };
+    if let Some(site) = &decode.site {
+        options.dictionary = Choice::Site(site);
+    }
     let (envelope, body) = read(payload, max_bytes, &options).map_err(|e| match e {
         DecodeError::OtherReference => OpenError::OtherContext,
+        DecodeError::OtherDictionary => OpenError::OtherDictionary,
         error => cannot(error.to_string()),
     })?;
     let envelope: AirEnvelope = codec::envelope::decode(&envelope).map_err(|e| cannot(e.to_string()))?;

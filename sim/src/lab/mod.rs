@@ -77,6 +77,8 @@ pub struct Setup {
     pub bearer: &'static str,
     /// More tables for every profile.
     pub tables: &'static str,
+    /// The dictionary that each station, by its number, has of its own and takes its peers to have.
+    pub dictionaries: BTreeMap<StationId, &'static [u8]>,
     /// Longest transmission; `None` keeps the profile's defaults.
     pub max_transmission: Option<Duration>,
     /// The deliberate fault every node has.
@@ -105,6 +107,7 @@ impl Setup {
             limits: "",
             bearer: "",
             tables: "",
+            dictionaries: BTreeMap::new(),
             max_transmission: None,
             #[cfg(feature = "mutations")]
             mutation: None,

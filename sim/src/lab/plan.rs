@@ -158,10 +158,11 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
             _ => format!("keys = [{{ id = 0, hex = \"{key}\" }}]\n"),
         };
         text.push_str(&format!(
-            "[[peer]]\nname = \"{}\"\nstation = {}\nprotection = \"{}\"\n{keys}\n",
+            "[[peer]]\nname = \"{}\"\nstation = {}\nprotection = \"{}\"\n{keys}dictionary = {}\n\n",
             name(peer),
             topology.numbers[peer],
-            setup.protection
+            setup.protection,
+            setup.dictionaries.contains_key(&station)
         ));
     }
     let count = setup.names.len();
@@ -194,7 +195,11 @@ pub(super) fn plan(setup: &Setup, topology: &Topology, station: StationId) -> Pl
     ));
     }
     text.push_str(setup.tables);
-    let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()))
+    let dictionary = setup.dictionaries.get(&station).copied();
+    if dictionary.is_some() {
+        text.push_str("[codec]\ndictionary = \"site.dict\"\n");
+    }
+    let checked = config::load(Path::new("/lab/profile.toml"), &[], &Disk { profile: text.clone(), dictionary })
         .unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}"));
     let mut plan = checked.plan;
     for (bearer, (_, modem)) in plan.bearers.iter_mut().zip(&bearers) {
@@ -224,14 +229,20 @@ fn fault(_: &Setup) -> &'static str {
     ""
 }
 
-struct OneFile(String);
+struct Disk {
+    profile: String,
+    dictionary: Option<&'static [u8]>,
+}
 
-impl config::Files for OneFile {
+impl config::Files for Disk {
     fn read(&self, path: &Path) -> std::io::Result<config::File> {
-        match path == Path::new("/lab/profile.toml") {
-            true => Ok(config::File { bytes: self.0.clone().into_bytes(), mode: 0o600 }),
-            false => Err(std::io::ErrorKind::NotFound.into()),
-        }
+        let bytes = match path.strip_prefix("/lab").ok().and_then(Path::to_str) {
+            Some("profile.toml") => Some(self.profile.as_bytes()),
+            Some("site.dict") => self.dictionary,
+            _ => None,
+        };
+        let bytes = bytes.ok_or(std::io::ErrorKind::NotFound)?;
+        Ok(config::File { bytes: bytes.to_vec(), mode: 0o600 })
     }
 }
 
