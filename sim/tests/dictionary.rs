@@ -84,7 +84,7 @@ fn what_both_have_shortens_mail_and_what_one_lacks_is_tried_once() {
 
 #[test]
 fn power_that_fails_while_it_is_tried_loses_nothing() {
-    for seconds in [3, 6, 9, 12] {
+    for seconds in [6, 9] {
         let mut lab = lab(&[(SHIP, OURS), (SHORE, THEIRS)]);
         lab.submit_mail(SHIP, SHORE, mail(0), Precedence::Routine);
         lab.run_for(Duration::from_secs(120));
