@@ -385,6 +385,10 @@ fn delivery_status(reporter: &Reporter, report: &Report) -> String {
         Some(teller) => format!("x-aldis; {}", teller.peer),
     };
     field(&mut out, "Reporting-MTA", &reporting, global);
+    if report.teller.is_some() {
+        // Put into this form here, of words that came over the air (RFC 3464, 2.2.3).
+        field(&mut out, "DSN-Gateway", &format!("dns; {}", reporter.hostname), global);
+    }
     field(&mut out, "Arrival-Date", &report.arrival.rfc5322(), global);
     if let Some(by) = report.deliver_by {
         field(&mut out, "Deliver-By-Date", &by.deadline.rfc5322(), global);
