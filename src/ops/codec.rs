@@ -101,10 +101,13 @@ pub struct Files {
 #[derive(Args, Clone, PartialEq, Debug)]
 struct Shared {
     /// A dictionary both ends hold, read behind the shipped one
-    #[arg(long, value_name = "FILE", conflicts_with = "newest")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["newest", "any_peer"])]
     dict: Option<PathBuf>,
-    /// With the newest dictionary and model, as to a peer that has said that it reads them
+    /// With what every node reads, as to a peer of which nothing is known
     #[arg(long)]
+    any_peer: bool,
+    /// With the newest dictionary and model: the default
+    #[arg(long, hide = true, conflicts_with = "any_peer")]
     newest: bool,
     /// Earlier messages both ends hold: the *.eml of this folder in the order of their names
     #[arg(long, value_name = "DIRECTORY")]
@@ -145,7 +148,7 @@ impl Shared {
         let dictionary = self.dict.as_deref().map(read).transpose()?;
         let history = self.history.as_deref().map(messages).transpose()?.unwrap_or_default();
         let history: Vec<&[u8]> = history.iter().map(Vec::as_slice).collect();
-        let shipped = if self.newest { Choice::Newest } else { Options::for_any_peer().dictionary };
+        let shipped = if self.any_peer { Options::for_any_peer().dictionary } else { Choice::Newest };
         let dictionary = dictionary.as_deref().map_or(shipped, Choice::Given);
         run(&Options { dictionary, history: History::Given(&history) })
     }
@@ -284,6 +287,7 @@ fn messages(folder: &Path) -> Result<Vec<Vec<u8>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::repertoire::Repertoire;
 
     #[test]
     fn what_is_encoded_decodes_to_the_same_bytes_and_history_makes_it_smaller() {
@@ -296,7 +300,7 @@ mod tests {
         let files = |input: &str, output: &str, history: bool| Files {
             input: path(input),
             output: path(output),
-            shared: Shared { dict: None, newest: false, history: history.then(|| path("history")) },
+            shared: Shared { dict: None, any_peer: false, newest: false, history: history.then(|| path("history")) },
         };
         for history in [false, true] {
             let out = format!("out{history}");
@@ -306,12 +310,13 @@ mod tests {
         }
         let size = |name: &str| fs::metadata(path(name)).expect("there").len();
         assert!(size("outtrue") < size("outfalse") && size("outfalse") < mail.len() as u64);
-        let sent = encode_file_payload(mail, &Options::for_any_peer());
-        assert_eq!(fs::read(path("outfalse")).expect("read"), sent, "what a node would send");
-        let mut newest = files("in", "newest", false);
-        newest.shared.newest = true;
-        execute(&CodecCommand::Encode { files: newest }).expect("encoded");
-        execute(&CodecCommand::Decode { files: files("newest", "back", false) }).expect("every node reads it");
+        let sent = encode_file_payload(mail, &Options::for_peer(Repertoire::own(false)));
+        assert_eq!(fs::read(path("outfalse")).expect("read"), sent, "what a node sends to one like it");
+        let mut any = files("in", "any", false);
+        any.shared.any_peer = true;
+        execute(&CodecCommand::Encode { files: any }).expect("encoded");
+        assert_eq!(fs::read(path("any")).expect("read"), encode_file_payload(mail, &Options::for_any_peer()));
+        execute(&CodecCommand::Decode { files: files("any", "back", false) }).expect("every node reads it");
         assert_eq!(fs::read(path("back")).expect("read"), mail);
         assert!(execute(&CodecCommand::Decode { files: files("in", "x", false) }).is_err(), "mail is no payload");
     }
@@ -321,7 +326,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let input = folder.path().join("in");
         fs::write(&input, b"Subject: fuel\r\n\r\nThe lighter comes alongside at 0615.\r\n").expect("written");
-        let shared = Shared { dict: None, newest: false, history: None };
+        let shared = Shared { dict: None, any_peer: false, newest: false, history: None };
         let args = ExplainArgs { input, shared, rate: vec![Bps(80)], config: None, json: false };
         let command = CodecCommand::Explain(args.clone());
         let Ok(Some(Answer::Explained(explained))) = execute(&command) else { panic!("explained") };
@@ -356,7 +361,8 @@ mod tests {
         let Ok(Some(Answer::Trained(said))) = execute(&train) else { panic!("trained") };
         assert!(said.contains("60 messages") && said.contains("6 of them"), "{said}");
         fs::write(path("in"), mail(61).replace('\n', "\r\n")).expect("written");
-        let shared = |dict: Option<&str>| Shared { dict: dict.map(path), newest: false, history: None };
+        let shared =
+            |dict: Option<&str>| Shared { dict: dict.map(path), any_peer: false, newest: false, history: None };
         let files = |a: &str, b: &str, dict| Files { input: path(a), output: path(b), shared: shared(dict) };
         execute(&CodecCommand::Encode { files: files("in", "out", Some("dict")) }).expect("encoded");
         execute(&CodecCommand::Decode { files: files("out", "back", Some("dict")) }).expect("decoded");
