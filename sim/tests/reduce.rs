@@ -1,8 +1,13 @@
 //! Mail that goes reduced by a rule of the profile, and the parts that follow when they are asked for. Seeds of the power cuts by `ALDIS_SEEDS`.
 
-use aldis::mail::{MessageId, Precedence};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient};
 use aldis::ops::{Event, Request};
-use aldis::time::Duration;
+use aldis::smtp::server::Transaction;
+use aldis::smtp::trace::{Protocol, TraceFacts};
+use aldis::switch::SessionId;
+use aldis::time::{Duration, Wall};
 use aldis_sim::channel::Loss;
 use aldis_sim::ether::{EtherConfig, LinkConfig, StationId};
 use aldis_sim::lab::{Lab, Setup};
@@ -20,6 +25,8 @@ const SHORE_SATCOM: StationId = StationId(3);
 
 const RULE: &str = "[[reduce]]\nname = \"hf\"\nbearers = [\"hf1\"]\nover = \"2KiB\"\nstrip_headers = [\"trace\", \"vanity\"]\n\
                     drop_html = true\nhold_attachments = \"16KiB\"\n";
+
+const CLOSED: &str = "[[reduce]]\nname = \"hf\"\nbearers = [\"hf1\"]\nhold_attachments = \"16KiB\"\nfetch_by_mail = false\n";
 
 /// Without a dictionary: what is sent is mostly a file that no codec makes smaller.
 const ECONOMY: Economy = Economy { coding: Coding::Plain, ..Economy::NONE };
@@ -100,7 +107,7 @@ fn a_chart_costs_its_words_on_hf_and_follows_when_it_is_asked_for() {
         assert!(!has(&copy, gone), "{gone} was to stay here");
     }
     let id = id(&reduced, 0);
-    assert!(has(&copy, &format!("aldis queue fetch {id} 3")), "{}", String::from_utf8_lossy(&copy));
+    assert!(has(&copy, &format!("Write to fetch+{id}.3@ship.example to have it.")), "{}", String::from_utf8_lossy(&copy));
     let told = reduced.node(SHIP).log().events.iter().find_map(|(_, e)| match e {
         Event::MessageReduced { from_bytes, to_bytes, without, .. } => Some((*from_bytes, *to_bytes, without.clone())),
         _ => None,
@@ -122,6 +129,100 @@ fn a_chart_costs_its_words_on_hf_and_follows_when_it_is_asked_for() {
     assert!(has(&part, &file) && !has(&part, "X-Aldis-Reduced"), "whole, and not reduced again");
     reduced.run_for(Duration::from_secs(120));
     assert_eq!(reduced.check_settled(), Vec::<String>::new());
+}
+
+/// Somebody at the shore writes to the address in the note.
+fn ask(lab: &mut Lab, from: &str, to: &str) {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let number = ASKED.fetch_add(1, Ordering::Relaxed);
+    let envelope = Envelope {
+        from: Some(Mailbox::new(from)),
+        recipients: vec![Recipient::plain(Mailbox::new(to))],
+        envid: None,
+        ret: None,
+        mt_priority: None,
+        body: BodyKind::EightBitMime,
+        smtputf8: false,
+        require_tls: false,
+        deliver_by: None,
+        expires: Wall::NEVER,
+    };
+    let facts = TraceFacts {
+        ehlo: "client.example".into(),
+        address: None,
+        protocol: Protocol { extended: true, ..Protocol::default() },
+        user: None,
+        tls: None,
+    };
+    let body = format!("From: <{from}>\r\nTo: <{to}>\r\nMessage-ID: <{number}.ask@shore.example>\r\n\r\n").into_bytes();
+    let transaction = Transaction { envelope, by: None, body: body.into(), facts, trusted: true, received_count: 0 };
+    lab.world_mut().with_host(SHORE, |node, now| node.submit(now, SessionId(1_000_000 + number), transaction));
+}
+
+fn parts(lab: &Lab) -> usize {
+    delivered(lab).iter().filter(|m| has(m, "Subject: [part ")).count()
+}
+
+fn events(lab: &Lab, station: StationId, wanted: impl Fn(&Event) -> bool) -> usize {
+    lab.node(station).log().events.iter().filter(|(_, e)| wanted(e)).count()
+}
+
+#[test]
+fn who_got_the_copy_writes_for_the_part_and_nobody_else_has_it() {
+    let mut lab = hf(3, 2400, RULE, 0.0);
+    let (message, file) = mail(3, 20_000);
+    let number = submit(&mut lab, message);
+    run_until_confirmed(&mut lab, number);
+    let id = id(&lab, number);
+    let part = |n: u32| format!("fetch+{id}.{n}@ship.example");
+    // Another than the recipient, a part there is none of, a message there is none of.
+    for (from, to) in [("op@shore.example", part(3)), ("desk@shore.example", part(9)), ("desk@shore.example", "fetch+FFFF.1@ship.example".into())] {
+        let before = events(&lab, SHIP, |e| matches!(e, Event::MessageFailed { status, .. } if status == "5.7.1"));
+        ask(&mut lab, from, &to);
+        lab.run_for(Duration::from_secs(300));
+        let after = events(&lab, SHIP, |e| matches!(e, Event::MessageFailed { status, .. } if status == "5.7.1"));
+        assert_eq!((after, parts(&lab)), (before + 1, 0), "{from} {to}");
+    }
+    ask(&mut lab, "desk@shore.example", &part(3));
+    let end = lab.at() + Duration::from_secs(3600);
+    assert!(lab.run_while(end, |lab| parts(lab) == 1), "the part arrives");
+    assert!(delivered(&lab).iter().any(|m| has(m, "[part 3 of 3] chart 3") && has(m, &file)));
+    lab.run_for(Duration::from_secs(300));
+    let fetched = |e: &Event| matches!(e, Event::PartFetched { author, part: 3, .. } if author == "desk@shore.example");
+    assert_eq!(events(&lab, SHIP, fetched), 1);
+    assert_eq!(lab.check_settled(), Vec::<String>::new());
+    // Where the rule does not say so an operator sends it.
+    let mut closed = hf(3, 2400, CLOSED, 0.0);
+    let number = submit(&mut closed, mail(3, 20_000).0);
+    run_until_confirmed(&mut closed, number);
+    assert!(has(&delivered(&closed)[0], "aldis queue fetch"));
+}
+
+#[test]
+fn a_request_that_power_interrupts_is_granted_once() {
+    let seeds = std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    for seed in 1..=seeds {
+        let mut lab = hf(seed, 2400, RULE, 0.0);
+        lab.provoked = vec!["does not answer", "the store refused"];
+        let mut chance = Stream::new(seed, "cuts", 0);
+        let number = submit(&mut lab, mail(seed, 17_000).0);
+        run_until_confirmed(&mut lab, number);
+        let id = id(&lab, number);
+        ask(&mut lab, "desk@shore.example", &format!("fetch+{id}.3@ship.example"));
+        let accepted = |lab: &Lab| events(lab, SHIP, |e| matches!(e, Event::MessageAccepted { .. }));
+        let before = accepted(&lab);
+        let end = lab.at() + Duration::from_secs(3600);
+        assert!(lab.run_while(end, |lab| accepted(lab) > before), "seed {seed}: the request reaches the ship");
+        // From here on its steps are commits a few milliseconds apart.
+        lab.run_for(Duration::from_millis(chance.below(60)));
+        lab.crash(SHIP, true, None);
+        lab.start(SHIP);
+        let end = lab.at() + Duration::from_secs(7200);
+        assert!(lab.run_while(end, |lab| parts(lab) == 1), "seed {seed}");
+        lab.run_for(Duration::from_secs(1200));
+        assert_eq!(parts(&lab), 1, "seed {seed}");
+        assert_eq!(lab.check_settled(), Vec::<String>::new(), "seed {seed}");
+    }
 }
 
 #[test]

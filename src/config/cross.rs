@@ -154,7 +154,7 @@ fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
                     );
                 }
             }
-            Hop::Peer(_) | Hop::Local | Hop::Hold => {}
+            Hop::Peer(_) | Hop::Local | Hop::Hold | Hop::Fetch => {}
         }
     }
 }
@@ -178,7 +178,7 @@ fn postmaster_has_a_route(reader: &mut Reader, d: &Declared<'_>) {
                 reader.problem("node.postmaster", problem, &local.users.join(", "));
             }
         }
-        None | Some(Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Peer(_) | Hop::Hold) => {}
+        None | Some(Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Peer(_) | Hop::Hold | Hop::Fetch) => {}
     }
 }
 
@@ -386,7 +386,7 @@ fn rules_of_reduction_apply(reader: &mut Reader, d: &Declared<'_>) {
             reader.problem(&at, problem, "names of [[bearer]] tables of kind serial");
         }
         if plan.rule.is_empty() {
-            reader.problem(path, "it leaves nothing out", "strip_headers, drop_html or hold_attachments");
+            reader.problem(path, "it leaves nothing out", "strip_headers, drop_html, hold_attachments or scale_images");
         }
         // Whatever it could apply to has met an earlier rule.
         let earlier = |bearer| {

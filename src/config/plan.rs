@@ -368,6 +368,8 @@ pub struct ReducePlan {
     pub up_to: Precedence,
     /// What is left out.
     pub rule: Arc<Rule>,
+    /// Whoever got the copy may ask for its parts by mail.
+    pub fetch_by_mail: bool,
 }
 
 impl ReducePlan {
@@ -378,7 +380,7 @@ impl ReducePlan {
 
     /// Whether how big a message is says little of how big its copy will be.
     pub fn cuts_deep(&self) -> bool {
-        self.rule.html || self.rule.attachments_over.is_some()
+        self.rule.html || self.rule.attachments_over.is_some() || self.rule.images_over.is_some()
     }
 }
 

@@ -704,9 +704,20 @@ fn reduction(reader: &mut Reader, path: &str, entry: &Entry) -> Option<ReducePla
         "never" => Ok(None),
         _ => parsed(Bytes::parse)(e).map(|b| Some(b.0)),
     });
+    let images = s.field("scale_images", |e| match text(e)?.as_str() {
+        "never" => Ok(None),
+        _ => parsed(|t| t.strip_suffix("px")?.parse().ok().filter(|n| (64..=8192).contains(n)))(e).map(Some),
+    });
+    let fetch_by_mail = s.field("fetch_by_mail", boolean);
     let signed = s.field("signed", boolean);
     rule_name?;
-    let mut rule = reduce::Rule { html: html?, attachments_over: attachments?, signed: signed?, ..Default::default() };
+    let mut rule = reduce::Rule {
+        html: html?,
+        attachments_over: attachments?,
+        images_over: images?,
+        signed: signed?,
+        ..Default::default()
+    };
     for word in strip? {
         match word.as_str() {
             "trace" => rule.trace = true,
@@ -719,6 +730,7 @@ fn reduction(reader: &mut Reader, path: &str, entry: &Entry) -> Option<ReducePla
         over_bytes: over?.0,
         up_to: up_to?,
         rule: Arc::new(rule),
+        fetch_by_mail: fetch_by_mail?,
     })
 }
 

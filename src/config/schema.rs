@@ -344,6 +344,8 @@ pub static REDUCE: Section = Section {
         ),
         or("drop_html", YES_NO, "false"),
         or("hold_attachments", "a size: 32KiB, or never", "never"),
+        or("scale_images", "pixels, 64px to 8192px, or never", "never"),
+        or("fetch_by_mail", YES_NO, "true"),
         or("signed", YES_NO, "false"),
     ],
 };

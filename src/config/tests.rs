@@ -475,6 +475,7 @@ fn rules_of_reduction_that_cannot_apply_are_told() {
     let with = |more: &str| disk(&format!("{FULL}{more}")).load(&[]).err().unwrap_or_default();
     let rule = |name: &str, more: &str| format!("[[reduce]]\nname = \"{name}\"\n{more}\n");
     assert_eq!(with(&rule("small", "bearers = [\"hf1\"]\ndrop_html = true")), [], "the earlier one begins at 64 KiB");
+    assert_eq!(with(&rule("small", "bearers = [\"hf1\"]\nscale_images = \"1280px\"")), []);
     for (more, key, words) in [
         ("bearers = [\"hf2\"]\ndrop_html = true", "reduce.r.bearers", "no [[bearer]] named hf2"),
         ("bearers = []\ndrop_html = true", "reduce.r.bearers", "no bearer"),
@@ -482,6 +483,7 @@ fn rules_of_reduction_that_cannot_apply_are_told() {
         ("bearers = [\"hf1\"]\ndrop_html = true\nover = \"65KiB\"", "reduce.r", "never applies: reduce.large"),
         ("bearers = [\"hf1\"]\nstrip_headers = [\"Subject\"]", "reduce.r.strip_headers", "Subject"),
         ("bearers = [\"hf1\"]\nhold_attachments = \"sometimes\"", "reduce.r.hold_attachments", "sometimes"),
+        ("bearers = [\"hf1\"]\nscale_images = \"63px\"", "reduce.r.scale_images", "63px"),
     ] {
         let told = with(&rule("r", more));
         let [problem] = told.as_slice() else { panic!("{more}: {told:#?}") };

@@ -17,4 +17,6 @@ pub enum Hop {
     Peer(PeerName),
     /// Kept until an operator says otherwise.
     Hold,
+    /// This node itself: it is asked for a part of a message that went reduced.
+    Fetch,
 }

@@ -388,7 +388,7 @@ impl Switch {
         let events = transfer.recipients.iter().map(|i| (*i, Event::Withdrawn { why: why.into() })).collect();
         let air = AirNote { bearer: Some(transfer.bearer.clone()), refused: Some(reason), ..AirNote::default() };
         let (ended, job) = (Some(transfer.id.clone()), Some(transfer.hop.clone()));
-        self.step(now, transfer.message, Step::Events { events, air, ended, job });
+        self.step(now, transfer.message, Step::Events { events, air, ended, job, sends: None });
         true
     }
 

@@ -16,7 +16,7 @@ use crate::queue::{Batch, Change, CommitError};
 use crate::time::{Duration, Now, Wall};
 
 use super::air::civil;
-use super::fetch::Wanted;
+use super::fetch::{By, Wanted};
 use super::settle::{Action, Step};
 use super::{Minimize, Output, Pending, RequestId, StoreState, Switch};
 
@@ -70,7 +70,7 @@ impl Switch {
             }
             Request::QueueCancel { id: message, .. } => return self.operate(now, id, message, Action::Cancel, author),
             Request::QueueFetch { id: of, part } => {
-                return self.fetch(Wanted { message: of, part, reply: id, author });
+                return self.fetch(now, Wanted { message: of, part, by: By::Operator { reply: id, author } });
             }
             Request::EmconShow { bearer } => match self.chosen(&bearer) {
                 Ok(bearers) => self.emcon(now, &bearers, &BTreeMap::new()),

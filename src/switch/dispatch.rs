@@ -34,6 +34,8 @@ const RECIPIENTS: usize = 100;
 const LOCAL_DELIVERIES: usize = 16;
 /// Connections to one next hop at once.
 const PER_NEXT_HOP: usize = 8;
+/// Parts made at once of messages that went reduced, for peers that asked.
+const FETCHES: usize = 2;
 /// Messages leased by one claim.
 const CLAIM: usize = 256;
 /// Finished messages purged by one batch.
@@ -65,6 +67,7 @@ impl Switch {
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
                 }
                 Hop::Peer(peer) => peers.get(peer).copied(),
+                Hop::Fetch => Some(Allowance { jobs: FETCHES, lowest: Precedence::Deferred, recipients: 1 }),
                 Hop::Hold => None,
             };
             let Some(job) = self.active.next(now, allowance) else { return };
@@ -75,6 +78,7 @@ impl Switch {
             };
             let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
             match others.is_empty() {
+                _ if job.hop == Hop::Fetch => self.fetch_for(now, job),
                 _ if over_net => self.start_mule(now, [vec![job], others].concat()),
                 true if self.goes_as_receipts(&job) => self.put_aside(job),
                 true => self.start(now, job),
@@ -142,6 +146,7 @@ impl Switch {
                 self.encode(now, job, peer, Attempt { body, tried: Vec::new() });
             }
             Hop::Hold => self.job_failed(now, &job, "its route says hold"),
+            Hop::Fetch => self.fetch_for(now, job),
         }
     }
 
@@ -289,6 +294,7 @@ impl Switch {
             air: AirNote { bearer: Some(transfer.bearer.clone()), ..AirNote::default() },
             ended: Some(transfer.id.clone()),
             job: Some(transfer.hop.clone()),
+            sends: None,
         };
         self.step(now, transfer.message, step);
     }
@@ -302,7 +308,7 @@ impl Switch {
         let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
         let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64(), refused: None };
-        let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
+        let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()), sends: None };
         self.step(now, transfer.message, step);
     }
 
@@ -318,12 +324,12 @@ impl Switch {
         };
         let remote = match &transfer.hop {
             Hop::Peer(peer) => Some(peer.to_string()),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold => None,
+            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
         };
         let failed = Event::Failed { status, remote, diagnostic };
         let events = transfer.recipients.iter().map(|i| (*i, failed.clone())).collect();
         let air = AirNote { bearer: Some(transfer.bearer.clone()), ..AirNote::default() };
-        let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()) };
+        let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()), sends: None };
         self.step(now, transfer.message, step);
     }
 
@@ -365,7 +371,7 @@ impl Switch {
         let mut results = results.into_iter();
         let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").to_owned() };
         let events = job.recipients.iter().map(|i| (*i, results.next().unwrap_or_else(missing))).collect();
-        self.step(now, job.message, Step::Events { events, air, ended: None, job: Some(job.hop.clone()) });
+        self.step(now, job.message, Step::Events { events, air, ended: None, job: Some(job.hop.clone()), sends: None });
     }
 
     /// Puts a message into the active set, with the hops its routes say now.
@@ -374,7 +380,7 @@ impl Switch {
             .envelope
             .recipients
             .iter()
-            .map(|r| self.plan.routes.hop(&self.resolve(&r.address)).cloned())
+            .map(|r| self.hop(&self.resolve(&r.address)).cloned())
             .collect();
         match self.active.offer(now, record, hops) {
             Offered::Taken => {}
@@ -535,8 +541,8 @@ impl Switch {
                 let subject = read(result).unwrap_or_else(|_| Arc::from([]));
                 self.commit_step(now, settled, &subject);
             }
-            Pending::Step { settled, report, ids } => {
-                self.step_stored(now, settled, report, ids, committed(result));
+            Pending::Step { settled, own, ids } => {
+                self.step_stored(now, settled, own, ids, committed(result));
             }
             Pending::LinkStored { bearer, ticket } => {
                 let stored = committed(result);
@@ -564,8 +570,8 @@ impl Switch {
                 self.outputs.push_back(super::Output::Reply { id: reply, response });
             }
             Pending::FetchRecord { wanted } => match result {
-                WorkResult::Store(StoreResult::Loaded(Ok(record))) => self.fetch_from(wanted, record),
-                _ => self.fetch_from(wanted, None),
+                WorkResult::Store(StoreResult::Loaded(Ok(record))) => self.fetch_from(now, wanted, record),
+                _ => self.fetch_from(now, wanted, None),
             },
             Pending::FetchBody { wanted, record } => self.fetch_body(now, wanted, record, read(result)),
             Pending::FetchPart { wanted, record } => {
@@ -621,7 +627,7 @@ fn forward_events(job: &Job, report: Report) -> Vec<Event> {
     let (by, lmtp) = match &job.hop {
         Hop::Smtp(host) => (host.clone(), false),
         Hop::Lmtp(host) => (host.clone(), true),
-        Hop::Local | Hop::Peer(_) | Hop::Hold => (String::new(), false),
+        Hop::Local | Hop::Peer(_) | Hop::Hold | Hop::Fetch => (String::new(), false),
     };
     let dsn = report.dsn;
     let event = |result: RecipientResult| match result {

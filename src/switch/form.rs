@@ -60,7 +60,9 @@ impl Switch {
     /// What the encoder is to leave out.
     pub(super) fn reduction(&self, form: Form, id: MessageId) -> Option<Reduction> {
         let plan = self.plan.reduce.get(form?)?;
-        let by = Reducer { host: self.plan.node.hostname.clone(), id };
+        let node = &self.plan.node;
+        let ask_at = plan.fetch_by_mail.then(|| node.postmaster.domain().to_owned());
+        let by = Reducer { host: node.hostname.clone(), id, ask_at };
         Some(Reduction { rule: plan.rule.clone(), by })
     }
 

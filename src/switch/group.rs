@@ -192,6 +192,6 @@ impl Switch {
 fn peer_of(job: &Job) -> Option<&PeerName> {
     match &job.hop {
         Hop::Peer(peer) => Some(peer),
-        Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold => None,
+        Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
     }
 }

@@ -76,6 +76,10 @@ impl Switch {
         if to.domain().is_empty() {
             return (!is_postmaster).then(|| Reply::new(550, Status(5, 1, 2), "a recipient needs a domain"));
         }
+        if self.asked_part(to).is_some() {
+            let why = "parts are sent to whoever asks over the air; here an operator fetches them";
+            return Some(Reply::new(550, Status(5, 7, 1), why));
+        }
         let hop = match self.plan.routes.route(to) {
             // Strangers reach only what a route names: the way out for everything is not theirs.
             Some(route) if may_relay || route.pattern != Pattern::Any => &route.hop,
@@ -87,7 +91,7 @@ impl Switch {
                 Some(Reply::new(550, Status(5, 1, 1), "no such mailbox here"))
             }
             Hop::Peer(peer) => self.over_air(now, peer, level, size),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold => None,
+            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
         }
     }
 
@@ -135,7 +139,7 @@ impl Switch {
 
     /// C4: why mail that asks for protection cannot go to this recipient, if it cannot.
     fn exposed(&self, to: &Mailbox) -> Option<Reply> {
-        let hop = self.plan.routes.hop(&self.resolve(to))?;
+        let hop = self.hop(&self.resolve(to))?;
         (!self.protects(hop)).then(|| Reply::new(550, UNPROTECTED.0, UNPROTECTED.1))
     }
 
@@ -149,7 +153,7 @@ impl Switch {
     /// no certificate is checked, so none of them will do.
     fn protects(&self, hop: &Hop) -> bool {
         match hop {
-            Hop::Local | Hop::Hold => true,
+            Hop::Local | Hop::Hold | Hop::Fetch => true,
             Hop::Lmtp(path) => path.starts_with('/'),
             Hop::Smtp(_) => false,
             Hop::Peer(peer) => self.bearers_to(peer).any(|(_, b)| b.plan.protected),
@@ -288,7 +292,7 @@ impl Switch {
         let fail = |status, text: String| Decision::Fail { status, text };
         let decide = |recipient: &Recipient| {
             let to = self.resolve(&recipient.address);
-            match self.plan.routes.hop(&to) {
+            match self.hop(&to) {
                 None => fail(Status(5, 1, 2), format!("no route to {}", to.domain())),
                 Some(Hop::Hold) => Decision::Held { why: "the route says hold".into() },
                 Some(Hop::Peer(peer)) if Some(peer) == from => {
@@ -297,7 +301,7 @@ impl Switch {
                 Some(hop) if !self.may_take(hop, envelope) => fail(UNPROTECTED.0, UNPROTECTED.1.into()),
                 Some(Hop::Local) if !self.is_local_user(&to) => fail(Status(5, 1, 1), "no such mailbox here".into()),
                 Some(Hop::Peer(_)) => Decision::Due { over_air: true },
-                Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_)) => Decision::Due { over_air: false },
+                Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Fetch) => Decision::Due { over_air: false },
             }
         };
         envelope.recipients.iter().map(decide).collect()

@@ -169,7 +169,7 @@ enum Pending {
     /// A message is being read for a step.
     LoadForStep { message: MessageId },
     /// A step is being made durable.
-    Step { settled: Box<settle::Settled>, report: Option<Box<MessageRecord>>, ids: Batch },
+    Step { settled: Box<settle::Settled>, own: Vec<MessageRecord>, ids: Batch },
     /// A station's state is being made durable.
     LinkStored { bearer: BearerId, ticket: u64 },
     /// Symbols are being spread or gathered.

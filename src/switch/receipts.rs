@@ -445,7 +445,7 @@ impl Switch {
         let job = if flies { None } else { self.receipts.give_up(&digest, record.id) };
         if !events.is_empty() {
             let air = AirNote { bearer, ..AirNote::default() };
-            return Some(Step::Events { events, air, ended: None, job: (!flies).then_some(hop) });
+            return Some(Step::Events { events, air, ended: None, job: (!flies).then_some(hop), sends: None });
         }
         // Its digest went before it could follow.
         job.iter().for_each(|job| self.put_back(now, job));
@@ -483,7 +483,7 @@ impl Switch {
         let events = transfer.recipients.iter().map(|i| (*i, Event::Withdrawn { why: why.into() })).collect();
         let air = AirNote { bearer: Some(transfer.bearer.clone()), refused: Some(reason), ..AirNote::default() };
         let (ended, job) = (Some(transfer.id.clone()), Some(transfer.hop.clone()));
-        self.step(now, transfer.message, Step::Events { events, air, ended, job });
+        self.step(now, transfer.message, Step::Events { events, air, ended, job, sends: None });
         true
     }
 }

@@ -17,6 +17,7 @@ use crate::queue::{
 };
 use crate::time::{Duration, Instant, Now};
 
+use super::fetch::Granted;
 use super::{Omission, Output, Pending, RequestId, StoreState, Switch, Work, context, late, receipts, renewal};
 
 /// Something that changes one message.
@@ -30,6 +31,8 @@ pub(super) enum Step {
         ended: Option<TransferId>,
         /// The hop whose job ended with them.
         job: Option<Hop>,
+        /// The part of another message that was asked for with this one: it becomes durable with the answer.
+        sends: Option<Box<Granted>>,
     },
     /// A payload was made: freeze it, then hand it to its station. `text` is what is kept of the message once both ends hold it.
     Freeze {
@@ -271,18 +274,21 @@ impl Switch {
     pub(super) fn commit_step(&mut self, now: Now, settled: Box<Settled>, subject: &[u8]) {
         let mut batch = Batch { conditions: Vec::new(), changes: settled.applied.changes.clone() };
         batch.changes.extend(settled.extra.iter().cloned());
-        let mut report = None;
+        let mut own = Vec::new();
         if let Some(due) = &settled.applied.report {
             let submission = dsn::build(now, &self.reporter, due, subject);
-            report = self.accept_own(now, submission).map(|accepted| {
+            own.extend(self.accept_own(now, submission).map(|accepted| {
                 batch.append(accepted.batch);
-                Box::new(accepted.record)
-            });
+                accepted.record
+            }));
         } else {
             batch.changes.extend(self.ids.cover());
         }
+        if let Step::Events { sends: Some(granted), .. } = &settled.step {
+            own.extend(self.grant(now, granted, &mut batch));
+        }
         let ids = self.ids_in(&batch);
-        self.commit(batch, Pending::Step { settled, report, ids });
+        self.commit(batch, Pending::Step { settled, own, ids });
     }
 
     pub(super) fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<accept::Accepted> {
@@ -296,7 +302,7 @@ impl Switch {
         &mut self,
         now: Now,
         settled: Box<Settled>,
-        report: Option<Box<MessageRecord>>,
+        own: Vec<MessageRecord>,
         ids: Batch,
         stored: Result<(), CommitError>,
     ) {
@@ -359,9 +365,13 @@ impl Switch {
                 }
             }
         }
-        if let Some(report) = report {
+        let (reports, parts): (Vec<_>, Vec<_>) = own.into_iter().partition(|record| record.envelope.from.is_none());
+        for report in reports {
             self.event(ops::Event::ReportQueued { message: report.id, about: id });
-            self.offer(now, *report);
+            self.offer(now, report);
+        }
+        if let Step::Events { sends: Some(granted), .. } = &step {
+            self.granted(now, granted, parts);
         }
         if let Step::Events { ended: Some(id), .. } = &step
             && !over.contains(id)

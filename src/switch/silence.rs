@@ -270,7 +270,7 @@ impl Switch {
         let words = format!("window {window} of {of}{again}");
         let events = transfer.recipients.iter().map(|i| (*i, outcome::Event::Sent { words: words.clone() })).collect();
         let air = AirNote { bearer: Some(name.clone()), bytes: bytes_on_air, air_s, refused: None };
-        self.step(now, message, Step::Events { events, air, ended: None, job: None });
+        self.step(now, message, Step::Events { events, air, ended: None, job: None, sends: None });
     }
 
     /// Transfers to a silent peer that only wait for word of them: they hold nothing up.

@@ -19,7 +19,7 @@ const PRIOR_CELLS: f64 = 20.0;
 /// with this chance, a poor one.
 const CLEAN: f64 = 0.01;
 const POOR: f64 = 0.2;
-const POOR_CHANCE: f64 = 0.3;
+const POOR_CHANCE: f64 = 0.4;
 /// Cells after which the share of those lost is known well enough.
 const KNOWN_CELLS: u32 = 20;
 /// Former epochs remembered, so that old control frames cannot bring one back.

@@ -1,10 +1,26 @@
 //! A part that was held back, as a message of its own.
 
 use super::{header, matches_any, mime};
+use crate::mail::MessageId;
 use crate::time::Wall;
 
 /// Fields of the original that go with its part: who writes to whom, and how it is to be handled.
 const KEPT: &[&str] = &["Cc", "From", "Importance", "MMHS-*", "Reply-To", "Sensitivity", "SIO-*", "To", "X-Priority"];
+
+/// What the address of a request begins with.
+const ASK: &str = "fetch+";
+
+/// The address to which whoever wants a part of a message writes.
+pub fn address(message: MessageId, part: usize, domain: &str) -> String {
+    format!("{ASK}{message}.{part}@{domain}")
+}
+
+/// The message and its part that mail to this local part asks for.
+pub fn asked(local: &str) -> Option<(MessageId, u32)> {
+    let start = local.get(..ASK.len()).filter(|start| start.eq_ignore_ascii_case(ASK))?;
+    let (message, part) = local[start.len()..].split_once('.')?;
+    Some((MessageId::parse(message)?, part.parse().ok()?))
+}
 
 /// The message a part is taken from, and who takes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,19 +2,22 @@
 //!
 //! The switch's encoder calls [`reduce`] where a rule of the profile applies to the bearer a payload is made for (docs/profile/reduce.md).
 //! A pure function: header fields, HTML alternatives and large attachments are cut out by their ranges, every other byte stays as it
-//! was. The copy says in a field of its own what is missing, and a note stands where an attachment was; [`fetch`] later makes a message
+//! was; a picture may be replaced by one with fewer pixels. The copy says in a field of its own what is missing, and a note stands where an attachment was; [`fetch`] later makes a message
 //! of such a part. Signed and encrypted mail is left alone unless the rule says otherwise, and so is mail whose structure is not beyond
 //! doubt ([`mime`]).
 
 mod fetch;
 mod mime;
+mod scale;
 
 use std::fmt;
 use std::ops::Range;
 
+use data_encoding::BASE64;
+
 use crate::mail::{MessageId, header};
 
-pub use fetch::{Original, fetch};
+pub use fetch::{Original, asked, fetch};
 use mime::Part;
 
 /// The field that says what was left out.
@@ -25,6 +28,8 @@ const RECEIVED_KEPT: usize = 2;
 const MAX_NAME: usize = 120;
 /// Parts that are listed by their numbers.
 const MAX_LISTED: usize = 12;
+/// Bytes of pictures of one message that are looked at.
+const MOST_IMAGE_BYTES: usize = 64 << 20;
 
 /// Fields that `vanity` stands for: programs' names, threads' indices, what filters noted. Signatures are among them because they are
 /// worth nothing on a reduced message; signed mail gets here only where the rule says so.
@@ -86,6 +91,8 @@ pub struct Rule {
     pub html: bool,
     /// Attachments of more bytes than this are held back.
     pub attachments_over: Option<u64>,
+    /// Pictures with a side of more pixels than this are scaled down.
+    pub images_over: Option<u32>,
     /// Also where a signature breaks by it.
     pub signed: bool,
 }
@@ -93,7 +100,7 @@ pub struct Rule {
 impl Rule {
     /// Whether it does anything.
     pub fn is_empty(&self) -> bool {
-        !self.trace && self.fields.is_empty() && !self.html && self.attachments_over.is_none()
+        !self.trace && self.fields.is_empty() && !self.html && self.attachments_over.is_none() && self.images_over.is_none()
     }
 }
 
@@ -135,6 +142,24 @@ impl fmt::Display for Held {
     }
 }
 
+/// A picture that goes with fewer pixels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Smaller {
+    /// Its number in the original.
+    pub number: usize,
+    /// Its bytes there, and in the copy.
+    pub bytes: (u64, u64),
+    /// Width and height in the copy.
+    pub size: (u32, u32),
+}
+
+impl fmt::Display for Smaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, bytes: (from, to), size: (width, height) } = self;
+        write!(f, "part {number}: a picture scaled to {width}x{height}, {from} to {to} bytes")
+    }
+}
+
 /// What was left out, in words for operators.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Omitted {
@@ -144,6 +169,8 @@ pub struct Omitted {
     pub html: Vec<usize>,
     /// Attachments held back.
     pub held: Vec<Held>,
+    /// Pictures with fewer pixels.
+    pub smaller: Vec<Smaller>,
 }
 
 impl fmt::Display for Omitted {
@@ -160,6 +187,10 @@ impl fmt::Display for Omitted {
         words.extend(self.held.iter().take(MAX_LISTED).map(|held| format!("{held} held back")));
         if let Some(more) = self.held.len().checked_sub(MAX_LISTED).filter(|n| *n > 0) {
             words.push(format!("{more} more parts held back"));
+        }
+        words.extend(self.smaller.iter().take(MAX_LISTED).map(ToString::to_string));
+        if let Some(more) = self.smaller.len().checked_sub(MAX_LISTED).filter(|n| *n > 0) {
+            words.push(format!("{more} more pictures scaled"));
         }
         f.write_str(&words.join("; "))
     }
@@ -188,6 +219,8 @@ pub struct Reducer {
     pub host: String,
     /// The message's id here.
     pub id: MessageId,
+    /// Domain of the address to which whoever wants a part writes; `None`: only an operator sends it.
+    pub ask_at: Option<String>,
 }
 
 /// The copy of a message that a rule makes; `None` where nothing is to be left out, or nothing may be.
@@ -200,6 +233,9 @@ pub fn reduce(message: &[u8], rule: &Rule, by: &Reducer) -> Option<Reduced> {
     cut.fields(rule);
     if rule.html {
         cut.html(&tree, &mut false);
+    }
+    if let Some(longest) = rule.images_over {
+        cut.images(&tree, longest, rule.attachments_over);
     }
     if let Some(limit) = rule.attachments_over {
         cut.attachments(&tree, limit);
@@ -232,6 +268,13 @@ fn omitted_field(bytes: usize, omitted: &Omitted, by: &Reducer) -> String {
     if !omitted.held.is_empty() {
         let numbers: Vec<usize> = omitted.held.iter().map(|h| h.number).collect();
         words.push(numbered(&numbers));
+    }
+    if !omitted.smaller.is_empty() {
+        let numbers: Vec<usize> = omitted.smaller.iter().map(|s| s.number).collect();
+        words.push(format!("pixels of {}", numbered(&numbers)));
+        if let Some(domain) = &by.ask_at {
+            words.push(format!("whole by mail to {}", fetch::address(by.id, numbers[0], domain)));
+        }
     }
     let (first, rest) = words.split_at(1);
     format!("{}\r\n\t{}\r\n", first.concat(), rest.join(", "))
@@ -309,6 +352,32 @@ impl Cut<'_> {
         self.omitted.html.extend(part.leaves().iter().map(|p| p.number));
     }
 
+    /// Scales pictures, where they are then no reason to be held back.
+    fn images(&mut self, tree: &Part, longest: u32, limit: Option<u64>) {
+        let mut work = MOST_IMAGE_BYTES;
+        for part in tree.leaves() {
+            if !part.media.starts_with("image/") || !part.base64 || self.omitted.html.contains(&part.number) {
+                continue;
+            }
+            let Some(left) = work.checked_sub(part.content.len()) else { return };
+            work = left;
+            let text: Vec<u8> =
+                self.message[part.content.clone()].iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
+            let Ok(file) = BASE64.decode(&text) else { continue };
+            let Some(scaled) = scale::scale(&file, &part.media, longest) else { continue };
+            if limit.is_some_and(|limit| scaled.bytes.len() as u64 > limit) {
+                continue;
+            }
+            let lines: Vec<String> = scaled.bytes.chunks(57).map(|line| BASE64.encode(line)).collect();
+            self.edits.push((part.content.clone(), lines.join("\r\n").into_bytes()));
+            self.omitted.smaller.push(Smaller {
+                number: part.number,
+                bytes: (file.len() as u64, scaled.bytes.len() as u64),
+                size: scaled.size,
+            });
+        }
+    }
+
     fn attachments(&mut self, tree: &Part, limit: u64) {
         if !tree.is_multipart() {
             return;
@@ -316,7 +385,8 @@ impl Cut<'_> {
         for part in tree.leaves() {
             let attached = part.attached || part.name.is_some() || !part.media.starts_with("text/");
             let bytes = part.size(self.message);
-            if !attached || bytes <= limit || self.omitted.html.contains(&part.number) {
+            let is_smaller = self.omitted.smaller.iter().any(|s| s.number == part.number);
+            if !attached || bytes <= limit || is_smaller || self.omitted.html.contains(&part.number) {
                 continue;
             }
             let held = Held {
@@ -349,7 +419,10 @@ fn shown(text: &str) -> String {
 /// What stands where an attachment was.
 fn note(held: &Held, by: &Reducer) -> String {
     let (host, id, number) = (&by.host, by.id, held.number);
-    let ask = format!("An operator there sends it: aldis queue fetch {id} {number}");
+    let ask = match &by.ask_at {
+        Some(domain) => format!("Write to {} to have it.", fetch::address(id, number, domain)),
+        None => format!("An operator there sends it: aldis queue fetch {id} {number}"),
+    };
     format!("Content-Type: text/plain\r\n\r\n[Held back at {host}, {held}.\r\n{ask}]")
 }
 
@@ -362,12 +435,12 @@ mod tests {
     use crate::time::Wall;
 
     fn by() -> Reducer {
-        Reducer { host: "mail.ship.example".into(), id: MessageId(26) }
+        Reducer { host: "mail.ship.example".into(), id: MessageId(26), ask_at: None }
     }
 
     fn everything() -> Rule {
         let fields = VANITY.iter().map(ToString::to_string).collect();
-        Rule { trace: true, fields, html: true, attachments_over: Some(1000), signed: false }
+        Rule { trace: true, fields, html: true, attachments_over: Some(1000), images_over: None, signed: false }
     }
 
     fn text(bytes: &[u8]) -> &str {
@@ -414,6 +487,43 @@ mod tests {
             reduced.omitted.to_string(),
             "3 header fields; HTML (parts 2 3); part 4: \"ch_rt.pdf\", application/pdf, 3000 bytes held back"
         );
+    }
+
+    #[test]
+    fn the_note_names_the_address_that_asks_for_the_part() {
+        let by = Reducer { ask_at: Some("ship.example".into()), ..by() };
+        let copy = reduce(mail("").as_bytes(), &everything(), &by).expect("reduced").message;
+        assert!(text(&copy).contains("3000 bytes.\r\nWrite to fetch+0000001A.4@ship.example to have it.]"), "{}", text(&copy));
+        for local in ["fetch+0000001A.4", "Fetch+1a.4"] {
+            assert_eq!(asked(local), Some((MessageId(26), 4)));
+        }
+        for local in ["fetch", "fetch+", "fetch+1A", "fetch+.4", "fetch+1A.", "fetch+1A.4.5", "fetch+1A.-1", "\u{e5}etch+1A.4", "etch+1A.4"] {
+            assert_eq!(asked(local), None, "{local}");
+        }
+    }
+
+    #[test]
+    fn a_large_picture_goes_with_fewer_pixels_and_can_be_had_whole() {
+        let picture = scale::tests::picture(900, 600, image::ImageFormat::Jpeg);
+        let original = mail("").replace("application/pdf", "image/jpeg").replace(&lines(&[9; 3000]), &lines(&picture));
+        let rule = Rule { images_over: Some(300), ..Rule::default() };
+        let by = Reducer { ask_at: Some("ship.example".into()), ..by() };
+        let reduced = reduce(original.as_bytes(), &rule, &by).expect("reduced");
+        let copy = text(&reduced.message);
+        let at = original.find(&lines(&picture)).expect("there");
+        let body = &copy[copy.find("Received: one").expect("there")..];
+        assert!(body.starts_with(&original[..at]) && body.ends_with("\r\n--m--\r\n"), "every other byte stays");
+        assert!(copy.starts_with("X-Aldis-Reduced: ") && copy.contains("pixels of part 4, whole by mail to fetch+0000001A.4@ship.example"));
+        let [smaller] = reduced.omitted.smaller.try_into().expect("one");
+        assert_eq!((smaller.number, smaller.size, smaller.bytes.0), (4, (300, 200), picture.len() as u64));
+        let of = Original { message: original.as_bytes(), sender: "s@x", message_id: "m", at: Wall(0) };
+        assert!(text(&fetch(&of, 4).expect("a part")).contains(&lines(&picture)));
+        // What is small enough once it is scaled is not held back; what is not, is.
+        let both = |limit| reduce(original.as_bytes(), &Rule { attachments_over: Some(limit), ..rule.clone() }, &by);
+        let small = both(smaller.bytes.1).expect("reduced").omitted;
+        assert_eq!((small.held.len(), small.smaller.len()), (0, 1));
+        let large = both(smaller.bytes.1 - 1).expect("reduced").omitted;
+        assert_eq!((large.held.last().map(|h| h.number), large.smaller.len()), (Some(4), 0));
     }
 
     #[test]

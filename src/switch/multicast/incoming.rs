@@ -168,7 +168,7 @@ impl Switch {
                 let group_member = self.multicast.get(name).is_some_and(|m| m.plan.peers.contains(peer));
                 peer != from && !group_member
             }
-            Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold) => true,
+            Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch) => true,
             None => false,
         }
     }
