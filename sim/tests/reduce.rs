@@ -26,7 +26,8 @@ const SHORE_SATCOM: StationId = StationId(3);
 const RULE: &str = "[[reduce]]\nname = \"hf\"\nbearers = [\"hf1\"]\nover = \"2KiB\"\nstrip_headers = [\"trace\", \"vanity\"]\n\
                     drop_html = true\nhold_attachments = \"16KiB\"\n";
 
-const CLOSED: &str = "[[reduce]]\nname = \"hf\"\nbearers = [\"hf1\"]\nhold_attachments = \"16KiB\"\nfetch_by_mail = false\n";
+const CLOSED: &str =
+    "[[reduce]]\nname = \"hf\"\nbearers = [\"hf1\"]\nhold_attachments = \"16KiB\"\nfetch_by_mail = false\n";
 
 /// Without a dictionary: what is sent is mostly a file that no codec makes smaller.
 const ECONOMY: Economy = Economy { coding: Coding::Plain, ..Economy::NONE };
@@ -107,7 +108,11 @@ fn a_chart_costs_its_words_on_hf_and_follows_when_it_is_asked_for() {
         assert!(!has(&copy, gone), "{gone} was to stay here");
     }
     let id = id(&reduced, 0);
-    assert!(has(&copy, &format!("Write to fetch+{id}.3@ship.example to have it.")), "{}", String::from_utf8_lossy(&copy));
+    assert!(
+        has(&copy, &format!("Write to fetch+{id}.3@ship.example to have it.")),
+        "{}",
+        String::from_utf8_lossy(&copy)
+    );
     let told = reduced.node(SHIP).log().events.iter().find_map(|(_, e)| match e {
         Event::MessageReduced { from_bytes, to_bytes, without, .. } => Some((*from_bytes, *to_bytes, without.clone())),
         _ => None,
@@ -176,7 +181,11 @@ fn who_got_the_copy_writes_for_the_part_and_nobody_else_has_it() {
     let id = id(&lab, number);
     let part = |n: u32| format!("fetch+{id}.{n}@ship.example");
     // Another than the recipient, a part there is none of, a message there is none of.
-    for (from, to) in [("op@shore.example", part(3)), ("desk@shore.example", part(9)), ("desk@shore.example", "fetch+FFFF.1@ship.example".into())] {
+    for (from, to) in [
+        ("op@shore.example", part(3)),
+        ("desk@shore.example", part(9)),
+        ("desk@shore.example", "fetch+FFFF.1@ship.example".into()),
+    ] {
         let before = events(&lab, SHIP, |e| matches!(e, Event::MessageFailed { status, .. } if status == "5.7.1"));
         ask(&mut lab, from, &to);
         lab.run_for(Duration::from_secs(300));

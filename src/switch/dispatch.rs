@@ -376,12 +376,7 @@ impl Switch {
 
     /// Puts a message into the active set, with the hops its routes say now.
     pub(super) fn offer(&mut self, now: Now, record: MessageRecord) {
-        let hops = record
-            .envelope
-            .recipients
-            .iter()
-            .map(|r| self.hop(&self.resolve(&r.address)).cloned())
-            .collect();
+        let hops = record.envelope.recipients.iter().map(|r| self.hop(&self.resolve(&r.address)).cloned()).collect();
         match self.active.offer(now, record, hops) {
             Offered::Taken => {}
             Offered::TakenFor(back) | Offered::Refused(back) => self.write_back(*back),

@@ -174,8 +174,12 @@ impl Switch {
             Err(why) => return self.fetch_refused(now, &wanted, why),
         };
         let of = |i: u32| record.envelope.recipients.get(usize::try_from(i).ok()?);
-        let recipients: Vec<Recipient> =
-            self.fetchers(&wanted, record).into_iter().filter_map(of).map(|r| Recipient::plain(r.address.clone())).collect();
+        let recipients: Vec<Recipient> = self
+            .fetchers(&wanted, record)
+            .into_iter()
+            .filter_map(of)
+            .map(|r| Recipient::plain(r.address.clone()))
+            .collect();
         let envelope = Envelope {
             recipients,
             envid: None,

@@ -407,11 +407,11 @@ mod tests {
     fn a_stranger_is_believed_clean_or_poor_by_what_is_heard_and_reported_until_it_is_known() {
         let mut peer = Peer::new("far".into(), PeerRecord::default());
         let poor = |peer: &Peer| peer.beliefs().map(|[_, (loss, chance)]| (loss * 100.0, (chance * 100.0).round()));
-        assert_eq!(poor(&peer), Some((20.0, 30.0)));
+        assert_eq!(poor(&peer), Some((20.0, 40.0)));
         peer.record.learn(4, 4, 1.0);
-        assert_eq!(poor(&peer), Some((20.0, 15.0)), "four of four arrived");
+        assert_eq!(poor(&peer), Some((20.0, 22.0)), "four of four arrived");
         peer.record.learn(4, 3, 1.0);
-        assert_eq!(poor(&peer), Some((20.0, 66.0)), "one did not");
+        assert_eq!(poor(&peer), Some((20.0, 75.0)), "one did not");
         peer.record.learn(12, 12, 1.0);
         assert_eq!(poor(&peer), None, "twenty say enough");
         let mut heard = Peer::new("far".into(), PeerRecord::default());

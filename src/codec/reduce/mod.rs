@@ -100,7 +100,11 @@ pub struct Rule {
 impl Rule {
     /// Whether it does anything.
     pub fn is_empty(&self) -> bool {
-        !self.trace && self.fields.is_empty() && !self.html && self.attachments_over.is_none() && self.images_over.is_none()
+        !self.trace
+            && self.fields.is_empty()
+            && !self.html
+            && self.attachments_over.is_none()
+            && self.images_over.is_none()
     }
 }
 
@@ -493,11 +497,25 @@ mod tests {
     fn the_note_names_the_address_that_asks_for_the_part() {
         let by = Reducer { ask_at: Some("ship.example".into()), ..by() };
         let copy = reduce(mail("").as_bytes(), &everything(), &by).expect("reduced").message;
-        assert!(text(&copy).contains("3000 bytes.\r\nWrite to fetch+0000001A.4@ship.example to have it.]"), "{}", text(&copy));
+        assert!(
+            text(&copy).contains("3000 bytes.\r\nWrite to fetch+0000001A.4@ship.example to have it.]"),
+            "{}",
+            text(&copy)
+        );
         for local in ["fetch+0000001A.4", "Fetch+1a.4"] {
             assert_eq!(asked(local), Some((MessageId(26), 4)));
         }
-        for local in ["fetch", "fetch+", "fetch+1A", "fetch+.4", "fetch+1A.", "fetch+1A.4.5", "fetch+1A.-1", "\u{e5}etch+1A.4", "etch+1A.4"] {
+        for local in [
+            "fetch",
+            "fetch+",
+            "fetch+1A",
+            "fetch+.4",
+            "fetch+1A.",
+            "fetch+1A.4.5",
+            "fetch+1A.-1",
+            "\u{e5}etch+1A.4",
+            "etch+1A.4",
+        ] {
             assert_eq!(asked(local), None, "{local}");
         }
     }
@@ -513,7 +531,10 @@ mod tests {
         let at = original.find(&lines(&picture)).expect("there");
         let body = &copy[copy.find("Received: one").expect("there")..];
         assert!(body.starts_with(&original[..at]) && body.ends_with("\r\n--m--\r\n"), "every other byte stays");
-        assert!(copy.starts_with("X-Aldis-Reduced: ") && copy.contains("pixels of part 4, whole by mail to fetch+0000001A.4@ship.example"));
+        assert!(
+            copy.starts_with("X-Aldis-Reduced: ")
+                && copy.contains("pixels of part 4, whole by mail to fetch+0000001A.4@ship.example")
+        );
         let [smaller] = reduced.omitted.smaller.try_into().expect("one");
         assert_eq!((smaller.number, smaller.size, smaller.bytes.0), (4, (300, 200), picture.len() as u64));
         let of = Original { message: original.as_bytes(), sender: "s@x", message_id: "m", at: Wall(0) };
