@@ -25,7 +25,7 @@ fn every_shipped_profile_checks_and_explains() {
         assert!(checked.plan.node.state_dir.starts_with(path.parent().expect("a folder")), "{}", path.display());
         names.push(path.file_stem().expect("a name").to_string_lossy().into_owned());
     }
-    for wanted in ["bench", "satcom", "ship", "shore", "torture"] {
+    for wanted in ["bench", "fleet", "satcom", "ship", "shore", "torture"] {
         assert!(names.iter().any(|n| n == wanted), "{wanted} is missing among {names:?}");
     }
 }

@@ -31,6 +31,9 @@ fuzz_target!(|data: &[u8]| {
         name: name(3),
         station: 3,
         epoch: 5,
+        fresh: true,
+        highest: 0,
+        reads: 2,
         group: "g".into(),
         peers: vec![peer(1), peer(2)],
         blind: BTreeMap::new(),
@@ -55,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
         // The fuzzer writes a body; head and tag are good ones.
         let forged = [&[0x10 | how >> 1 & 3, 0, from][..], piece, &[0; TAG]].concat();
         if let Some(datagram) = Datagram::parse(&forged) {
-            station.handle_datagram(now, &datagram.emit(Head { key: 0, from }, &Seal::checksum()));
+            station.handle_datagram(now, &datagram.emit(Head { key: 0, reads: 1, from }, &Seal::checksum()));
         }
         if how & 0x10 != 0 {
             station.set_silent(now, &name(1), how & 0x20 != 0);

@@ -48,6 +48,12 @@ pub struct SimDisk(Arc<Mutex<State>>);
 #[derive(Clone)]
 pub struct Image(Tree);
 
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Image of {} files", self.0.names.len())
+    }
+}
+
 #[derive(Clone, Default)]
 struct Content {
     pages: BTreeMap<u64, Page>,

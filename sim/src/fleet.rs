@@ -1,4 +1,5 @@
-//! Whole nodes on one satellite carrier each, which all others hear: MULE over P_MUL in virtual time, under loss, cuts of power and orders.
+//! Whole nodes on one satellite carrier each, which all others hear: MULE over P_MUL, or Aldis mode, in virtual time, under loss, cuts of
+//! power, orders, and stores that are put back from a backup.
 //!
 //! The channel knows rate, delay, and for every receiver the share of datagrams it loses; some come twice, or late. Everything is drawn
 //! from the seed. While a node has an order of silence in force, a datagram from it is a violation. [`Fleet::check`] holds what was
@@ -18,15 +19,29 @@ use aldis::switch::{RequestId, SessionId};
 use aldis::time::{Duration, Instant, Now, Wall};
 use aldis::units::Bps;
 
-use crate::node::{Economy, VirtualNode};
+use crate::disk::Image;
+use crate::node::{Coding, Economy, VirtualNode};
 use crate::rng::Stream;
 use crate::world::Host;
+
+/// What a fleet speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// MULE over P_MUL.
+    Mule,
+    /// Aldis mode.
+    Aldis,
+}
 
 /// What a fleet is like.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// What it speaks.
+    pub mode: Mode,
     /// Nodes; all reach each other.
     pub nodes: usize,
+    /// Nodes that never radiate: their bearer only receives, and the others know it. Aldis mode only.
+    pub deaf_ears: Vec<usize>,
     /// Of every carrier.
     pub rate: Bps,
     /// One way.
@@ -41,7 +56,9 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { nodes: 3, rate: Bps(64_000), delay: Duration::from_millis(270), loss: 0.0, twice: 0.0, seed: 1 }
+        let delay = Duration::from_millis(270);
+        let deaf_ears = Vec::new();
+        Self { mode: Mode::Mule, nodes: 3, deaf_ears, rate: Bps(64_000), delay, loss: 0.0, twice: 0.0, seed: 1 }
     }
 }
 
@@ -77,10 +94,15 @@ pub struct Fleet {
     /// When nodes that are down start again.
     starts: BTreeMap<(Instant, usize), ()>,
     orders: Vec<Order>,
+    /// Nodes whose store was put back: what they were promised or told since the backup may be lost, or come twice.
+    put_back: Vec<bool>,
+    backups: BTreeMap<usize, Image>,
     ledger: Vec<Entry>,
     requests: u64,
     cuts: u64,
     datagrams: u64,
+    /// What each has sent: datagrams.
+    sent: Vec<u64>,
     bytes: u64,
     hash: u64,
     problems: Vec<String>,
@@ -117,22 +139,36 @@ fn plan(setup: &Setup, node: usize) -> config::Plan {
          [local]\nmaildir = \"mail\"\n[[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\
          [[route]]\nmatch = \"{own}.example\"\nto = \"local\"\n"
     );
+    let only_hears = setup.deaf_ears.contains(&node);
     for other in &others {
         let peer = name(*other);
-        text.push_str(&format!(
-            "[[route]]\nmatch = \"{peer}.example\"\nto = \"peer:{peer}\"\n\
-             [[peer]]\nname = \"{peer}\"\nprotocol = \"mule\"\naddresses = [\"{}\"]\n",
-            address(*other)
-        ));
+        if !only_hears {
+            text.push_str(&format!("[[route]]\nmatch = \"{peer}.example\"\nto = \"peer:{peer}\"\n"));
+        }
+        text.push_str(&format!("[[peer]]\nname = \"{peer}\"\n"));
+        text.push_str(&match setup.mode {
+            Mode::Mule => format!("protocol = \"mule\"\naddresses = [\"{}\"]\n", address(*other)),
+            Mode::Aldis => {
+                let silent = setup.deaf_ears.contains(other);
+                format!(
+                    "station = {other}\nsilent = {silent}\nkeys = [{{ id = 0, hex = \"{}\" }}]\n",
+                    "5a6b7c8d".repeat(8)
+                )
+            }
+        });
     }
     let peers: Vec<String> = others.iter().map(|other| format!("\"{}\"", name(*other))).collect();
     text.push_str(&format!(
-        "[[bearer]]\nname = \"sat\"\nkind = \"pmul\"\ninterface = \"{}\"\ngroups = [\"239.1.1.10\"]\npeers = [{}]\n\
-         rate = \"{}bps\"\ndelay = \"{}ms\"\nemcon = \"open\"\n",
+        "[[bearer]]\nname = \"sat\"\n{}\ninterface = \"{}\"\npeers = [{}]\nrate = \"{}bps\"\ndelay = \"{}ms\"\n{}\n",
+        match setup.mode {
+            Mode::Mule => "kind = \"pmul\"\ngroups = [\"239.1.1.10\"]".to_owned(),
+            Mode::Aldis => format!("kind = \"multicast\"\ngroup = \"239.1.1.10\"\nstation = {node}"),
+        },
         address(node),
         peers.join(", "),
         setup.rate.0,
-        setup.delay.as_millis()
+        setup.delay.as_millis(),
+        if only_hears { "receive_only = true" } else { "emcon = \"open\"" },
     ));
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()));
     checked.unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}")).plan
@@ -145,14 +181,11 @@ impl Fleet {
     ///
     /// When the setup makes no sound profile.
     pub fn new(setup: Setup) -> Self {
+        let coding = if setup.mode == Mode::Mule { Coding::Full } else { Coding::Plain };
+        let economy = Economy { quick_repair: false, coding };
         let node = |i: usize| {
             let seed = Stream::new(setup.seed, "node", i as u64).next_u64();
-            VirtualNode::new(
-                plan(&setup, i),
-                vec!["sat".into()],
-                Economy { quick_repair: false, ..Economy::NONE },
-                seed,
-            )
+            VirtualNode::new(plan(&setup, i), vec!["sat".into()], economy, seed)
         };
         let mut fleet = Self {
             nodes: (0..setup.nodes).map(node).collect(),
@@ -161,6 +194,9 @@ impl Fleet {
             busy: vec![Instant::ZERO; setup.nodes],
             starts: BTreeMap::new(),
             orders: vec![Order::default(); setup.nodes],
+            put_back: vec![false; setup.nodes],
+            backups: BTreeMap::new(),
+            sent: vec![0; setup.nodes],
             ledger: Vec::new(),
             requests: 0,
             cuts: 0,
@@ -215,6 +251,74 @@ impl Fleet {
         let order = &mut self.orders[i];
         (order.silent, order.asked) = (order.stored && order.asked.is_none_or(|(_, silent)| silent), None);
         self.starts.insert((self.at + back, i), ());
+    }
+
+    /// Takes a backup of a node's store, as it runs.
+    pub fn back_up(&mut self, i: usize) {
+        self.backups.insert(i, self.nodes[i].store.backup());
+    }
+
+    /// Puts the last backup of a node in the place of its store: it is killed, and starts again after `back`. `image`: the whole disk, so that
+    /// nothing but the others' word tells the node.
+    pub fn put_back(&mut self, i: usize, image: bool, back: Duration) {
+        let Some(backup) = self.backups.remove(&i) else { return };
+        if self.nodes[i].is_up() {
+            self.crash(i, false, back);
+        }
+        match image {
+            true => self.nodes[i].store.restore_image(&backup),
+            false => self.nodes[i].store.restore(&backup),
+        }
+        self.put_back[i] = true;
+        // Whatever order was in force at the time of the backup is in force again.
+        self.orders[i] = Order::default();
+    }
+
+    /// At a node an operator says that another keeps silence, or does not any more.
+    pub fn mark(&mut self, i: usize, other: usize, silent: bool) {
+        self.requests += 1;
+        let (id, peer, reason) = (RequestId(self.requests), name(other), "exercise".to_owned());
+        let request = match silent {
+            true => Request::PeerSilent { peer, reason, from: None, until: None },
+            false => Request::PeerHeard { peer, reason },
+        };
+        let now = self.now();
+        self.nodes[i].request(now, id, request);
+        self.drain(i);
+    }
+
+    /// Orders a window at a node in which alone it may radiate: seconds from now until seconds from now.
+    pub fn window(&mut self, i: usize, from: u64, until: u64) {
+        if !self.nodes[i].is_up() {
+            return;
+        }
+        let now = self.now();
+        let at = |seconds: u64| Some(now.wall.plus(Duration::from_secs(seconds)));
+        self.requests += 1;
+        let (bearer, reason, state) = (BearerChoice::All, "exercise".to_owned(), EmconWord::Window);
+        let request = Request::EmconSet { bearer, state, reason, from: at(from), until: at(until) };
+        self.nodes[i].request(now, RequestId(self.requests), request);
+        self.drain(i);
+    }
+
+    /// Datagrams that a node has sent.
+    pub fn sent(&self, i: usize) -> u64 {
+        self.sent[i]
+    }
+
+    /// Files in a node's mailboxes.
+    pub fn mailbox(&self, i: usize) -> usize {
+        self.nodes[i].delivered().len()
+    }
+
+    /// Messages of a node that are not at their end.
+    pub fn unfinished(&self, i: usize) -> usize {
+        self.nodes[i].unfinished(1000).len()
+    }
+
+    /// What a node has said and done.
+    pub fn log(&self, i: usize) -> &crate::node::Log {
+        self.nodes[i].log()
     }
 
     /// Orders silence at a node, or its end.
@@ -296,8 +400,10 @@ impl Fleet {
             }
             let now = self.now();
             for i in 0..self.nodes.len() {
-                self.nodes[i].handle_timeout(now);
-                self.drain(i);
+                if self.nodes[i].next_timeout().is_some_and(|due| due <= self.at) {
+                    self.nodes[i].handle_timeout(now);
+                    self.drain(i);
+                }
             }
         }
         self.at = end;
@@ -337,6 +443,7 @@ impl Fleet {
             self.problems.push(format!("silence: {} sent {} octets at {:?}", name(i), bytes.len(), self.at));
         }
         self.datagrams += 1;
+        self.sent[i] += 1;
         let length = bytes.len() + HEADERS;
         self.bytes += length as u64;
         for byte in bytes.iter().chain(&self.at.0.to_be_bytes()).chain(&[i as u8]) {
@@ -375,8 +482,11 @@ impl Fleet {
                 };
                 let copies: Vec<Vec<u8>> = node.delivered().into_iter().map(|(_, b)| b).filter(mine).collect();
                 let wanted = usize::from(entry.to.contains(&i));
-                let least = if self.promised(number) { wanted } else { 0 };
-                if !(least..=wanted).contains(&copies.len()) {
+                let lost = self.put_back[entry.from] || self.put_back[i];
+                let least = if self.promised(number) && !lost { wanted } else { 0 };
+                // What was frozen before a backup is sent again under another number.
+                let most = if lost { wanted * 2 } else { wanted };
+                if !(least..=most).contains(&copies.len()) {
                     problems.push(format!("message {number} lies {} times at {}, not {wanted}", copies.len(), name(i)));
                 }
                 if copies.iter().any(|copy| !copy.ends_with(&entry.body)) {

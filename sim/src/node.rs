@@ -203,7 +203,7 @@ impl VirtualNode {
         self.drain(now);
         for port in 0..self.bearers.len() {
             let bearer = self.bearers[port].clone();
-            if self.plan.multicast.iter().any(|m| m.id == bearer) {
+            if self.plan.nets().any(|net| net.id == bearer) {
                 self.input(now, Input::Port { bearer, fault: None });
                 continue;
             }

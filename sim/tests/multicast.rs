@@ -1,17 +1,22 @@
-//! Whole nodes that speak MULE over P_MUL, in virtual time: loss, cuts of power, orders of silence.
+//! Whole nodes on a multicast net in virtual time, MULE over P_MUL and Aldis mode: loss, cuts of power, orders of silence, windows, stores
+//! put back from backups, receivers that never answer.
 //!
-//! `ALDIS_SEEDS` sets how many seeds the storm takes.
+//! `ALDIS_SEEDS` sets how many seeds each storm takes.
 
 use aldis::mail::Precedence;
 use aldis::time::Duration;
-use aldis_sim::fleet::{Fleet, Setup};
+use aldis_sim::fleet::{Fleet, Mode, Setup};
 use aldis_sim::rng::Stream;
 
-fn storm(seed: u64) -> Fleet {
+fn seeds() -> u64 {
+    std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
+}
+
+fn storm(mode: Mode, seed: u64) -> Fleet {
     let mut chance = Stream::new(seed, "storm", 0);
     let nodes = 3 + chance.below(3) as usize;
     let (loss, twice) = (chance.unit() * 0.3, chance.unit() * 0.05);
-    let mut fleet = Fleet::new(Setup { nodes, loss, twice, seed, ..Setup::default() });
+    let mut fleet = Fleet::new(Setup { mode, nodes, loss, twice, seed, ..Setup::default() });
     for _ in 0..24 {
         let node = chance.below(nodes as u64) as usize;
         match chance.below(10) {
@@ -34,34 +39,148 @@ fn storm(seed: u64) -> Fleet {
     fleet
 }
 
+/// What only Aldis mode does: stores come back from backups, operators say who is silent, windows open and close.
+fn storm_of_backups(seed: u64) -> Fleet {
+    let mut chance = Stream::new(seed, "storm of backups", 0);
+    let nodes = 3 + chance.below(3) as usize;
+    let loss = chance.unit() * 0.3;
+    let mut fleet = Fleet::new(Setup { mode: Mode::Aldis, nodes, loss, seed, ..Setup::default() });
+    for _ in 0..24 {
+        let node = chance.below(nodes as u64) as usize;
+        let other = (node + 1 + chance.below(nodes as u64 - 1) as usize) % nodes;
+        match chance.below(12) {
+            0..=4 => fleet.submit(
+                node,
+                &[other, (0..nodes).find(|n| ![node, other].contains(n)).unwrap_or(other)],
+                200 + chance.below(20_000),
+                Precedence::Routine,
+            ),
+            5 => fleet.crash(node, chance.chance(0.5), Duration::from_secs(1 + chance.below(60))),
+            6 | 7 => fleet.back_up(node),
+            8 => fleet.put_back(node, chance.chance(0.5), Duration::from_secs(1 + chance.below(20))),
+            9 => fleet.mark(node, other, true),
+            10 => fleet.mark(node, other, false),
+            _ => fleet.window(node, 5, 5 + chance.below(60)),
+        }
+        fleet.run(Duration::from_millis(chance.below(20_000)));
+    }
+    fleet.run(Duration::from_secs(120));
+    fleet.set_loss(0.05);
+    for node in 0..nodes {
+        fleet.order(node, false);
+        (0..nodes).filter(|other| *other != node).for_each(|other| fleet.mark(node, other, false));
+    }
+    fleet
+}
+
+fn sound(mut fleet: Fleet, what: &str) {
+    let settled = fleet.settle(Duration::from_secs(6 * 3600));
+    let problems = fleet.check();
+    assert!(settled && problems.is_empty(), "{what}, settled {settled}: {problems:#?}");
+}
+
 #[test]
 fn storms_lose_nothing_deliver_once_and_keep_every_silence() {
-    let seeds: u64 = std::env::var("ALDIS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
-    for seed in 1..=seeds {
-        let mut fleet = storm(seed);
-        let settled = fleet.settle(Duration::from_secs(6 * 3600));
-        let problems = fleet.check();
-        assert!(settled && problems.is_empty(), "seed {seed}, settled {settled}: {problems:#?}");
-    }
+    (1..=seeds()).for_each(|seed| sound(storm(Mode::Mule, seed), &format!("MULE, seed {seed}")));
+}
+
+#[test]
+fn storms_of_aldis_mode_lose_nothing_deliver_once_and_keep_every_silence() {
+    (1..=seeds()).for_each(|seed| sound(storm(Mode::Aldis, seed), &format!("Aldis, seed {seed}")));
+}
+
+#[test]
+fn a2_stores_put_back_stop_no_later_mail() {
+    (1..=seeds()).for_each(|seed| sound(storm_of_backups(seed), &format!("backups, seed {seed}")));
 }
 
 #[test]
 fn the_same_seed_gives_the_same_datagrams() {
-    let hash = |seed| storm(seed).trace_hash();
-    assert_eq!(hash(3), hash(3));
-    assert_ne!(hash(3), hash(4));
+    for mode in [Mode::Mule, Mode::Aldis] {
+        let hash = |seed| storm(mode, seed).trace_hash();
+        assert_eq!(hash(3), hash(3));
+        assert_ne!(hash(3), hash(4));
+    }
 }
 
 #[test]
 fn one_payload_serves_all_receivers() {
-    let bytes = |nodes| {
-        let mut fleet = Fleet::new(Setup { nodes, ..Setup::default() });
-        let to: Vec<usize> = (1..nodes).collect();
+    for mode in [Mode::Mule, Mode::Aldis] {
+        let bytes = |nodes| {
+            let mut fleet = Fleet::new(Setup { mode, nodes, ..Setup::default() });
+            let to: Vec<usize> = (1..nodes).collect();
+            fleet.submit(0, &to, 50_000, Precedence::Routine);
+            assert!(fleet.settle(Duration::from_secs(600)));
+            assert_eq!(fleet.check(), Vec::<String>::new());
+            fleet.bytes()
+        };
+        let (two, six) = (bytes(2), bytes(6));
+        assert!(six < two + two / 10, "{mode:?}: {two} bytes for one receiver, {six} for five");
+    }
+}
+
+/// Fifty receivers lose a fifth of all datagrams, each its own: what they say stays little, and the payload leaves once with its parity.
+#[test]
+fn fifty_receivers_make_no_storm_of_acknowledgements() {
+    for receivers in [10, 50] {
+        let mut fleet =
+            Fleet::new(Setup { mode: Mode::Aldis, nodes: receivers + 1, loss: 0.2, seed: 7, ..Setup::default() });
+        let to: Vec<usize> = (1..=receivers).collect();
         fleet.submit(0, &to, 50_000, Precedence::Routine);
-        assert!(fleet.settle(Duration::from_secs(600)));
+        assert!(fleet.settle(Duration::from_secs(1200)), "{receivers}: {:#?}", fleet.check());
         assert_eq!(fleet.check(), Vec::<String>::new());
-        fleet.bytes()
-    };
-    let (two, six) = (bytes(2), bytes(6));
-    assert!(six < two + two / 20, "{two} bytes for one receiver, {six} for five");
+        let reports: u64 = to.iter().map(|i| fleet.sent(*i)).sum();
+        let most = to.iter().map(|i| fleet.sent(*i)).max().unwrap_or(0);
+        println!("{receivers} receivers: {} datagrams of the sender, {reports} of all receivers", fleet.sent(0));
+        assert!(most <= 16, "{receivers}: one receiver spoke {most} times");
+        assert!(fleet.sent(0) < 120, "{receivers}: {} datagrams for a payload of 40", fleet.sent(0));
+    }
+}
+
+/// Six receivers keep silence for a day. What comes meanwhile they have; released together they say so in one cycle, and nothing is sent to
+/// bring their word about.
+#[test]
+fn a_day_of_silence_ends_with_one_word_of_each() {
+    let nodes = 7;
+    let mut fleet = Fleet::new(Setup { mode: Mode::Aldis, nodes, loss: 0.05, seed: 11, ..Setup::default() });
+    let to: Vec<usize> = (1..nodes).collect();
+    for i in &to {
+        fleet.order(*i, true);
+        fleet.mark(0, *i, true);
+    }
+    fleet.submit(0, &to, 20_000, Precedence::Routine);
+    fleet.submit(0, &to, 500, Precedence::Immediate);
+    fleet.run(Duration::from_secs(24 * 3600));
+    assert!(to.iter().all(|i| fleet.sent(*i) == 0), "not a datagram in silence");
+    assert!(to.iter().all(|i| fleet.mailbox(*i) == 2), "all of it is there");
+    assert_eq!(fleet.unfinished(0), 2, "nothing is confirmed");
+    // Power goes at the sender and at some receivers: what is owed is not forgotten.
+    [0, 1, 2].into_iter().for_each(|i| fleet.crash(i, true, Duration::from_secs(5)));
+    fleet.run(Duration::from_secs(60));
+    fleet.set_loss(0.0);
+    let before = fleet.sent(0);
+    to.iter().for_each(|i| fleet.order(*i, false));
+    fleet.run(Duration::from_secs(3));
+    assert_eq!(fleet.unfinished(0), 0, "{:#?}", fleet.check());
+    assert_eq!(fleet.sent(0), before, "nothing was aimed at their word");
+    assert!(to.iter().all(|i| fleet.sent(*i) <= 2), "{:?}", to.iter().map(|i| fleet.sent(*i)).collect::<Vec<_>>());
+    to.iter().for_each(|i| fleet.mark(0, *i, false));
+    fleet.run(Duration::from_secs(60));
+    assert_eq!(fleet.check(), Vec::<String>::new());
+}
+
+/// A receiver without a transmitter: it has the mail, nobody ever hears of it, and the sender asks nothing.
+#[test]
+fn a_receiver_that_only_hears_is_sent_its_windows_and_asked_nothing() {
+    let deaf_ears = vec![2];
+    let mut fleet =
+        Fleet::new(Setup { mode: Mode::Aldis, nodes: 3, deaf_ears, loss: 0.05, seed: 5, ..Setup::default() });
+    fleet.submit(0, &[1, 2], 30_000, Precedence::Routine);
+    fleet.order(2, false);
+    fleet.run(Duration::from_secs(6 * 3600));
+    assert_eq!((fleet.sent(2), fleet.mailbox(2), fleet.mailbox(1)), (0, 1, 1));
+    let sent = fleet.sent(0);
+    fleet.run(Duration::from_secs(12 * 3600));
+    assert_eq!(fleet.sent(0), sent, "after its windows nothing more leaves");
+    assert_eq!(fleet.unfinished(0), 1);
 }

@@ -30,7 +30,7 @@ const VERSION: u8 = 1;
 /// The same for several receivers: after the nodes passed it says whose the recipients are.
 const VERSION_SHARED: u8 = 2;
 /// Most receivers one payload is for: the stations of a net.
-pub const MAX_SERVED: usize = 16;
+pub const MAX_SERVED: usize = 255;
 
 /// 2020-01-01T00:00:00Z in milliseconds: times count from here, so that they stay short.
 const ERA_MS: i64 = 1_577_836_800_000;

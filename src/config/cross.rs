@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::multicast;
+use super::net;
 use super::plan::{
     BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
-    PeerPlan, ReducePlan, RetryPlan, UserPlan,
+    PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
 use crate::mail::{Hop, Precedence, Protection};
@@ -30,7 +30,8 @@ pub struct Declared<'d> {
     pub peer_plans: &'d [(String, PeerPlan)],
     pub bearers: &'d [(String, BearerPlan)],
     pub mules: &'d [(String, MulePeerPlan)],
-    pub nets: &'d [(String, MulticastPlan)],
+    pub pmul: &'d [(String, PmulPlan)],
+    pub multicast: &'d [(String, MulticastPlan)],
     pub reduce: &'d [(String, ReducePlan)],
     /// Whether `[codec]` names a dictionary, readable or not.
     pub dictionary_named: bool,
@@ -52,7 +53,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     devices_are_used_once(reader, d);
     directories_do_not_clash(reader, d);
     limits_agree(reader, d);
-    multicast::check(reader, d);
+    net::check(reader, d);
     rules_of_reduction_apply(reader, d);
     a_shared_dictionary_is_named(reader, d);
 }
@@ -381,9 +382,9 @@ fn rules_of_reduction_apply(reader: &mut Reader, d: &Declared<'_>) {
             let known: Vec<&str> = d.bearer_names.iter().map(String::as_str).collect();
             reader.problem(&at, format!("there is no [[bearer]] named {bearer}"), &known.join(", "));
         }
-        for (_, net) in d.nets.iter().filter(|(_, net)| plan.bearers.contains(&net.id)) {
-            let problem = format!("{} speaks MULE, which carries messages whole", net.id);
-            reader.problem(&at, problem, "names of [[bearer]] tables of kind serial");
+        for (_, pmul) in d.pmul.iter().filter(|(_, pmul)| plan.bearers.contains(&pmul.net.id)) {
+            let problem = format!("{} speaks MULE, which carries messages whole", pmul.net.id);
+            reader.problem(&at, problem, "names of [[bearer]] tables of kind serial or multicast");
         }
         if plan.rule.is_empty() {
             reader.problem(path, "it leaves nothing out", "strip_headers, drop_html, hold_attachments or scale_images");

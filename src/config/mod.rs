@@ -5,7 +5,7 @@
 
 mod cross;
 mod load;
-mod multicast;
+mod net;
 pub mod plan;
 mod problem;
 mod profile;

@@ -43,6 +43,8 @@ pub struct Plan {
     /// Neighbours that speak MULE.
     pub mules: Vec<MulePeerPlan>,
     /// Bearers that speak P_MUL.
+    pub pmul: Vec<PmulPlan>,
+    /// Bearers in Aldis mode over IP multicast.
     pub multicast: Vec<MulticastPlan>,
     /// What may be left out where; the first rule that applies counts.
     pub reduce: Vec<ReducePlan>,
@@ -55,6 +57,16 @@ impl Plan {
     pub fn neighbours(&self) -> impl Iterator<Item = (&PeerName, &Silences)> {
         let aldis = self.peers.iter().map(|p| (&p.name, &p.silent));
         aldis.chain(self.mules.iter().map(|p| (&p.name, &p.silent)))
+    }
+
+    /// Whether a bearer never radiates, whatever is ordered.
+    pub fn only_receives(&self, bearer: &BearerId) -> bool {
+        self.nets().any(|net| net.id == *bearer && net.receive_only)
+    }
+
+    /// All bearers on IP networks, whatever they speak.
+    pub fn nets(&self) -> impl Iterator<Item = &NetPlan> {
+        self.pmul.iter().map(|p| &p.net).chain(self.multicast.iter().map(|m| &m.net))
     }
 }
 
@@ -223,7 +235,7 @@ pub enum Silences {
 pub struct PeerPlan {
     /// The peer's node name.
     pub name: PeerName,
-    /// Its station number on the net, 0..=15.
+    /// Its station number on the net: 0..=15 on a serial line, any on an IP network.
     pub station: u8,
     /// How traffic with it is protected.
     pub protection: Protection,
@@ -444,21 +456,17 @@ pub enum Join {
     Igmp,
 }
 
-/// One `[[bearer]]` of kind `pmul`
+/// What a `[[bearer]]` on an IP network is, whatever it speaks there.
 #[derive(Clone, PartialEq, Debug)]
-pub struct MulticastPlan {
+pub struct NetPlan {
     /// Its name.
     pub id: BearerId,
     /// Own address on the interface.
     pub interface: Ipv4Addr,
-    /// Own node number.
-    pub node: NodeId,
     /// Groups it hears; the first is where messages go.
     pub groups: Vec<Ipv4Addr>,
-    /// DPORT
-    pub data_port: u16,
-    /// APORT
-    pub ack_port: u16,
+    /// Ports it hears; everything leaves from the first.
+    pub ports: Vec<u16>,
     /// Who joins the groups.
     pub join: Join,
     /// Hops a datagram may make.
@@ -469,38 +477,83 @@ pub struct MulticastPlan {
     pub peers: Vec<PeerName>,
     /// State at first start; afterwards the persisted order wins (B4).
     pub emcon: State,
+    /// It never radiates, whatever is ordered.
+    pub receive_only: bool,
     /// What leaves stays below this.
     pub rate: Bps,
-    /// Longest PDU.
-    pub max_pdu: usize,
-    /// Which checksum is written.
-    pub checksum: Checksum,
-    /// How the structure around mail is tagged.
-    pub tagging: Tagging,
-    /// The waits.
-    pub timers: Timers,
+    /// Longest datagram, without UDP and IPv4.
+    pub max_datagram: usize,
+    /// Of that, what is no payload in a datagram that carries some.
+    pub head: usize,
     /// Largest payload of any message.
     pub max_payload_bytes: u64,
     /// What it carries by level (D5); every level has an entry.
     pub carry: BTreeMap<Precedence, CarryPlan>,
     /// What is beyond that and was accepted all the same is held for an operator instead of returned.
     pub hold_excess: bool,
+    /// Whether mail that asks for protection may go here (C4).
+    pub protected: bool,
 }
 
-impl MulticastPlan {
+impl NetPlan {
+    /// What UDP and IPv4 put before a datagram.
+    pub const HEADERS: u64 = 28;
+
+    /// How long one datagram takes at the rate, at most.
+    pub fn datagram_air(&self) -> Duration {
+        self.rate.airtime(self.max_datagram as u64 + Self::HEADERS)
+    }
+
     /// How long a payload takes at the rate, sent once.
     pub fn airtime(&self, payload_bytes: u64) -> Duration {
-        /// UDP, IPv4 and the head of a piece.
-        const OVERHEAD: u64 = 28 + 16;
-        let piece = (self.max_pdu as u64).saturating_sub(16).max(1);
-        // The address goes first.
-        self.rate.airtime(payload_bytes + (payload_bytes.div_ceil(piece).max(1) + 1) * OVERHEAD)
+        let piece = self.max_datagram.saturating_sub(self.head).max(1) as u64;
+        // One more: the address, or the question.
+        let datagrams = payload_bytes.div_ceil(piece).max(1) + 1;
+        self.rate.airtime(payload_bytes + datagrams * (Self::HEADERS + self.head as u64))
     }
 
     /// Whether a payload of this size and level may go here; otherwise why not, in words for the sender.
     pub fn carries(&self, level: Precedence, payload_bytes: u64) -> Result<(), String> {
         let Some(carry) = self.carry.get(&level) else { return Ok(()) };
         within(&self.id, carry, level, payload_bytes, self.airtime(payload_bytes))
+    }
+}
+
+/// One `[[bearer]]` of kind `pmul`
+#[derive(Clone, PartialEq, Debug)]
+pub struct PmulPlan {
+    /// What it has in common with others.
+    pub net: NetPlan,
+    /// Own node number.
+    pub node: NodeId,
+    /// DPORT
+    pub data_port: u16,
+    /// APORT
+    pub ack_port: u16,
+    /// Which checksum is written.
+    pub checksum: Checksum,
+    /// How the structure around mail is tagged.
+    pub tagging: Tagging,
+    /// The waits.
+    pub timers: Timers,
+}
+
+/// One `[[bearer]]` of kind `multicast`
+#[derive(Clone, PartialEq, Debug)]
+pub struct MulticastPlan {
+    /// What it has in common with others.
+    pub net: NetPlan,
+    /// Own station number, unique in the group.
+    pub station: u8,
+    /// One way.
+    pub delay: Duration,
+}
+
+impl MulticastPlan {
+    /// What its datagrams are authenticated as: the same at all nodes of the group.
+    pub fn group(&self) -> String {
+        let (group, port) = (self.net.groups.first().copied(), self.net.ports.first().copied());
+        format!("{}:{}", group.unwrap_or(Ipv4Addr::UNSPECIFIED), port.unwrap_or(0))
     }
 }
 

@@ -14,7 +14,7 @@ use super::plan::{
 use super::reader::{Reader, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, cross, multicast, schema, secrets};
+use super::{Files, cross, net, schema, secrets};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -54,19 +54,21 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let retry = retry(reader, table("retry"));
     let precedence = precedence(reader, table("precedence"));
     let blind = blind(reader, table("blind"));
-    let (mut mules, mut nets) = (Vec::new(), Vec::new());
+    let (mut mules, mut pmul, mut multicast) = (Vec::new(), Vec::new(), Vec::new());
     let peers = each(reader, "peer", table("peer"), |r, at, e| {
-        if !multicast::is_mule(e) {
+        if !net::is_mule(e) {
             return peer(r, context, at, e);
         }
-        mules.extend(multicast::peer(r, at, e).map(|m| (at.to_owned(), m)));
+        mules.extend(net::mule_peer(r, at, e).map(|m| (at.to_owned(), m)));
         None
     });
     let bearers = each(reader, "bearer", table("bearer"), |r, at, e| {
-        if !multicast::is_multicast(e) {
-            return bearer(r, context, at, e);
+        match net::bearer(r, at, e) {
+            None => return bearer(r, context, at, e),
+            Some(Some(net::Net::Pmul(plan))) => pmul.push((at.to_owned(), plan)),
+            Some(Some(net::Net::Aldis(plan))) => multicast.push((at.to_owned(), plan)),
+            Some(None) => {}
         }
-        nets.extend(multicast::bearer(r, at, e).map(|m| (at.to_owned(), m)));
         None
     });
 
@@ -87,7 +89,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         peer_plans: &peers,
         bearers: &bearers,
         mules: &mules,
-        nets: &nets,
+        pmul: &pmul,
+        multicast: &multicast,
         reduce: &rules,
         dictionary_named: codec.as_ref().is_some_and(|(named, _)| *named),
     };
@@ -108,7 +111,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         peers: peers.into_iter().map(|(_, p)| p).collect(),
         bearers: bearers.into_iter().map(|(_, b)| b).collect(),
         mules: mules.into_iter().map(|(_, m)| m).collect(),
-        multicast: nets.into_iter().map(|(_, m)| m).collect(),
+        pmul: pmul.into_iter().map(|(_, p)| p).collect(),
+        multicast: multicast.into_iter().map(|(_, m)| m).collect(),
         reduce: rules.into_iter().map(|(_, r)| r).collect(),
         codec: codec?.1,
     })
@@ -453,7 +457,7 @@ fn peer(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -
     let mut s = reader.scope(&schema::PEER, path, Some(entry));
     let peer_name = s.field("name", parsed(name));
     let protocol = s.field("protocol", parsed(|t| (t == "aldis").then_some(())));
-    let station = s.field("station", integer(0, 15));
+    let station = s.field("station", integer(0, 255));
     let protection = s.field(
         "protection",
         parsed(|t| {

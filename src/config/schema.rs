@@ -78,7 +78,7 @@ const BYTES: &str = "a size: 512B, 64KiB, 25MiB, 1GiB";
 const TIME: &str = "a time in UTC: 2026-11-23T10:15:00Z";
 const YES_NO: &str = "true, false";
 const PROTOCOL: &str = "aldis, mule";
-const KIND: &str = "serial, pmul";
+const KIND: &str = "serial, pmul, multicast";
 const ADDRESS: &str = "an IPv4 address: 10.1.1.1";
 
 /// The whole profile; its keys are the tables.
@@ -247,7 +247,7 @@ pub static PEER: Section = Section {
     keys: &[
         must("name", NAME),
         or("protocol", PROTOCOL, "aldis"),
-        must("station", "an integer, 0 to 15"),
+        must("station", "an integer, 0 to 15; 0 to 255 on bearers of kind multicast"),
         or("protection", "off, mac, aead", "aead"),
         from("keys", "a list of one or two { id, file } or { id, hex }", "none"),
         or("silent", "true, false, or a list of { from, until }", "false"),
@@ -401,6 +401,34 @@ pub static BEARER_PMUL: Section = Section {
     ],
 };
 
+/// `[[bearer]]` of kind `multicast`
+pub static BEARER_MULTICAST: Section = Section {
+    name: "bearer-multicast",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("kind", KIND),
+        must("interface", ADDRESS),
+        must("group", "a multicast address: 239.1.1.20"),
+        or("port", "an integer, 1 to 65535", "2756"),
+        or("join", "static, igmp", "static"),
+        or("ttl", "an integer, 1 to 255", "16"),
+        from("dscp", "the [bearer.dscp] table", "0 for every level"),
+        must("station", "an integer, 0 to 255"),
+        must("peers", "a list of names of [[peer]] tables"),
+        or("emcon", "open, silent, ack-only, restricted:LEVEL", "silent"),
+        or("receive_only", YES_NO, "false"),
+        must("rate", "a bit rate of at least 75bps: 64kbps"),
+        or("delay", "a duration of at most 60s", "270ms"),
+        or("mtu", "an integer, 256 to 65535", "1500"),
+        or("max_payload", "a size, 1KiB to 511KiB", "511KiB"),
+        or("max_air", DURATION, "1d"),
+        from("carry", "the [bearer.carry.LEVEL] tables", "max_payload and max_air"),
+        or("on_excess", "return, hold", "return"),
+        or("protected", YES_NO, "false"),
+    ],
+};
+
 /// `[bearer.dscp]`: its keys are the levels.
 pub static DSCP: Section =
     Section { name: "bearer-pmul.dscp", many: false, keys: &each_level("an integer, 0 to 63", "0") };
@@ -462,7 +490,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 28] = [
+pub static SECTIONS: [&Section; 29] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -484,6 +512,7 @@ pub static SECTIONS: [&Section; 28] = [
     &CARRY_LEVEL,
     &KEYING,
     &BEARER_PMUL,
+    &BEARER_MULTICAST,
     &DSCP,
     &TIMERS,
     &REDUCE,

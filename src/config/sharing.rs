@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Plan;
 use super::plan::PeerPlan;
-use crate::mail::LinkKey;
+use crate::mail::{BearerId, LinkKey, PeerName};
 
 /// What one bearer's peers have in common.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -32,9 +32,9 @@ pub struct Apart {
 
 /// What holds for every bearer with several peers.
 pub fn sharing(plan: &Plan) -> Vec<Sharing> {
-    let of_bearer = |bearer: &super::plan::BearerPlan| {
+    let of_bearer = |(bearer, peers): (&BearerId, &Vec<PeerName>)| {
         let peers: Vec<&PeerPlan> =
-            bearer.peers.iter().filter_map(|name| plan.peers.iter().find(|p| p.name == *name)).collect();
+            peers.iter().filter_map(|name| plan.peers.iter().find(|p| p.name == *name)).collect();
         let (first, others) = peers.split_first().filter(|(_, others)| !others.is_empty())?;
         let like = |p: &&&PeerPlan| LinkKey::together(first.protection, &first.keys, p.protection, &p.keys);
         let mut together: Vec<String> = others.iter().filter(like).map(|p| p.name.to_string()).collect();
@@ -49,9 +49,10 @@ pub fn sharing(plan: &Plan) -> Vec<Sharing> {
         if !together.is_empty() {
             together.insert(0, first.name.to_string());
         }
-        Some(Sharing { bearer: bearer.id.to_string(), together, apart })
+        Some(Sharing { bearer: bearer.to_string(), together, apart })
     };
-    plan.bearers.iter().filter_map(of_bearer).collect()
+    let serial = plan.bearers.iter().map(|b| (&b.id, &b.peers));
+    serial.chain(plan.multicast.iter().map(|m| (&m.net.id, &m.net.peers))).filter_map(of_bearer).collect()
 }
 
 impl fmt::Display for Sharing {

@@ -165,6 +165,34 @@ unidentified = "10min"
 silent_interval = "40s"
 silent_repeats = 2
 
+[[peer]]
+name = "fleet2"
+station = 200
+keys = [{ id = 0, hex = "5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d" }]
+
+[[bearer]]
+name = "sat2"
+kind = "multicast"
+interface = "10.1.1.1"
+group = "239.1.1.20"
+port = 4756
+join = "static"
+ttl = 4
+station = 7
+peers = ["fleet2"]
+emcon = "silent"
+receive_only = true
+rate = "64kbps"
+delay = "300ms"
+mtu = 1400
+max_payload = "256KiB"
+max_air = "1h"
+on_excess = "hold"
+protected = true
+dscp = { override = 46 }
+[bearer.carry]
+routine = { payload = "64KiB" }
+
 [codec]
 dictionary = "site.dict"
 
@@ -618,9 +646,10 @@ fn c3_two_bearers_to_one_peer_need_nets_of_two_names() {
 #[test]
 fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
     let plan = disk(FULL).load(&[]).expect("sound").plan;
-    let (net, mule) = (&plan.multicast[0], &plan.mules[0]);
-    assert_eq!((net.node.to_string(), mule.node.to_string()), ("10.1.1.10".into(), "10.1.1.20".into()));
-    assert_eq!((net.timers.repeat, net.timers.silent_repeats), (Duration::from_secs(5), 2));
+    let (pmul, mule) = (&plan.pmul[0], &plan.mules[0]);
+    let net = &pmul.net;
+    assert_eq!((pmul.node.to_string(), mule.node.to_string()), ("10.1.1.10".into(), "10.1.1.20".into()));
+    assert_eq!((pmul.timers.repeat, pmul.timers.silent_repeats), (Duration::from_secs(5), 2));
     assert_eq!((net.dscp[&Precedence::Flash], net.carry[&Precedence::Routine].payload_bytes), (46, 64 << 10));
     let second = "\n[[bearer]]\nname = \"sat2\"\nkind = \"pmul\"\ninterface = \"10.2.1.1\"\ngroups = [\"239.1.1.10\"]\n\
                   rate = \"64kbps\"\npeers = [\"fleet1\"]\n";
@@ -634,7 +663,7 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
         ("ack_port = 3754", "ack_port = 3753", "bearer.sat1.ack_port", "is data_port"),
         ("peers = [\"fleet1\"]", "peers = [\"fleet1\", \"shore\"]", "bearer.sat1.peers", "is an Aldis peer"),
         ("peers = [\"fleet1\"]", "peers = [\"fleet1\", \"fleet1\"]", "bearer.sat1.peers", "stands in"),
-        ("peers = [\"fleet1\"]", "peers = [\"fleet2\"]", "bearer.sat1.peers", "no [[peer]] named fleet2"),
+        ("peers = [\"fleet1\"]", "peers = [\"fleet9\"]", "bearer.sat1.peers", "no [[peer]] named fleet9"),
         ("peers = [\"shore\"]", "peers = [\"shore\", \"fleet1\"]", "bearer.hf1.peers", "no serial line"),
         ("group = \"239.1.1.11\"", "group = \"239.1.1.12\"", "peer.fleet1.group", "is no group of"),
         ("[\"10.1.1.2\", \"10.1.1.3\"]", "[]", "peer.fleet1.addresses", "no datagram"),
@@ -644,6 +673,34 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
     ] {
         assert!(FULL.contains(from), "{from}");
         let problems = disk(&FULL.replacen(from, to, 1)).load(&[]).expect_err(to);
+        assert!(
+            problems.iter().any(|p| p.key == key && p.problem.contains(words)),
+            "{to}: wanted {key} {words:?}, got {problems:#?}"
+        );
+    }
+    let aldis = &plan.multicast[0];
+    assert_eq!((aldis.station, aldis.group()), (7, "239.1.1.20:4756".to_owned()));
+    assert!(plan.only_receives(&"sat2".into()) && !plan.only_receives(&"sat1".into()));
+    let third = "[[peer]]\nname = \"fleet3\"\nstation = 200\nprotection = \"mac\"\nkeys = [{ id = 1, hex = \"5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d5a6b7c8d\" }]\n";
+    let with_third = FULL.replace("[codec]", &format!("{third}[codec]"));
+    let both = "peers = [\"fleet2\", \"fleet3\"]";
+    for (from, to, key, words) in [
+        ("group = \"239.1.1.20\"", "group = \"239.1.1.10\"", "bearer.sat2.group", "one group carries one of the two"),
+        ("port = 4756", "port = 3753", "bearer.sat2.interface", "has port 3753"),
+        ("peers = [\"fleet2\"]", both, "peer.fleet3.station", "is also that of"),
+        ("peers = [\"fleet2\"]", both, "peer.fleet3.keys", "other keys or protection"),
+        ("peers = [\"fleet2\"]", both, "bearer.sat2.protected", "would go to fleet3 in clear"),
+        ("peers = [\"fleet2\"]", "peers = [\"fleet2\", \"fleet1\"]", "bearer.sat2.peers", "speaks MULE"),
+        ("peers = [\"fleet2\"]", "peers = [\"fleet2\", \"shore\"]", "bearer.sat2.peers", "is reached over"),
+        ("peers = [\"shore\"]", "peers = [\"shore\", \"fleet3\"]", "peer.fleet3.station", "beyond what frames"),
+        ("to = \"peer:shore\"", "to = \"peer:fleet2\"", "route.*.to", "only receives"),
+        ("ttl = 4\nstation", "ttl = 4\nx = 1\nstation", "bearer.sat2.x", "unknown key"),
+        ("join = \"static\"", "join = \"igmp\"", "bearer.sat2.join", "joining a group radiates"),
+        ("emcon = \"silent\"\nreceive", "emcon = \"open\"\nreceive", "bearer.sat2.emcon", "only receives"),
+        ("max_payload = \"256KiB\"\nmax_air = \"1h\"", "max_payload = \"2MiB\"", "bearer.sat2.max_payload", "is not"),
+    ] {
+        assert!(with_third.contains(from), "{from}");
+        let problems = disk(&with_third.replacen(from, to, 1)).load(&[]).expect_err(to);
         assert!(
             problems.iter().any(|p| p.key == key && p.problem.contains(words)),
             "{to}: wanted {key} {words:?}, got {problems:#?}"

@@ -105,11 +105,11 @@ impl Node {
             drivers.spawn(modem::drive(modem::Port::of(bearer), clock.clone(), watch, queue, to.clone()));
         }
         let backlog = multicast::Backlog::default();
-        for bearer in &plan.multicast {
-            let Some(watch) = switch.epoch_watch(&bearer.id) else { continue };
+        for plan in plan.nets() {
+            let Some(watch) = switch.epoch_watch(&plan.id) else { continue };
             let (orders, queue) = tokio::sync::mpsc::unbounded_channel();
-            modems.insert(bearer.id.clone(), orders);
-            let net = multicast::Net::of(bearer);
+            modems.insert(plan.id.clone(), orders);
+            let net = multicast::Net::of(plan);
             drivers.spawn(multicast::drive(net, clock.clone(), watch, queue, to.clone(), backlog.clone()));
         }
 

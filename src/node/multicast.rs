@@ -1,4 +1,4 @@
-//! Drives the sockets of one bearer that speaks P_MUL.
+//! Drives the sockets of one bearer on an IP network, whatever it speaks there.
 //!
 //! It sends nothing but a redeemed [`Emission`](crate::emcon::Emission), and decides nothing. Everything leaves from the interface's own
 //! address, so that acknowledgements find back. A group that somebody else has joined on this machine is heard without a word to the
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::clock::Clock;
 use super::modem::Order;
-use crate::config::plan::{Join, MulticastPlan};
+use crate::config::plan::{Join, NetPlan};
 use crate::emcon::{EpochWatch, Keying};
 use crate::mail::BearerId;
 use crate::switch::Input;
@@ -56,21 +56,20 @@ pub struct Net {
     bearer: BearerId,
     interface: Ipv4Addr,
     groups: Vec<Ipv4Addr>,
-    data_port: u16,
-    ack_port: u16,
+    /// Everything leaves from the first.
+    ports: Vec<u16>,
     ttl: u8,
     join: Join,
 }
 
 impl Net {
     /// The net of a planned bearer.
-    pub fn of(plan: &MulticastPlan) -> Self {
+    pub fn of(plan: &NetPlan) -> Self {
         Self {
             bearer: plan.id.clone(),
             interface: plan.interface,
             groups: plan.groups.clone(),
-            data_port: plan.data_port,
-            ack_port: plan.ack_port,
+            ports: plan.ports.clone(),
             ttl: plan.ttl,
             join: plan.join,
         }
@@ -80,9 +79,9 @@ impl Net {
 struct Sockets {
     /// What leaves, leaves here.
     own: Arc<UdpSocket>,
-    /// Unicast data; some send so.
-    data: Arc<UdpSocket>,
-    /// By group, the ports of data and of acknowledgements.
+    /// The same address at the other ports: some send there what is for one node.
+    beside: Vec<Arc<UdpSocket>>,
+    /// By group, all ports.
     groups: Vec<(Ipv4Addr, Arc<UdpSocket>)>,
 }
 
@@ -93,11 +92,13 @@ impl Sockets {
         };
         let mut groups = Vec::new();
         for group in &net.groups {
-            for port in [net.data_port, net.ack_port] {
-                groups.push((*group, open(*group, port)?));
+            for port in &net.ports {
+                groups.push((*group, open(*group, *port)?));
             }
         }
-        Ok(Self { own: open(net.interface, net.ack_port)?, data: open(net.interface, net.data_port)?, groups })
+        let (first, others) = net.ports.split_first().ok_or("it has no port")?;
+        let beside = others.iter().map(|port| open(net.interface, *port)).collect::<Result<_, _>>()?;
+        Ok(Self { own: open(net.interface, *first)?, beside, groups })
     }
 
     fn join(&self, net: &Net) -> Result<(), String> {
@@ -187,7 +188,7 @@ async fn run(
 ) -> Ended {
     let missed = Arc::new(AtomicU64::new(0));
     let mut readers = JoinSet::new();
-    let all = sockets.groups.iter().map(|(_, s)| s).chain([&sockets.own, &sockets.data]);
+    let all = sockets.groups.iter().map(|(_, s)| s).chain([&sockets.own]).chain(&sockets.beside);
     for socket in all {
         readers.spawn(read(socket.clone(), net.bearer.clone(), to.clone(), backlog.clone(), missed.clone()));
     }

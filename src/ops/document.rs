@@ -165,7 +165,7 @@ pub struct Status {
     /// The links of the bearers, one for each neighbour.
     #[serde(default)]
     pub links: Vec<LinkStatus>,
-    /// The machines of bearers that speak P_MUL.
+    /// The machines of bearers on IP networks.
     #[serde(default)]
     pub multicast: Vec<MulticastStatus>,
     /// Peers that are taken for silent.
@@ -180,14 +180,14 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
 }
 
-/// The machine of a bearer that speaks P_MUL.
+/// The machine of a bearer on an IP network.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MulticastStatus {
     /// The bearer.
     pub bearer: String,
     /// Its sockets work.
     pub up: bool,
-    /// Messages of this node on their way.
+    /// Messages of this node on their way; in Aldis mode payloads.
     pub sending: u64,
     /// Messages of others that are known, those accepted included.
     pub known: u64,

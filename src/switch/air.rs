@@ -109,7 +109,7 @@ impl Switch {
         moved
     }
 
-    fn bearer_event(&mut self, now: Now, name: &BearerId, event: bearer::Event) {
+    pub(super) fn bearer_event(&mut self, now: Now, name: &BearerId, event: bearer::Event) {
         match event {
             bearer::Event::Persist { ticket, puts } => {
                 let changes = puts.into_iter().map(|(key, value)| Change::Link(link_key(name, &key), value)).collect();
@@ -207,7 +207,27 @@ impl Switch {
         for (name, ticket) in waiting {
             if let Some(bearer) = self.bearers.get_mut(&name) {
                 bearer.station.settled(now.at, ticket, verdict);
+            } else if let Some(station) = self.nets.station_mut(&name) {
+                station.settled(now.at, ticket, verdict);
             }
+        }
+    }
+
+    /// What a station wanted to have committed is, or could not be.
+    pub(super) fn link_stored(&mut self, now: Now, name: &BearerId, ticket: u64, ok: bool) {
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.station.stored(now.at, ticket, ok);
+        } else if let Some(station) = self.nets.station_mut(name) {
+            station.stored(now.at, ticket, ok);
+        }
+    }
+
+    /// What a station wanted to have worked out is.
+    pub(super) fn link_job_done(&mut self, now: Now, name: &BearerId, ticket: u64, done: bearer::JobDone) {
+        if let Some(bearer) = self.bearers.get_mut(name) {
+            bearer.station.job_done(now.at, ticket, done);
+        } else if let Some(station) = self.nets.station_mut(name) {
+            station.job_done(now.at, ticket, done);
         }
     }
 
@@ -238,8 +258,8 @@ impl Switch {
 
     /// The station learns what the gate has in force. What stood before.
     fn stand(&mut self, now: Now, name: &BearerId) -> Vec<State> {
-        if let Some(multicast) = self.multicast.get_mut(name) {
-            return std::mem::replace(&mut multicast.standing, self.gate.standing(now, name));
+        if let Some(net) = self.nets.get_mut(name) {
+            return std::mem::replace(&mut net.standing, self.gate.standing(now, name));
         }
         let Some(bearer) = self.bearers.get_mut(name) else { return Vec::new() };
         bearer.station.carry_from(self.gate.lowest(now, name));
@@ -383,6 +403,13 @@ pub(super) fn link_key(bearer: &BearerId, key: &[u8]) -> Vec<u8> {
 
 /// A stored key and its value.
 type Pair = (Vec<u8>, Vec<u8>);
+
+/// The order of a bearer that never radiates: nothing stored counts, and nothing is stored.
+pub(super) fn only_receive(gate: &mut Gate, id: &BearerId, now: Now) {
+    let (reason, author) = ("receive_only".into(), "profile".into());
+    let order = Order { state: State::Silent, since: now.wall, from: None, until: None, base: None, reason, author };
+    gate.add(id.clone(), Some(order));
+}
 
 /// Splits all stored bearer state by bearer.
 pub(super) fn split_links(links: Vec<Pair>) -> BTreeMap<BearerId, Vec<Pair>> {

@@ -112,6 +112,13 @@ impl Switch {
         message: MessageId,
         suits: impl Fn(&BearerId) -> bool,
     ) -> Result<BearerId, (String, bool)> {
+        if let Some(net) = self.nets.aldis_to(peer).map(|net| &net.plan).filter(|net| suits(&net.id)) {
+            if self.asks_protection(message) && !net.protected {
+                return Err((format!("{} protects nothing", net.id), false));
+            }
+            let carried = if self.beyond.contains(&message) { Ok(()) } else { net.carries(level, payload_bytes) };
+            return carried.map(|()| net.id.clone()).map_err(|why| (why, net.hold_excess));
+        }
         let load = Load {
             peer,
             level,
@@ -189,8 +196,11 @@ impl Switch {
 
     /// Hands a frozen payload to its bearer, from where it was left before a restart, on whichever bearer.
     pub(super) fn put_on_air(&mut self, now: Now, record: &TransferRecord, send: Transfer) {
-        if self.multicast.contains_key(&record.bearer) {
-            return self.put_on_multicast(now, record, send);
+        if self.goes_mule(&record.hop) {
+            return self.put_on_mule(now, record, send);
+        }
+        if let Some(name) = self.nets.aldis_to(&send.to).map(|net| net.plan.id.clone()) {
+            return self.put_on_aldis(now, &name, record, send);
         }
         let names: Vec<BearerId> = self.bearers_to(&send.to).map(|(name, _)| name.clone()).collect();
         let mut from: Option<Headway> = None;

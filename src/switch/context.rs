@@ -211,7 +211,7 @@ impl Switch {
     /// The store epoch under which a peer speaks, and what it reads as far as it has said; `None` where the bearers that reach it do
     /// not agree.
     fn heard_of(&self, peer: &PeerName) -> Option<(u32, Repertoire)> {
-        let heard: Vec<(u32, u8)> = self.bearers_to(peer).filter_map(|(_, b)| b.station.reading(peer)).collect();
+        let heard: Vec<(u32, u8)> = self.readings(peer).collect();
         let epoch = heard.first()?.0;
         if heard.iter().any(|(e, _)| *e != epoch) {
             return None;
@@ -228,7 +228,24 @@ impl Switch {
 
     /// Whether a peer has said what it reads since it was first heard under its present epoch.
     pub(super) fn has_said_what_it_reads(&self, peer: &PeerName) -> bool {
-        self.bearers_to(peer).filter_map(|(_, b)| b.station.reading(peer)).any(|(_, bits)| bits != 0)
+        self.readings(peer).any(|(_, bits)| bits != 0)
+    }
+
+    /// What each station that reaches a peer has heard of its epoch and what it reads.
+    fn readings(&self, peer: &PeerName) -> impl Iterator<Item = (u32, u8)> {
+        let serial = self.bearers_to(peer).filter_map(|(_, b)| b.station.reading(peer));
+        serial.chain(self.nets.stations().filter_map(|station| station.reading(peer)))
+    }
+
+    /// A peer could not read what it had said it reads.
+    pub(super) fn doubt_reading(&mut self, peer: &PeerName) {
+        self.bearers.values_mut().for_each(|b| b.station.doubt_reading(peer));
+        self.nets.stations_mut().for_each(|station| station.doubt_reading(peer));
+    }
+
+    /// Whether texts of messages with a peer are kept: over a group no payload names another.
+    pub(super) fn keeps_text_of(&self, peer: &PeerName) -> bool {
+        self.keeps_history() && self.nets.aldis_to(peer).is_none()
     }
 
     /// What a payload of this message for a peer may rely on.
@@ -367,7 +384,7 @@ impl Switch {
         let Hop::Peer(peer) = &transfer.hop else { return false };
         let Some(bound) = bound_after(transfer.reliance, reason) else { return false };
         if reason == REFUSED_UNDECODABLE {
-            self.bearers.values_mut().for_each(|b| b.station.doubt_reading(peer));
+            self.doubt_reading(peer);
         }
         let why = match bound {
             Reliance::Nothing => "the peer cannot read it so; coded anew as every node reads it",

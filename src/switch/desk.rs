@@ -37,6 +37,7 @@ pub const CAPABILITIES: &[&str] = &[
     "hf-serial",
     "p-mul",
     "mule",
+    "multicast",
     "mac",
     "aead",
     "zstd-dictionary",
@@ -77,7 +78,10 @@ impl Switch {
                 Err(why) => Response::refused(why),
             },
             Request::EmconSet { bearer, state, reason, from, until } => {
-                let ordered = self.chosen(&bearer).and_then(|b| Ok((b, state.state(from, until)?)));
+                let ordered = self.chosen(&bearer).and_then(|b| {
+                    let state = state.state(from, until)?;
+                    Ok((self.those_that_radiate(b, &bearer, &state)?, state))
+                });
                 match ordered {
                     Ok((bearers, state)) => {
                         let order = timed(now, state, from, until, &reason, &author);
@@ -88,7 +92,10 @@ impl Switch {
             }
             Request::Predict { id: message } => self.predict(now, message),
             Request::EmconWhatIf { bearer, state, from, until } => {
-                let supposed = self.chosen(&bearer).and_then(|b| Ok((b, state.state(from, until)?)));
+                let supposed = self.chosen(&bearer).and_then(|b| {
+                    let state = state.state(from, until)?;
+                    Ok((self.those_that_radiate(b, &bearer, &state)?, state))
+                });
                 supposed
                     .and_then(|(bearers, state)| self.what_if(now, &bearers, &timed(now, state, from, until, "", "")))
                     .unwrap_or_else(Response::refused)
@@ -141,13 +148,30 @@ impl Switch {
         }
     }
 
+    /// The bearers that an order may be for: one that only receives is silent for good.
+    fn those_that_radiate(
+        &self,
+        mut bearers: Vec<BearerId>,
+        choice: &BearerChoice,
+        state: &State,
+    ) -> Result<Vec<BearerId>, String> {
+        let only_receives = |name: &BearerId| self.plan.only_receives(name) && *state != State::Silent;
+        if let BearerChoice::One(name) = choice
+            && only_receives(name)
+        {
+            return Err(format!("{name} only receives: its profile says receive_only, and no order lets it radiate"));
+        }
+        bearers.retain(|name| !only_receives(name));
+        Ok(bearers)
+    }
+
     fn status(&self, now: Now) -> Response {
         let listeners = self
             .listeners
             .iter()
             .map(|(name, address)| ListenerStatus { name: name.clone(), address: address.clone() });
         let serial = self.bearers.iter().map(|(name, b)| (name, &b.plan.peers, b.account));
-        let nets = self.multicast.iter().map(|(name, m)| (name, &m.plan.peers, m.account));
+        let nets = self.nets.all().map(|net| (&net.plan.id, &net.plan.peers, net.account));
         let bearers = serial.chain(nets).map(|(name, peers, account)| BearerStatus {
             name: name.to_string(),
             peer: peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),

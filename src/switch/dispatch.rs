@@ -71,15 +71,16 @@ impl Switch {
                 Hop::Hold => None,
             };
             let Some(job) = self.active.next(now, allowance) else { return };
-            let over_net = self.goes_multicast(&job.hop);
-            let together = match over_net {
-                true => self.mules_along(&job.hop),
-                false => group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop),
+            let as_mule = self.goes_mule(&job.hop);
+            let together = match self.aldis_along(&job.hop) {
+                Some(along) => along,
+                None if as_mule => self.mules_along(&job.hop),
+                None => group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop),
             };
             let others = self.active.along(now, &job, |hop| allowance(hop).filter(|_| together.contains(hop)));
             match others.is_empty() {
                 _ if job.hop == Hop::Fetch => self.fetch_for(now, job),
-                _ if over_net => self.start_mule(now, [vec![job], others].concat()),
+                _ if as_mule => self.start_mule(now, [vec![job], others].concat()),
                 true if self.goes_as_receipts(&job) => self.put_aside(job),
                 true => self.start(now, job),
                 false => self.start_group(now, [vec![job], others].concat()),
@@ -89,9 +90,11 @@ impl Switch {
 
     /// What may go to a peer over any of its bearers now.
     pub(super) fn towards(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
+        if let Some(net) = self.nets.aldis_to(peer) {
+            return self.towards_aldis(now, net, peer);
+        }
         let lowest = self.bearers_to(peer).filter_map(|(name, _)| self.lowest_on(now, &self.gate, name)).min()?;
-        let recipients = self.bearers_to(peer).map(|(_, b)| recipients_of(&b.plan)).min()?;
-        let recipients = crate::codec::envelope::MAX_RECIPIENTS.min(recipients);
+        let recipients = self.bearers_to(peer).map(|(_, b)| recipients_within(b.plan.max_payload_bytes)).min()?;
         let jobs = self.bearers_to(peer).map(|(_, b)| transfers_of(&b.plan)).max()? + self.waiting_for_word(peer);
         let jobs = jobs + self.receipts_along(peer);
         Some(Allowance { jobs, lowest, recipients })
@@ -179,7 +182,7 @@ impl Switch {
         self.await_receipts(now, &peer, &id, &job, &body);
         let repertoire = self.repertoire_for(&peer, job.message);
         let known = if repertoire.has_history() { self.known_for(&peer) } else { Vec::new() };
-        let (keeps_text, site) = (self.keeps_history(), self.site_for(now, &peer, job.message, repertoire));
+        let (keeps_text, site) = (self.keeps_text_of(&peer), self.site_for(now, &peer, job.message, repertoire));
         let id_of = id.clone();
         let encode = Encode { envelope, body, id, protection, key, repertoire, known, keeps_text, reduction, site };
         self.work(Work::Encode(Box::new(encode)), Pending::Encoded { job, id: id_of, peer, attempt });
@@ -243,6 +246,9 @@ impl Switch {
 
     /// Into what a payload is cut that this bearer is the first to carry: whatever fills its frames, where its waveform is fixed.
     pub(super) fn cut_for(&self, bearer: &BearerId) -> Cut {
+        if let Some(station) = self.nets.station(bearer) {
+            return station.cut();
+        }
         let fixed = self.bearers.get(bearer).filter(|b| b.plan.choices.is_empty());
         fixed.map_or(Cut::default(), |b| b.station.cut())
     }
@@ -253,9 +259,9 @@ impl Switch {
         if let Some(why) = renewed {
             self.tell_renewed(why, refrozen);
         }
-        self.thaw_multicast();
+        self.thaw_mule();
         let current = self.transfers.values().filter(|t| t.id.epoch == self.epoch);
-        let current = current.filter(|t| !self.multicast.contains_key(&t.bearer));
+        let current = current.filter(|t| !self.goes_mule(&t.hop));
         let frozen: Vec<_> = current.map(|t| (t.id.clone(), t.hop.clone(), t.payload)).collect();
         for (id, hop, payload) in frozen {
             let Hop::Peer(peer) = hop else { continue };
@@ -544,20 +550,18 @@ impl Switch {
                 if let Err(error) = &stored {
                     self.commit_failed(error);
                 }
-                if let Some(bearer) = self.bearers.get_mut(&bearer) {
-                    bearer.station.stored(now.at, ticket, stored.is_ok());
-                }
+                self.link_stored(now, &bearer, ticket, stored.is_ok());
             }
             Pending::LinkJob { bearer, ticket } => {
-                if let (WorkResult::Job(done), Some(bearer)) = (result, self.bearers.get_mut(&bearer)) {
-                    bearer.station.job_done(now.at, ticket, done);
+                if let WorkResult::Job(done) = result {
+                    self.link_job_done(now, &bearer, ticket, done);
                 }
             }
             Pending::Order { bearer, order, tightened, reply, carrier_off } => {
                 let stored = committed(result);
                 self.order_settled(now, &bearer, order, tightened, reply, carrier_off, stored);
             }
-            Pending::Multicast(pending) => self.multicast_done(now, pending, result),
+            Pending::Pmul(pending) => self.mule_done(now, pending, result),
             Pending::Renewal => self.renewal_stored(now, committed(result)),
             Pending::Minimize { orders, reply } => self.minimize_stored(orders, reply, committed(result)),
             Pending::Mark { peer, mark, reply } => {
@@ -603,9 +607,11 @@ fn transfers_of(plan: &BearerPlan) -> usize {
     usize::try_from(longest / TRANSFER_BYTES).unwrap_or(usize::MAX).clamp(TRANSFERS_PER_PEER, MOST_TRANSFERS_PER_PEER)
 }
 
-fn recipients_of(bearer: &BearerPlan) -> usize {
+/// Recipients that one payload of at most so many bytes is for.
+pub(super) fn recipients_within(payload_bytes: u64) -> usize {
     // An address costs up to a thousand bytes; half a payload is for the message.
-    usize::try_from(bearer.max_payload_bytes / 2000).unwrap_or(usize::MAX).max(1)
+    let fit = usize::try_from(payload_bytes / 2000).unwrap_or(usize::MAX).max(1);
+    fit.min(crate::codec::envelope::MAX_RECIPIENTS)
 }
 
 fn maildir_event(result: Result<(), DeliverError>) -> Event {

@@ -44,7 +44,8 @@ impl Switch {
         tried: &[Form],
     ) -> Option<Form> {
         let form = |name: &BearerId| self.form_on(name, &record.envelope, record.size_bytes, level);
-        let mut open: Vec<Form> = self.bearers_to(peer).map(|(name, _)| form(name)).collect();
+        let net = self.nets.aldis_to(peer).map(|net| &net.plan.id);
+        let mut open: Vec<Form> = self.bearers_to(peer).map(|(name, _)| name).chain(net).map(form).collect();
         open.retain(|form| !tried.contains(form));
         let any = *open.first()?;
         if open.iter().all(|form| *form == any) {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::envelope::{AirEnvelope, MAX_SERVED};
+use crate::codec::envelope::{AirEnvelope, MAX_RECIPIENTS, MAX_SERVED};
 use crate::config::plan::{BearerPlan, Plan};
 use crate::mail::{BearerId, Envelope, Hop, LinkKey, PeerName, Source, Status, TransferId};
 use crate::queue::outcome::Event;
@@ -46,7 +46,12 @@ impl Switch {
         let body = jobs.first().and_then(|job| body_of(self, job));
         // An edit for some recipients gave them other bytes.
         let (same, others): (Vec<Job>, Vec<Job>) = jobs.drain(..).partition(|job| body_of(self, job) == body);
-        let rest = same.len().min(MAX_SERVED);
+        let mut recipients = 0;
+        let fits = |job: &&Job| {
+            recipients += job.recipients.len();
+            recipients <= MAX_RECIPIENTS
+        };
+        let rest = same.iter().take(MAX_SERVED).take_while(fits).count().max(1);
         let (same, more) = same.split_at(rest);
         for job in others.iter().chain(more) {
             self.start(now, job.clone());
@@ -88,7 +93,9 @@ impl Switch {
         let count = |job: &Job| u32::try_from(job.recipients.len()).unwrap_or(u32::MAX);
         let serves = peers.iter().cloned().zip(jobs.iter().map(count)).collect();
         let air = AirEnvelope { envelope, precedence: first.precedence, hops, serves };
-        let bearer = peers.first().and_then(|peer| self.bearers_to(peer).next()).map(|(name, _)| name.clone());
+        let over_net = |peer: &PeerName| self.nets.aldis_to(peer).map(|net| net.plan.id.clone());
+        let serial = |peer: &PeerName| self.bearers_to(peer).next().map(|(name, _)| name.clone());
+        let bearer = peers.first().and_then(|peer| over_net(peer).or_else(|| serial(peer)));
         let plan = self.plan.peers.iter().find(|p| Some(&p.name) == peers.first());
         let (Some(bearer), Some(plan)) = (bearer, plan) else {
             return self.group_failed(now, &jobs, "no bearer reaches these peers");
@@ -107,7 +114,7 @@ impl Switch {
         let form = self.active.record(first.message);
         let form = form.and_then(|r| self.form_on(&bearer, &r.envelope, r.size_bytes, first.precedence));
         let reduction = self.reduction(form, first.message);
-        let (known, keeps_text) = (Vec::new(), self.keeps_history());
+        let (known, keeps_text) = (Vec::new(), peers.first().is_some_and(|peer| self.keeps_text_of(peer)));
         for (job, peer) in jobs.iter().zip(&peers) {
             self.await_receipts(now, peer, &lead, job, &body);
         }
@@ -148,10 +155,14 @@ impl Switch {
         let whole = self.active.record(first.message).map_or(0, |r| r.size_bytes);
         let accepted = omission.as_ref().map_or(whole, |o| o.to_bytes);
         self.coding.learn(accepted, payload.len() as u64);
-        let plan = self.bearers.get(&bearer).map(|b| &b.plan);
-        let carried = plan.map_or(Ok(()), |p| p.carries(first.precedence, payload.len() as u64));
+        let (bytes, level) = (payload.len() as u64, first.precedence);
+        let (carried, hold) = match (self.bearers.get(&bearer), self.nets.get(&bearer)) {
+            (Some(b), _) => (b.plan.carries(level, bytes), b.plan.hold_excess),
+            (None, Some(net)) => (net.plan.carries(level, bytes), net.plan.hold_excess),
+            (None, None) => (Ok(()), false),
+        };
         if let (Err(diagnostic), false) = (carried, self.beyond.contains(&first.message)) {
-            let excess = match plan.is_some_and(|p| p.hold_excess) {
+            let excess = match hold {
                 true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
                 false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
             };

@@ -97,8 +97,8 @@ impl Switch {
 
     /// D5 and B6: what none of the bearers to a peer will carry.
     fn over_air(&self, now: Now, peer: &PeerName, level: Precedence, size: Option<u64>) -> Option<Reply> {
-        if self.multicast_to(peer).is_some() {
-            return self.over_multicast(now, peer, level, size);
+        if let Some(net) = self.nets.to(peer) {
+            return self.over_multicast(now, net, peer, level, size);
         }
         let mut refused = None;
         for (_, bearer) in self.bearers_to(peer) {
@@ -156,7 +156,10 @@ impl Switch {
             Hop::Local | Hop::Hold | Hop::Fetch => true,
             Hop::Lmtp(path) => path.starts_with('/'),
             Hop::Smtp(_) => false,
-            Hop::Peer(peer) => self.bearers_to(peer).any(|(_, b)| b.plan.protected),
+            Hop::Peer(peer) => {
+                self.bearers_to(peer).any(|(_, b)| b.plan.protected)
+                    || self.nets.to(peer).is_some_and(|net| net.plan.protected)
+            }
         }
     }
 
@@ -342,7 +345,7 @@ impl Switch {
             keys: peer.keys.clone(),
             max_bytes: self.plan.limits.message_bytes,
             known: self.known_from(&from, &id),
-            keeps_text: self.keeps_history(),
+            keeps_text: self.keeps_text_of(&from),
             site: self.plan.codec.dictionary.clone(),
         };
         self.work(Work::Decode(Box::new(decode)), Pending::Decode { bearer: bearer.clone(), ticket, from, id });
@@ -388,7 +391,8 @@ impl Switch {
             return self.settle(now, bearer, ticket, Verdict::Refused(REFUSED_LOOP));
         }
         let number = self.ids.upcoming();
-        let received = air_trace(&from, &self.plan.node.hostname, number, bearer, now.wall);
+        let by = if self.nets.get(bearer).is_some() { "multicast" } else { "HF" };
+        let received = air_trace(&from, &self.plan.node.hostname, number, (by, bearer), now.wall);
         let body: Arc<[u8]> = trace::prepend(&received, &body).into();
         let decisions = self.decisions(&air.envelope, Some(&from));
         let kept = self.keep_received(&from, &id, text);
@@ -443,7 +447,7 @@ impl Switch {
 }
 
 /// The trace field of a hop over the air.
-fn air_trace(from: &PeerName, host: &str, id: MessageId, bearer: &BearerId, wall: Wall) -> Vec<u8> {
+fn air_trace(from: &PeerName, host: &str, id: MessageId, (by, bearer): (&str, &BearerId), wall: Wall) -> Vec<u8> {
     let date = wall.rfc5322();
-    format!("Received: from {from} by {host} via HF ({bearer}) with ALDIS id {id};\r\n\t{date}\r\n").into_bytes()
+    format!("Received: from {from} by {host} via {by} ({bearer}) with ALDIS id {id};\r\n\t{date}\r\n").into_bytes()
 }

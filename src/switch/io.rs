@@ -52,7 +52,7 @@ pub enum Input {
         /// What.
         event: ModemEvent,
     },
-    /// A datagram came in on a bearer that speaks P_MUL.
+    /// A datagram came in on a bearer of an IP network.
     Datagram {
         /// Which bearer's.
         bearer: BearerId,

@@ -91,7 +91,7 @@ impl Switch {
     pub(super) fn listen_for_late(&mut self) {
         let lates: Vec<Late> = self.late.values().cloned().collect();
         lates.iter().for_each(|late| self.listen_for(late));
-        self.listen_multicast();
+        self.listen_mule();
     }
 
     fn listen_for(&mut self, late: &Late) {
@@ -99,11 +99,14 @@ impl Switch {
         for bearer in self.bearers.values_mut().filter(|b| b.plan.peers.contains(peer)) {
             bearer.station.listen_for(peer, &late.transfer.id, late.transfer.lead);
         }
+        let lead = late.transfer.lead.unwrap_or(late.transfer.id.counter);
+        self.nets.stations_mut().for_each(|station| station.listen_for(peer, &late.transfer.id, lead));
     }
 
     fn deaf_to(&mut self, id: &TransferId) {
         self.late.remove(id);
         self.bearers.values_mut().for_each(|bearer| bearer.station.listen_no_more(id));
+        self.nets.stations_mut().for_each(|station| station.listen_no_more(id));
     }
 
     /// Forgets what is no longer known here.

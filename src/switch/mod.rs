@@ -66,7 +66,7 @@ pub struct Switch {
     reporter: Reporter,
     gate: Gate,
     bearers: BTreeMap<BearerId, Bearer>,
-    multicast: BTreeMap<BearerId, multicast::Multicast>,
+    nets: multicast::Nets,
     minimize: BTreeMap<BearerId, Minimize>,
     silence: silence::Silence,
     /// What ended unconfirmed: word of it still counts.
@@ -183,7 +183,7 @@ enum Pending {
     /// An operator's word on a peer's silence is being made durable.
     Mark { peer: PeerName, mark: Option<silence::Mark>, reply: RequestId },
     /// Something of a bearer that speaks P_MUL.
-    Multicast(multicast::Pending),
+    Pmul(multicast::Pending),
     /// Something whose result changes nothing (history lines, purges).
     Aside,
 }
@@ -213,8 +213,13 @@ impl Switch {
         let mut minimize = BTreeMap::new();
         let mut first_orders = Batch::default();
         let serial = plan.bearers.iter().map(|b| (&b.id, &b.emcon));
-        for (id, emcon) in serial.chain(plan.multicast.iter().map(|b| (&b.id, &b.emcon))) {
+        let nets = plan.nets().map(|net| (&net.id, &net.emcon));
+        for (id, emcon) in serial.chain(nets) {
             let key = air::order_key(id);
+            if plan.only_receives(id) {
+                air::only_receive(&mut gate, id, now);
+                continue;
+            }
             let first = air::first_order(&mut gate, (id, emcon), setting(&key), now);
             first_orders.changes.extend(first.map(|order| Change::Setting(key, serde_json::to_vec(&order).ok())));
             if let Some(order) = setting(&desk::minimize_key(id)).and_then(|v| serde_json::from_slice(v).ok()) {
@@ -243,7 +248,7 @@ impl Switch {
             bearers.insert(bearer.id.clone(), entry);
         }
         let restore = |id: &BearerId| stored_links.remove(id).unwrap_or_default();
-        let multicast = multicast::open(now, &plan, restore, |id| gate.standing(now, id), seed);
+        let nets = multicast::Nets::open(now, &plan, &opened, &ids, restore, |id| gate.standing(now, id), seed);
         let mut table = retry::Table::shipped();
         for (level, r) in &plan.retry {
             let level_of =
@@ -271,7 +276,7 @@ impl Switch {
             reporter,
             gate,
             bearers,
-            multicast,
+            nets,
             minimize,
             silence: silence::Silence::open(&opened.settings),
             late: late::open(&opened.settings),
@@ -385,7 +390,7 @@ impl Switch {
         let stations = self.bearers.values().filter_map(|b| b.station.next_timeout());
         let retries = self.steps.values().filter_map(|s| s.retry_at);
         let renewal = self.renewal.as_ref().and_then(|r| r.retry_at);
-        let stations = stations.chain(self.multicast.values().filter_map(|m| m.wake));
+        let stations = stations.chain(self.nets.wakes());
         stations.chain(retries).chain(renewal).chain([self.next_sweep, self.next_claim]).chain(self.wake).min()
     }
 

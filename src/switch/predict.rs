@@ -222,7 +222,7 @@ impl Switch {
 
     fn predict_frozen(&self, now: Now, transfer: &TransferRecord) -> Option<Prediction> {
         let Hop::Peer(peer) = &transfer.hop else { return None };
-        if self.multicast_to(peer).is_some() {
+        if self.nets.to(peer).is_some() {
             return self.predict_on_net(now, transfer, peer);
         }
         let record = self.active.record(transfer.message)?;

@@ -262,7 +262,9 @@ impl Switch {
             jobs.iter().filter_map(|job| self.receipts_of(job.message)).map(|(.., told)| told.len()).sum();
         let young =
             |job: &Job| self.active.record(job.message).is_some_and(|r| now.wall < r.accepted.plus(LONGEST_WAIT));
-        told < ENOUGH && jobs.iter().all(young) && self.bearers_to(peer).any(|(_, b)| b.station.has_part_of(peer))
+        let begun = self.bearers_to(peer).any(|(_, b)| b.station.has_part_of(peer))
+            || self.nets.stations().any(|station| station.has_part_of(peer));
+        told < ENOUGH && jobs.iter().all(young) && begun
     }
 
     /// Whether a digest to a peer has not left yet.
@@ -471,7 +473,7 @@ impl Switch {
             return false;
         }
         if reason == REFUSED_UNDECODABLE {
-            self.bearers.values_mut().for_each(|b| b.station.doubt_reading(peer));
+            self.doubt_reading(peer);
         }
         let why = "the peer does not build these reports; they go as they are";
         self.event(ops::Event::TransferCodedAnew {

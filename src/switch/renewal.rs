@@ -39,6 +39,9 @@ impl Switch {
             if let Some(bearer) = self.bearers.get_mut(&name) {
                 bearer.station.suspend(now.at);
             }
+            if let Some(station) = self.nets.station_mut(&name) {
+                station.doubt_epoch();
+            }
         }
         let epoch = ids::another_epoch(Some(self.epoch), self.draw());
         let why = format!("{peer} has heard numbers that the store has not yet given out: it is an old copy of itself");
@@ -75,6 +78,7 @@ impl Switch {
         for bearer in self.bearers.values_mut() {
             bearer.station.renew(now.at, epoch);
         }
+        self.nets.stations_mut().for_each(|station| station.renew(now.at, epoch));
         let refrozen = self.withdraw_stale(now);
         self.tell_renewed(&why, refrozen);
     }

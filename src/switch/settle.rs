@@ -157,7 +157,7 @@ impl Switch {
                     extra.push(Change::Setting(beyond_key(record.id), None));
                 }
                 extra.extend(self.context_changes(&applied.record, &step, &extra));
-                extra.extend(self.multicast_changes(&applied.record, &step, &extra));
+                extra.extend(self.mule_changes(&applied.record, &step, &extra));
                 extra.extend(self.receipt_changes(&applied.record, &step));
                 let settled = Box::new(Settled { applied, step, extra });
                 match &settled.applied.report {
@@ -476,7 +476,8 @@ impl Switch {
         let own = self.transfers.values().filter(|t| t.message == message).map(|t| &t.id);
         let ids: Vec<TransferId> = own.chain(self.digest_of(message)).cloned().collect();
         for id in &ids {
-            self.expedite_multicast(id, level);
+            self.expedite_mule(id, level);
+            self.nets.stations_mut().for_each(|station| station.expedite(id, level));
             self.bearers.values_mut().for_each(|bearer| bearer.station.expedite(now.at, id, level));
         }
     }
@@ -489,7 +490,8 @@ impl Switch {
         }
         self.choice_over(id);
         let Some(transfer) = self.transfers.remove(id) else { return };
-        self.multicast_over(&transfer);
+        self.mule_over(&transfer);
+        self.aldis_over(&transfer);
         for (name, bearer) in &mut self.bearers {
             if *name != transfer.bearer {
                 // One word to the far side is enough.

@@ -275,12 +275,13 @@ impl Switch {
 
     /// Transfers to a silent peer that only wait for word of them: they hold nothing up.
     pub(super) fn waiting_for_word(&self, peer: &PeerName) -> usize {
-        self.bearers.values().map(|b| b.station.sent_blind(peer)).max().unwrap_or(0).min(MOST_UNCONFIRMED)
+        let serial = self.bearers.values().map(|b| b.station.sent_blind(peer)).max().unwrap_or(0);
+        serial.min(MOST_UNCONFIRMED).max(self.waiting_on_aldis(peer))
     }
 }
 
 /// Transfers to one silent peer that are kept besides those on their way; further mail waits in the queue.
-const MOST_UNCONFIRMED: usize = 240;
+pub(super) const MOST_UNCONFIRMED: usize = 240;
 
 #[cfg(test)]
 mod tests {

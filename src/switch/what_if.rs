@@ -81,9 +81,12 @@ impl Switch {
             }
         }
         let shown = |name: &BearerId| {
-            if let Some(m) = self.multicast.get(name) {
+            if let Some(net) = self.nets.get(name) {
                 let emcon = EmconState::of(self.gate.order(name), civil(now));
-                return Some(WhatIfBearer { emcon, ..tally.net(name, |bytes| m.plan.airtime(bytes)) });
+                let (reports, air) = self.reports_on_net(now, &gate, name);
+                let reports_air_s = tenths(air.as_secs_f64());
+                let shown = tally.net(name, |bytes| net.plan.airtime(bytes));
+                return Some(WhatIfBearer { emcon, reports, reports_air_s, ..shown });
             }
             let b = self.bearers.get(name)?;
             let mut reports = b.station.reports_owed() as u64;
@@ -148,7 +151,7 @@ impl Tally {
         }
     }
 
-    /// The same over a bearer that speaks P_MUL: one payload leaves once for all of its group.
+    /// The same over a bearer on an IP network: one payload leaves once for all of its group.
     fn count_on_net(
         &mut self,
         asked: &[BearerId],

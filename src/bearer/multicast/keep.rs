@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::incoming::Incoming;
-use super::station::{Key, Pending, RETRY, Station};
+use super::station::{Finished, Key, Pending, RETRY, Station};
 use crate::bearer::fec::Geometry;
 use crate::bearer::serial::incoming::{Ending, Stage, read_batch, write_batch};
 use crate::bearer::serial::station::REFUSED_TOO_LARGE;
@@ -120,12 +120,8 @@ impl Station {
         let Some(i) = self.incoming.get_mut(&key) else { return };
         i.partial.stage = Stage::Ending(ending, true);
         let mut puts: Vec<_> = (0..i.partial.batches).map(|n| (batch_key(key, n), None)).collect();
-        let value = match ending {
-            Ending::Accepted => [0, 0],
-            Ending::Refused(reason) => [1, reason],
-        };
-        let mark = i.mark.unwrap_or(0).to_be_bytes();
-        puts.push((finished_key(key), Some([value, mark].concat())));
+        let (mark, rank) = (i.mark.unwrap_or(0), i.partial.rank);
+        puts.push(finished_put(key, &Finished { ending, mark, rank, told: false }));
         let ticket = self.ticket(Pending::Ending(key, ending));
         self.events.push_back(Event::Persist { ticket, puts });
     }
@@ -138,13 +134,14 @@ impl Station {
             return;
         }
         let Some(i) = self.incoming.remove(&key) else { return };
-        self.remember(key, ending, i.mark.unwrap_or(0));
+        let (mark, rank) = (i.mark.unwrap_or(0), i.partial.rank);
+        self.remember(key, Finished { ending, mark, rank, told: false });
         self.owe(now, key, &i.members, i.partial.rank);
     }
 
     /// Remembers how a transfer ended, and forgets the oldest such memory.
-    pub(super) fn remember(&mut self, key: Key, ending: Ending, mark: u16) {
-        if self.finished.insert(key, (ending, mark)).is_none() {
+    pub(super) fn remember(&mut self, key: Key, finished: Finished) {
+        if self.finished.insert(key, finished).is_none() {
             self.finished_order.push_back(key);
         }
         while self.finished.len() > self.config.max_finished.max(1)
@@ -170,7 +167,8 @@ impl Station {
         let need = geometry.coded() as usize;
         if need > self.config.max_partial_bytes || self.config.max_partials == 0 {
             self.counts.add("too_large");
-            self.remember(key, Ending::Refused(REFUSED_TOO_LARGE), mark);
+            let ending = Ending::Refused(REFUSED_TOO_LARGE);
+            self.remember(key, Finished { ending, mark, rank: 0, told: true });
             return false;
         }
         loop {
@@ -268,6 +266,7 @@ impl Station {
         }
         let whole: Vec<Key> = self.incoming.iter().filter(|(_, i)| i.partial.is_whole()).map(|(k, _)| *k).collect();
         whole.into_iter().for_each(|key| self.gather(key));
+        self.owe_untold(now);
     }
 
     fn restore_one(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Option<()> {
@@ -283,7 +282,11 @@ impl Station {
                     p.record = postcard::from_bytes(value).ok()?;
                 }
             }
-            b't' => _ = self.left_over.insert(word(0)?, postcard::from_bytes(value).ok()?),
+            b't' if word(0)? == self.config.epoch => {
+                _ = self.left_over.insert(word(4)?, postcard::from_bytes(value).ok()?)
+            }
+            // Of an epoch that the store has left.
+            b't' => self.forget(vec![(key.to_vec(), None)]),
             b's' => {
                 let key = (*rest.first()?, word(1)?, word(5)?);
                 let number = word(9)?;
@@ -298,12 +301,13 @@ impl Station {
             }
             b'f' => {
                 let key = (*rest.first()?, word(1)?, word(5)?);
-                let (ending, mark) = match *value {
-                    [0, _, a, b] => (Ending::Accepted, u16::from_be_bytes([a, b])),
-                    [1, reason, a, b] => (Ending::Refused(reason), u16::from_be_bytes([a, b])),
+                let [kind, reason, a, b, rank, told] = *value else { return None };
+                let ending = match kind {
+                    0 => Ending::Accepted,
+                    1 => Ending::Refused(reason),
                     _ => return None,
                 };
-                self.remember(key, ending, mark);
+                self.remember(key, Finished { ending, mark: u16::from_be_bytes([a, b]), rank, told: told != 0 });
             }
             _ => return None,
         }
@@ -320,12 +324,22 @@ pub(super) fn peer_key(station: u8) -> Vec<u8> {
     vec![b'p', station]
 }
 
-pub(super) fn sending_key(lead: u32) -> Vec<u8> {
-    [&b"t"[..], &lead.to_be_bytes()].concat()
+pub(super) fn sending_key(epoch: u32, lead: u32) -> Vec<u8> {
+    [&b"t"[..], &epoch.to_be_bytes(), &lead.to_be_bytes()].concat()
 }
 
 fn batch_key(key: Key, number: u32) -> Vec<u8> {
     [&[b's', key.0][..], &key.1.to_be_bytes(), &key.2.to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
+/// What makes durable how a transfer ended.
+pub(super) fn finished_put(key: Key, finished: &Finished) -> (Vec<u8>, Option<Vec<u8>>) {
+    let [kind, reason] = match finished.ending {
+        Ending::Accepted => [0, 0],
+        Ending::Refused(reason) => [1, reason],
+    };
+    let [a, b] = finished.mark.to_be_bytes();
+    (finished_key(key), Some(vec![kind, reason, a, b, finished.rank, u8::from(finished.told)]))
 }
 
 fn finished_key(key: Key) -> Vec<u8> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::station::{Config, Destination, Outgoing, PeerConfig, Station, Transmit, UDP_BYTES};
 use super::wire;
 use crate::bearer::{Event, Verdict, fec};
+use crate::emcon::Purpose;
 use crate::mail::{LinkKey, PeerName, Precedence, Protection, TransferId};
 use crate::time::{Duration, Instant};
 use crate::units::Bps;
@@ -30,9 +31,11 @@ impl Chance {
 /// One node: its station, its store, whether it may send.
 pub(super) struct Node {
     pub station: Station,
-    config: Config,
+    pub config: Config,
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     pub silent: bool,
+    /// An order lets nothing but mail leave.
+    pub mail_only: bool,
     /// Payloads it has accepted, with when.
     pub accepted: Vec<(TransferId, Arc<[u8]>, Instant)>,
     pub confirmed: BTreeMap<TransferId, Instant>,
@@ -81,6 +84,9 @@ pub(super) fn config(station: u8, of: u8, rate: Bps, delay: Duration) -> Config 
         name: name(station),
         station,
         epoch: 1000 + u32::from(station),
+        fresh: true,
+        highest: 0,
+        reads: 2,
         group: "fleet".into(),
         peers: (0..of).filter(|s| *s != station).map(peer).collect(),
         blind: BTreeMap::new(),
@@ -104,6 +110,7 @@ impl Net {
                 config,
                 store: BTreeMap::new(),
                 silent: false,
+                mail_only: false,
                 accepted: Vec::new(),
                 confirmed: BTreeMap::new(),
                 blind: Vec::new(),
@@ -137,6 +144,7 @@ impl Net {
         let id = |i: usize| TransferId { origin: name(0), epoch: node.config.epoch, counter: lead + i as u32 };
         let ids: Vec<TransferId> = (0..to.len()).map(id).collect();
         let to = to.iter().zip(&ids).map(|(s, id)| (name(*s), id.clone())).collect();
+        node.config.highest = node.config.highest.max(lead + ids.len() as u32);
         let cut = node.station.cut();
         node.station.send(now, Outgoing { lead, precedence, payload: payload.clone(), cut, to });
         self.settle();
@@ -180,8 +188,9 @@ impl Net {
                     }
                 }
                 let mut left = Vec::new();
-                while !node.silent {
-                    let Some(transmit) = node.station.poll_transmit(now, |_| true) else { break };
+                let (silent, mail_only) = (node.silent, node.mail_only);
+                let allowed = |p| !silent && (!mail_only || matches!(p, Purpose::Traffic(_)));
+                while let Some(transmit) = node.station.poll_transmit(now, allowed) {
                     quiet = false;
                     node.bytes += (transmit.bytes.len() + UDP_BYTES) as u64;
                     node.datagrams += 1;
@@ -231,7 +240,8 @@ impl Net {
             }
             let first = self.due.keys().next().map(|(at, _)| *at);
             let stations = self.nodes.values().flat_map(|n| {
-                let sends = n.station.next_send(|_| true).filter(|_| !n.silent);
+                let allowed = |p| !n.mail_only || matches!(p, Purpose::Traffic(_));
+                let sends = n.station.next_send(allowed).filter(|_| !n.silent);
                 [n.station.next_timeout(), sends].into_iter().flatten()
             });
             let Some(next) = stations.chain(first).min().filter(|at| *at <= until) else {
@@ -468,6 +478,144 @@ fn a_receiver_in_silence_is_sent_its_windows_and_confirms_when_released() {
     net.run_until(released + Duration::from_secs(60), |net| net.nodes[&0].confirmed.contains_key(&ids[1]));
     assert!(net.now < released + Duration::from_secs(1), "one cycle: {:?}", net.now.since(released));
     assert_eq!(net.nodes[&0].datagrams, before, "nothing was aimed at its word");
+}
+
+#[test]
+fn a_word_that_was_owed_before_a_restart_is_said_though_nobody_asks_any_more() {
+    let mut net = Net::new(2, 64_000, 0.0, 0.0, 6);
+    for node in net.nodes.values_mut() {
+        node.station.set_silent(Instant::ZERO, &name(2), true);
+    }
+    net.nodes.get_mut(&2).expect("there").silent = true;
+    let ids = net.send(1, &[1, 2], Precedence::Routine, &payload(3000, 3));
+    net.run(Duration::from_secs(100));
+    assert_eq!(net.nodes[&2].accepted.len(), 1);
+    // Its life ends; both start again, the receiver twice.
+    let sender = net.nodes.get_mut(&0).expect("there");
+    sender.station.cancel(&ids[1]);
+    net.run(Duration::from_secs(100));
+    [0, 2, 2].into_iter().for_each(|s| net.cut(s));
+    let sender = net.nodes.get_mut(&0).expect("there");
+    sender.station.listen_for(&name(2), &ids[1], 1);
+    net.run(Duration::from_secs(100));
+    let before = net.nodes[&0].datagrams;
+    assert_eq!((net.nodes[&2].datagrams, net.nodes[&0].confirmed.contains_key(&ids[1])), (0, false));
+    net.nodes.get_mut(&2).expect("there").silent = false;
+    net.run(Duration::from_secs(10));
+    assert!(net.nodes[&0].confirmed.contains_key(&ids[1]));
+    assert_eq!((net.nodes[&2].datagrams, net.nodes[&0].datagrams), (1, before));
+    // It is said once, whatever happens later.
+    net.cut(2);
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.nodes[&2].datagrams, 1);
+}
+
+#[test]
+fn receivers_released_together_speak_one_after_another() {
+    let mut net = Net::new(20, 9_600, 0.0, 0.0, 4);
+    let all: Vec<u8> = (1..=20).collect();
+    for node in net.nodes.values_mut() {
+        all.iter().for_each(|s| node.station.set_silent(Instant::ZERO, &name(*s), true));
+    }
+    all.iter().for_each(|s| net.nodes.get_mut(s).expect("there").silent = true);
+    net.send(1, &all, Precedence::Routine, &payload(3000, 3));
+    net.run(Duration::from_secs(100));
+    assert!(net.reports.is_empty());
+    all.iter().for_each(|s| net.nodes.get_mut(s).expect("there").silent = false);
+    net.run(Duration::from_secs(10));
+    let mut ends: Vec<Instant> = net.reports.iter().copied().collect();
+    ends.sort_unstable();
+    assert_eq!(ends.len(), 20, "one word of each");
+    let air = Bps(9_600).airtime((UDP_BYTES + wire::REPORT_OVERHEAD + 5) as u64);
+    assert!(ends.windows(2).all(|e| e[1].since(e[0]) >= air), "they met on the air");
+    assert_eq!(net.nodes[&0].confirmed.len(), 20);
+}
+
+#[test]
+fn c1_after_a_start_symbols_of_a_new_transfer_wait_for_word_of_what_is_known() {
+    let started_again = |highest: u32| {
+        let mut net = Net::new(2, 64_000, 0.0, 0.0, 9);
+        net.send(500, &[1, 2], Precedence::Routine, &payload(500, 1));
+        net.run(Duration::from_secs(20));
+        let sender = net.nodes.get_mut(&0).expect("there");
+        (sender.config.fresh, sender.config.highest) = (false, highest);
+        net.cut(0);
+        (net.nodes[&0].datagrams, net)
+    };
+    let (before, mut net) = started_again(500);
+    let ids = net.send(501, &[1, 2], Precedence::Routine, &payload(30_000, 2));
+    net.run(Duration::from_millis(100));
+    assert_eq!(net.nodes[&0].datagrams, before + 1, "a question and nothing else");
+    net.run(Duration::from_secs(30));
+    assert!(ids.iter().all(|id| net.nodes[&0].confirmed.contains_key(id)));
+    assert_eq!(net.nodes[&0].used, 0);
+    // An older copy: the numbers that come next were used.
+    let (before, mut net) = started_again(7);
+    net.send(8, &[1, 2], Precedence::Routine, &payload(30_000, 2));
+    net.run(Duration::from_secs(30));
+    assert_eq!((net.nodes[&0].used, net.nodes[&0].datagrams), (1, before + 1), "no symbol left");
+    // Nobody answers: it leaves all the same.
+    let (_, mut net) = started_again(500);
+    [1, 2].into_iter().for_each(|s| net.nodes.get_mut(&s).expect("there").silent = true);
+    net.send(501, &[1, 2], Precedence::Routine, &payload(3_000, 2));
+    net.run(Duration::from_secs(60));
+    assert!([1, 2].into_iter().all(|s| net.nodes[&s].accepted.len() == 2));
+}
+
+#[test]
+fn where_no_question_may_leave_mail_asks_by_itself() {
+    for seed in 0..10 {
+        let mut net = Net::new(3, 64_000, 0.4, 0.0, seed);
+        net.nodes.get_mut(&0).expect("there").mail_only = true;
+        let ids = net.send(1, &[1, 2, 3], Precedence::Flash, &payload(5000, seed));
+        net.run(Duration::from_secs(3));
+        net.cut(0);
+        let to = ids.iter().zip(1..).map(|(id, s)| (name(s), id.clone())).collect();
+        let (now, sender) = (net.now, net.nodes.get_mut(&0).expect("there"));
+        let (cut, payload) = (sender.station.cut(), payload(5000, seed));
+        sender.station.send(now, Outgoing { lead: 1, precedence: Precedence::Flash, payload, cut, to });
+        net.run(Duration::from_secs(600));
+        assert!(ids.iter().all(|id| net.nodes[&0].confirmed.contains_key(id)), "seed {seed}");
+    }
+}
+
+#[test]
+fn receivers_that_are_handed_in_one_by_one_take_the_same_payload() {
+    let mut net = Net::new(3, 64_000, 0.1, 0.0, 3);
+    let body = payload(20_000, 9);
+    let mut ids = Vec::new();
+    for s in 1..=3 {
+        let id = TransferId { origin: name(0), epoch: 1000, counter: 6 + u32::from(s) };
+        let (now, sender) = (net.now, net.nodes.get_mut(&0).expect("there"));
+        let (cut, to) = (sender.station.cut(), vec![(name(s), id.clone())]);
+        sender.station.send(now, Outgoing { lead: 7, precedence: Precedence::Routine, payload: body.clone(), cut, to });
+        // The third comes when much has left.
+        net.run(Duration::from_millis(if s == 2 { 1500 } else { 0 }));
+        ids.push(id);
+    }
+    net.run(Duration::from_secs(60));
+    assert!(ids.iter().all(|id| net.nodes[&0].confirmed.contains_key(id)));
+    assert!([1, 2, 3].into_iter().all(|s| net.nodes[&s].accepted.len() == 1 && net.nodes[&s].accepted[0].1 == body));
+}
+
+#[test]
+fn another_epoch_forgets_what_was_carried_under_the_one_before() {
+    let mut net = Net::new(1, 64_000, 0.0, 0.0, 3);
+    net.send(1, &[1], Precedence::Routine, &payload(20_000, 9));
+    net.run(Duration::from_secs(1));
+    let now = net.now;
+    let sender = net.nodes.get_mut(&0).expect("there");
+    sender.station.renew(now, 77);
+    sender.config.epoch = 77;
+    net.send(1, &[1], Precedence::Routine, &payload(500, 5));
+    net.run(Duration::from_secs(20));
+    let id = TransferId { origin: name(0), epoch: 77, counter: 1 };
+    assert!(net.nodes[&0].confirmed.contains_key(&id));
+    let got: Vec<_> = net.nodes[&1].accepted.iter().map(|(id, bytes, _)| (id.epoch, bytes.len())).collect();
+    assert_eq!(got, [(77, 500)]);
+    let sender = net.nodes.get(&0).expect("there");
+    let kept = sender.store.keys().filter(|key| key.starts_with(b"t")).count();
+    assert_eq!(kept, 1, "of the new epoch alone, until the switch lets it go");
 }
 
 #[test]

@@ -129,6 +129,8 @@ pub struct Sending {
     pub symbols: Option<Arc<Vec<Vec<u8>>>>,
     /// Who is to have it.
     pub members: BTreeMap<u8, Member>,
+    /// What is known of receivers that have not been handed in again after a restart.
+    absent: BTreeMap<u8, MemberRecord>,
     /// Symbols in a datagram.
     pub each: u32,
     /// The index of the next symbol to leave.
@@ -147,6 +149,8 @@ pub struct Sending {
     pub ask_at: Option<Instant>,
     /// Times asked since somebody spoke.
     pub asked: u32,
+    /// One more datagram is to leave, because nobody may be asked in words.
+    pub nudge: bool,
     /// Nothing leaves before.
     pub not_before: Option<Instant>,
     /// The index at which the present window towards silent receivers began.
@@ -167,29 +171,14 @@ impl Sending {
         record: Record,
         members: impl IntoIterator<Item = (u8, TransferId, bool)>,
     ) -> Self {
-        let Record { reserved, members: mut left } = record;
-        let member = |(station, id, silent): (u8, TransferId, bool)| {
-            let record = left.remove(&station).unwrap_or_default();
-            let mut member = Member {
-                id,
-                lack: Vec::new(),
-                as_of: 0,
-                record,
-                done: false,
-                silent,
-                counted: None,
-                spoke: false,
-                report: 0,
-            };
-            member.recount(geometry, reserved);
-            (station, member)
-        };
-        let members: BTreeMap<u8, Member> = members.into_iter().map(member).collect();
-        Self {
+        let Record { reserved, members: absent } = record;
+        let mut sending = Self {
             precedence,
             geometry,
             mark,
             symbols: None,
+            members: BTreeMap::new(),
+            absent,
             each: u32::try_from(room / geometry.symbol_bytes()).unwrap_or(u32::MAX).clamp(1, 4096),
             next: reserved,
             from: reserved,
@@ -199,17 +188,32 @@ impl Sending {
             unsure: reserved > 0,
             ask_at: None,
             asked: 0,
+            nudge: false,
             not_before: None,
             window_from: reserved,
             bytes: 0,
             air: Duration::ZERO,
-            members,
+        };
+        members.into_iter().for_each(|(station, id, silent)| sending.join(station, id, silent));
+        sending
+    }
+
+    /// One more receiver. What left before is there or lost, and nothing of it where it was not for that one.
+    pub fn join(&mut self, station: u8, id: TransferId, silent: bool) {
+        if self.members.contains_key(&station) {
+            return;
         }
+        let record = self.absent.remove(&station).unwrap_or_default();
+        let (lack, counted) = (Vec::new(), None);
+        let mut member = Member { id, lack, as_of: 0, record, done: false, silent, counted, spoke: false, report: 0 };
+        member.recount(self.geometry, self.next);
+        self.members.insert(station, member);
     }
 
     /// What is to be committed, with symbols up to `reserved` spoken for.
     pub fn record(&self, reserved: u32) -> Record {
-        let members = self.members.iter().filter(|(_, m)| !m.done).map(|(s, m)| (*s, m.record.clone())).collect();
+        let open = self.members.iter().filter(|(_, m)| !m.done).map(|(s, m)| (*s, m.record.clone()));
+        let members = open.chain(self.absent.iter().map(|(s, record)| (*s, record.clone()))).collect();
         Record { reserved, members }
     }
 

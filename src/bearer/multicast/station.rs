@@ -46,6 +46,10 @@ const WORDS: usize = 32;
 const ENTRIES: usize = 32;
 /// Times a cancelled transfer is told of.
 const CANCELS: u8 = 3;
+/// Cancelled transfers that are still to be told of, at most.
+const MOST_GIVEN_UP: usize = 1024;
+/// Questions after a start until symbols of a new transfer leave without word of what is known of this node's past.
+const ASKED_IN_VAIN: u32 = 3;
 
 /// A neighbour, by the profile.
 #[derive(Clone, PartialEq, Debug)]
@@ -71,6 +75,12 @@ pub struct Config {
     pub station: u8,
     /// Own store epoch.
     pub epoch: u32,
+    /// That epoch began with this start: nobody can know more of it than the store does.
+    pub fresh: bool,
+    /// Highest transfer counter that may have been used in it.
+    pub highest: u32,
+    /// What this node reads, in four bits as it tells its peers.
+    pub reads: u8,
     /// Name of the group, the same at all its nodes.
     pub group: String,
     /// The others.
@@ -123,6 +133,8 @@ pub struct Transmit {
     pub to: Destination,
     /// What for.
     pub purpose: Purpose,
+    /// The transfer that its symbols are of.
+    pub about: Option<u32>,
     /// Its bytes.
     pub bytes: Vec<u8>,
 }
@@ -156,6 +168,10 @@ pub(super) struct Peer {
     pub record: PeerRecord,
     pub losses: Losses,
     pub silent: bool,
+    /// When something authentic of it came last.
+    heard_at: Option<Instant>,
+    /// It has said since the start that it knows no more of this node's past than the store does, or could not be asked.
+    agrees: bool,
     assumed_loss: f64,
     send: (u8, Seal),
     hear: BTreeMap<u8, Seal>,
@@ -172,6 +188,18 @@ pub(super) struct Due {
     at: Instant,
     rank: u8,
     entries: BTreeSet<(u32, u32)>,
+    /// An order forbade it: once it may leave it takes its place anew, since others may be released by the same order.
+    barred: bool,
+}
+
+/// A transfer that has ended here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished {
+    pub ending: Ending,
+    pub mark: u16,
+    pub rank: u8,
+    /// A report has said so.
+    pub told: bool,
 }
 
 /// What a ticket was for.
@@ -196,13 +224,13 @@ pub struct Station {
     pub(super) sending: BTreeMap<u32, Sending>,
     /// Records of transfers that have not been handed in again after a restart.
     pub(super) left_over: BTreeMap<u32, Record>,
-    /// Given up unconfirmed, by number and receiver: word of them still counts.
-    pub(super) late: BTreeMap<(u32, u8), TransferId>,
+    /// Given up unconfirmed, by epoch, number and receiver: word of them still counts.
+    pub(super) late: BTreeMap<(u32, u32, u8), TransferId>,
     /// Given up, and how often that was said.
     given_up: BTreeMap<u32, (BTreeSet<u8>, u8)>,
     pub(super) incoming: BTreeMap<Key, Incoming>,
-    /// How transfers ended, and their marks.
-    pub(super) finished: BTreeMap<Key, (Ending, u16)>,
+    /// How transfers ended.
+    pub(super) finished: BTreeMap<Key, Finished>,
     pub(super) finished_order: VecDeque<Key>,
     /// Transfers under whose number another payload came.
     others: BTreeMap<Key, u16>,
@@ -211,6 +239,8 @@ pub struct Station {
     pub(super) counter: u32,
     pub(super) counter_limit: u32,
     pub(super) counter_reserving: bool,
+    /// The highest transfer counter given out in this epoch.
+    highest: u32,
     pub(super) committing: bool,
     pub(super) retry_at: Option<Instant>,
     pub(super) ticket: u64,
@@ -242,6 +272,8 @@ impl Station {
                 record: PeerRecord::default(),
                 losses: Losses::default(),
                 silent: false,
+                heard_at: None,
+                agrees: config.fresh,
                 assumed_loss: p.assumed_loss,
                 send,
                 hear,
@@ -265,6 +297,7 @@ impl Station {
             counter: 0,
             counter_limit: 0,
             counter_reserving: false,
+            highest: config.highest,
             committing: false,
             retry_at: None,
             ticket: 0,
@@ -282,13 +315,10 @@ impl Station {
         station
     }
 
-    /// Takes a frozen payload to carry. The same again after a restart goes on where it was.
+    /// Takes a frozen payload to carry. The same again after a restart goes on where it was; for others as well, they join.
     pub fn send(&mut self, now: Instant, out: Outgoing) {
         self.now = now;
         let Outgoing { lead, precedence, payload, cut, to } = out;
-        if self.sending.contains_key(&lead) {
-            return;
-        }
         let Some(geometry) = Geometry::of_payload(payload.len(), cut) else {
             let refused = |(_, id): (PeerName, TransferId)| Event::Refused { id, reason: REFUSED_TOO_LARGE };
             return self.events.extend(to.into_iter().map(refused));
@@ -306,12 +336,22 @@ impl Station {
         if members.is_empty() {
             return;
         }
+        if let Some(s) = self.sending.get_mut(&lead) {
+            s.precedence = s.precedence.max(precedence);
+            members.into_iter().for_each(|(station, id, silent)| s.join(station, id, silent));
+            return;
+        }
+        self.highest = members.iter().map(|(_, id, _)| id.counter).fold(self.highest.max(lead), u32::max);
+        // An older copy of the store may have used these numbers: who can answer is asked first (C1).
+        let doubted = members.iter().any(|(s, _, silent)| !silent && self.peers.get(s).is_some_and(|p| !p.agrees));
         let listed = members.iter().map(|(s, ..)| *s).collect();
         let overhead = wire::SYMBOLS_OVERHEAD + wire::members_bytes(&listed);
         let record = self.left_over.remove(&lead).unwrap_or_default();
         let room = self.config.max_datagram.saturating_sub(overhead);
         let mark = mark_of(&payload);
-        self.sending.insert(lead, Sending::new(precedence, geometry, mark, room, record, members));
+        let mut sending = Sending::new(precedence, geometry, mark, room, record, members);
+        sending.unsure |= doubted;
+        self.sending.insert(lead, sending);
         let ticket = self.ticket(Pending::Spread(lead));
         self.events.push_back(Event::Job { ticket, job: Job::Spread { payload, geometry } });
         self.reserve(lead);
@@ -322,16 +362,14 @@ impl Station {
         let found = self.sending.iter().find_map(|(lead, s)| {
             s.members.iter().find(|(_, m)| m.id == *id).map(|(station, m)| (*lead, *station, m.done, s.next > 0))
         });
-        let Some((lead, station, done, left)) = found else {
-            if let Some(lead) = Some(id.counter).filter(|lead| self.left_over.remove(lead).is_some()) {
-                self.forget(vec![(super::keep::sending_key(lead), None)]);
-            }
-            return;
-        };
+        let Some((lead, station, done, left)) = found else { return };
         if !done && left {
             let told = self.given_up.entry(lead).or_default();
             told.0.insert(station);
             told.1 = 0;
+            if self.given_up.len() > MOST_GIVEN_UP {
+                self.given_up.pop_first();
+            }
         }
         self.drop_member(lead, station);
     }
@@ -341,14 +379,27 @@ impl Station {
         s.members.remove(&station);
         if s.members.is_empty() {
             self.sending.remove(&lead);
-            self.forget(vec![(super::keep::sending_key(lead), None)]);
+            self.forget(vec![(super::keep::sending_key(self.config.epoch, lead), None)]);
         }
+    }
+
+    /// Drops what was stored of transfers that the queue no longer knows; called after a restart, and when one ends before it was handed in.
+    pub fn keep_only(&mut self, known: impl Fn(u32) -> bool) {
+        let unknown: Vec<u32> = self.left_over.keys().copied().filter(|lead| !known(*lead)).collect();
+        unknown.iter().for_each(|lead| _ = self.left_over.remove(lead));
+        self.forget(unknown.iter().map(|lead| (super::keep::sending_key(self.config.epoch, *lead), None)).collect());
+    }
+
+    /// Changes the level of service of a transfer, for all it is for.
+    pub fn expedite(&mut self, id: &TransferId, precedence: Precedence) {
+        let carries = |s: &&mut Sending| s.members.values().any(|m| m.id == *id);
+        self.sending.values_mut().filter(carries).for_each(|s| s.precedence = precedence);
     }
 
     /// From now on a report that this peer has accepted a transfer is told, although it was given up.
     pub fn listen_for(&mut self, peer: &PeerName, id: &TransferId, lead: u32) {
         if let Some(station) = self.station_of(peer) {
-            self.late.insert((lead, station), id.clone());
+            self.late.insert((id.epoch, lead, station), id.clone());
         }
     }
 
@@ -365,16 +416,19 @@ impl Station {
         if std::mem::replace(&mut p.silent, silent) == silent {
             return;
         }
+        // Reports first: whoever leaves silence has its place before anything is asked.
+        let places = self.patience(self.peers.len() + 1);
         for s in self.sending.values_mut() {
             let next = s.next;
             if let Some(m) = s.members.get_mut(&station) {
                 m.silent = silent;
                 if silent {
-                    s.window_from = next;
-                    s.not_before = None;
+                    (s.window_from, s.not_before) = (next, None);
+                    // Whoever could have been asked cannot be any more.
+                    s.unsure &= s.members.values().any(|m| !m.silent && !m.done);
                 } else if next > 0 {
                     // What of it arrived is known there and not here.
-                    (m.spoke, s.ask_at, s.asked) = (false, Some(now), 0);
+                    (m.spoke, s.ask_at, s.asked) = (false, Some(now + places), 0);
                 }
             }
         }
@@ -403,21 +457,31 @@ impl Station {
         if !peer.hear.get(&head.key).is_some_and(|seal| wire::fits(bytes, seal)) {
             return self.counts.add("unsealed");
         }
-        match Datagram::parse(bytes) {
-            None => self.counts.add("malformed"),
-            Some(Datagram::Symbols(symbols)) => self.symbols(now, head.from, &symbols),
-            Some(Datagram::Report(report)) => self.report(head.from, report),
-            Some(Datagram::Word(word)) => self.word(now, head.from, &word),
+        let Some(datagram) = Datagram::parse(bytes) else { return self.counts.add("malformed") };
+        if let Some(peer) = self.peers.get_mut(&head.from) {
+            peer.heard_at = Some(now);
+        }
+        match datagram {
+            Datagram::Symbols(symbols) => self.symbols(now, head, &symbols),
+            Datagram::Report(report) => self.report(head, report),
+            Datagram::Word(word) => self.word(now, head, &word),
         }
     }
 
-    fn symbols(&mut self, now: Instant, from: u8, symbols: &Symbols) {
+    fn symbols(&mut self, now: Instant, Head { from, reads, .. }: Head, symbols: &Symbols) {
+        if let Some(record) = self.peers.get_mut(&from).map(|p| &mut p.record)
+            && (record.epoch == symbols.epoch || record.epoch == 0)
+        {
+            // They are heard again and again: no word of an epoch, but enough for an acquaintance.
+            record.acquaint(symbols.epoch, symbols.counter);
+            record.reads = reads;
+        }
         if !symbols.members.contains(&self.config.station) {
             return self.counts.add("for_others");
         }
         let key = (from, symbols.epoch, symbols.counter);
         let held = self.incoming.get(&key).and_then(|i| i.mark);
-        if let Some(mark) = self.finished.get(&key).map(|(_, mark)| *mark).or(held).filter(|m| *m != symbols.mark) {
+        if let Some(mark) = self.finished.get(&key).map(|f| f.mark).or(held).filter(|m| *m != symbols.mark) {
             // Two payloads never mix (A1), and one is never taken for the other.
             self.counts.add("other_payload");
             if self.others.len() < ENTRIES {
@@ -457,14 +521,22 @@ impl Station {
         }
     }
 
-    fn word(&mut self, now: Instant, from: u8, word: &Word) {
+    fn word(&mut self, now: Instant, Head { from, reads, .. }: Head, word: &Word) {
         if !word.members.contains(&self.config.station) {
             return self.counts.add("for_others");
         }
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        if peer.record.admit(word.epoch, word.counter) == Admission::Replay {
+        let admission = peer.record.admit(word.epoch, word.counter);
+        if admission == Admission::Replay {
             return self.counts.add("replays");
         }
+        peer.record.reads = reads;
+        let kept = vec![(super::keep::peer_key(from), super::keep::encode(&peer.record))];
+        self.forget(kept);
+        if admission == Admission::NewEpoch {
+            self.void(from);
+        }
+        let Some(peer) = self.peers.get(&from) else { return };
         let (own, epoch, given_out) = (self.config.station, self.config.epoch, self.counter);
         if word.heard.iter().any(|(s, e, counter)| (*s, *e) == (own, epoch) && *counter > given_out) {
             // Counters that this store has not given out: it is an old copy.
@@ -482,12 +554,23 @@ impl Station {
     /// A report will speak of a transfer, in this station's place among those that were spoken to.
     pub(super) fn owe(&mut self, now: Instant, key: Key, members: &BTreeSet<u8>, rank: u8) {
         let at = now + self.slot() * place(members, self.config.station);
+        let most = match self.finished.contains_key(&key) || self.incoming.contains_key(&key) {
+            true => self.config.max_finished + self.config.max_partials,
+            false => ENTRIES,
+        };
         let Some(peer) = self.peers.get_mut(&key.0) else { return };
-        let due = peer.due.get_or_insert_with(|| Due { at, rank, entries: BTreeSet::new() });
+        let due = peer.due.get_or_insert_with(|| Due { at, rank, entries: BTreeSet::new(), barred: false });
         due.rank = due.rank.max(rank);
-        if due.entries.len() < ENTRIES {
+        if due.entries.len() < most {
             due.entries.insert((key.1, key.2));
         }
+    }
+
+    /// What had ended here before the start and was not told of is told once it may be: its sender may no longer ask.
+    pub(super) fn owe_untold(&mut self, now: Instant) {
+        let all: BTreeSet<u8> = self.peers.keys().copied().chain([self.config.station]).collect();
+        let untold: Vec<(Key, u8)> = self.finished.iter().filter(|(_, f)| !f.told).map(|(k, f)| (*k, f.rank)).collect();
+        untold.into_iter().for_each(|(key, rank)| self.owe(now, key, &all, rank));
     }
 
     /// Time of a report on the air.
@@ -511,13 +594,20 @@ impl Station {
         self.config.delay * 2 + answers + self.datagram_time() * 2 + COMMITS
     }
 
+    /// How long to wait for so many before they are asked again.
+    fn back_off(&self, members: usize, times: u32) -> Duration {
+        let times = times.min(16);
+        (self.patience(members).saturating_mul(3u32.saturating_pow(times)) / 2u32.saturating_pow(times))
+            .min(LONGEST_WAIT)
+    }
+
     /// From when symbols leave until a report that they could be in has come back and is committed.
     fn flight(&self) -> Duration {
         self.config.delay * 2 + self.datagram_time() + self.slot() + COMMITS
     }
 
     /// A report steers once it is committed.
-    fn report(&mut self, from: u8, report: Report) {
+    fn report(&mut self, Head { from, reads, .. }: Head, report: Report) {
         if report.to != self.config.station {
             return self.counts.add("for_others");
         }
@@ -528,28 +618,31 @@ impl Station {
                 peer.tell_old |= again && peer.record.epoch == report.epoch;
                 return self.counts.add("replays");
             }
-            // What another store held is void (A2).
-            Admission::NewEpoch => {
-                for s in self.sending.values_mut() {
-                    let (geometry, next) = (s.geometry, s.next);
-                    if let Some(m) = s.members.get_mut(&from) {
-                        m.record = super::outgoing::MemberRecord { windows: m.record.windows, ..Default::default() };
-                        m.recount(geometry, next);
-                    }
-                }
-            }
+            Admission::NewEpoch => self.void(from),
             Admission::Fresh => {}
         }
         if report.of != self.config.epoch {
-            return self.counts.add("other_epoch");
+            self.counts.add("other_epoch");
+            for (lead, standing) in &report.entries {
+                self.reported_late(from, (report.of, *lead), standing);
+            }
+            return;
         }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.record.reads = reads;
+        if report.seen > self.highest {
+            // Numbers that this store has not given out: it is an old copy.
+            let peer = peer.name.clone();
+            return self.suspend(peer);
+        }
+        peer.agrees = true;
         let mut puts = vec![(super::keep::peer_key(from), super::keep::encode(&peer.record))];
         for (lead, standing) in &report.entries {
             let Some(s) = self.sending.get(lead) else { continue };
             let mut record = s.record(s.reserved);
             if let (Some(m), Standing::Lacks { upto, lack, .. }) = (record.members.get_mut(&from), standing) {
                 (m.epoch, m.upto, m.lack, m.windows) = (report.epoch, *upto, lack.clone(), 0);
-                puts.push((super::keep::sending_key(*lead), super::keep::encode(&record)));
+                puts.push((super::keep::sending_key(self.config.epoch, *lead), super::keep::encode(&record)));
             }
         }
         let Report { epoch, counter, entries, .. } = report;
@@ -557,12 +650,23 @@ impl Station {
         self.events.push_back(Event::Persist { ticket, puts });
     }
 
+    /// Another store speaks: what the one before held is void (A2).
+    fn void(&mut self, from: u8) {
+        for s in self.sending.values_mut() {
+            let (geometry, next) = (s.geometry, s.next);
+            if let Some(m) = s.members.get_mut(&from) {
+                m.record = super::outgoing::MemberRecord { windows: m.record.windows, ..Default::default() };
+                m.recount(geometry, next);
+            }
+        }
+    }
+
     pub(super) fn reported(&mut self, now: Instant, from: u8, epoch: u32, counter: u32, entries: Vec<(u32, Standing)>) {
         self.now = now;
         let flight = self.flight();
         for (lead, standing) in entries {
             let Some(s) = self.sending.get_mut(&lead) else {
-                self.reported_late(from, lead, &standing);
+                self.reported_late(from, (self.config.epoch, lead), &standing);
                 continue;
             };
             let (blocks, next, each) = (s.geometry.blocks() as usize, s.next, s.each);
@@ -636,8 +740,28 @@ impl Station {
         }
     }
 
-    fn reported_late(&mut self, from: u8, lead: u32, standing: &Standing) {
-        let Some(id) = self.late.get(&(lead, from)) else { return self.counts.add("unknown_transfer") };
+    /// Goes on under another epoch, which is durable. What was carried under the old one is forgotten: it comes again, frozen anew.
+    pub fn renew(&mut self, now: Instant, epoch: u32) {
+        self.now = now;
+        let old = std::mem::take(&mut self.sending).into_keys();
+        let old = old.chain(std::mem::take(&mut self.left_over).into_keys());
+        let puts = old.map(|lead| (super::keep::sending_key(self.config.epoch, lead), None)).collect();
+        self.forget(puts);
+        self.given_up.clear();
+        // Their numbers may soon stand for something else.
+        let stale = |p: &Pending| matches!(p, Pending::Spread(_) | Pending::Reserve(..) | Pending::Report { .. });
+        self.pending.retain(|_, p| !stale(p));
+        (self.config.epoch, self.highest, self.suspended) = (epoch, 0, false);
+        self.peers.values_mut().for_each(|p| p.agrees = true);
+    }
+
+    /// The store's epoch is in doubt: nothing leaves before [`Station::renew`].
+    pub fn doubt_epoch(&mut self) {
+        self.suspended = true;
+    }
+
+    fn reported_late(&mut self, from: u8, (epoch, lead): (u32, u32), standing: &Standing) {
+        let Some(id) = self.late.get(&(epoch, lead, from)) else { return self.counts.add("unknown_transfer") };
         if *standing == Standing::Accepted {
             let id = id.clone();
             self.events.push_back(Event::Confirmed { id, bytes_on_air: 0, air: Duration::ZERO });
@@ -656,8 +780,9 @@ impl Station {
     /// The index up to which symbols of a transfer should leave now.
     fn goal(&self, s: &Sending, now: Instant, busy: bool) -> u32 {
         let open = s.not_before.is_none_or(|at| at <= now);
-        let window = s.window_target(|m| self.loss_to(m), self.policy(s.precedence)).filter(|_| open);
-        s.target(|m| self.loss_to(m), busy).max(window.unwrap_or(0))
+        let window = open.then(|| s.window_target(|m| self.loss_to(m), self.policy(s.precedence))).flatten();
+        let nudge = if s.nudge { s.next + s.each } else { 0 };
+        s.target(|m| self.loss_to(m), busy).max(window.unwrap_or(0)).max(nudge)
     }
 
     /// The transfer whose symbols leave next: of the highest precedence the one that was handed in first.
@@ -686,8 +811,38 @@ impl Station {
             || self.sending.values().any(|s| s.ask_at.is_some_and(|at| at <= now))
     }
 
-    /// What the next datagram would be for, if one may leave at the rate.
-    pub fn next_purpose(&self, now: Instant, allowed: impl Fn(Purpose) -> bool) -> Option<Purpose> {
+    /// Takes note of what an order forbids and allows.
+    fn heed(&mut self, now: Instant, allowed: &impl Fn(Purpose) -> bool) {
+        self.now = now;
+        let all: BTreeSet<u8> = self.peers.keys().copied().chain([self.config.station]).collect();
+        let at = now + self.slot() * place(&all, self.config.station);
+        for due in self.peers.values_mut().filter_map(|p| p.due.as_mut()) {
+            match allowed(report_purpose(due.rank)) {
+                true if due.barred => (due.barred, due.at) = (false, due.at.max(at)),
+                true => {}
+                false => due.barred |= due.at <= now,
+            }
+        }
+        if allowed(Purpose::Probe) {
+            return;
+        }
+        // Nobody may be asked: mail that may leave asks by itself, with symbols that were not sent before.
+        for s in self.sending.values_mut().filter(|s| s.ask_at.is_some_and(|at| at <= now)) {
+            if allowed(Purpose::Traffic(s.precedence)) {
+                s.nudge = !s.unsure && s.open().any(|(_, m)| !m.silent);
+                (s.unsure, s.ask_at) = (false, None);
+            }
+        }
+    }
+
+    /// What the next datagram is for, if one may leave at the rate and by these orders.
+    pub fn next_purpose(&mut self, now: Instant, allowed: impl Fn(Purpose) -> bool) -> Option<Purpose> {
+        self.heed(now, &allowed);
+        self.wants(now, allowed)
+    }
+
+    /// The same, without taking note of the orders.
+    pub fn wants(&self, now: Instant, allowed: impl Fn(Purpose) -> bool) -> Option<Purpose> {
         if self.suspended || self.pacer.ready_at() > now || self.counter >= self.counter_limit {
             return None;
         }
@@ -699,21 +854,29 @@ impl Station {
 
     /// The next datagram of those that the gate allows.
     pub fn poll_transmit(&mut self, now: Instant, allowed: impl Fn(Purpose) -> bool) -> Option<Transmit> {
-        self.now = now;
         let purpose = self.next_purpose(now, allowed)?;
-        let (to, bytes) = match purpose {
-            Purpose::Report(_) => self.emit_report(now)?,
-            Purpose::Probe => (Destination::Group, self.emit_word(now)?),
-            Purpose::Traffic(_) => (Destination::Group, self.emit_symbols(now)?),
+        self.poll_permitted(now, purpose)
+    }
+
+    /// The datagram that [`Station::next_purpose`] spoke of.
+    pub fn poll_permitted(&mut self, now: Instant, purpose: Purpose) -> Option<Transmit> {
+        self.now = now;
+        let ((to, bytes), about) = match purpose {
+            Purpose::Report(_) => (self.emit_report(now)?, None),
+            Purpose::Probe => ((Destination::Group, self.emit_word(now)?), None),
+            Purpose::Traffic(_) => {
+                let (lead, bytes) = self.emit_symbols(now)?;
+                ((Destination::Group, bytes), Some(lead))
+            }
         };
         self.pacer.take(now, bytes.len());
         self.reserve_counters();
-        Some(Transmit { to, purpose, bytes })
+        Some(Transmit { to, purpose, about, bytes })
     }
 
     fn emit(&self, to: u8, datagram: &Datagram) -> Option<Vec<u8>> {
         let (key, seal) = self.peers.get(&to).map(|p| (p.send.0, &p.send.1))?;
-        Some(datagram.emit(Head { key, from: self.config.station }, seal))
+        Some(datagram.emit(Head { key, reads: self.config.reads, from: self.config.station }, seal))
     }
 
     fn emit_report(&mut self, now: Instant) -> Option<(Destination, Vec<u8>)> {
@@ -721,8 +884,8 @@ impl Station {
         let due = self.peers.get_mut(&to)?.due.take()?;
         let of = due.entries.first().map(|(epoch, _)| *epoch)?;
         let mut room = self.config.max_datagram.saturating_sub(wire::REPORT_OVERHEAD);
-        let (mut entries, mut rest) = (Vec::new(), BTreeSet::new());
-        for (epoch, counter) in due.entries {
+        let (mut entries, mut rest, mut told) = (Vec::new(), BTreeSet::new(), Vec::new());
+        for (epoch, counter) in due.entries.iter().copied() {
             let standing = self.standing((to, epoch, counter));
             if epoch != of || standing.bytes() > room {
                 rest.insert((epoch, counter));
@@ -731,16 +894,31 @@ impl Station {
             room -= standing.bytes();
             entries.push((counter, standing));
             self.others.remove(&(to, epoch, counter));
-            if self.finished.contains_key(&(to, epoch, counter)) {
-                self.said.insert((to, epoch, counter), now);
+            let key = (to, epoch, counter);
+            if let Some(finished) = self.finished.get_mut(&key) {
+                self.said.insert(key, now);
+                if !std::mem::replace(&mut finished.told, true) {
+                    told.push(super::keep::finished_put(key, finished));
+                }
             }
         }
+        self.forget(told);
         if let Some(peer) = self.peers.get_mut(&to).filter(|_| !rest.is_empty()) {
-            peer.due = Some(Due { at: now, rank: due.rank, entries: rest });
+            peer.due = Some(Due { at: now, entries: rest, ..due });
         }
         self.counter += 1;
-        let report = Report { to, epoch: self.config.epoch, counter: self.counter, of, entries };
+        let seen = self.seen(to, of);
+        let report = Report { to, epoch: self.config.epoch, counter: self.counter, of, seen, entries };
         Some((Destination::Station(to), self.emit(to, &Datagram::Report(report))?))
+    }
+
+    /// The highest counter of a transfer that a peer was heard to send under an epoch.
+    fn seen(&self, from: u8, epoch: u32) -> u32 {
+        let range = (from, epoch, 0)..=(from, epoch, u32::MAX);
+        let finished = self.finished.range(range.clone()).next_back().map(|(key, _)| key.2);
+        let incoming = self.incoming.range(range).next_back().map(|(key, _)| key.2);
+        let record = self.peers.get(&from).map(|p| &p.record).filter(|r| r.epoch == epoch).map(|r| r.transfer_seen);
+        finished.max(incoming).max(record).unwrap_or(0)
     }
 
     fn standing(&self, key: Key) -> Standing {
@@ -748,8 +926,8 @@ impl Station {
             return Standing::Other;
         }
         match (self.finished.get(&key), self.incoming.get(&key)) {
-            (Some((Ending::Accepted, _)), _) => Standing::Accepted,
-            (Some((Ending::Refused(reason), _)), _) => Standing::Refused(*reason),
+            (Some(Finished { ending: Ending::Accepted, .. }), _) => Standing::Accepted,
+            (Some(Finished { ending: Ending::Refused(reason), .. }), _) => Standing::Refused(*reason),
             (None, Some(incoming)) => incoming.standing(),
             (None, None) => Standing::Unknown,
         }
@@ -757,7 +935,7 @@ impl Station {
 
     /// Questions that are due, and what is given up, to all whom it concerns.
     fn emit_word(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let (mut asked, mut members) = (Vec::new(), BTreeSet::new());
+        let (mut asked, mut members, mut in_vain) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         let leads: Vec<u32> = self.sending.keys().copied().collect();
         for lead in leads {
             let Some(s) = self.sending.get_mut(&lead).filter(|s| s.ask_at.is_some_and(|at| at <= now)) else {
@@ -766,24 +944,25 @@ impl Station {
             if asked.len() == WORDS {
                 break;
             }
-            if s.unsure && s.asked > 0 {
+            let open: Vec<u8> = s.open().filter(|(_, m)| !m.silent).map(|(station, _)| *station).collect();
+            if s.unsure && s.asked >= if s.next == 0 { ASKED_IN_VAIN } else { 1 } {
                 // Who does not say what it has of before the restart is sent what its last word lacks.
                 s.unsure = false;
+                in_vain.extend(open.iter().copied().filter(|_| s.next == 0));
             }
-            let open: Vec<u8> = s.open().filter(|(_, m)| !m.silent).map(|(station, _)| *station).collect();
             s.members.values_mut().for_each(|m| m.spoke = false);
             s.asked += 1;
-            let (times, count) = (s.asked.min(16), open.len());
+            let (times, count) = (s.asked, open.len());
             if !open.is_empty() {
                 asked.push(lead);
                 members.extend(open);
             }
-            let wait = (self.patience(count).saturating_mul(3u32.saturating_pow(times)) / 2u32.saturating_pow(times))
-                .min(LONGEST_WAIT);
+            let wait = self.back_off(count, times);
             if let Some(s) = self.sending.get_mut(&lead) {
                 s.ask_at = (count > 0).then_some(now + wait);
             }
         }
+        self.peers.iter_mut().filter(|(s, _)| in_vain.contains(s)).for_each(|(_, p)| p.agrees = true);
         let given_up: Vec<u32> = self.given_up.keys().copied().take(WORDS).collect();
         for lead in &given_up {
             if let Some((who, told)) = self.given_up.get_mut(lead) {
@@ -804,7 +983,7 @@ impl Station {
         self.emit(to, &Datagram::Word(word))
     }
 
-    fn emit_symbols(&mut self, now: Instant) -> Option<Vec<u8>> {
+    fn emit_symbols(&mut self, now: Instant) -> Option<(u32, Vec<u8>)> {
         let (lead, goal) = self.chosen(now)?;
         let guessed =
             self.sending.get(&lead)?.open().any(|(s, _)| self.peers.get(s).is_some_and(|p| p.losses.are_guessed()));
@@ -814,6 +993,9 @@ impl Station {
         let asks = speaking && s.should_ask(goal, guessed);
         let last = s.next + s.each >= goal;
         let (index, symbols) = s.take(now, forgotten)?;
+        let nudged = std::mem::take(&mut s.nudge);
+        s.asked += u32::from(nudged);
+        let asked = s.asked;
         let members: BTreeSet<u8> = s.open().map(|(station, _)| *station).collect();
         let (geometry, mark, rank, open) = (s.geometry, s.mark, s.precedence.rank(), members.len());
         let to = *members.first()?;
@@ -821,7 +1003,8 @@ impl Station {
         let datagram =
             Datagram::Symbols(Symbols { epoch, counter, mark, geometry, index, asks, rank, members, symbols });
         let bytes = self.emit(to, &datagram)?;
-        let (patience, air) = (self.patience(open), self.config.rate.airtime((bytes.len() + UDP_BYTES) as u64));
+        let patience = if nudged { self.back_off(open, asked) } else { self.patience(open) };
+        let (patience, air) = (patience, self.config.rate.airtime((bytes.len() + UDP_BYTES) as u64));
         if let Some(s) = self.sending.get_mut(&lead) {
             s.bytes += (bytes.len() + UDP_BYTES) as u64;
             s.air += air;
@@ -833,13 +1016,13 @@ impl Station {
             self.close_window(now, lead);
         }
         self.reserve(lead);
-        Some(bytes)
+        Some((lead, bytes))
     }
 
     /// What was meant to leave for silent receivers has left.
     fn close_window(&mut self, now: Instant, lead: u32) {
         let Some(precedence) = self.sending.get(&lead).map(|s| s.precedence) else { return };
-        let policy = self.policy(precedence);
+        let (policy, epoch) = (self.policy(precedence), self.config.epoch);
         let Some(s) = self.sending.get_mut(&lead) else { return };
         let share = s.members.len().max(1) as u64;
         let (bytes_on_air, air, next) = (s.bytes / share, s.air, s.next);
@@ -854,14 +1037,14 @@ impl Station {
             return;
         }
         (s.window_from, s.not_before) = (next, Some(now + policy.interval));
-        let puts = vec![(super::keep::sending_key(lead), super::keep::encode(&s.record(s.reserved)))];
+        let puts = vec![(super::keep::sending_key(epoch, lead), super::keep::encode(&s.record(s.reserved)))];
         self.events.extend(told);
         self.forget(puts);
     }
 
     /// Symbols leave only after it is committed that they may have (D2).
     pub(super) fn reserve(&mut self, lead: u32) {
-        let time = self.datagram_time();
+        let (time, epoch) = (self.datagram_time(), self.config.epoch);
         let Some(s) = self.sending.get_mut(&lead) else { return };
         let ahead = u32::try_from(COMMIT_AHEAD.as_nanos() / time.as_nanos().max(1)).unwrap_or(u32::MAX).clamp(4, 4096);
         if s.reserving || s.reserved >= s.next.saturating_add(ahead * s.each) {
@@ -872,7 +1055,7 @@ impl Station {
             return;
         }
         s.reserving = true;
-        let puts = vec![(super::keep::sending_key(lead), super::keep::encode(&s.record(upto)))];
+        let puts = vec![(super::keep::sending_key(epoch, lead), super::keep::encode(&s.record(upto)))];
         let ticket = self.ticket(Pending::Reserve(lead, upto));
         self.events.push_back(Event::Persist { ticket, puts });
     }
@@ -949,7 +1132,9 @@ impl Station {
         let due = self.peers.values().filter_map(|p| p.due.as_ref());
         let reports = due.filter(|d| allowed(report_purpose(d.rank))).map(|d| d.at);
         let probing = allowed(Purpose::Probe);
-        let words = self.sending.values().filter_map(|s| s.ask_at).filter(|_| probing);
+        // Where no question may leave, mail that may asks by itself.
+        let asks = |s: &&Sending| probing || allowed(Purpose::Traffic(s.precedence));
+        let words = self.sending.values().filter(asks).filter_map(|s| s.ask_at);
         let at_once = probing && (!self.given_up.is_empty() || self.peers.values().any(|p| p.tell_old));
         let windows = self.sending.values().filter_map(|s| s.not_before).filter(|at| *at > self.now);
         let traffic = |lead: &u32| self.sending.get(lead).is_some_and(|s| allowed(Purpose::Traffic(s.precedence)));
@@ -962,6 +1147,68 @@ impl Station {
     /// Transfers on their way in, and the bytes of their payloads.
     pub fn held(&self) -> (usize, usize) {
         (self.incoming.len(), self.incoming.values().map(|i| i.partial.geometry.coded() as usize).sum())
+    }
+
+    /// Payloads on their way out.
+    pub fn carried(&self) -> usize {
+        self.sending.len()
+    }
+
+    /// Transfers of others that are known, those finished included.
+    pub fn known(&self) -> usize {
+        self.incoming.len() + self.finished.len()
+    }
+
+    /// Reports that are owed.
+    pub fn reports_owed(&self) -> usize {
+        self.peers.values().filter(|p| p.due.is_some()).count()
+    }
+
+    /// Time of one report on the air, at most.
+    pub fn report_air(&self) -> Duration {
+        self.slot()
+    }
+
+    /// When everything handed out so far has left at the rate.
+    pub fn spent_until(&self) -> Instant {
+        self.pacer.spent_until()
+    }
+
+    /// The store epoch under which a peer speaks, and what it reads; `None` before it was heard.
+    pub fn reading(&self, peer: &PeerName) -> Option<(u32, u8)> {
+        let record = &self.peers.values().find(|p| p.name == *peer)?.record;
+        (record.epoch != 0).then_some((record.epoch, record.reads))
+    }
+
+    /// A peer could not read what it had said it reads.
+    pub fn doubt_reading(&mut self, peer: &PeerName) {
+        self.peers.values_mut().filter(|p| p.name == *peer).for_each(|p| p.record.reads = 0);
+    }
+
+    /// When something authentic of a peer came last.
+    pub fn heard(&self, peer: &PeerName) -> Option<Instant> {
+        self.peers.values().find(|p| p.name == *peer)?.heard_at
+    }
+
+    /// Transfers to a silent peer that have had a window.
+    pub fn sent_blind(&self, peer: &PeerName) -> usize {
+        let Some(station) = self.station_of(peer).filter(|s| self.peers.get(s).is_some_and(|p| p.silent)) else {
+            return 0;
+        };
+        let members = self.sending.values().filter_map(|s| s.members.get(&station));
+        members.filter(|m| !m.done && m.record.windows > 0).count()
+    }
+
+    /// Whether part of something that a peer began to send is held.
+    pub fn has_part_of(&self, peer: &PeerName) -> bool {
+        self.station_of(peer).is_some_and(|s| self.incoming.keys().any(|key| key.0 == s))
+    }
+
+    /// Symbols that a receiver needs of a transfer, and those it lacks as far as is known.
+    pub fn missing(&self, id: &TransferId) -> Option<(u32, u32)> {
+        let found = |s: &Sending| Some((s.geometry, s.members.values().find(|m| m.id == *id)?.lack.iter().sum()));
+        let (geometry, lack) = self.sending.values().find_map(found)?;
+        Some(((0..geometry.blocks()).map(|b| geometry.block_count(b)).sum(), lack))
     }
 
     /// How often what happened that should not, or need not.

@@ -21,15 +21,17 @@ pub const TAG: usize = 8;
 /// Bytes of a symbol datagram that are no symbols and no list of members.
 pub const SYMBOLS_OVERHEAD: usize = HEAD + 4 + 4 + 2 + 3 + 3 + 1 + 1 + TAG;
 /// Bytes of a report without entries.
-pub const REPORT_OVERHEAD: usize = HEAD + 1 + 4 + 4 + 4 + TAG;
+pub const REPORT_OVERHEAD: usize = HEAD + 1 + 4 + 4 + 4 + 4 + TAG;
 /// Indices that fit into three bytes.
 pub const INDICES: u32 = 1 << 24;
 
 /// What a datagram says in the clear of who made it, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
-    /// Number of the key its tag was made with.
+    /// Number of the key its tag was made with, 0 to 15.
     pub key: u8,
+    /// What that station reads, in four bits as serial hellos have them.
+    pub reads: u8,
     /// The station it comes from.
     pub from: u8,
 }
@@ -92,6 +94,8 @@ pub struct Report {
     pub counter: u32,
     /// The sender's store epoch the transfers are of.
     pub of: u32,
+    /// The highest counter of a transfer of that epoch that was heard; 0: none.
+    pub seen: u32,
     /// Counters of transfers, and how they stand.
     pub entries: Vec<(u32, Standing)>,
 }
@@ -127,7 +131,8 @@ pub enum Datagram {
 /// Who made a datagram, so that its tag can be checked; `None` when it is none of this protocol.
 pub fn head(bytes: &[u8]) -> Option<Head> {
     let [kind, key, from, ..] = *bytes else { return None };
-    (kind & 0xF0 == VERSION && kind & 0xF <= WORD && bytes.len() >= HEAD + TAG).then_some(Head { key, from })
+    let known = kind & 0xF0 == VERSION && kind & 0xF <= WORD && bytes.len() >= HEAD + TAG;
+    known.then_some(Head { key: key & 0xF, reads: key >> 4, from })
 }
 
 /// Whether the tag fits.
@@ -144,7 +149,7 @@ impl Datagram {
             Self::Report(_) => REPORT,
             Self::Word(_) => WORD,
         };
-        let mut out = vec![VERSION | kind, head.key, head.from];
+        let mut out = vec![VERSION | kind, head.reads << 4 | head.key & 0xF, head.from];
         match self {
             Self::Symbols(s) => s.emit(&mut out),
             Self::Report(r) => r.emit(&mut out),
@@ -218,7 +223,7 @@ impl Standing {
 impl Report {
     fn emit(&self, out: &mut Vec<u8>) {
         out.push(self.to);
-        [self.epoch, self.counter, self.of].iter().for_each(|word| out.extend(word.to_be_bytes()));
+        [self.epoch, self.counter, self.of, self.seen].iter().for_each(|word| out.extend(word.to_be_bytes()));
         for (counter, standing) in &self.entries {
             out.extend(counter.to_be_bytes());
             match standing {
@@ -239,7 +244,8 @@ impl Report {
     }
 
     fn parse(body: &mut Reader) -> Option<Self> {
-        let (to, epoch, counter, of) = (body.byte()?, body.word()?, body.word()?, body.word()?);
+        let (to, epoch, counter) = (body.byte()?, body.word()?, body.word()?);
+        let (of, seen) = (body.word()?, body.word()?);
         let mut entries = Vec::new();
         while !body.0.is_empty() {
             let of = body.word()?;
@@ -257,7 +263,7 @@ impl Report {
             };
             entries.push((of, standing));
         }
-        Some(Self { to, epoch, counter, of, entries })
+        Some(Self { to, epoch, counter, of, seen, entries })
     }
 }
 
@@ -345,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    const HEAD_OF_3: Head = Head { key: 1, from: 3 };
+    const HEAD_OF_3: Head = Head { key: 1, reads: 10, from: 3 };
 
     fn seal() -> Seal {
         Seal::on_net(&[7; 32], &"ship".into(), "multicast fleet")
@@ -375,7 +381,7 @@ mod tests {
             (11, lacks),
             (12, Standing::Other),
         ];
-        let report = Report { to: 3, epoch: 0x0A0B_0C0D, counter: 99, of: 0x0102_0304, entries };
+        let report = Report { to: 3, epoch: 0x0A0B_0C0D, counter: 99, of: 0x0102_0304, seen: 12, entries };
         let word = Word { epoch: 0x0102_0304, counter: 100, members, heard, asked: vec![7, 11], given_up: vec![5] };
         vec![
             ("symbols", Datagram::Symbols(symbols)),
@@ -433,7 +439,7 @@ mod tests {
         fn whatever_is_read_is_written_the_same(kind in 0u8..3, body in proptest::collection::vec(any::<u8>(), 0..300)) {
             let bytes = [&[VERSION | kind, 0, 0][..], &body, &[0; TAG]].concat();
             if let Some(datagram) = Datagram::parse(&bytes) {
-                let again = datagram.emit(Head { key: 0, from: 0 }, &seal());
+                let again = datagram.emit(Head { key: 0, reads: 0, from: 0 }, &seal());
                 prop_assert_eq!(&again[..again.len() - TAG], &bytes[..bytes.len() - TAG]);
             }
         }

@@ -1,236 +1,195 @@
-//! Bearers that speak P_MUL: each a [`Station`] under the gate, and what the switch must know to turn its words into outcomes.
+//! Bearers on IP networks under the gate.
 //!
-//! One message on the net is one payload for all MULE peers of one group: the transfers that share a `lead`. Its number comes from the
-//! lead's counter and the store's epoch, so no start uses one twice. What goes out stands in `outgoing`, what comes in in `incoming`,
-//! what operators ask in `outlook`. Every datagram, acknowledgements included, passes [`Switch::pump_multicast`].
+//! `pmul` is the glue to stations that speak P_MUL to nodes of any make, `aldis` that to stations in Aldis mode. Here stands what is the same
+//! for both: the account of a bearer, its sockets, joining its groups, and [`Switch::pump_multicast`], which every datagram passes,
+//! acknowledgements included. What operators ask of either stands in `outlook`.
 
-mod incoming;
-mod outgoing;
+mod aldis;
 mod outlook;
+mod pmul;
 
 pub(super) use outlook::NetPassage;
+pub(super) use pmul::Pending;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV4;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::bearer::pmul::{self, Leave, MessageKey, Next, NodeId, Outgoing, Pacer, Port, Station};
-use crate::codec::mule;
+use crate::bearer::multicast;
 use crate::config::Plan;
-use crate::config::plan::{Join, MulePeerPlan, MulticastPlan};
-use crate::emcon::{Purpose, State};
-use crate::mail::{BearerId, Hop, MtPriority, PeerName, Precedence, TransferId};
+use crate::config::plan::{Join, NetPlan};
+use crate::emcon::{AirPermit, Purpose, State};
+use crate::mail::{BearerId, Hop, PeerName, Precedence};
 use crate::ops::Event;
-use crate::queue::schedule::Job;
-use crate::queue::{Batch, MessageRecord, TransferRecord};
+use crate::queue::{Ids, Opened};
 use crate::time::{Duration, Instant, Now};
 
+use self::aldis::Aldis;
+use self::pmul::Pmul;
 use super::air::{Account, purpose_name};
-use super::{Output, Switch, WorkResult};
+use super::{Output, Switch};
 
-/// What UDP and IPv4 add to a PDU.
-const HEADERS: u64 = 28;
-/// Accepted messages that are known again after a restart; the store knows all of them.
-const MOST_ACCEPTED: usize = 8192;
+/// Stored keys and values of one bearer.
+type Stored = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// One bearer with its station.
+/// The bearers on IP networks.
 #[derive(Debug)]
-pub(super) struct Multicast {
-    pub(super) plan: MulticastPlan,
-    station: Station,
+pub(super) struct Nets {
+    pmul: BTreeMap<BearerId, Pmul>,
+    aldis: BTreeMap<BearerId, Aldis>,
+}
+
+/// What such a bearer has whatever it speaks.
+#[derive(Debug)]
+pub(super) struct Net {
+    pub(super) plan: NetPlan,
     pub(super) account: Account,
     /// The states that stood together when they were last looked at.
     pub(super) standing: Vec<State>,
     /// Last refusal told as an event, so that one silence is one line.
-    pub(super) silence_told: bool,
+    silence_told: bool,
     /// Its sockets work.
     up: bool,
     joined: bool,
-    /// Messages that are with the station, by number.
-    sends: BTreeMap<u32, Send>,
-    /// Messages whose destinations are still being collected.
-    fresh: BTreeMap<u32, Outgoing>,
-    /// What was stored with each transfer.
-    frozen: BTreeMap<TransferId, Frozen>,
-    /// The last Message_Sequence_Number towards each node.
-    sequences: BTreeMap<NodeId, u32>,
-    /// Accepted messages, as far as they are stored for the next start.
-    accepted: BTreeMap<MessageKey, incoming::Known>,
-    /// When each peer was last heard.
-    heard: BTreeMap<PeerName, Instant>,
-    /// Transfers that have gone to silent peers.
-    blind: BTreeSet<TransferId>,
-    /// When undecodable payloads were last kept for the operator, and how many since.
-    kept: (Instant, u32),
     /// Counts of this side: what the driver dropped, what was not for this node, what could not be opened.
     counts: BTreeMap<&'static str, u64>,
     /// When the station next has something to do or to send that it may.
-    pub(super) wake: Option<Instant>,
+    wake: Option<Instant>,
 }
 
-/// A message of ours on the air.
-#[derive(Debug)]
-struct Send {
-    level: Precedence,
-    bytes: u64,
-    air: Duration,
-    keyed: bool,
-}
-
-/// What is stored with a transfer, and must be the same after a restart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-struct Frozen {
-    /// Expiry_Time: with another one it would be another message.
-    expiry: u32,
-    sequence: u32,
-    /// Into what the payload is cut.
-    max_pdu: u32,
-    priority: u8,
-}
-
-/// What a ticket was for.
-#[derive(Debug)]
-pub(super) enum Pending {
-    /// A body is being read for jobs that share a payload.
-    Body { jobs: Vec<Job> },
-    /// A payload is being made.
-    Encoded { jobs: Vec<Job>, ids: Vec<TransferId>, bearer: BearerId },
-    /// A frozen payload is being read again after a restart.
-    Thaw { bearer: BearerId, number: u32 },
-    /// A payload is being opened.
-    Decode { bearer: BearerId, heard: incoming::Heard },
-    /// A message, or the fact that there is none to keep, is being made durable.
-    Accept { bearer: BearerId, message: MessageKey, known: incoming::Known, records: Vec<MessageRecord>, ids: Batch },
-}
-
-/// The number on the net of the payload that a transfer belongs to.
-fn number_of(transfer: &TransferRecord) -> u32 {
-    numbered(transfer.id.epoch, transfer.lead.unwrap_or(transfer.id.counter))
-}
-
-/// Counters of one epoch are a row of numbers; where it begins is the epoch's, which is random (A2).
-fn numbered(epoch: u32, counter: u32) -> u32 {
-    let z = u64::from(epoch).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z >> 32) as u32).wrapping_add(counter)
-}
-
-/// The level a P_MUL priority stands for.
-fn level_of(priority: u8) -> Precedence {
-    mule::mt_priority(priority).precedence()
-}
-
-/// The least urgent P_MUL priority that stands for this level or above.
-fn least_urgent(lowest: Precedence) -> u8 {
-    if lowest == Precedence::Deferred {
-        return u8::MAX;
-    }
-    (0..=15).rev().find(|p| level_of(*p) >= lowest).unwrap_or(0)
-}
-
-/// Builds the bearers of a plan on what the store held for each.
-pub(super) fn open(
-    now: Now,
-    plan: &Plan,
-    mut stored: impl FnMut(&BearerId) -> Vec<(Vec<u8>, Vec<u8>)>,
-    standing: impl Fn(&BearerId) -> Vec<State>,
-    seed: u64,
-) -> BTreeMap<BearerId, Multicast> {
-    let bearer = |(index, p): (usize, &MulticastPlan)| {
-        let peers = plan.mules.iter().filter(|m| p.peers.contains(&m.name));
-        let peer = |m: &MulePeerPlan| {
-            let addresses = m.addresses.clone();
-            (m.node, pmul::Peer { addresses, ranges: m.ranges, entry_source: m.entry_source })
-        };
-        let config = pmul::Config {
-            node: p.node,
-            checksum: p.checksum,
-            max_pdu: p.max_pdu,
-            timers: p.timers.clone(),
-            limits: pmul::Limits { sending: outgoing::MOST_SENDING * p.peers.len().max(1), ..Default::default() },
-            peers: peers.map(peer).collect(),
-            seed: seed.wrapping_add(index as u64),
-        };
-        let mut multicast = Multicast {
-            station: Station::new(config, Pacer::new(p.rate, p.max_pdu as u64 + HEADERS)),
-            plan: p.clone(),
+impl Net {
+    fn new(plan: &NetPlan, standing: Vec<State>) -> Self {
+        Self {
+            plan: plan.clone(),
             account: Account::default(),
-            standing: standing(&p.id),
+            standing,
             silence_told: false,
             up: false,
             joined: false,
-            sends: BTreeMap::new(),
-            fresh: BTreeMap::new(),
-            frozen: BTreeMap::new(),
-            sequences: BTreeMap::new(),
-            accepted: BTreeMap::new(),
-            heard: BTreeMap::new(),
-            blind: BTreeSet::new(),
-            kept: (now.at, 0),
             counts: BTreeMap::new(),
             wake: None,
-        };
-        for (key, value) in stored(&p.id) {
-            multicast.restore(now, &key, &value);
-        }
-        (p.id.clone(), multicast)
-    };
-    plan.multicast.iter().enumerate().map(bearer).collect()
-}
-
-impl Multicast {
-    fn restore(&mut self, now: Now, key: &[u8], value: &[u8]) {
-        if let Some(id) = outgoing::transfer_of_key(key) {
-            if let Ok(frozen) = postcard::from_bytes(value) {
-                self.frozen.insert(id, frozen);
-            }
-        } else if let Some((node, last)) = outgoing::sequence_of(key, value) {
-            self.sequences.insert(node, last);
-        } else if let Some((message, known)) = incoming::accepted_of(key, value) {
-            self.station.restore_accepted(now, message, (known.expiry, known.priority), known.owed);
-            self.accepted.insert(message, known);
         }
     }
 
     fn count(&mut self, name: &'static str, more: u64) {
         *self.counts.entry(name).or_default() += more;
     }
+
+    /// A datagram leaves; how many octets that are, and their time.
+    fn send(
+        &mut self,
+        permit: AirPermit<'_>,
+        to: SocketAddrV4,
+        purpose: Purpose,
+        bytes: Vec<u8>,
+    ) -> (Output, u64, Duration) {
+        let level = match purpose {
+            Purpose::Traffic(level) | Purpose::Report(level) => level,
+            Purpose::Probe => Precedence::Routine,
+        };
+        let dscp = self.plan.dscp.get(&level).copied().unwrap_or(0);
+        let octets = bytes.len() as u64 + NetPlan::HEADERS;
+        let air = self.plan.rate.airtime(octets);
+        self.silence_told = false;
+        self.account.bytes += octets;
+        self.account.air += air;
+        self.account.transmissions += 1;
+        (Output::Emit(permit.datagram(to, dscp, bytes)), octets, air)
+    }
+}
+
+impl Nets {
+    /// Builds the bearers of a plan on what the store held for each.
+    pub(super) fn open(
+        now: Now,
+        plan: &Plan,
+        opened: &Opened,
+        ids: &Ids,
+        mut stored: impl FnMut(&BearerId) -> Stored,
+        standing: impl Fn(&BearerId) -> Vec<State>,
+        seed: u64,
+    ) -> Self {
+        let aldis = plan.multicast.iter().map(|p| {
+            let (id, net) = (&p.net.id, Net::new(&p.net, standing(&p.net.id)));
+            (id.clone(), Aldis::open(now, plan, p, net, opened, ids, stored(id)))
+        });
+        let aldis = aldis.collect();
+        let pmul = plan.pmul.iter().enumerate().map(|(index, p)| {
+            let (id, net) = (&p.net.id, Net::new(&p.net, standing(&p.net.id)));
+            (id.clone(), Pmul::open(now, plan, p, net, stored(id), seed.wrapping_add(index as u64)))
+        });
+        Self { pmul: pmul.collect(), aldis }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Net> {
+        self.pmul.values().map(|p| &p.net).chain(self.aldis.values().map(|a| &a.net))
+    }
+
+    /// The one of this name.
+    pub(super) fn get(&self, name: &BearerId) -> Option<&Net> {
+        self.pmul.get(name).map(|p| &p.net).or_else(|| self.aldis.get(name).map(|a| &a.net))
+    }
+
+    pub(super) fn get_mut(&mut self, name: &BearerId) -> Option<&mut Net> {
+        self.pmul.get_mut(name).map(|p| &mut p.net).or_else(|| self.aldis.get_mut(name).map(|a| &mut a.net))
+    }
+
+    /// The one that reaches a peer.
+    pub(super) fn to(&self, peer: &PeerName) -> Option<&Net> {
+        self.all().find(|net| net.plan.peers.contains(peer))
+    }
+
+    /// The one in Aldis mode that reaches a peer.
+    pub(super) fn aldis_to(&self, peer: &PeerName) -> Option<&Net> {
+        self.aldis.values().map(|a| &a.net).find(|net| net.plan.peers.contains(peer))
+    }
+
+    /// The stations in Aldis mode.
+    pub(super) fn stations(&self) -> impl Iterator<Item = &multicast::Station> {
+        self.aldis.values().map(|a| &a.station)
+    }
+
+    pub(super) fn stations_mut(&mut self) -> impl Iterator<Item = &mut multicast::Station> {
+        self.aldis.values_mut().map(|a| &mut a.station)
+    }
+
+    /// The station in Aldis mode of this bearer.
+    pub(super) fn station_mut(&mut self, name: &BearerId) -> Option<&mut multicast::Station> {
+        self.aldis.get_mut(name).map(|a| &mut a.station)
+    }
+
+    pub(super) fn station(&self, name: &BearerId) -> Option<&multicast::Station> {
+        self.aldis.get(name).map(|a| &a.station)
+    }
+
+    /// When one of them next has something to do.
+    pub(super) fn wakes(&self) -> impl Iterator<Item = Instant> {
+        self.all().filter_map(|net| net.wake)
+    }
 }
 
 impl Switch {
-    /// The bearer that reaches a MULE peer.
-    pub(super) fn multicast_to(&self, peer: &PeerName) -> Option<(&BearerId, &Multicast)> {
-        self.multicast.iter().find(|(_, m)| m.plan.peers.contains(peer))
-    }
-
-    /// Whether a hop goes over such a bearer.
-    pub(super) fn goes_multicast(&self, hop: &Hop) -> bool {
-        matches!(hop, Hop::Peer(peer) if self.multicast_to(peer).is_some())
-    }
-
-    fn mule(&self, peer: &PeerName) -> Option<&MulePeerPlan> {
-        self.plan.mules.iter().find(|m| m.name == *peer)
+    /// Whether a hop goes over a bearer that speaks P_MUL.
+    pub(super) fn goes_mule(&self, hop: &Hop) -> bool {
+        matches!(hop, Hop::Peer(peer) if self.mule_to(peer).is_some())
     }
 
     /// A datagram came in.
-    pub(super) fn datagram(&mut self, now: Now, name: &BearerId, from: std::net::Ipv4Addr, bytes: &[u8], missed: u64) {
-        let peer = self.plan.mules.iter().find(|m| m.addresses.contains(&from)).map(|m| m.name.clone());
-        let Some(multicast) = self.multicast.get_mut(name) else { return };
-        if missed > 0 {
-            multicast.count("dropped_here", missed);
+    pub(super) fn datagram(&mut self, now: Now, name: &BearerId, from: Ipv4Addr, bytes: &[u8], missed: u64) {
+        if let Some(net) = self.nets.get_mut(name).filter(|_| missed > 0) {
+            net.count("dropped_here", missed);
         }
-        if let Some(peer) = peer.filter(|p| multicast.plan.peers.contains(p)) {
-            multicast.heard.insert(peer, now.at);
+        if let Some(station) = self.nets.station_mut(name) {
+            return station.handle_datagram(now.at, bytes);
         }
-        multicast.station.handle_datagram(now, from, bytes);
+        self.mule_datagram(now, name, from, bytes);
     }
 
     /// Its sockets failed, or work.
     pub(super) fn port(&mut self, name: &BearerId, fault: Option<String>) {
-        let Some(multicast) = self.multicast.get_mut(name) else { return };
-        multicast.up = fault.is_none();
-        multicast.joined = false;
+        let Some(net) = self.nets.get_mut(name) else { return };
+        net.up = fault.is_none();
+        net.joined = false;
         if let Some(text) = fault {
             self.event(Event::BearerAlarm { bearer: name.clone(), text });
         }
@@ -238,223 +197,73 @@ impl Switch {
 
     /// Lets every station send what it has and the gate allows, and collects what it has to say.
     pub(super) fn pump_multicast(&mut self, now: Now) {
-        let names: Vec<BearerId> = self.multicast.keys().cloned().collect();
-        for name in names {
-            self.submit_fresh(now, &name);
-            if let Some(m) = self.multicast.get_mut(&name).filter(|m| m.wake.is_some_and(|at| at <= now.at)) {
-                m.station.handle_timeout(now);
-            }
+        let pmul: Vec<BearerId> = self.nets.pmul.keys().cloned().collect();
+        for name in pmul {
             self.join(now, &name);
-            loop {
-                let sent = self.send_one(now, &name);
-                let told = self.hear_station(now, &name);
-                if !sent && !told {
-                    break;
-                }
-            }
-            self.plan_wake(now, &name);
+            self.pump_mule(now, &name);
         }
-    }
-
-    /// How long one datagram radiates, at most.
-    fn airtime(multicast: &Multicast) -> Duration {
-        multicast.plan.rate.airtime(multicast.plan.max_pdu as u64 + HEADERS)
+        let aldis: Vec<BearerId> = self.nets.aldis.keys().cloned().collect();
+        for name in aldis {
+            self.join(now, &name);
+            self.pump_aldis(now, &name);
+        }
     }
 
     /// Joining radiates.
     fn join(&mut self, now: Now, name: &BearerId) {
-        let Some(m) = self.multicast.get_mut(name) else { return };
-        let airtime = Self::airtime(m);
-        if m.plan.join == Join::Static || m.joined || !m.up {
+        let Some(net) = self.nets.get_mut(name) else { return };
+        let airtime = net.plan.datagram_air();
+        if net.plan.join == Join::Static || net.joined || !net.up {
             return;
         }
         if self.gate.allows(now, name, Purpose::Probe, airtime).is_ok()
             && let Ok(permit) = self.gate.permit(now, name, Purpose::Probe, airtime)
         {
-            m.joined = true;
+            net.joined = true;
             self.outputs.push_back(Output::Emit(permit.join()));
         }
     }
 
+    /// Whether such a bearer may send at all: not while the store changes its epoch, nor while its sockets do not work.
+    fn works(&self, name: &BearerId) -> bool {
+        self.renewal.is_none() && self.nets.get(name).is_some_and(|net| net.up)
+    }
+
     /// The lowest level at which something for a purpose may leave now.
     fn lowest_for(&self, now: Now, name: &BearerId, purpose: fn(Precedence) -> Purpose) -> Option<Precedence> {
-        let airtime = Self::airtime(self.multicast.get(name)?);
+        let airtime = self.nets.get(name)?.plan.datagram_air();
         let allowed = |level: &Precedence| self.gate.allows(now, name, purpose(*level), airtime).is_ok();
         Precedence::DESCENDING.into_iter().rev().find(allowed)
     }
 
-    /// What the orders let out: acknowledgements down to a priority, messages from a level on. Nothing while the store changes its
-    /// epoch, or the sockets do not work.
-    fn limits(&self, now: Now, name: &BearerId) -> (Option<u8>, Option<Precedence>) {
-        if self.renewal.is_some() || !self.multicast.get(name).is_some_and(|m| m.up) {
-            return (None, None);
-        }
-        let answers = self.lowest_for(now, name, Purpose::Report).map(least_urgent);
-        (answers, self.lowest_for(now, name, Purpose::Traffic))
-    }
-
-    fn send_one(&mut self, now: Now, name: &BearerId) -> bool {
-        let (answers, lowest) = self.limits(now, name);
-        let Some(m) = self.multicast.get_mut(name) else { return false };
-        let Multicast { station, sends, plan, .. } = m;
-        let level = |number: u32| sends.get(&number).map_or(Precedence::Routine, |s| s.level);
-        let leave = Leave { answers, messages: |number| lowest.is_some_and(|lowest| level(number) >= lowest) };
-        let airtime = plan.rate.airtime(plan.max_pdu as u64 + HEADERS);
-        let of = |next: Next| match next {
-            Next::Answer(priority) => Purpose::Report(level_of(priority)),
-            Next::Message(number) => Purpose::Traffic(level(number)),
-        };
-        match station.next(now, &leave) {
-            Some((at, _)) if at > now.at => false,
-            Some((_, next)) => {
-                let purpose = of(next);
-                let Ok(permit) = self.gate.permit(now, name, purpose, airtime) else { return false };
-                let Some(transmit) = station.poll_permitted(now, &leave) else { return false };
-                let (Purpose::Traffic(level) | Purpose::Report(level)) = purpose else { return false };
-                let port = match transmit.port {
-                    Port::Data => plan.data_port,
-                    Port::Ack => plan.ack_port,
-                };
-                let dscp = plan.dscp.get(&level).copied().unwrap_or(0);
-                let bytes = transmit.bytes.len() as u64 + HEADERS;
-                let air = plan.rate.airtime(bytes);
-                let to = SocketAddrV4::new(transmit.to, port);
-                self.outputs.push_back(Output::Emit(permit.datagram(to, dscp, transmit.bytes)));
-                m.silence_told = false;
-                m.account.bytes += bytes;
-                m.account.air += air;
-                m.account.transmissions += 1;
-                if let Some(number) = transmit.about {
-                    self.has_left(now, name, number, bytes, air);
-                }
-                true
-            }
-            None => {
-                // Something is owed, and an order forbids it: counted and told once.
-                let all = Leave { answers: Some(u8::MAX), messages: |_| true };
-                let barred = station.next(now, &all).filter(|(at, _)| *at <= now.at && m.up && !m.silence_told);
-                if let Some((_, next)) = barred {
-                    let purpose = of(next);
-                    m.silence_told = true;
-                    if let Err(silence) = self.gate.permit(now, name, purpose, airtime).map(drop) {
-                        let (purpose, why) = (purpose_name(purpose).to_owned(), silence.name().to_owned());
-                        self.event(Event::EmissionSuppressed { bearer: name.clone(), purpose, why });
-                    }
-                }
-                false
-            }
-        }
-    }
-
-    fn plan_wake(&mut self, now: Now, name: &BearerId) {
-        let (answers, lowest) = self.limits(now, name);
-        let Some(m) = self.multicast.get_mut(name) else { return };
-        let level = |number: u32| m.sends.get(&number).map_or(Precedence::Routine, |s| s.level);
-        let leave = Leave { answers, messages: |number| lowest.is_some_and(|lowest| level(number) >= lowest) };
-        let sends = m.station.next(now, &leave).map(|(at, _)| at);
-        m.wake = sends.into_iter().chain(m.station.next_deadline(now)).min();
-    }
-
-    fn hear_station(&mut self, now: Now, name: &BearerId) -> bool {
-        let mut told = false;
-        while let Some(event) = self.multicast.get_mut(name).and_then(|m| m.station.poll_event()) {
-            told = true;
-            match event {
-                pmul::Event::Confirmed { number, node, .. } => self.mule_confirmed(now, name, number, node),
-                pmul::Event::SentBlind { number, window, of } => self.mule_sent_blind(now, name, number, window, of),
-                pmul::Event::Done { number, .. } => {
-                    if let Some(m) = self.multicast.get_mut(name) {
-                        m.sends.remove(&number);
-                    }
-                }
-                pmul::Event::Whole { message, expiry, priority, payload } => {
-                    self.mule_whole(name, incoming::Heard { message, expiry, priority, payload });
-                }
-                // The message's own life ends at the same moment: `outcome::wake` says what became of it.
-                pmul::Event::Unconfirmed { .. } => {}
-                pmul::Event::Discarded { .. } => self.count(name, "discarded"),
-                pmul::Event::Expired { .. } => self.count(name, "expired_unfinished"),
-            }
-        }
-        told
-    }
-
-    fn count(&mut self, name: &BearerId, what: &'static str) {
-        if let Some(m) = self.multicast.get_mut(name) {
-            m.count(what, 1);
-        }
-    }
-
-    /// Work for such a bearer came back.
-    pub(super) fn multicast_done(&mut self, now: Now, pending: Pending, result: WorkResult) {
-        use crate::queue::{CommitError, StoreResult};
-        let stopping = || CommitError::Failed("the node is stopping".into());
-        let read = |result| match result {
-            WorkResult::Store(StoreResult::Read(result)) => result,
-            _ => Err(stopping()),
-        };
-        match pending {
-            Pending::Body { jobs } => self.mule_body_read(now, jobs, read(result)),
-            Pending::Encoded { jobs, ids, bearer } => {
-                let coded: Result<Vec<u8>, String> = match result {
-                    WorkResult::Mule(coded) => coded,
-                    _ => Err("the node is stopping".into()),
-                };
-                self.mule_encoded(now, jobs, ids, bearer, coded.map(Arc::from));
-            }
-            Pending::Thaw { bearer, number } => self.mule_thawed(now, &bearer, number, read(result)),
-            Pending::Decode { bearer, heard } => match result {
-                WorkResult::MuleOpened(opened) => self.mule_opened(now, &bearer, heard, opened),
-                _ => self.mule_settle(now, &bearer, heard.message, pmul::Verdict::Later),
-            },
-            Pending::Accept { bearer, message, known, records, ids } => {
-                let stored = match result {
-                    WorkResult::Store(StoreResult::Committed(result)) => result,
-                    _ => Err(stopping()),
-                };
-                self.mule_stored(now, &bearer, (message, known), records, &ids, stored);
-            }
+    /// Something is owed, and an order forbids it: counted and told once.
+    fn barred(&mut self, now: Now, name: &BearerId, purpose: Purpose) {
+        let Some(net) = self.nets.get_mut(name).filter(|net| net.up && !net.silence_told) else { return };
+        net.silence_told = true;
+        let airtime = net.plan.datagram_air();
+        if let Err(silence) = self.gate.permit(now, name, purpose, airtime).map(drop) {
+            let (purpose, why) = (purpose_name(purpose).to_owned(), silence.name().to_owned());
+            self.event(Event::EmissionSuppressed { bearer: name.clone(), purpose, why });
         }
     }
 
     /// What the gate has in force changed for the better: what was refused may be asked for again.
     pub(super) fn resume_multicast(&mut self, name: &BearerId) {
-        if let Some(m) = self.multicast.get_mut(name) {
-            m.silence_told = false;
+        if let Some(net) = self.nets.get_mut(name) {
+            net.silence_told = false;
         }
     }
 
     /// How long until everything that was handed out has surely left.
     pub(super) fn multicast_off_after(&self, now: Now, name: &BearerId) -> Option<Duration> {
-        Some(self.multicast.get(name)?.station.spent_until().since(now.at))
-    }
-}
-
-/// The number a level carries on where none was stated.
-fn stated(priority: u8) -> Option<MtPriority> {
-    // RFC 8494 has 6 both for 0 and for nothing.
-    (priority != mule::pmul_priority(None)).then(|| mule::mt_priority(priority))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn priorities_and_levels_fit_each_other() {
-        for level in Precedence::DESCENDING {
-            let least = least_urgent(level);
-            assert!(level_of(least) >= level, "{level}");
-            assert!(least == u8::MAX || level_of(least + 1) < level, "{level}");
-            assert!(mule::pmul_priority(Some(level.mt_priority())) <= least, "{level}");
-        }
-        assert_eq!((stated(6), stated(2).map(MtPriority::get)), (None, Some(4)));
+        let aldis = self.nets.aldis.get(name).map(|a| a.station.spent_until());
+        let spent = aldis.or_else(|| self.nets.pmul.get(name).map(Pmul::spent_until))?;
+        Some(spent.since(now.at))
     }
 
-    #[test]
-    fn a2_two_epochs_give_numbers_far_apart_and_one_epoch_a_row() {
-        assert_eq!(numbered(7, 5), numbered(7, 4).wrapping_add(1));
-        let starts: BTreeSet<u32> = (0..10_000).map(|epoch| numbered(epoch, 0) >> 12).collect();
-        assert!(starts.len() > 9_900, "{}", starts.len());
+    /// Tells the stations whether a peer keeps silence.
+    pub(super) fn believe_multicast(&mut self, now: Now, peer: &PeerName, silent: bool) {
+        self.nets.stations_mut().for_each(|station| station.set_silent(now.at, peer, silent));
+        self.believe_mule(now, peer, silent);
     }
 }

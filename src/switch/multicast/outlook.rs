@@ -10,51 +10,63 @@ use crate::time::{Duration, Instant, Now, Wall};
 
 use super::super::Switch;
 use super::super::predict::tenths;
-use super::{Multicast, number_of};
+use super::Net;
+use super::pmul::number_of;
 
 impl Switch {
-    /// Whether a MULE peer's bearer will take a message of this level and size, in words when it will not (D5, B6).
+    /// Whether the bearer that reaches a peer over an IP network will take a message of this level and size, in words when it will not
+    /// (D5, B6).
     pub(in super::super) fn over_multicast(
         &self,
         now: Now,
+        net: &Net,
         peer: &PeerName,
         level: Precedence,
         size: Option<u64>,
     ) -> Option<Reply> {
-        let (name, m) = self.multicast_to(peer)?;
-        if let Some(refused) = self.minimized(now, name, peer, level) {
+        if let Some(refused) = self.minimized(now, &net.plan.id, peer, level) {
             return Some(refused);
         }
-        let excess = m.plan.carries(level, size? / 3).err()?;
+        let size = size.filter(|size| !self.may_shrink(&net.plan.id, *size, level))?;
+        let excess = net.plan.carries(level, size / 3).err()?;
         let text = format!("too big for the link to {peer}: {excess}");
         Some(Reply::new(552, Status(5, 3, 4), text))
     }
 
     /// The machines as the status shows them.
     pub(in super::super) fn multicast_status(&self) -> Vec<MulticastStatus> {
-        let shown = |(name, m): (&BearerId, &Multicast)| {
-            let own = m.counts.iter().map(|(what, n)| ((*what).to_owned(), *n));
-            MulticastStatus {
-                bearer: name.to_string(),
-                up: m.up,
-                sending: m.sends.len() as u64,
-                known: m.station.known_messages() as u64,
-                held_bytes: m.station.held_bytes() as u64,
-                counts: m.station.counts().iter().map(|(what, n)| (what.to_owned(), n)).chain(own).collect(),
-            }
-        };
-        self.multicast.iter().map(shown).collect()
+        let own = |net: &Net| net.counts.iter().map(|(what, n)| ((*what).to_owned(), *n)).collect::<Vec<_>>();
+        let pmul = self.nets.pmul.iter().map(|(name, m)| MulticastStatus {
+            bearer: name.to_string(),
+            up: m.net.up,
+            sending: m.sends.len() as u64,
+            known: m.station.known_messages() as u64,
+            held_bytes: m.station.held_bytes() as u64,
+            counts: m.station.counts().iter().map(|(what, n)| (what.to_owned(), n)).chain(own(&m.net)).collect(),
+        });
+        let aldis = self.nets.aldis.iter().map(|(name, a)| MulticastStatus {
+            bearer: name.to_string(),
+            up: a.net.up,
+            sending: a.station.carried() as u64,
+            known: a.station.known() as u64,
+            held_bytes: a.station.held().1 as u64,
+            counts: a.station.counts().iter().map(|(what, n)| (what.to_owned(), n)).chain(own(&a.net)).collect(),
+        });
+        pmul.chain(aldis).collect()
     }
 
     /// When a peer was last heard on a net.
     pub(in super::super) fn heard_on_net(&self, peer: &PeerName) -> Option<Instant> {
-        self.multicast.values().filter_map(|m| m.heard.get(peer)).max().copied()
+        let mules = self.nets.pmul.values().filter_map(|m| m.heard.get(peer).copied());
+        mules.chain(self.nets.stations().filter_map(|s| s.heard(peer))).max()
     }
 
     /// Transfers that have gone to a silent peer and wait for word of it.
     pub(in super::super) fn sent_on_net(&self, peer: &PeerName) -> usize {
-        let Some((_, m)) = self.multicast_to(peer) else { return 0 };
-        m.blind.iter().filter(|id| self.transfers.get(id).is_some_and(|t| is_to(t, peer))).count()
+        let mule = self.mule_to(peer).map_or(0, |(_, m)| {
+            m.blind.iter().filter(|id| self.transfers.get(id).is_some_and(|t| is_to(t, peer))).count()
+        });
+        mule.max(self.nets.stations().map(|s| s.sent_blind(peer)).max().unwrap_or(0))
     }
 
     /// Octets and seconds that a payload of so many octets takes, sent once; whether `gate` lets it out.
@@ -66,12 +78,30 @@ impl Switch {
         level: Precedence,
         payload_bytes: u64,
     ) -> Option<NetPassage> {
-        let (name, m) = self.multicast_to(peer)?;
+        let net = self.nets.to(peer)?;
+        let name = &net.plan.id;
         let lowest = self.lowest_on(now, gate, name);
         let open = lowest.is_some_and(|lowest| level >= lowest)
-            && gate.allows(now, name, Purpose::Traffic(level), Self::airtime(m)).is_ok();
-        let air = m.plan.airtime(payload_bytes);
-        Some(NetPassage { bearer: name.clone(), open, air, arrives: air + m.plan.timers.round_trip / 2 })
+            && gate.allows(now, name, Purpose::Traffic(level), net.plan.datagram_air()).is_ok();
+        let air = net.plan.airtime(payload_bytes);
+        Some(NetPassage { bearer: name.clone(), open, air, arrives: air + self.one_way(name) })
+    }
+
+    fn one_way(&self, name: &BearerId) -> Duration {
+        let aldis = self.plan.multicast.iter().find(|m| m.net.id == *name).map(|m| m.delay);
+        let pmul = || self.plan.pmul.iter().find(|p| p.net.id == *name).map(|p| p.timers.round_trip / 2);
+        aldis.or_else(pmul).unwrap_or_default()
+    }
+
+    /// Reports owed on a net in Aldis mode that an order under this gate would let out, and their time.
+    pub(in super::super) fn reports_on_net(&self, now: Now, gate: &Gate, name: &BearerId) -> (u64, Duration) {
+        let Some(station) = self.nets.station(name) else { return (0, Duration::ZERO) };
+        let owed = station.reports_owed();
+        let report = Purpose::Report(Precedence::Override);
+        match gate.allows(now, name, report, Duration::ZERO) {
+            Ok(()) => (owed as u64, station.report_air().saturating_mul(u32::try_from(owed).unwrap_or(u32::MAX))),
+            Err(_) => (0, Duration::ZERO),
+        }
     }
 
     /// What is to be expected of a frozen payload.
@@ -83,9 +113,16 @@ impl Switch {
     ) -> Option<Prediction> {
         let record = self.active.record(transfer.message)?;
         let passage = self.passage_on_net(now, &self.gate, peer, record.precedence, transfer.payload_bytes.into())?;
-        let (_, m) = self.multicast_to(peer)?;
         let to = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).map(|r| r.address.to_string());
-        let sent = m.sends.get(&number_of(transfer)).map_or(Duration::ZERO, |s| s.air);
+        let mule = self.mule_to(peer).and_then(|(_, m)| m.sends.get(&number_of(transfer)));
+        let missing = self.nets.stations().find_map(|s| s.missing(&transfer.id));
+        let sent = match missing {
+            Some((need, missing)) => {
+                let share = f64::from(need.saturating_sub(missing)) / f64::from(need.max(1));
+                Duration::from_secs_f64(passage.air.as_secs_f64() * share)
+            }
+            None => mule.map_or(Duration::ZERO, |s| s.air),
+        };
         let left = passage.arrives.saturating_sub(sent);
         Some(passage.told(now, transfer.recipients.iter().filter_map(to).collect(), peer, left))
     }

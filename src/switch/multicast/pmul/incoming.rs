@@ -19,9 +19,9 @@ use crate::queue::{Batch, Change, CommitError, MessageRecord};
 use crate::smtp::trace;
 use crate::time::{Duration, Now, Wall};
 
-use super::super::air::link_key;
-use super::super::{MuleDecode, StoreState, Switch, Work};
-use super::{MOST_ACCEPTED, Multicast, Pending, stated};
+use super::{MOST_ACCEPTED, Pending, Pmul, stated};
+use crate::switch::air::link_key;
+use crate::switch::{MuleDecode, StoreState, Switch, Work};
 
 /// A message as the station has it.
 #[derive(Clone, Debug)]
@@ -75,10 +75,10 @@ fn seen_as(message: MessageKey, expiry: u32) -> TransferId {
     TransferId { origin: message.source.to_string().as_str().into(), epoch: expiry, counter: message.number }
 }
 
-impl Multicast {
+impl Pmul {
     /// What remembers an accepted message, and forgets what need not be remembered any more.
     fn remember(&self, now: Now, message: MessageKey, known: &Known) -> Vec<Change> {
-        let put = |key, value| Change::Link(link_key(&self.plan.id, &accepted_key(key)), value);
+        let put = |key, value| Change::Link(link_key(&self.net.plan.id, &accepted_key(key)), value);
         let value = postcard::to_stdvec(known).expect("plain numbers");
         let gone = self.forgets(now).into_iter().filter(|key| *key != message).map(|key| put(key, None));
         [put(message, Some(value))].into_iter().chain(gone).collect()
@@ -101,11 +101,11 @@ impl Switch {
     /// A station has a message whole.
     pub(super) fn mule_whole(&mut self, name: &BearerId, heard: Heard) {
         let decode = MuleDecode { payload: heard.payload.clone(), max_bytes: self.plan.limits.message_bytes };
-        self.multicast_work(Work::MuleDecode(Box::new(decode)), Pending::Decode { bearer: name.clone(), heard });
+        self.mule_work(Work::MuleDecode(Box::new(decode)), Pending::Decode { bearer: name.clone(), heard });
     }
 
     pub(super) fn mule_settle(&mut self, now: Now, name: &BearerId, message: MessageKey, verdict: Verdict) {
-        if let Some(m) = self.multicast.get_mut(name) {
+        if let Some(m) = self.nets.pmul.get_mut(name) {
             m.station.settle(now, message, verdict);
         }
     }
@@ -165,7 +165,7 @@ impl Switch {
     fn is_mine(&self, name: &BearerId, from: &PeerName, recipient: &Recipient) -> bool {
         match self.plan.routes.hop(&self.resolve(&recipient.address)) {
             Some(Hop::Peer(peer)) => {
-                let group_member = self.multicast.get(name).is_some_and(|m| m.plan.peers.contains(peer));
+                let group_member = self.nets.pmul.get(name).is_some_and(|m| m.net.plan.peers.contains(peer));
                 peer != from && !group_member
             }
             Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch) => true,
@@ -176,7 +176,7 @@ impl Switch {
     /// Nobody can be told but the operator.
     fn undecodable(&mut self, now: Now, name: &BearerId, heard: &Heard, peer: PeerName, error: &MuleError) {
         self.count(name, error.name());
-        let Some(m) = self.multicast.get_mut(name) else { return };
+        let Some(m) = self.nets.pmul.get_mut(name) else { return };
         if now.at.since(m.kept.0) >= Duration::from_secs(3600) {
             m.kept = (now.at, 0);
         }
@@ -256,11 +256,11 @@ impl Switch {
     fn keep_mule(&mut self, now: Now, name: &BearerId, heard: &Heard, mut batch: Batch, records: Vec<MessageRecord>) {
         let owed = self.limits(now, name).0.is_none_or(|least| heard.priority > least);
         let known = Known { expiry: heard.expiry, priority: heard.priority, owed };
-        let Some(m) = self.multicast.get(name) else { return };
+        let Some(m) = self.nets.pmul.get(name) else { return };
         batch.changes.extend(m.remember(now, heard.message, &known));
         let ids = self.ids_in(&batch);
         let pending = Pending::Accept { bearer: name.clone(), message: heard.message, known, records, ids };
-        self.commit(batch, super::super::Pending::Multicast(pending));
+        self.commit(batch, crate::switch::Pending::Pmul(pending));
     }
 
     /// The commit came back: only now may the sender hear that it is ours.
@@ -277,7 +277,7 @@ impl Switch {
             Ok(()) => {
                 self.ids.committed(ids);
                 self.store = StoreState::Healthy;
-                if let Some(m) = self.multicast.get_mut(name) {
+                if let Some(m) = self.nets.pmul.get_mut(name) {
                     m.remembered(now, message, known);
                 }
                 self.accepted(now, records);

@@ -1,54 +1,28 @@
-//! Bearers that speak P_MUL and the MULE nodes they reach: their tables, and what these must have in common with others.
-//!
-//! Called by `profile` for `[[bearer]] kind = "pmul"` and `[[peer]] protocol = "mule"`; the rest of both files knows nothing of them.
+//! `[[bearer]] kind = "pmul"` and the MULE nodes such bearers reach, `[[peer]] protocol = "mule"`.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use super::cross::Declared;
-use super::plan::{Join, MulePeerPlan, MulticastPlan};
-use super::profile::{at_least_a_second, carry, name, silences};
-use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
-use super::schema;
-use super::tree::{Entry, Value};
+use super::super::cross::Declared;
+use super::super::plan::{MulePeerPlan, PmulPlan};
+use super::super::profile::{at_least_a_second, name, silences};
+use super::super::reader::{Reader, Scope, boolean, integer, join, list, parsed};
+use super::super::schema;
+use super::super::tree::Entry;
+use super::{Basics, host, multicast_address, says};
 use crate::bearer::pmul::{Checksum, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
-use crate::emcon::State;
-use crate::mail::{BearerId, PeerName, Precedence};
+use crate::mail::PeerName;
 use crate::time::Duration;
-use crate::units::{Bps, Bytes, parse_duration, show_duration};
+use crate::units::{Bytes, parse_duration, show_duration};
 
-/// What UDP and IPv4 put before a PDU.
-const HEADERS: u64 = 28;
 /// What a piece costs of a PDU, and how many pieces a message may have.
 const PIECE_OVERHEAD: u64 = 16;
 const MOST_PIECES: u64 = 65_535;
 
-/// Whether a `[[bearer]]` is one of these.
-pub fn is_multicast(entry: &Entry) -> bool {
-    says(entry, "kind", "pmul")
-}
-
 /// Whether a `[[peer]]` is one of these.
 pub fn is_mule(entry: &Entry) -> bool {
     says(entry, "protocol", "mule")
-}
-
-fn says(entry: &Entry, key: &str, word: &str) -> bool {
-    match &entry.value {
-        Value::Table(fields) => fields.get(key).is_some_and(|e| text(e).is_ok_and(|t| t == word)),
-        _ => false,
-    }
-}
-
-fn multicast_address(text: &str) -> Option<Ipv4Addr> {
-    text.parse().ok().filter(Ipv4Addr::is_multicast)
-}
-
-/// An address of one host.
-fn host(text: &str) -> Option<Ipv4Addr> {
-    let sound = |a: &Ipv4Addr| !a.is_multicast() && !a.is_unspecified() && !a.is_broadcast();
-    text.parse().ok().filter(sound)
 }
 
 /// A node is 32 bits, written as an address.
@@ -101,32 +75,16 @@ pub fn peer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<MulePeerPl
 }
 
 /// Reads `[[bearer]] kind = "pmul"`.
-pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<MulticastPlan> {
+pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<PmulPlan> {
     let mut s = reader.scope(&schema::BEARER_PMUL, path, Some(entry));
-    let bearer_name = s.field("name", parsed(name));
-    let kind = s.field("kind", parsed(|t| (t == "pmul").then_some(())));
-    let interface = s.field("interface", parsed(host));
-    let own = interface.map(|i| i.to_string()).unwrap_or_default();
+    let basics = Basics::read(&mut s, "pmul", 128, Bytes(32 << 20));
+    let own = basics.interface.map(|i| i.to_string()).unwrap_or_default();
     let node = if own.is_empty() && !s.has("node") { None } else { s.field_or("node", own, parsed(node)) };
     let groups = s.field("groups", list(multicast_address));
     let port = || integer(1, 65_535);
     let data_port = s.field("data_port", port());
     let ack_port = s.field("ack_port", port());
-    let join_by = s.field(
-        "join",
-        parsed(|t| match t {
-            "static" => Some(Join::Static),
-            "igmp" => Some(Join::Igmp),
-            _ => None,
-        }),
-    );
-    let ttl = s.field("ttl", integer(1, 255));
-    let peers = s.field("peers", list(name));
-    let emcon = s.field("emcon", parsed(State::parse));
-    let rate = s.field("rate", parsed(|t| Bps::parse(t).filter(|r| r.0 >= 75)));
-    let delay = s.field("delay", parsed(|t| parse_duration(t).filter(|d| *d <= Duration::from_secs(60))));
-    let mtu = s.field("mtu", integer(128, 65_535));
-    let room = mtu.and_then(|m| u64::try_from(m).ok()).unwrap_or(1500) - HEADERS;
+    let room = basics.room.unwrap_or(1472);
     let max_pdu = s.field_or("max_pdu", Bytes(room).to_string(), parsed(Bytes::parse));
     let checksum = s.field(
         "checksum",
@@ -144,26 +102,19 @@ pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Multicas
             _ => None,
         }),
     );
-    let size = |t: &str| Bytes::parse(t).filter(|b| (1024..=32 << 20).contains(&b.0));
-    let max_payload = s.field("max_payload", parsed(size));
-    let max_air = s.field("max_air", parsed(at_least_a_second));
-    let on_excess = s.field("on_excess", parsed(|t| ["return", "hold"].contains(&t).then(|| t == "hold")));
-    let protected = s.field("protected", boolean);
-    let (carry_path, carry_entry) = (s.at("carry"), s.raw("carry"));
-    let (dscp_path, dscp_entry) = (s.at("dscp"), s.raw("dscp"));
     let (timers_path, timers_entry) = (s.at("timers"), s.raw("timers"));
 
-    if protected == Some(true) {
+    if basics.protected == Some(true) {
         let problem = "MULE has no protection: mail that asks for it (REQUIRETLS) is refused here";
-        reader.problem(&join(path, "protected"), problem, "protected = false, and a serial bearer for such mail");
+        reader.problem(&join(path, "protected"), problem, "protected = false, and another bearer for such mail");
     }
     if let Some(pdu) = max_pdu
         && !(64..=room).contains(&pdu.0)
     {
-        let problem = format!("{pdu} do not fit: UDP and IPv4 take {HEADERS} B of mtu");
+        let problem = format!("{pdu} do not fit: UDP and IPv4 take 28 B of mtu");
         reader.problem(&join(path, "max_pdu"), problem, &format!("64B to {}", Bytes(room)));
     }
-    if let (Some(pdu), Some(most)) = (max_pdu, max_payload)
+    if let (Some(pdu), Some(most)) = (max_pdu, basics.max_payload)
         && most.0 > (pdu.0.saturating_sub(PIECE_OVERHEAD)) * MOST_PIECES
     {
         let problem = format!("a message has at most {MOST_PIECES} pieces of max_pdu less {PIECE_OVERHEAD} B");
@@ -175,43 +126,20 @@ pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Multicas
     if data_port.is_some() && data_port == ack_port {
         reader.problem(&join(path, "ack_port"), "is data_port", "two ports, as all nodes of the net have them");
     }
-    let carry = carry(reader, &carry_path, carry_entry.as_ref(), max_payload?, max_air?);
-    let dscp = dscp(reader, &dscp_path, dscp_entry.as_ref());
+    let (data_port, ack_port) = (u16::try_from(data_port?).ok()?, u16::try_from(ack_port?).ok()?);
     let max_pdu = usize::try_from(max_pdu?.0).ok()?;
-    let peers: Vec<PeerName> = peers?.iter().map(|p| PeerName::from(p.as_str())).collect();
-    let derived = Timers::of(rate?, delay?, max_pdu, peers.len());
+    let derived = Timers::of(basics.rate?, basics.delay?, max_pdu, basics.peers.as_ref()?.len());
     let timers = timers(reader, &timers_path, timers_entry.as_ref(), &derived);
-    kind?;
-    Some(MulticastPlan {
-        id: BearerId::from(bearer_name?.as_str()),
-        interface: interface?,
+    let head = usize::try_from(PIECE_OVERHEAD).ok()?;
+    Some(PmulPlan {
+        net: basics.plan(reader, groups?, vec![ack_port, data_port], max_pdu, head)?,
         node: node?,
-        groups: groups?,
-        data_port: u16::try_from(data_port?).ok()?,
-        ack_port: u16::try_from(ack_port?).ok()?,
-        join: join_by?,
-        ttl: u8::try_from(ttl?).ok()?,
-        dscp,
-        peers,
-        emcon: emcon?,
-        rate: rate?,
-        max_pdu,
+        data_port,
+        ack_port,
         checksum: checksum?,
         tagging: tagging?,
         timers: timers?,
-        max_payload_bytes: max_payload?.0,
-        carry,
-        hold_excess: on_excess?,
     })
-}
-
-fn dscp(reader: &mut Reader, path: &str, entry: Option<&Entry>) -> BTreeMap<Precedence, u8> {
-    let mut s = reader.scope(&schema::DSCP, path, entry);
-    let levels = schema::DSCP.keys.iter().filter_map(|k| {
-        let point = s.field_or(k.name, Value::Integer(0), integer(0, 63))?;
-        Some((Precedence::parse(k.name)?, u8::try_from(point).ok()?))
-    });
-    levels.collect()
 }
 
 fn timers(reader: &mut Reader, path: &str, entry: Option<&Entry>, derived: &Timers) -> Option<Timers> {
@@ -259,9 +187,9 @@ fn percent(text: &str) -> Option<u32> {
     text.strip_suffix('%')?.trim_end().parse().ok().filter(|p| (100..=1000).contains(p))
 }
 
-/// What bearers and peers of this kind must have in common with the rest of the profile.
+/// What these bearers and their peers must have in common with each other and the rest of the profile.
 pub fn check(reader: &mut Reader, d: &Declared<'_>) {
-    let (bearers, mules, serial, aldis) = (d.nets, d.mules, d.bearers, d.peer_plans);
+    let (bearers, mules, serial, aldis) = (d.pmul, d.mules, d.bearers, d.peer_plans);
     let is_mule = |peer: &PeerName| mules.iter().any(|(_, m)| m.name == *peer);
     for (path, bearer) in serial {
         for peer in bearer.peers.iter().filter(|p| is_mule(p)) {
@@ -269,45 +197,26 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
             reader.problem(&join(path, "peers"), problem, "a [[bearer]] of kind pmul that lists it");
         }
     }
-    let mut groups = BTreeMap::new();
-    let mut sockets = BTreeMap::new();
     let mut carried = BTreeMap::new();
     for (path, bearer) in bearers {
-        for group in &bearer.groups {
-            if let Some(other) = groups.insert(*group, path) {
-                let problem = format!("{group} is also a group of {other}");
-                reader.problem(&join(path, "groups"), problem, "groups of its own");
-            }
-        }
-        if let Some(other) = sockets.insert((bearer.interface, bearer.ack_port), path) {
-            let problem = format!("{} has port {} of that interface", other, bearer.ack_port);
-            reader.problem(&join(path, "interface"), problem, "another interface, or another ack_port");
-        }
-        if bearer.peers.is_empty() {
-            reader.problem(&join(path, "peers"), "a bearer without peers carries nothing", "names of [[peer]] tables");
-        }
         let mut nodes = BTreeMap::from([(bearer.node, "this node")]);
-        for peer in &bearer.peers {
+        for peer in &bearer.net.peers {
             let at = join(path, "peers");
             if let Some(other) = carried.insert(peer, path) {
                 let problem = format!("{peer} stands in {other} too");
                 reader.problem(&at, problem, "each MULE peer on one bearer, once");
             }
-            if !d.peers.contains(&*peer.0) {
-                let names: Vec<&str> = d.peers.iter().map(String::as_str).collect();
-                reader.problem(&at, format!("there is no [[peer]] named {peer}"), &names.join(", "));
-            }
             if aldis.iter().any(|(_, p)| p.name == *peer) {
                 let problem = format!("{peer} is an Aldis peer: it has a station, and keys");
-                reader.problem(&at, problem, "a [[peer]] with protocol = \"mule\"");
+                reader.problem(&at, problem, "a [[peer]] with protocol = \"mule\", or a bearer of kind multicast");
             }
             let Some((peer_path, mule)) = mules.iter().find(|(_, m)| m.name == *peer) else { continue };
             if let Some(other) = nodes.insert(mule.node, &*peer.0) {
                 let problem = format!("{} is also the node of {other} on {path}", mule.node);
                 reader.problem(&join(peer_path, "node"), problem, "a number of its own, unique on the net");
             }
-            if let Some(group) = mule.group.filter(|g| !bearer.groups.contains(g)) {
-                let allowed: Vec<String> = bearer.groups.iter().map(ToString::to_string).collect();
+            if let Some(group) = mule.group.filter(|g| !bearer.net.groups.contains(g)) {
+                let allowed: Vec<String> = bearer.net.groups.iter().map(ToString::to_string).collect();
                 let problem = format!("{group} is no group of {path}");
                 reader.problem(&join(peer_path, "group"), problem, &allowed.join(", "));
             }
@@ -317,7 +226,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
         if d.node.is_some_and(|n| n.name == mule.name) {
             reader.problem(&join(path, "name"), "is this node's own name", "another name for the neighbour");
         }
-        if !carried.contains_key(&mule.name) && !serial.iter().any(|(_, b)| b.peers.contains(&mule.name)) {
+        if !carried.contains_key(&mule.name) && !d.carried.contains(&*mule.name.0) {
             reader.problem(path, "on no bearer: nothing can reach it", "a [[bearer]] of kind pmul that lists it");
         }
     }

@@ -1,50 +1,20 @@
-//! MULE over P_MUL between real processes on the loopback interface: three nodes, foreign nodes played datagram by datagram, kills,
-//! silence.
-
-#[path = "common/pcap.rs"]
-mod pcap;
-#[path = "common/process.rs"]
-mod process;
+//! MULE over P_MUL: three nodes, foreign nodes played datagram by datagram, kills, silence.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use aldis::bearer::pmul::{
-    Ack, AckEntry, Address, Checksum, Destination, MessageKey, Missing, NodeId, Part, Pdu, Ranges,
-};
+use aldis::bearer::pmul::{Ack, AckEntry, Address, Checksum, Destination, MessageKey, Missing, Part, Pdu, Ranges};
 use aldis::codec::mule::{self, Letter, Tagging};
 use data_encoding::BASE64;
-use pcap::{Datagram, capture};
-use process::{Client, Running, ask, have, message, run, wait_for};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::lab::{NAMES, Net, PATIENCE, mailbox, noise, order, original, pause, received, submit, tracked};
+use crate::pcap::{Datagram, capture};
+use crate::process::{Running, ask, have, message, run, wait_for};
 
 const DATA: u16 = 2753;
 const ACK: u16 = 2754;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A net of its own for one test of one process: other runs on this machine have others.
-#[derive(Clone, Copy)]
-struct Net {
-    test: u8,
-}
-
-impl Net {
-    fn address(self, node: u8) -> Ipv4Addr {
-        let id = std::process::id();
-        Ipv4Addr::new(127, 1 + (id % 200) as u8, (id / 200 % 250) as u8, self.test * 10 + node)
-    }
-
-    fn group(self) -> Ipv4Addr {
-        let [_, a, b, c] = self.address(0).octets();
-        Ipv4Addr::new(239, a, b, c)
-    }
-
-    fn node(self, node: u8) -> NodeId {
-        self.address(node).into()
-    }
-}
 
 /// What a node of these tests is like.
 struct Setup<'s> {
@@ -56,8 +26,6 @@ struct Setup<'s> {
     /// More lines of every peer's table.
     peer: &'s str,
 }
-
-const NAMES: [&str; 4] = ["-", "a", "b", "c"];
 
 fn profile(setup: &Setup<'_>, directory: &Path) -> PathBuf {
     let Setup { net, number, peers, rate, emcon, peer } = setup;
@@ -92,58 +60,6 @@ fn profile(setup: &Setup<'_>, directory: &Path) -> PathBuf {
 fn start(setup: &Setup<'_>, directory: &Path) -> Running {
     let path = profile(setup, directory);
     Running::start(&path, directory, &[])
-}
-
-/// Files in the mailbox of `user`.
-fn mailbox(directory: &Path, user: &str) -> Vec<String> {
-    let folder = directory.join("state/maildir").join(user).join("new");
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-    paths.sort();
-    paths.iter().filter_map(|p| std::fs::read(p).ok()).map(|b| String::from_utf8_lossy(&b).into_owned()).collect()
-}
-
-fn received(what: &str, directory: &Path, user: &str) -> String {
-    wait_for(what, PATIENCE, || mailbox(directory, user).pop())
-}
-
-/// The message as it was handed in: below the fields that the hops have put on top.
-fn original(delivered: &str) -> &str {
-    delivered.split_once("From: Ops").map(|(head, _)| &delivered[head.len()..]).expect("the message itself")
-}
-
-fn order(node: &Running, state: &str) -> f64 {
-    let (exit, document) = ask(&node.socket, &["emcon", "set", "sat", state, "--reason", "test"]);
-    assert_eq!(exit, 0, "{document}");
-    document["bearers"][0]["carrier_off_s"].as_f64().expect("seconds")
-}
-
-fn tracked(node: &Running, id: &str) -> Vec<String> {
-    let (_, document) = ask(&node.socket, &["track", id]);
-    let events = document["events"].as_array().cloned().unwrap_or_default();
-    events.iter().filter_map(|e| e["event"].as_str().map(str::to_owned)).collect()
-}
-
-fn submit(node: &Running, from: &str, to: &[(&str, &str)], text: &[u8]) -> String {
-    let mut client = Client::connect(node.address());
-    assert!(client.say("EHLO client.test").starts_with("250"));
-    let reply = client.submit(from, to, text);
-    assert!(reply.starts_with("250"), "{reply}");
-    reply.split_whitespace().last().expect("an id").to_owned()
-}
-
-/// Text that no compression shortens, of about so many octets.
-fn noise(id: &str, octets: usize) -> Vec<u8> {
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    let mut bytes = vec![0; octets * 3 / 4];
-    for byte in &mut bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        *byte = state as u8;
-    }
-    let lines: Vec<String> = bytes.chunks(54).map(|line| BASE64.encode(line)).collect();
-    message(id, &lines.join("\r\n"))
 }
 
 /// What a socket heard: from where, to which port, what, when.
@@ -226,11 +142,6 @@ impl Foreign {
 fn clock() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     since.as_secs() as u32
-}
-
-fn pause(seconds: f64) {
-    #[expect(clippy::disallowed_methods, reason = "a test of real processes waits in real time")]
-    std::thread::sleep(Duration::from_secs_f64(seconds));
 }
 
 fn address(message: MessageKey, expiry: u32, priority: u8, total: u16, destinations: Vec<Destination>) -> Pdu {

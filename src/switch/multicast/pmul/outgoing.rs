@@ -17,11 +17,11 @@ use crate::queue::schedule::{Allowance, Job};
 use crate::queue::{Change, CommitError, MessageRecord, StoreCall, TransferRecord};
 use crate::time::{Duration, Now};
 
-use super::super::air::link_key;
-use super::super::intake::UNPROTECTED;
-use super::super::settle::{AirNote, BEYOND, Step};
-use super::super::{MuleEncode, Switch, Work};
 use super::{Frozen, Pending, Send, number_of, numbered};
+use crate::switch::air::link_key;
+use crate::switch::intake::UNPROTECTED;
+use crate::switch::settle::{AirNote, BEYOND, Step};
+use crate::switch::{MuleEncode, Switch, Work};
 
 /// Messages of one level or above to one peer at once.
 const JOBS: usize = 16;
@@ -63,8 +63,8 @@ pub(super) fn sequence_of(key: &[u8], value: &[u8]) -> Option<(NodeId, u32)> {
 
 impl Switch {
     /// What may go to a MULE peer now. P_MUL says when a message expires: nothing is sent before the clock is set.
-    pub(in super::super) fn towards_mule(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
-        let (name, m) = self.multicast_to(peer).filter(|_| now.set)?;
+    pub(in crate::switch) fn towards_mule(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
+        let (name, m) = self.mule_to(peer).filter(|_| now.set)?;
         let lowest = self.lowest_on(now, &self.gate, name)?;
         let waiting = m.blind.iter().filter(|id| self.is_to(id, peer)).count().min(240);
         Some(Allowance { jobs: JOBS + waiting, lowest, recipients: RECIPIENTS })
@@ -75,16 +75,16 @@ impl Switch {
     }
 
     /// The hops that can take the same payload as this one from the same datagrams.
-    pub(in super::super) fn mules_along(&self, hop: &Hop) -> Vec<Hop> {
+    pub(in crate::switch) fn mules_along(&self, hop: &Hop) -> Vec<Hop> {
         let Hop::Peer(peer) = hop else { return Vec::new() };
-        let Some((_, m)) = self.multicast_to(peer) else { return Vec::new() };
-        let group = |peer: &PeerName| self.mule(peer).map(|mule| mule.group.or(m.plan.groups.first().copied()));
-        let same = m.plan.peers.iter().filter(|p| group(p) == group(peer));
+        let Some((_, m)) = self.mule_to(peer) else { return Vec::new() };
+        let group = |peer: &PeerName| self.mule(peer).map(|mule| mule.group.or(m.net.plan.groups.first().copied()));
+        let same = m.net.plan.peers.iter().filter(|p| group(p) == group(peer));
         same.map(|p| Hop::Peer(p.clone())).collect()
     }
 
     /// Starts jobs of one message for peers of one group.
-    pub(in super::super) fn start_mule(&mut self, now: Now, jobs: Vec<Job>) {
+    pub(in crate::switch) fn start_mule(&mut self, now: Now, jobs: Vec<Job>) {
         // An edit for some recipients gave them other bytes.
         let mut by_body: BTreeMap<BodyRef, Vec<Job>> = BTreeMap::new();
         for job in jobs {
@@ -98,12 +98,12 @@ impl Switch {
             }
         }
         for (body, jobs) in by_body {
-            self.multicast_work(Work::Store(StoreCall::Read(body, 0, u64::MAX)), Pending::Body { jobs });
+            self.mule_work(Work::Store(StoreCall::Read(body, 0, u64::MAX)), Pending::Body { jobs });
         }
     }
 
-    pub(super) fn multicast_work(&mut self, work: Work, pending: Pending) {
-        self.work(work, super::super::Pending::Multicast(pending));
+    pub(super) fn mule_work(&mut self, work: Work, pending: Pending) {
+        self.work(work, crate::switch::Pending::Pmul(pending));
     }
 
     pub(super) fn mule_body_read(&mut self, now: Now, jobs: Vec<Job>, body: Result<Arc<[u8]>, CommitError>) {
@@ -127,7 +127,7 @@ impl Switch {
             return jobs.iter().for_each(|job| self.put_back(now, job));
         }
         let Hop::Peer(peer) = &first.hop else { return };
-        let Some((bearer, tagging)) = self.multicast_to(peer).map(|(name, m)| (name.clone(), m.plan.tagging)) else {
+        let Some((bearer, tagging)) = self.mule_to(peer).map(|(name, m)| (name.clone(), m.plan.tagging)) else {
             return self.mule_failed(now, &jobs, "no bearer reaches these peers");
         };
         let counters: Option<Vec<u32>> = jobs.iter().map(|_| self.ids.transfer()).collect();
@@ -138,7 +138,7 @@ impl Switch {
         let id = |counter| TransferId { origin: origin.clone(), epoch, counter };
         let ids = counters.into_iter().map(id).collect();
         let encode = MuleEncode { envelope, body, tagging, now: now.wall };
-        self.multicast_work(Work::MuleEncode(Box::new(encode)), Pending::Encoded { jobs, ids, bearer });
+        self.mule_work(Work::MuleEncode(Box::new(encode)), Pending::Encoded { jobs, ids, bearer });
     }
 
     pub(super) fn mule_encoded(
@@ -157,10 +157,10 @@ impl Switch {
             Ok(payload) => payload,
             Err(why) => return self.mule_failed(now, &jobs, &format!("MULE cannot carry it: {why}")),
         };
-        let Some(m) = self.multicast.get(&bearer) else { return };
-        let carried = m.plan.carries(first.precedence, payload.len() as u64);
+        let Some(m) = self.nets.pmul.get(&bearer) else { return };
+        let carried = m.net.plan.carries(first.precedence, payload.len() as u64);
         if let (Err(diagnostic), false) = (carried, self.beyond.contains(&first.message)) {
-            let excess = match m.plan.hold_excess {
+            let excess = match m.net.plan.hold_excess {
                 true => Event::Held { why: format!("{BEYOND}{diagnostic}") },
                 false => Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic },
             };
@@ -199,7 +199,7 @@ impl Switch {
     }
 
     /// What a step changes besides of what such bearers store: with a transfer its expiry and its number in the row, gone with it.
-    pub(in super::super) fn multicast_changes(
+    pub(in crate::switch) fn mule_changes(
         &mut self,
         record: &MessageRecord,
         step: &Step,
@@ -209,20 +209,20 @@ impl Switch {
             Change::DropTransfer(id) => self.transfers.get(id),
             _ => None,
         });
-        let dropped = dropped.filter(|t| self.multicast.contains_key(&t.bearer));
+        let dropped = dropped.filter(|t| self.nets.pmul.contains_key(&t.bearer));
         let mut changes: Vec<Change> =
             dropped.map(|t| Change::Link(link_key(&t.bearer, &transfer_key(&t.id)), None)).collect();
         let Step::Freeze { transfers, .. } = step else { return changes };
         let expiry = u32::try_from(record.envelope.expires.seconds().clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
         for (transfer, peer) in transfers {
             let node = self.plan.mules.iter().find(|m| m.name == *peer).map(|m| m.node);
-            let (Some(node), Some(m)) = (node, self.multicast.get_mut(&transfer.bearer)) else { continue };
+            let (Some(node), Some(m)) = (node, self.nets.pmul.get_mut(&transfer.bearer)) else { continue };
             let last = m.sequences.entry(node).or_default();
             *last = last.wrapping_add(1);
             let frozen = Frozen {
                 expiry,
                 sequence: *last,
-                max_pdu: u32::try_from(m.plan.max_pdu).unwrap_or(u32::MAX),
+                max_pdu: u32::try_from(m.net.plan.max_datagram).unwrap_or(u32::MAX),
                 priority: mule::pmul_priority(record.envelope.mt_priority),
             };
             let at = |key: Vec<u8>, value: Vec<u8>| Change::Link(link_key(&transfer.bearer, &key), Some(value));
@@ -234,23 +234,23 @@ impl Switch {
     }
 
     /// Takes a frozen transfer; the message leaves when all that came with it are there.
-    pub(in super::super) fn put_on_multicast(&mut self, now: Now, transfer: &TransferRecord, send: Transfer) {
+    pub(in crate::switch) fn put_on_mule(&mut self, now: Now, transfer: &TransferRecord, send: Transfer) {
         self.collect(now, transfer, send.payload, false);
     }
 
     fn collect(&mut self, now: Now, transfer: &TransferRecord, payload: Arc<[u8]>, resumed: bool) {
         let Hop::Peer(peer) = &transfer.hop else { return };
         let mule = self.mule(peer).map(|m| (m.node, m.group));
-        let Some(m) = self.multicast.get_mut(&transfer.bearer) else { return };
-        let known = m.frozen.get(&transfer.id).copied().zip(mule).filter(|_| m.plan.peers.contains(peer));
+        let Some(m) = self.nets.pmul.get_mut(&transfer.bearer) else { return };
+        let known = m.frozen.get(&transfer.id).copied().zip(mule).filter(|_| m.net.plan.peers.contains(peer));
         let Some((frozen, (node, group))) = known else {
             return self.withdraw(now, transfer, "its peer, or what was stored with it, is no longer known here");
         };
-        if frozen.max_pdu as usize != m.plan.max_pdu {
+        if frozen.max_pdu as usize != m.net.plan.max_datagram {
             return self.withdraw(now, transfer, RECUT);
         }
         let number = number_of(transfer);
-        let Some(group) = group.or(m.plan.groups.first().copied()) else { return };
+        let Some(group) = group.or(m.net.plan.groups.first().copied()) else { return };
         let fresh = m.fresh.entry(number).or_insert_with(|| Outgoing {
             number,
             priority: frozen.priority,
@@ -265,12 +265,12 @@ impl Switch {
 
     /// Hands what was collected to the station.
     pub(super) fn submit_fresh(&mut self, now: Now, name: &BearerId) {
-        let Some(m) = self.multicast.get_mut(name).filter(|m| !m.fresh.is_empty()) else { return };
+        let Some(m) = self.nets.pmul.get_mut(name).filter(|m| !m.fresh.is_empty()) else { return };
         for (number, mut out) in std::mem::take(&mut m.fresh) {
             let of = self.transfers.values().filter(|t| t.bearer == *name && number_of(t) == number);
             let of: Vec<TransferRecord> = of.cloned().collect();
             let level = of.iter().map(|t| t.precedence).max().unwrap_or(Precedence::Routine);
-            let Some(m) = self.multicast.get_mut(name) else { return };
+            let Some(m) = self.nets.pmul.get_mut(name) else { return };
             out.priority = raised(level, out.priority);
             match m.station.submit(now, out) {
                 Ok(()) => {
@@ -287,14 +287,14 @@ impl Switch {
     }
 
     /// Frozen payloads of before a restart are read again, each once.
-    pub(in super::super) fn thaw_multicast(&mut self) {
+    pub(in crate::switch) fn thaw_mule(&mut self) {
         let current = self.transfers.values().filter(|t| t.id.epoch == self.epoch);
-        let ours = current.filter(|t| self.multicast.contains_key(&t.bearer));
+        let ours = current.filter(|t| self.nets.pmul.contains_key(&t.bearer));
         let payloads: BTreeMap<(BearerId, u32), BodyRef> =
             ours.map(|t| ((t.bearer.clone(), number_of(t)), t.payload)).collect();
         for ((bearer, number), payload) in payloads {
             let pending = Pending::Thaw { bearer, number };
-            self.multicast_work(Work::Store(StoreCall::Read(payload, 0, u64::MAX)), pending);
+            self.mule_work(Work::Store(StoreCall::Read(payload, 0, u64::MAX)), pending);
         }
     }
 
@@ -326,7 +326,7 @@ impl Switch {
 
     /// A part of a message has left.
     pub(super) fn has_left(&mut self, now: Now, name: &BearerId, number: u32, bytes: u64, air: Duration) {
-        let Some(send) = self.multicast.get_mut(name).and_then(|m| m.sends.get_mut(&number)) else { return };
+        let Some(send) = self.nets.pmul.get_mut(name).and_then(|m| m.sends.get_mut(&number)) else { return };
         send.bytes += bytes;
         send.air += air;
         if std::mem::replace(&mut send.keyed, true) {
@@ -351,20 +351,20 @@ impl Switch {
         };
         let mut all = all.filter(is);
         let Some(id) = all.next().map(|t| t.id.clone()) else { return };
-        let spent = self.multicast.get(name).and_then(|m| m.sends.get(&number)).map(|s| (s.bytes, s.air));
+        let spent = self.nets.pmul.get(name).and_then(|m| m.sends.get(&number)).map(|s| (s.bytes, s.air));
         let (bytes, air) = spent.unwrap_or_default();
         self.transfer_confirmed(now, name, &id, bytes, air);
     }
 
     pub(super) fn mule_sent_blind(&mut self, now: Now, name: &BearerId, number: u32, window: u32, of: u32) {
-        let Some(m) = self.multicast.get(name) else { return };
+        let Some(m) = self.nets.pmul.get(name) else { return };
         let (bytes, air) = m.sends.get(&number).map(|s| (s.bytes, s.air)).unwrap_or_default();
         for transfer in self.transfers_numbered(name, number) {
             let Hop::Peer(peer) = &transfer.hop else { continue };
             if !self.is_silent(peer) {
                 continue;
             }
-            if let Some(m) = self.multicast.get_mut(name) {
+            if let Some(m) = self.nets.pmul.get_mut(name) {
                 m.blind.insert(transfer.id.clone());
             }
             self.sent_blind(now, name, &transfer.id, window, of, window > 1, bytes, air);
@@ -372,10 +372,10 @@ impl Switch {
     }
 
     /// A transfer has ended; with the last of a payload nothing more of it is sent.
-    pub(in super::super) fn multicast_over(&mut self, transfer: &TransferRecord) {
+    pub(in crate::switch) fn mule_over(&mut self, transfer: &TransferRecord) {
         let number = number_of(transfer);
         let last = self.transfers_numbered(&transfer.bearer, number).is_empty();
-        let Some(m) = self.multicast.get_mut(&transfer.bearer) else { return };
+        let Some(m) = self.nets.pmul.get_mut(&transfer.bearer) else { return };
         m.frozen.remove(&transfer.id);
         m.blind.remove(&transfer.id);
         if last || transfer.id.epoch != self.epoch {
@@ -386,10 +386,10 @@ impl Switch {
     }
 
     /// A message has another level.
-    pub(in super::super) fn expedite_multicast(&mut self, id: &TransferId, level: Precedence) {
+    pub(in crate::switch) fn expedite_mule(&mut self, id: &TransferId, level: Precedence) {
         let Some(transfer) = self.transfers.get(id) else { return };
         let number = number_of(transfer);
-        let Some(m) = self.multicast.get_mut(&transfer.bearer) else { return };
+        let Some(m) = self.nets.pmul.get_mut(&transfer.bearer) else { return };
         let before = m.frozen.get(id).map(|f| f.priority);
         if let Some(send) = m.sends.get_mut(&number) {
             send.level = level;
@@ -400,7 +400,7 @@ impl Switch {
     }
 
     /// After a start: what ended unconfirmed is listened for.
-    pub(in super::super) fn listen_multicast(&mut self) {
+    pub(in crate::switch) fn listen_mule(&mut self) {
         let mut open: BTreeMap<(BearerId, u32), (u32, Vec<NodeId>)> = BTreeMap::new();
         for late in self.late.values() {
             let t = &late.transfer;
@@ -411,19 +411,19 @@ impl Switch {
             open.entry((t.bearer.clone(), number)).or_insert((until, Vec::new())).1.push(node);
         }
         for ((bearer, number), (until, nodes)) in open {
-            if let Some(m) = self.multicast.get_mut(&bearer) {
+            if let Some(m) = self.nets.pmul.get_mut(&bearer) {
                 m.station.restore_unconfirmed(number, until, nodes);
             }
         }
     }
 
     /// Tells the stations whether a peer keeps silence.
-    pub(in super::super) fn believe_multicast(&mut self, now: Now, peer: &PeerName, silent: bool) {
+    pub(in crate::switch) fn believe_mule(&mut self, now: Now, peer: &PeerName, silent: bool) {
         let Some(node) = self.mule(peer).map(|m| m.node) else { return };
-        for m in self.multicast.values_mut().filter(|m| m.plan.peers.contains(peer)) {
+        for m in self.nets.pmul.values_mut().filter(|m| m.net.plan.peers.contains(peer)) {
             m.station.set_silent(now, node, silent);
             // What it still lacks is asked for, or no longer.
-            m.wake = Some(now.at);
+            m.net.wake = Some(now.at);
         }
     }
 }

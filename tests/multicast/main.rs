@@ -1,0 +1,9 @@
+//! Multicast nets of real processes on the loopback interface: MULE over P_MUL, and Aldis mode.
+
+mod aldis_mode;
+mod lab;
+mod mule;
+#[path = "../common/pcap.rs"]
+mod pcap;
+#[path = "../common/process.rs"]
+mod process;
