@@ -67,10 +67,16 @@ pub struct Running {
 impl Running {
     /// Starts a profile in `directory`, which keeps state, socket and log; waits for the ready line.
     pub fn start(profile: &Path, directory: &Path, set: &[String]) -> Self {
+        Self::start_by(&[], profile, directory, set)
+    }
+
+    /// The same by a program that runs the one behind its own words in its place.
+    pub fn start_by(by: &[&str], profile: &Path, directory: &Path, set: &[String]) -> Self {
         let stderr = directory.join("stderr");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&stderr).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aldis"));
-        command.arg("run").arg("--profile").arg(profile);
+        let words: Vec<&str> = by.iter().copied().chain([env!("CARGO_BIN_EXE_aldis")]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("run").arg("--profile").arg(profile);
         let places = [("node.state_dir", "state"), ("node.socket", "aldis.sock")];
         for (key, name) in places {
             command.arg("--set").arg(format!("{key}={}", directory.join(name).display()));
