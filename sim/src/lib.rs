@@ -28,6 +28,7 @@ pub mod packet;
 pub mod rate_bench;
 pub mod rng;
 pub mod run;
+pub mod satcom;
 pub mod scenario;
 pub mod storm;
 pub mod trace;

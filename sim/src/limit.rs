@@ -1,4 +1,4 @@
-//! What no scheme can beat: times to deliver over a half-duplex link whose frames are lost independently.
+//! What no scheme can beat: times to deliver over a half-duplex link whose frames are lost independently, and what a multicast costs.
 //!
 //! [`Link::selective_repeat`] is the ideal selective repeat, [`Link::incremental_redundancy`] the ideal erasure code that knows the loss rate
 //! and learns of losses only from acknowledgements: formula (3) of the design notes,
@@ -151,6 +151,27 @@ impl Link {
     }
 }
 
+/// Datagrams that an ideal code sends until each of `receivers` has `k` of them, where each is lost to each with chance `loss`, over `k`:
+/// the mean of the largest of so many draws of the negative binomial distribution, as the notes' `mc_parity`.
+pub fn multicast_parity(receivers: u32, loss: f64, k: u32) -> f64 {
+    if loss <= 0.0 || k == 0 {
+        return 1.0;
+    }
+    // The chance that one receiver has k of the m sent.
+    let mut term = libm::exp(f64::from(k) * libm::log1p(-loss));
+    let (mut enough, mut sum, mut m) = (term, f64::from(k), k);
+    loop {
+        let some_lack = 1.0 - libm::pow(enough.min(1.0), f64::from(receivers));
+        if some_lack < 1e-9 {
+            return sum / f64::from(k);
+        }
+        sum += some_lack;
+        m += 1;
+        term *= f64::from(m - 1) / f64::from(m - k) * loss;
+        enough += term;
+    }
+}
+
 /// Rate, preamble and block of a waveform.
 fn times(waveform: &Waveform) -> (f64, f64, f64) {
     (f64::from(waveform.rate), waveform.preamble().as_secs_f64(), waveform.block().as_secs_f64())
@@ -202,6 +223,26 @@ mod tests {
         let lossy = Link::new(waveform, 2.0, 0.2);
         let second = lossy.clone().answered_every(2).incremental_redundancy(frames);
         assert!(lossy.answered_every(3).incremental_redundancy(frames) <= second);
+    }
+
+    #[test]
+    fn multicast_by_parity_costs_what_the_notes_print() {
+        let printed = [
+            (3, 0.05, 72, 1.0764),
+            (3, 0.2, 72, 1.3065),
+            (10, 0.05, 72, 1.0990),
+            (10, 0.2, 72, 1.3569),
+            (50, 0.05, 72, 1.1246),
+            (50, 0.2, 72, 1.4123),
+            (50, 0.3, 72, 1.6538),
+            (10, 0.1, 32, 1.2158),
+            (1, 0.3, 72, 1.4286),
+            (3, 0.0, 72, 1.0),
+        ];
+        for (receivers, loss, k, limit) in printed {
+            let ours = multicast_parity(receivers, loss, k);
+            assert!((ours - limit).abs() < 0.000_06, "{receivers} receivers, {loss}, {k}: {ours}, printed {limit}");
+        }
     }
 
     #[test]

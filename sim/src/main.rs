@@ -16,6 +16,7 @@ use aldis_sim::load::{self, Way, flash::Moment};
 use aldis_sim::mule_bench::{self, Carrier};
 use aldis_sim::net_bench;
 use aldis_sim::output::{self, Chronicle, Progress};
+use aldis_sim::satcom;
 use aldis_sim::scenario::Scenario;
 use aldis_sim::storm::{self, Storm};
 use aldis_sim::trace::Trace;
@@ -264,6 +265,22 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         jobs: usize,
     },
+    /// One message to a group over a satellite, by Aldis mode and by MULE, against the limit of an ideal code; exit 1 when a cell is over its bar
+    Satcom {
+        /// One JSON document instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Only this cell, RATE,RECEIVERS,apart,LOSS or RATE,RECEIVERS,together,LOSS or RATE,RECEIVERS,rain; may be given more than
+        /// once [default: the cells of docs/satcom.md]
+        #[arg(long, value_parser = satcom::Cell::parse)]
+        cell: Vec<satcom::Cell>,
+        /// How many seeds
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        /// How many trials at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
     /// Time to deliver one message over HF, against the limit of an ideal code; exit 1 when a cell is over its bar
     Link {
         /// One JSON document instead of lines
@@ -487,6 +504,7 @@ fn bench(what: Bench) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Bench::Satcom { json, cell, seeds, jobs } => bench_satcom(json, cell, seeds, jobs),
         Bench::Rate { json, scenario, seeds, first, minutes, chosen, jobs } => {
             bench_rate(json, chosen, &scenario, first..=first.saturating_add(seeds.max(1) - 1), minutes, jobs)
         }
@@ -513,6 +531,36 @@ fn bench(what: Bench) -> ExitCode {
             |report| (report.passed, report.text()),
         ),
     }
+}
+
+fn bench_satcom(json: bool, cells: Vec<satcom::Cell>, seeds: u64, jobs: usize) -> ExitCode {
+    let cells = if cells.is_empty() { satcom::Cell::table() } else { cells };
+    let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+    let mut reports = Vec::new();
+    if !json {
+        let _ = writeln!(std::io::stdout(), "{}", satcom::HEADING);
+    }
+    for cell in cells {
+        let report = cell.measure(&seeds, jobs);
+        match json {
+            true => eprintln!("{}", report.text()),
+            false => drop(writeln!(std::io::stdout(), "{}", report.text())),
+        }
+        reports.push(report);
+    }
+    let failed = reports.iter().filter(|report| !report.passed).count();
+    let passed = reports.len() - failed;
+    let text = match json {
+        true => {
+            let document = serde_json::json!({
+                "schema": "aldis-sim.bench-satcom/1", "passed": passed, "failed": failed, "cells": reports,
+            });
+            document.to_string()
+        }
+        false => format!("{passed} passed, {failed} failed"),
+    };
+    let _ = writeln!(std::io::stdout(), "{text}");
+    ExitCode::from(u8::from(failed > 0))
 }
 
 fn bench_rate(

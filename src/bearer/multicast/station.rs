@@ -36,6 +36,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(5);
 const LATER: Duration = Duration::from_secs(30);
 /// Longest wait before who does not speak is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Questions after which waits grow no more.
+const MOST_GROWTH: u32 = 96;
 /// Words said unasked of a transfer of which nothing more comes.
 const UNASKED: u32 = 8;
 /// How long commits of others may take.

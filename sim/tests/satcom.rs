@@ -1,0 +1,26 @@
+//! Aldis mode over a satellite: what docs/satcom.md promises of its table, on some of its cells.
+//!
+//! `ALDIS_SEEDS=N` runs N seeds of each; the whole table is `aldis-sim bench satcom`.
+
+use aldis_sim::satcom::Cell;
+
+#[test]
+fn a_group_has_it_in_little_more_than_an_ideal_code_takes_and_sooner_than_by_repeats() {
+    let count = std::env::var("ALDIS_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
+    let seeds: Vec<u64> = (1..=count).collect();
+    let cells = ["64000,3,apart,0", "64000,10,apart,0.2", "4800,3,apart,0.3", "512000,10,together,0.2", "64000,3,rain"];
+    for cell in cells.map(|text| Cell::parse(text).expect("a cell")) {
+        let report = cell.measure(&seeds, 2);
+        println!("{}", report.text());
+        assert!(report.passed, "{}", report.text());
+        // MULE repeats by name: what one of ten lacks is sent to all.
+        assert!(report.aldis.whole_s < report.mule.whole_s * 1.01, "{}", report.text());
+        assert!(report.aldis.answers < 16.0, "{}", report.text());
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_table_again() {
+    let cell = Cell::parse("64000,3,apart,0.2").expect("a cell");
+    assert_eq!(cell.measure(&[5, 6], 1), cell.measure(&[5, 6], 2));
+}
