@@ -323,7 +323,7 @@ def main():
         looked = {}
         until = time.monotonic() + PATIENCE
         while missing and time.monotonic() < until:
-            satellite.run(0.05)
+            satellite.run(0.02)
             for pattern in list(missing):
                 for path in glob.glob(pattern):
                     # A mail is there by renaming, whole; a file of UFTP grows where it is.
