@@ -89,6 +89,8 @@ class Satellite:
         self.last = None
         self.due = []
         self.order = 0
+        # Every datagram, as it reaches its queue.
+        self.trace = open(os.environ["TRACE"], "w") if "TRACE" in os.environ else None
 
     def make(self):
         for name in [self.hub, *self.names]:
@@ -130,6 +132,8 @@ class Satellite:
         if station == 0 and self.first is None:
             self.first = now
         self.last = now
+        if self.trace:
+            print(f"{now - self.first if self.first else 0:.3f} {station} {length} {packet[28:68].hex()}", file=self.trace)
         self.sent[station] += length
         self.datagrams[station] += 1
         self.free[station] = max(now, self.free[station]) + length * 8 / RATE
