@@ -385,6 +385,23 @@ fn everybody_gets_it_for_little_more_than_an_ideal_code_needs() {
     assert!(mean < 1.05, "{mean}");
 }
 
+/// A report lowered what the sender aimed at below what had left, so that the symbols that ask never left.
+#[test]
+fn who_is_left_when_a_word_lowers_the_aim_is_asked_at_once() {
+    for seed in 0..20 {
+        let mut net = Net::new(3, 64_000, 0.2, 0.0, seed);
+        net.send(1, &[1, 2, 3], Precedence::Routine, &payload(30_000, 7));
+        for _ in 0..1500 {
+            net.run(Duration::from_millis(10));
+            let sender = &net.nodes[&0].station;
+            let unasked = sender.sending.values().any(|s| s.asked_for < s.next && s.open().next().is_some());
+            let soon = sender.next_send(|_| true).is_some_and(|at| at <= net.now + Duration::from_millis(400));
+            assert!(!unasked || soon, "seed {seed}, {:?}", net.now);
+        }
+        assert_eq!(net.nodes[&0].confirmed.len(), 3, "seed {seed}");
+    }
+}
+
 #[test]
 fn fifty_receivers_cost_little_more_than_one() {
     let cost = cost(50, 64_000, 0.2, 0.0, 1);

@@ -16,7 +16,7 @@ use crate::time::{Duration, Instant};
 
 /// Chance, of all receivers together, with which one may still lack something when the sender stops and waits for words: waiting is free
 /// where something else can leave meanwhile.
-const FAILURE: f64 = 0.05;
+const FAILURE: f64 = 0.02;
 const FAILURE_BUSY: f64 = 0.3;
 /// What is believed of the losses on the way to a receiver that has not been heard: so many of so many datagrams.
 const PRIOR_LOST: f64 = 1.0;
@@ -149,6 +149,8 @@ pub struct Sending {
     pub ask_at: Option<Instant>,
     /// Times asked since somebody spoke.
     pub asked: u32,
+    /// The index up to which words were asked for last.
+    pub asked_for: u32,
     /// One more datagram is to leave, because nobody may be asked in words.
     pub nudge: bool,
     /// Nothing leaves before.
@@ -188,6 +190,7 @@ impl Sending {
             unsure: reserved > 0,
             ask_at: None,
             asked: 0,
+            asked_for: reserved,
             nudge: false,
             not_before: None,
             window_from: reserved,

@@ -596,11 +596,10 @@ impl Station {
         self.config.delay * 2 + answers + self.datagram_time() * 2 + COMMITS
     }
 
-    /// How long to wait for so many before they are asked again.
+    /// How long to wait for so many before they are asked again: an eighth longer each time, so that what is lost beyond the end of a fade
+    /// is a part of its length.
     fn back_off(&self, members: usize, times: u32) -> Duration {
-        let times = times.min(16);
-        (self.patience(members).saturating_mul(3u32.saturating_pow(times)) / 2u32.saturating_pow(times))
-            .min(LONGEST_WAIT)
+        (0..times.min(MOST_GROWTH)).fold(self.patience(members), |wait, _| wait + wait / 8).min(LONGEST_WAIT)
     }
 
     /// From when symbols leave until a report that they could be in has come back and is committed.
@@ -726,9 +725,11 @@ impl Station {
             if s.unsure && s.members.values().all(|m| m.silent || m.done || m.spoke) {
                 s.unsure = false;
             }
-            // Whoever says nothing more is asked.
+            // Whoever says nothing more is asked: at once where a word has lowered the aim below what asks with the last symbols.
             let speaking = s.open().filter(|(_, m)| !m.silent).count();
-            let wait = self.patience(speaking);
+            let ended =
+                self.sending.get(&lead).is_some_and(|s| s.asked_for < s.next && self.goal(s, now, false) <= s.next);
+            let wait = if ended { Duration::ZERO } else { self.patience(speaking) };
             if let Some(s) = self.sending.get_mut(&lead) {
                 s.ask_at = (speaking > 0).then_some(now + wait);
             }
@@ -955,6 +956,7 @@ impl Station {
             s.members.values_mut().for_each(|m| m.spoke = false);
             s.asked += 1;
             let (times, count) = (s.asked, open.len());
+            s.asked_for = s.next;
             if !open.is_empty() {
                 asked.push(lead);
                 members.extend(open);
@@ -995,6 +997,9 @@ impl Station {
         let asks = speaking && s.should_ask(goal, guessed);
         let last = s.next + s.each >= goal;
         let (index, symbols) = s.take(now, forgotten)?;
+        if asks {
+            s.asked_for = s.next;
+        }
         let nudged = std::mem::take(&mut s.nudge);
         s.asked += u32::from(nudged);
         let asked = s.asked;
