@@ -247,6 +247,7 @@ class Aldis:
         lines = []
         for i in range(stations):
             lines.append(self.await_ready(f"{directory}/{i}/ready"))
+        self.settle()
         relay = next(word for word in lines[0].split() if word.startswith("relay="))[6:]
         host, port = relay.rsplit(":", 1)
         with open(content, "rb") as file:
@@ -260,6 +261,19 @@ class Aldis:
             smtp = smtplib.SMTP(host, int(port), "client.n0.example")
         smtp.sendmail("ops@n0.example", [f"watch@n{i}.example" for i in range(1, stations)], mail)
         smtp.quit()
+
+    def settle(self):
+        """Waits until the nodes have done what they do at a start: many of them share one machine here."""
+        used = None
+        for _ in range(60):
+            before, used = used, 0
+            for process in self.processes:
+                with open(f"/proc/{process.pid}/stat") as file:
+                    words = file.read().rsplit(")", 1)[1].split()
+                used += int(words[11]) + int(words[12])
+            if before is not None and used - before < 10:
+                return
+            self.satellite.run(1.0)
 
     def await_ready(self, path):
         for _ in range(600):

@@ -70,6 +70,9 @@ impl Fades {
     }
 }
 
+/// A datagram on its way: to whom, from whom, what.
+type Flying = (u8, u8, Arc<[u8]>);
+
 /// See the module.
 pub(super) struct Medium<E> {
     cell: Cell,
@@ -82,8 +85,8 @@ pub(super) struct Medium<E> {
     apart: BTreeMap<(u8, u8), Stream>,
     together: Vec<Stream>,
     fades: Fades,
-    /// Arrival and order: to whom, from whom, what.
-    flying: BTreeMap<(Instant, u64), (u8, u8, Arc<[u8]>)>,
+    /// By arrival, and order.
+    flying: BTreeMap<(Instant, u64), Flying>,
     order: u64,
     seed: u64,
     sent_bytes: u64,

@@ -201,7 +201,7 @@ impl Cell {
                 let (mut fades, mut at, mut there) = (Fades::new(seed, Instant::ZERO), Instant::ZERO, 0);
                 while there < datagrams {
                     there += u32::from(!fades.touch(at, at + each));
-                    at = at + each;
+                    at += each;
                 }
                 at.since(Instant::ZERO)
             }
