@@ -149,7 +149,7 @@ pub static LISTENER: Section = Section {
         must("name", NAME),
         must("kind", "relay, submission, lmtp"),
         must("address", "an IP address and port: 127.0.0.1:2525, [::1]:2525"),
-        from("tls", "a table { certificate, key, implicit }", "no TLS"),
+        from("tls", "a table { certificate, key, implicit, client_ca }", "no TLS"),
         from("auth", YES_NO, "true for submission"),
         from("auth_required", YES_NO, "true for submission"),
         or("trust", "a list of networks: [\"127.0.0.0/8\", \"::1/128\"]", "[]"),
@@ -165,6 +165,7 @@ pub static TLS: Section = Section {
         must("certificate", "a PEM file, the server's certificate first"),
         must("key", "a PEM file"),
         or("implicit", YES_NO, "false"),
+        from("client_ca", "a PEM file of the authorities of client certificates", "none are asked for"),
     ],
 };
 
@@ -174,7 +175,12 @@ pub static USER: Section = Section {
     many: true,
     keys: &[
         must("name", "at most 128 printable characters, no blanks"),
-        hidden(must("password_hash", "an Argon2 PHC string, as aldis hash-password prints it")),
+        hidden(from(
+            "password_hash",
+            "an Argon2 PHC string or a SCRAM-SHA-256 verifier, as aldis hash-password prints them",
+            "none; certificate is needed then",
+        )),
+        from("certificate", "a mail address or host name in the user's certificate", "none"),
         or("max_precedence", LEVEL, "priority"),
     ],
 };

@@ -41,7 +41,7 @@ keep_done = "7d"
 name = "relay"
 kind = "relay"
 address = "127.0.0.1:2525"
-tls = { certificate = "tls/cert.pem", key = "tls/key.pem", implicit = false }
+tls = { certificate = "tls/cert.pem", key = "tls/key.pem", implicit = false, client_ca = "tls/cert.pem" }
 auth = true
 auth_required = false
 trust = ["127.0.0.0/8", "::1/128"]
@@ -50,6 +50,7 @@ max_precedence = "routine"
 [[user]]
 name = "op1@ship.example"
 password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQxMjM0NTY$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+certificate = "Op1@ship.example"
 max_precedence = "flash"
 
 [[route]]
@@ -322,6 +323,14 @@ fn tables_that_do_not_fit_together_are_told() {
             "cannot read",
         ),
         ("$argon2id$", "$1$", "user.op1@ship.example.password_hash", "Argon2"),
+        ("\"Op1@ship.example\"", "\"*.ship.example\"", "user.op1@ship.example.certificate", "is not one"),
+        (
+            "client_ca = \"tls/cert.pem\"",
+            "client_ca = \"tls/key.pem\"",
+            "listener.relay.tls.client_ca",
+            "no certificates",
+        ),
+        ("client_ca = \"tls/cert.pem\"", "client_ca = \"tls/no.pem\"", "listener.relay.tls.client_ca", "cannot read"),
         ("maildir = \"mail\"", "maildir = \"state\"", "local.maildir", "state_dir"),
         ("users = [\"postmaster\", \"op1\"]", "users = [\"op1\"]", "node.postmaster", "no mailbox"),
         ("to = \"local\"", "to = \"smtp:127.0.0.1:2525\"", "route.\"ship.example\".to", "leads back"),
@@ -360,6 +369,24 @@ fn lmtp_keeps_off_port_25_and_offers_no_passwords() {
         let problems = listener(port, more).expect_err(key);
         assert_eq!((problems.len(), problems[0].key.as_str()), (1, key), "{problems:#?}");
     }
+}
+
+#[test]
+fn a_user_has_a_password_of_either_kind_or_a_certificate_of_its_own() {
+    let users = |more: &str| disk(&format!("{FULL}{more}")).load(&[]);
+    let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let scram = format!("[[user]]\nname = \"op2\"\npassword_hash = \"{verifier}\"\n");
+    let plan = users(&format!("{scram}[[user]]\nname = \"op3\"\ncertificate = \"op3.example\"\n")).expect("sound").plan;
+    let password = |user: &str| plan.users[user].password.as_ref();
+    assert!(password("op2").is_some_and(|p| p.fits("pencil") && !p.fits("pen") && p.verifier().is_some()));
+    assert!(password("op3").is_none() && password("op1@ship.example").is_some_and(|p| p.verifier().is_none()));
+    assert_eq!(plan.users["op1@ship.example"].certificate.as_deref(), Some("op1@ship.example"));
+    let told = users("[[user]]\nname = \"op2\"\n").expect_err("nothing to log in with");
+    assert_eq!(told[0].key, "user.op2");
+    let told = users("[[user]]\nname = \"op2\"\ncertificate = \"op1@Ship.example\"\n").expect_err("named twice");
+    assert_eq!(told[0].key, "user.op2.certificate");
+    assert!(super::scram_verifier("Malmö", &[0; 16]).is_err());
+    assert!(super::scram_verifier("pencil", &[0; 16]).is_ok_and(|v| super::Password::parse(&v).is_some()));
 }
 
 #[test]

@@ -20,6 +20,17 @@ pub enum Kind {
     Lmtp,
 }
 
+/// The mechanisms of AUTH that at least one user could succeed with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mechanisms {
+    /// PLAIN
+    pub plain: bool,
+    /// SCRAM-SHA-256, and SCRAM-SHA-256-PLUS where the connection exports what it binds to.
+    pub scram: bool,
+    /// EXTERNAL, for clients that showed a certificate.
+    pub external: bool,
+}
+
 /// Static rules of one listener. Built once, shared by its sessions.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -29,9 +40,11 @@ pub struct Policy {
     pub kind: Kind,
     /// STARTTLS is offered while TLS is off.
     pub starttls: bool,
-    /// AUTH PLAIN is offered inside TLS.
+    /// AUTH is offered inside TLS.
     pub auth: bool,
-    /// AUTH PLAIN is also offered in clear to loopback peers. Sensible only on a listener without TLS.
+    /// With these mechanisms.
+    pub mechanisms: Mechanisms,
+    /// AUTH is also offered in clear to loopback peers. Sensible only on a listener without TLS.
     pub auth_clear_loopback: bool,
     /// MAIL needs AUTH first, unless the peer's network is trusted.
     pub auth_required: bool,
@@ -81,6 +94,7 @@ impl Policy {
             kind: Kind::Relay,
             starttls: false,
             auth: false,
+            mechanisms: Mechanisms { plain: true, scram: false, external: false },
             auth_clear_loopback: false,
             auth_required: false,
             trust: Vec::new(),

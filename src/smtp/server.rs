@@ -9,6 +9,7 @@
 //! [`Session::wants_input`] is false the driver should stop reading.
 //!
 //! RFC 5321 4 (order), 2033 (LMTP), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6710 (MT-PRIORITY).
+//! Mechanisms of AUTH: PLAIN (4616), EXTERNAL (4422 A), SCRAM-SHA-256 with and without channel binding ([`scram`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::command::{self, By, Command, Grammar, Mail, Rcpt};
 use super::data::{Chunk, Dots, Flaws, Store};
 use super::policy::{Claim, Kind, Peer, Policy};
 use super::trace::{Protocol, TraceFacts};
-use super::{Reply, header};
+use super::{Reply, header, scram};
 use crate::mail::{Envelope, MtPriority, Precedence, Recipient, Status};
 use crate::time::{Instant, Wall};
 
@@ -31,6 +32,14 @@ const JUNK_LINE: usize = 1 << 20;
 const INPUT_HIGH: usize = 64 << 10;
 /// Unread input at which a driver that does not listen loses the connection.
 const INPUT_MAX: usize = 1 << 20;
+
+/// Octets of a user's name in AUTH EXTERNAL.
+const LONGEST_USER: usize = 512;
+
+const PLUS: &str = "SCRAM-SHA-256-PLUS";
+const SCRAM: &str = "SCRAM-SHA-256";
+const EXTERNAL: &str = "EXTERNAL";
+const PLAIN: &str = "PLAIN";
 
 /// Names one question of one session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -62,6 +71,18 @@ pub enum Question {
         user: String,
         /// The password.
         password: Secret,
+    },
+    /// What is known of a user who wants in by SCRAM? [`Answer::Verifier`], for one who does not exist too.
+    Scram {
+        /// The user, as the client spells it.
+        user: String,
+    },
+    /// Who is it that a verified client certificate names? [`Answer::Authenticated`] or [`Answer::Refuse`].
+    External {
+        /// The names in the certificate, in lower case.
+        names: Vec<String>,
+        /// The user it wants to be; where it does not say, the certificate must name just one.
+        user: Option<String>,
     },
     /// May this mail begin? [`Answer::Ok`], [`Answer::Priority`] or [`Answer::Refuse`].
     Mail {
@@ -113,7 +134,16 @@ pub enum Answer {
     Refuse(Reply),
     /// To [`Question::Mail`]: yes, but the message carries this MT-PRIORITY (RFC 6710 4.1: told as `250 2.3.6 n`).
     Priority(MtPriority),
-    /// To [`Question::Auth`]: yes.
+    /// To [`Question::Scram`]: go on with this.
+    Verifier {
+        /// The server's part of the nonce: fresh, printable, without commas.
+        nonce: String,
+        /// The user's verifier, or a decoy.
+        verifier: scram::Verifier,
+        /// The highest precedence the user may set; `None`: there is no such user, and nothing will be right.
+        max_precedence: Option<Precedence>,
+    },
+    /// To [`Question::Auth`] and [`Question::External`]: yes.
     Authenticated {
         /// The name the session goes by from now on.
         user: String,
@@ -148,6 +178,10 @@ pub struct TlsFacts {
     pub version: String,
     /// The cipher suite.
     pub cipher: String,
+    /// What the connection exports for channel binding (RFC 9266), where it can: TLS 1.3.
+    pub exporter: Option<[u8; 32]>,
+    /// The names in the client's certificate, if it showed one that was verified.
+    pub names: Vec<String>,
 }
 
 /// The server side of one connection.
@@ -198,7 +232,7 @@ enum State {
     /// The rest of a line that is too long already; octets dropped so far, and the reply it will get.
     Junk { dropped: usize, after_cr: bool, reply: Reply },
     /// The client's response to an AUTH challenge.
-    AuthResponse,
+    AuthResponse(Login),
     /// Message content up to the dot.
     Data(Box<Dots>),
     /// Message content by count. `refused` when it is only read to stay in step.
@@ -213,9 +247,26 @@ enum State {
     Closed,
 }
 
+/// What the client's next line of an AUTH exchange is.
+#[derive(Debug)]
+enum Login {
+    /// All of PLAIN.
+    Plain,
+    /// All of EXTERNAL.
+    External,
+    /// SCRAM's first message.
+    First { plus: bool },
+    /// SCRAM's last message. Without a ceiling nothing will be right.
+    Last(Box<scram::Exchange>, String, Option<Precedence>),
+    /// An empty line after the server's last word.
+    Done(String, Precedence),
+}
+
 #[derive(Debug)]
 enum About {
     Auth,
+    /// SCRAM's verifier; with it goes what the channel exports, where the client binds to it.
+    Scram(Box<scram::First>, Option<[u8; 32]>),
     Mail {
         mail: Box<Mail>,
         lowered: bool,
@@ -305,13 +356,14 @@ impl Session {
         self.idle_at = now + self.policy.idle;
         match about {
             About::Auth => self.answer_auth(now, answer),
+            About::Scram(first, exporter) => self.answer_scram(*first, exporter, answer),
             About::Mail { mail, lowered } => self.answer_mail(now, *mail, lowered, answer),
             About::Rcpt(rcpt) => self.answer_rcpt(*rcpt, answer),
             About::End(claim, recipients) => {
                 drop(claim);
                 let reply = match answer {
                     Answer::Queued(reply) | Answer::Refuse(reply) => reply,
-                    Answer::Ok | Answer::Priority(_) | Answer::Authenticated { .. } => {
+                    Answer::Ok | Answer::Priority(_) | Answer::Authenticated { .. } | Answer::Verifier { .. } => {
                         Reply::new(250, Status(2, 0, 0), "message accepted")
                     }
                 };
@@ -346,7 +398,7 @@ impl Session {
             }
             State::Command
             | State::Junk { .. }
-            | State::AuthResponse
+            | State::AuthResponse(_)
             | State::Data(_)
             | State::Chunk { .. }
             | State::Handshake => {}
@@ -378,7 +430,7 @@ impl Session {
             State::Asked { until, .. } | State::Delayed { until, .. } => Some(until),
             State::Command
             | State::Junk { .. }
-            | State::AuthResponse
+            | State::AuthResponse(_)
             | State::Data(_)
             | State::Chunk { .. }
             | State::Handshake => Some(self.idle_at.min(self.total_at)),
@@ -409,7 +461,7 @@ impl Session {
         loop {
             let moved = match &self.state {
                 State::Command => self.read_line(now, COMMAND_LINE),
-                State::AuthResponse => self.read_line(now, AUTH_LINE),
+                State::AuthResponse(_) => self.read_line(now, AUTH_LINE),
                 State::Junk { .. } => self.read_junk(),
                 State::Data(_) => self.read_data(now),
                 State::Chunk { .. } => self.read_chunk(now),
@@ -433,14 +485,14 @@ impl Session {
         match self.input.line(limit) {
             Line::Whole(line) => {
                 match self.state {
-                    State::AuthResponse => self.auth_response(now, &line),
+                    State::AuthResponse(_) => self.auth_response(now, &line),
                     _ => self.command(now, &line),
                 }
                 true
             }
             Line::Partial => false,
             Line::TooLong => {
-                let detail = if auth || matches!(self.state, State::AuthResponse) { 6 } else { 2 };
+                let detail = if auth || matches!(self.state, State::AuthResponse(_)) { 6 } else { 2 };
                 let reply = Reply::new(500, Status(5, 5, detail), "line too long");
                 self.state = State::Junk { dropped: 0, after_cr: false, reply };
                 true
@@ -552,16 +604,33 @@ impl Session {
         if self.policy.starttls && self.tls.is_none() {
             out.push("STARTTLS".to_owned());
         }
-        if self.may_auth() {
-            out.push("AUTH PLAIN".to_owned());
+        let mechanisms = self.mechanisms();
+        if !mechanisms.is_empty() {
+            out.push(format!("AUTH {}", mechanisms.join(" ")));
         }
         out
     }
 
-    /// Whether AUTH PLAIN is allowed on this line: a password in clear is not worth sending.
-    fn may_auth(&self) -> bool {
+    /// The mechanisms of AUTH on this line, best first: what a user here could succeed with. In clear there are none, but to this
+    /// machine itself: a password in clear is not worth sending.
+    fn mechanisms(&self) -> Vec<&'static str> {
         let clear = self.policy.auth_clear_loopback && self.peer.is_loopback();
-        self.policy.auth && (self.tls.is_some() || clear)
+        if !self.policy.auth || self.tls.is_none() && !clear {
+            return Vec::new();
+        }
+        let known = self.policy.mechanisms;
+        let named = self.tls.as_ref().is_some_and(|t| !t.names.is_empty());
+        let all = [
+            (PLUS, known.scram && self.exporter().is_some()),
+            (SCRAM, known.scram),
+            (EXTERNAL, known.external && named),
+            (PLAIN, known.plain),
+        ];
+        all.into_iter().filter_map(|(name, may)| may.then_some(name)).collect()
+    }
+
+    fn exporter(&self) -> Option<[u8; 32]> {
+        self.tls.as_ref().and_then(|t| t.exporter)
     }
 
     fn start_tls(&mut self) {
@@ -589,32 +658,112 @@ impl Session {
         if self.user.is_some() || self.transaction.is_some() || !self.hello.as_ref().is_some_and(|h| h.extended) {
             return self.error(&Reply::new(503, Status(5, 5, 1), "not now"));
         }
-        if mechanism != "PLAIN" || !self.may_auth() {
+        if !self.mechanisms().contains(&mechanism) {
             return self.error(&Reply::new(504, Status(5, 5, 4), "mechanism not available"));
         }
+        let login = match mechanism {
+            PLUS => Login::First { plus: true },
+            SCRAM => Login::First { plus: false },
+            EXTERNAL => Login::External,
+            _ => Login::Plain,
+        };
         match initial {
             None => {
                 self.reply(&Reply::bare(334, ""));
-                self.state = State::AuthResponse;
+                self.state = State::AuthResponse(login);
             }
-            Some(text) if text == "=" => self.plain(now, b""),
-            Some(text) => self.decode_plain(now, text.as_bytes()),
+            Some(text) if text == "=" => self.login(now, login, b""),
+            Some(text) => self.decode(now, login, text.as_bytes()),
         }
     }
 
     fn auth_response(&mut self, now: Instant, line: &[u8]) {
-        self.state = State::Command;
+        let State::AuthResponse(login) = core::mem::replace(&mut self.state, State::Command) else { return };
         if line == b"*" {
             return self.error(&Reply::new(501, Status(5, 7, 0), "authentication cancelled"));
         }
-        self.decode_plain(now, line);
+        self.decode(now, login, line);
     }
 
-    fn decode_plain(&mut self, now: Instant, text: &[u8]) {
+    fn decode(&mut self, now: Instant, login: Login, text: &[u8]) {
         match data_encoding::BASE64.decode(text) {
-            Ok(response) => self.plain(now, &response),
+            Ok(response) => self.login(now, login, &response),
             Err(_) => self.error(&Reply::new(501, Status(5, 5, 2), "not base64")),
         }
+    }
+
+    /// One message of the client, in whatever exchange is under way.
+    fn login(&mut self, now: Instant, login: Login, response: &[u8]) {
+        match login {
+            Login::Plain => self.plain(now, response),
+            Login::External => self.external(now, response),
+            Login::First { plus } => self.scram_first(now, plus, response),
+            Login::Last(exchange, user, ceiling) => self.scram_last(now, &exchange, user, ceiling, response),
+            Login::Done(user, ceiling) if response.is_empty() => self.logged_in(user, ceiling),
+            Login::Done(..) => self.error(&Reply::new(501, Status(5, 5, 2), "an empty response was due")),
+        }
+    }
+
+    /// RFC 4422 A: the user's name, or nothing, which stands for whoever the certificate names.
+    fn external(&mut self, now: Instant, response: &[u8]) {
+        let names = self.tls.as_ref().map(|t| t.names.clone()).unwrap_or_default();
+        match core::str::from_utf8(response) {
+            Ok(user) if user.len() <= LONGEST_USER && !user.contains('\0') => {
+                let user = (!user.is_empty()).then(|| user.to_owned());
+                self.ask(now, Question::External { names, user }, About::Auth);
+            }
+            _ => self.error(&Reply::new(501, Status(5, 5, 2), "not a user's name")),
+        }
+    }
+
+    fn scram_first(&mut self, now: Instant, plus: bool, response: &[u8]) {
+        let Some(first) = scram::First::parse(response) else {
+            return self.error(&Reply::new(501, Status(5, 5, 2), "not a SCRAM message"));
+        };
+        let plus_offered = self.mechanisms().contains(&PLUS);
+        if !first.may_go_on(plus, plus_offered) {
+            return self.auth_failed(now, wrong_login());
+        }
+        let exporter = self.exporter().filter(|_| plus);
+        let question = Question::Scram { user: first.user().to_owned() };
+        self.ask(now, question, About::Scram(Box::new(first), exporter));
+    }
+
+    fn answer_scram(&mut self, first: scram::First, exporter: Option<[u8; 32]>, answer: Answer) {
+        match answer {
+            Answer::Verifier { nonce, verifier, max_precedence } => {
+                let user = first.user().to_owned();
+                let exchange = scram::Exchange::new(first, &nonce, verifier, exporter);
+                self.challenge(exchange.challenge());
+                self.state = State::AuthResponse(Login::Last(Box::new(exchange), user, max_precedence));
+            }
+            Answer::Refuse(reply) => self.error(&reply),
+            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) | Answer::Authenticated { .. } => self.no_login_now(),
+        }
+    }
+
+    fn scram_last(
+        &mut self,
+        now: Instant,
+        exchange: &scram::Exchange,
+        user: String,
+        ceiling: Option<Precedence>,
+        response: &[u8],
+    ) {
+        match (exchange.finish(response), ceiling) {
+            (Ok(verdict), Some(ceiling)) => {
+                self.challenge(&verdict);
+                self.state = State::AuthResponse(Login::Done(user, ceiling));
+            }
+            (Err(scram::Refused::Malformed), _) => {
+                self.error(&Reply::new(501, Status(5, 5, 2), "not a SCRAM message"));
+            }
+            (Err(scram::Refused::Wrong), _) | (Ok(_), None) => self.auth_failed(now, wrong_login()),
+        }
+    }
+
+    fn challenge(&mut self, message: &str) {
+        self.reply(&Reply::bare(334, data_encoding::BASE64.encode(message.as_bytes())));
     }
 
     /// RFC 4616: `[authzid] NUL authcid NUL password`. Nobody may act for somebody else here.
@@ -628,22 +777,26 @@ impl Session {
                 let question = Question::Auth { user: user.to_owned(), password: Secret(password.to_owned()) };
                 self.ask(now, question, About::Auth);
             }
-            _ => self.auth_failed(now, Reply::new(535, Status(5, 7, 8), "authentication failed")),
+            _ => self.auth_failed(now, wrong_login()),
         }
     }
 
     fn answer_auth(&mut self, now: Instant, answer: Answer) {
         match answer {
-            Answer::Authenticated { user, max_precedence } => {
-                self.user = Some((user, max_precedence));
-                self.reply(&Reply::new(235, Status(2, 7, 0), "authenticated"));
-            }
+            Answer::Authenticated { user, max_precedence } => self.logged_in(user, max_precedence),
             Answer::Refuse(reply) if reply.is_temporary() => self.reply(&reply),
             Answer::Refuse(reply) => self.auth_failed(now, reply),
-            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) => {
-                self.reply(&Reply::new(454, Status(4, 7, 0), "authentication not possible now"));
-            }
+            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) | Answer::Verifier { .. } => self.no_login_now(),
         }
+    }
+
+    fn logged_in(&mut self, user: String, ceiling: Precedence) {
+        self.user = Some((user, ceiling));
+        self.reply(&Reply::new(235, Status(2, 7, 0), "authenticated"));
+    }
+
+    fn no_login_now(&mut self) {
+        self.reply(&Reply::new(454, Status(4, 7, 0), "authentication not possible now"));
     }
 
     /// Guessing is slowed by a wait and ended after a few tries.
@@ -702,7 +855,7 @@ impl Session {
                 mail.mt_priority = Some(value);
                 changed
             }
-            Answer::Ok | Answer::Authenticated { .. } | Answer::Queued(_) => lowered,
+            Answer::Ok | Answer::Authenticated { .. } | Answer::Queued(_) | Answer::Verifier { .. } => lowered,
         };
         let reply = match mail.mt_priority {
             Some(value) if changed => Reply::new(250, Status(2, 3, 6), format!("{value} is the priority granted")),
@@ -736,7 +889,11 @@ impl Session {
     fn answer_rcpt(&mut self, rcpt: Rcpt, answer: Answer) {
         let reply = match answer {
             Answer::Refuse(reply) => reply,
-            Answer::Ok | Answer::Priority(_) | Answer::Authenticated { .. } | Answer::Queued(_) => {
+            Answer::Ok
+            | Answer::Priority(_)
+            | Answer::Authenticated { .. }
+            | Answer::Queued(_)
+            | Answer::Verifier { .. } => {
                 if let Some(transfer) = &mut self.transaction {
                     let Rcpt { to, notify, orcpt } = rcpt;
                     transfer.recipients.push(Recipient { address: to, notify, orcpt });
@@ -1020,6 +1177,11 @@ impl Session {
     }
 }
 
+/// One reply for every wrong login, so that nothing more can be learnt from it.
+fn wrong_login() -> Reply {
+    Reply::new(535, Status(5, 7, 8), "authentication failed")
+}
+
 /// The reply to flawed content; `None` when it has no flaw.
 fn flaw_reply(flaws: Flaws) -> Option<Reply> {
     let Flaws { bare_cr, bare_lf, nul, long_line, too_big, no_room } = flaws;
@@ -1110,7 +1272,7 @@ impl Input {
 mod tests {
     use super::*;
     use crate::mail::Notify;
-    use crate::smtp::Budget;
+    use crate::smtp::policy::{Budget, Mechanisms};
     use crate::time::Duration;
 
     #[test]
@@ -1494,6 +1656,137 @@ mod tests {
         assert!(w.closed);
     }
 
+    const STORED: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const FIRST: &str = "biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=";
+    const LAST: &str =
+        "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+
+    fn b64(text: &str) -> String {
+        data_encoding::BASE64.encode(text.as_bytes())
+    }
+
+    /// A session inside TLS that exports these octets and saw a certificate of these names.
+    fn inside_tls(exporter: Option<[u8; 32]>, names: &[&str]) -> World {
+        let mut w = World::with_peer(
+            |p| {
+                p.auth = true;
+                p.mechanisms = Mechanisms { plain: true, scram: true, external: true };
+            },
+            Peer { address: None, tls: true },
+        );
+        let names = names.iter().map(|n| (*n).to_owned()).collect();
+        w.session.handle_tls_started(w.at, TlsFacts { exporter, names, ..TlsFacts::default() });
+        w
+    }
+
+    #[test]
+    fn scram_goes_through_with_the_vector_of_rfc_7677() {
+        let mut w = inside_tls(None, &[]);
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("AUTH SCRAM-SHA-256 PLAIN"));
+        w.say(&format!("AUTH SCRAM-SHA-256 {FIRST}\r\n"));
+        let challenge = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+        assert_eq!(w.replies(), [format!("334 {}", b64(challenge))]);
+        w.say(&format!("{}\r\n", b64(LAST)));
+        assert_eq!(w.replies(), [format!("334 {}", b64("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="))]);
+        w.say("\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@src> MT-PRIORITY=6\r\n");
+        let got = w.replies();
+        assert_eq!(codes(&got), [235, 503, 250]);
+        assert!(got[2].starts_with("250 2.3.6 4"), "capped at the user's ceiling: {got:?}");
+        // Without an initial response, and all in one batch but for the waits.
+        let mut w = inside_tls(None, &[]);
+        w.say("EHLO p.example\r\nAUTH SCRAM-SHA-256\r\n");
+        assert_eq!(w.replies().last().map(String::as_str), Some("334 "));
+        w.say(&format!("{FIRST}\r\n{}\r\n\r\n", b64(LAST)));
+        assert_eq!(codes(&w.replies()), [334, 334, 235]);
+    }
+
+    #[test]
+    fn scram_that_goes_wrong_lets_nobody_in() {
+        let wrong = b64(&LAST.replace("dHzb", "dHzc"));
+        let (right, stranger) = (b64(LAST), b64("n,,n=nobody,r=rOprNGfwEbeRWgbNEkqO"));
+        for (lines, want) in [
+            (format!("{FIRST}\r\n{wrong}"), vec![334, 535]),
+            // Who does not exist fails where a wrong password fails.
+            (format!("{stranger}\r\n{right}"), vec![334, 535]),
+            (format!("{FIRST}\r\n*"), vec![334, 501]),
+            (format!("{FIRST}\r\n%%"), vec![334, 501]),
+            (format!("{FIRST}\r\n{}", b64("c=biws")), vec![334, 501]),
+            (format!("{FIRST}\r\n{right}\r\n*"), vec![334, 334, 501]),
+            (format!("{FIRST}\r\n{right}\r\n{}", b64("more")), vec![334, 334, 501]),
+            ("=".into(), vec![501]),
+            (b64("nonsense"), vec![501]),
+            (b64("n,a=admin,n=user,r=abc"), vec![535]),
+            (b64("p=tls-exporter,,n=user,r=abc"), vec![535]),
+        ] {
+            let mut w = inside_tls(None, &[]);
+            w.say("EHLO p.example\r\n");
+            w.replies();
+            w.say(&format!("AUTH SCRAM-SHA-256 {lines}\r\n"));
+            if want.ends_with(&[535]) {
+                w.jump();
+            }
+            assert_eq!(codes(&w.replies()), want, "{lines}");
+            w.say("MAIL FROM:<a@src> MT-PRIORITY=9\r\n");
+            assert!(w.replies()[0].starts_with("250 2.3.6 -2"), "{lines}");
+        }
+    }
+
+    #[test]
+    fn channel_binding_is_offered_where_the_connection_exports_and_its_denial_is_noticed() {
+        let mut w = inside_tls(Some([7; 32]), &[]);
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN"));
+        for (mechanism, first, want) in [
+            ("SCRAM-SHA-256", "y,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256", "p=tls-exporter,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "n,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "y,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "p=tls-unique,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "p=tls-exporter,,n=user,r=abc", 334),
+            ("SCRAM-SHA-256", "n,,n=user,r=abc", 334),
+        ] {
+            let mut w = inside_tls(Some([7; 32]), &[]);
+            w.say("EHLO p.example\r\n");
+            w.replies();
+            w.say(&format!("AUTH {mechanism} {}\r\n", b64(first)));
+            if want == 535 {
+                w.jump();
+            }
+            assert_eq!(codes(&w.replies()), [want], "{mechanism} {first}");
+        }
+        let mut w = inside_tls(None, &[]);
+        w.say(&format!("EHLO p.example\r\nAUTH SCRAM-SHA-256-PLUS {FIRST}\r\n"));
+        assert_eq!(codes(&w.replies()), [220, 250, 504], "not offered");
+    }
+
+    #[test]
+    fn external_takes_the_certificate_at_its_word_and_nobody_elses() {
+        let mut w = inside_tls(None, &["op1@src"]);
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("AUTH SCRAM-SHA-256 EXTERNAL PLAIN"));
+        w.say(&format!("AUTH EXTERNAL {}\r\n", b64("op2@src")));
+        w.jump();
+        w.say("AUTH EXTERNAL =\r\n");
+        assert_eq!(codes(&w.replies()), [535, 235]);
+        let mut w = inside_tls(None, &["op1@src"]);
+        w.say(&format!(
+            "EHLO p.example\r\nAUTH EXTERNAL\r\n\r\nEHLO again.example\r\nAUTH EXTERNAL {}\r\n",
+            b64("op1@src")
+        ));
+        assert_eq!(codes(&w.replies()), [220, 250, 334, 235, 250, 503]);
+        let mut w = inside_tls(None, &["op1@src"]);
+        w.say(&format!("EHLO p.example\r\nAUTH EXTERNAL {}\r\nAUTH EXTERNAL {}\r\n", b64("op1@src"), b64("a\0b")));
+        assert_eq!(codes(&w.replies()), [220, 250, 235, 503]);
+        for names in [&[][..], &["a@src", "b@src"]] {
+            let mut w = inside_tls(None, names);
+            w.say("EHLO p.example\r\nAUTH EXTERNAL =\r\n");
+            w.jump();
+            assert_eq!(codes(&w.replies()), [220, 250, if names.is_empty() { 504 } else { 535 }]);
+        }
+    }
+
     #[test]
     fn auth_in_clear_is_for_loopback_and_only_when_the_policy_says_so() {
         let rules = |p: &mut Policy| {
@@ -1809,6 +2102,17 @@ mod tests {
                     Answer::Authenticated { user, max_precedence: Precedence::Immediate }
                 }
                 Question::Auth { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
+                Question::Scram { user } => Answer::Verifier {
+                    nonce: SERVER_NONCE.into(),
+                    verifier: scram::Verifier::parse(STORED).expect("a verifier"),
+                    max_precedence: (user == "user").then_some(Precedence::Flash),
+                },
+                Question::External { names, user } => match names.as_slice() {
+                    [one] if user.as_ref().is_none_or(|u| u == one) => {
+                        Answer::Authenticated { user: one.clone(), max_precedence: Precedence::Flash }
+                    }
+                    _ => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
+                },
                 Question::Mail { .. } => Answer::Ok,
                 Question::Rcpt { rcpt, .. } => match rcpt.to.domain() {
                     "dest" | "" => Answer::Ok,

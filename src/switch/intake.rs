@@ -37,7 +37,9 @@ impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
         let answer = match question {
             // Passwords are checked where the connection is; one that gets here is nobody's.
-            Question::Auth { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed")),
+            Question::Auth { .. } | Question::Scram { .. } | Question::External { .. } => {
+                Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed"))
+            }
             Question::Mail { .. } => self.refuse_when_unhealthy().map_or(Answer::Ok, Answer::Refuse),
             Question::Rcpt { rcpt, user, trusted, mt_priority, size, require_tls, .. } => {
                 let may_relay = trusted || user.is_some();
