@@ -178,5 +178,6 @@ fn record(id: u64) -> MessageRecord {
         accepted: Wall(1),
         lease: None,
         reduced: Vec::new(),
+        release: None,
     }
 }

@@ -122,6 +122,10 @@ pub struct Limits {
     pub deliveries: usize,
     /// How long finished messages stay for `track`, and duplicate keys beyond message expiry.
     pub keep_done: Duration,
+    /// Messages that wait for the release their senders asked for.
+    pub future_release: usize,
+    /// Of these, of one user.
+    pub future_release_per_user: usize,
     /// Bytes of messages that a payload may name to one peer; 0: none are kept.
     pub history_bytes: u64,
 }
@@ -169,6 +173,8 @@ pub struct ListenerPlan {
     pub trust: Vec<(std::net::IpAddr, u8)>,
     /// Highest precedence honoured from an unauthenticated, untrusted peer (D6).
     pub max_precedence: Precedence,
+    /// How far away a release may be that a sender asks for (RFC 4865); submission alone.
+    pub future_release: Option<Duration>,
 }
 
 /// One `[[user]]`

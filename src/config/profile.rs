@@ -228,6 +228,8 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let disk_floor = s.field("disk_floor", parsed(Bytes::parse));
     let deliveries = s.field("deliveries", integer(1, 1000));
     let keep_done = s.field("keep_done", parsed(at_least_a_second));
+    let future_release = s.field("future_release", integer(0, 100_000));
+    let future_release_per_user = s.field("future_release_per_user", integer(0, 100_000));
     let history = s.field("history", parsed(|t| Bytes::parse(t).filter(|b| b.0 <= 1 << 20)));
     Some(Limits {
         message_bytes: message?.0,
@@ -243,9 +245,14 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
         disk_floor_bytes: disk_floor?.0,
         deliveries: size(deliveries?)?,
         keep_done: keep_done?,
+        future_release: size(future_release?)?,
+        future_release_per_user: size(future_release_per_user?)?,
         history_bytes: history?.0,
     })
 }
+
+/// A message lives no longer than ninety days, and a month of that is for its way.
+const LONGEST_RELEASE: Duration = Duration::from_secs(60 * 86_400);
 
 fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<ListenerPlan> {
     let mut s = reader.scope(&schema::LISTENER, path, Some(entry));
@@ -267,6 +274,12 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
     let auth_required = s.field_or("auth_required", submission, boolean);
     let trust = s.field("trust", list(network));
     let max_precedence = s.field("max_precedence", parsed(Precedence::parse));
+    let future_release =
+        s.field_or("future_release", if submission { "7d" } else { "never" }.to_string(), |e| match &*text(e)? {
+            "never" => Ok(None),
+            _ if !submission => Err("is for submission alone (RFC 4865)".into()),
+            _ => parsed(|t| at_least_a_second(t).filter(|d| *d <= LONGEST_RELEASE))(e).map(Some),
+        });
     let tls_path = s.at("tls");
     let tls = match s.raw("tls") {
         Some(entry) => Some(tls(reader, context, &tls_path, &entry)?),
@@ -281,6 +294,7 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
         auth_required: auth_required?,
         trust: trust?,
         max_precedence: max_precedence?,
+        future_release: future_release?,
     })
 }
 

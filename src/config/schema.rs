@@ -137,6 +137,8 @@ pub static LIMITS: Section = Section {
         or("disk_floor", BYTES, "64MiB"),
         or("deliveries", "an integer, 1 to 1000", "20"),
         or("keep_done", DURATION, "14d"),
+        or("future_release", "an integer, 0 to 100000", "1000"),
+        or("future_release_per_user", "an integer, 0 to 100000", "100"),
         or("history", "a size of at most 1MiB: 256KiB; 0B for none", "256KiB"),
     ],
 };
@@ -154,6 +156,7 @@ pub static LISTENER: Section = Section {
         from("auth_required", YES_NO, "true for submission"),
         or("trust", "a list of networks: [\"127.0.0.0/8\", \"::1/128\"]", "[]"),
         or("max_precedence", LEVEL, "routine"),
+        from("future_release", "a duration of at most 60d, or never", "7d for submission, never otherwise"),
     ],
 };
 

@@ -36,6 +36,8 @@ active_messages = 100
 disk_floor = "10MiB"
 deliveries = 4
 keep_done = "7d"
+future_release = 50
+future_release_per_user = 5
 
 [[listener]]
 name = "relay"
@@ -46,6 +48,7 @@ auth = true
 auth_required = false
 trust = ["127.0.0.0/8", "::1/128"]
 max_precedence = "routine"
+future_release = "never"
 
 [[user]]
 name = "op1@ship.example"
@@ -324,6 +327,7 @@ fn tables_that_do_not_fit_together_are_told() {
         ),
         ("$argon2id$", "$1$", "user.op1@ship.example.password_hash", "Argon2"),
         ("\"Op1@ship.example\"", "\"*.ship.example\"", "user.op1@ship.example.certificate", "is not one"),
+        ("future_release = \"never\"", "future_release = \"1d\"", "listener.relay.future_release", "submission alone"),
         (
             "client_ca = \"tls/cert.pem\"",
             "client_ca = \"tls/key.pem\"",
@@ -394,9 +398,13 @@ fn passwords_in_clear_are_refused_beyond_loopback() {
     let open = "[[listener]]\nname = \"s\"\nkind = \"submission\"\naddress = \"0.0.0.0:587\"\n";
     let problems = disk(&format!("{SMALL}{open}")).load(&[]).expect_err("in clear");
     assert_eq!(problems[0].key, "listener.s.tls");
-    disk(&format!("{SMALL}{}", open.replace("0.0.0.0", "127.0.0.1")))
-        .load(&[])
-        .expect("loopback is the machine itself");
+    let loopback = open.replace("0.0.0.0", "127.0.0.1");
+    let plan = disk(&format!("{SMALL}{loopback}")).load(&[]).expect("loopback is the machine itself").plan;
+    assert_eq!(plan.listeners.last().and_then(|l| l.future_release), Some(Duration::from_secs(7 * 86_400)));
+    for (value, sound) in [("60d", true), ("never", true), ("61d", false), ("0s", false), ("soon", false)] {
+        let loaded = disk(&format!("{SMALL}{loopback}future_release = \"{value}\"\n")).load(&[]);
+        assert_eq!(loaded.is_ok(), sound, "{value}");
+    }
 }
 
 #[test]

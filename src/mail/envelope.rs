@@ -88,6 +88,41 @@ pub struct DeliverBy {
     pub trace: bool,
 }
 
+/// RFC 4865: how a sender asked for a later release.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ReleaseAsked {
+    /// HOLDFOR, in seconds.
+    For(u32),
+    /// HOLDUNTIL
+    Until(Wall),
+}
+
+/// RFC 4865: nothing of the message is sent before this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Release {
+    /// When it may go.
+    pub at: Wall,
+    /// As it was asked for.
+    pub asked: ReleaseAsked,
+}
+
+impl Release {
+    /// The value of a report's Future-Release-Request field.
+    pub fn field(self) -> String {
+        match self.asked {
+            ReleaseAsked::For(seconds) => format!("for;{seconds}"),
+            ReleaseAsked::Until(at) => format!("until;{}", at.rfc3339_seconds()),
+        }
+    }
+}
+
+/// What a sender asked of this node alone: it goes no further than here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Terms {
+    /// When the message may go.
+    pub release: Option<Release>,
+}
+
 /// One recipient with its DSN parameters.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Recipient {

@@ -164,6 +164,7 @@ impl Door {
             auth_clear_loopback: listener.auth && config.is_none(),
             auth_required: listener.auth_required,
             trust: listener.trust.clone(),
+            future_release: listener.future_release,
             max_precedence: listener.max_precedence,
             message_bytes: plan.limits.message_bytes,
             overrun_bytes: plan.limits.message_bytes.saturating_mul(2),
@@ -335,7 +336,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                     eof = true;
                     session.handle_eof(house.clock.at());
                 }
-                Ok(n) => session.handle_bytes(house.clock.at(), &buffer[..n]),
+                Ok(n) => {
+                    let now = house.clock.now();
+                    session.tell_time(now);
+                    session.handle_bytes(now.at, &buffer[..n]);
+                }
                 Err(_) => return None,
             },
             Some((ask, answer)) = answers.recv() => session.answer(house.clock.at(), ask, answer),

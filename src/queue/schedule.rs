@@ -799,6 +799,7 @@ mod tests {
             accepted: at(accepted),
             lease: None,
             reduced: Vec::new(),
+            release: None,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Command lines of SMTP: strict in form, generous in case. [`parse`] turns one line into a [`Command`] or into the reply that refuses it.
 //!
-//! RFC 5321 4.1, with the parameters of RFC 1870, 2852, 3030, 3461, 4954, 6152, 6531 and 6710. The server calls it for every line;
+//! RFC 5321 4.1, with the parameters of RFC 1870, 2852, 3030, 3461, 4865, 4954, 6152, 6531 and 6710. The server calls it for every line;
 //! the client uses [`mailbox`] and [`is_xtext`] so that nothing a distant node put into an envelope can become a command.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Reply;
-use crate::mail::{BodyKind, ByMode, Mailbox, MtPriority, Notify, Ret, ReversePath, Status};
+use crate::mail::{BodyKind, ByMode, Mailbox, MtPriority, Notify, Release, ReleaseAsked, Ret, ReversePath, Status};
+use crate::time::Wall;
 
 /// Octets of a path, angle brackets included (RFC 5321 4.5.3.1.3). Long local parts are common in bounce addresses,
 /// so only the whole is bounded.
@@ -26,6 +27,8 @@ pub struct Grammar {
     pub lmtp: bool,
     /// REQUIRETLS is announced: TLS is on.
     pub require_tls: bool,
+    /// FUTURERELEASE is announced.
+    pub future_release: bool,
 }
 
 /// One command.
@@ -92,6 +95,10 @@ pub struct Mail {
     pub mt_priority: Option<MtPriority>,
     /// BY
     pub by: Option<By>,
+    /// HOLDFOR or HOLDUNTIL
+    pub hold: Option<ReleaseAsked>,
+    /// The release that follows from it; set by the session.
+    pub release: Option<Release>,
 }
 
 /// RFC 2852 BY: seconds from the command, not yet a deadline.
@@ -262,12 +269,32 @@ fn mail_parameter(out: &mut Mail, keyword: &str, value: Option<&str>, grammar: G
         // RFC 4954 5: taken from anybody, trusted from nobody, so it goes no further.
         "AUTH" if value.is_some_and(|v| v.len() <= MAX_ORCPT && is_xtext(v)) => {}
         "AUTH" => return Err(bad("AUTH")),
+        "HOLDFOR" | "HOLDUNTIL" if grammar.future_release => {
+            if out.hold.is_some() {
+                return Err(Reply::new(501, Status(5, 5, 4), "HOLDFOR or HOLDUNTIL, not both"));
+            }
+            let value = value.unwrap_or_default();
+            let hold = if keyword == "HOLDFOR" { hold_for(value) } else { hold_until(value) };
+            out.hold = Some(hold.ok_or_else(|| bad(keyword))?);
+        }
         "BY" if grammar.deliver_by.is_some() => {
             out.by = Some(by(value.unwrap_or_default(), grammar.deliver_by.unwrap_or(0))?);
         }
         _ => return Err(unknown(keyword)),
     }
     Ok(())
+}
+
+/// RFC 4865 4.2: 1 to 999999999 seconds.
+fn hold_for(value: &str) -> Option<ReleaseAsked> {
+    let sound = (1..=9).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());
+    value.parse().ok().filter(|seconds| sound && *seconds > 0).map(ReleaseAsked::For)
+}
+
+/// RFC 4865 4.2: a date-time of RFC 3339 in UTC.
+fn hold_until(value: &str) -> Option<ReleaseAsked> {
+    let sound = value.len() <= 40 && value.ends_with('Z');
+    Wall::parse_rfc3339(value).filter(|_| sound).map(ReleaseAsked::Until)
 }
 
 fn by(value: &str, least: u32) -> Result<By, Reply> {
@@ -519,7 +546,8 @@ pub fn xtext_encode(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const ALL: Grammar = Grammar { utf8: false, deliver_by: Some(0), lmtp: false, require_tls: false };
+    const ALL: Grammar =
+        Grammar { utf8: false, deliver_by: Some(0), lmtp: false, require_tls: false, future_release: false };
 
     fn code(line: &str) -> (u16, String) {
         match parse(line.as_bytes(), ALL) {
@@ -648,6 +676,36 @@ mod tests {
         assert!(parse(b"MAIL FROM:<a@x.example> BY=59;N", grammar).is_ok());
         let reply = parse(b"MAIL FROM:<a@x.example> BY=90;R", Grammar::default()).expect_err("not offered");
         assert_eq!(reply.code, 555);
+    }
+
+    #[test]
+    fn a_release_is_asked_for_once_and_in_form() {
+        let grammar = Grammar { future_release: true, ..ALL };
+        let hold = |more: &str| match parse(format!("MAIL FROM:<a@x.example> {more}").as_bytes(), grammar) {
+            Ok(Command::Mail(mail)) => Ok(mail.hold),
+            Ok(other) => panic!("{other:?}"),
+            Err(reply) => Err((reply.code, reply.status())),
+        };
+        assert_eq!(hold("HOLDFOR=60"), Ok(Some(ReleaseAsked::For(60))));
+        assert_eq!(hold("holdfor=999999999"), Ok(Some(ReleaseAsked::For(999_999_999))));
+        let at = Wall::parse_rfc3339("2030-01-01T00:00:00Z").expect("valid");
+        assert_eq!(hold("HOLDUNTIL=2030-01-01T00:00:00Z"), Ok(Some(ReleaseAsked::Until(at))));
+        for bad in [
+            "HOLDFOR",
+            "HOLDFOR=",
+            "HOLDFOR=0",
+            "HOLDFOR=-1",
+            "HOLDFOR=+1",
+            "HOLDFOR=1000000000",
+            "HOLDFOR=1m",
+            "HOLDUNTIL=2030-01-01T00:00:00+01:00",
+            "HOLDUNTIL=2030-01-01",
+            "HOLDUNTIL=",
+            "HOLDFOR=1 HOLDFOR=1",
+            "HOLDFOR=60 HOLDUNTIL=2030-01-01T00:00:00Z",
+        ] {
+            assert_eq!(hold(bad), Err((501, Status(5, 5, 4))), "{bad}");
+        }
     }
 
     #[test]

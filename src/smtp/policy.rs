@@ -54,6 +54,8 @@ pub struct Policy {
     pub max_precedence: Precedence,
     /// DELIVERBY is announced, with this least number of seconds for mode R.
     pub deliver_by: Option<u32>,
+    /// FUTURERELEASE is announced where civil time is known: a release may be this far away.
+    pub future_release: Option<Duration>,
     /// 8-bit octets in header fields are taken without SMTPUTF8.
     pub raw_header: bool,
     /// Octets of one message; announced as SIZE.
@@ -100,6 +102,7 @@ impl Policy {
             trust: Vec::new(),
             max_precedence: Precedence::Routine,
             deliver_by: None,
+            future_release: None,
             raw_header: false,
             message_bytes: 25 << 20,
             overrun_bytes: 50 << 20,

@@ -19,8 +19,8 @@ use super::data::{Chunk, Dots, Flaws, Store};
 use super::policy::{Claim, Kind, Peer, Policy};
 use super::trace::{Protocol, TraceFacts};
 use super::{Reply, header, scram};
-use crate::mail::{Envelope, MtPriority, Precedence, Recipient, Status};
-use crate::time::{Instant, Wall};
+use crate::mail::{Envelope, MtPriority, Precedence, Recipient, Release, ReleaseAsked, Status, Terms};
+use crate::time::{Duration, Instant, Now, Wall};
 
 /// Octets of a command line, CRLF included.
 const COMMAND_LINE: usize = 4096;
@@ -161,6 +161,8 @@ pub struct Transaction {
     pub envelope: Envelope,
     /// BY as given, with the moment it was given at.
     pub by: Option<(By, Instant)>,
+    /// What was asked of this node alone.
+    pub terms: Terms,
     /// The content: dot stuffing undone, every line ended by CRLF, no trace field of ours yet.
     pub body: Arc<[u8]>,
     /// Facts for the Received field.
@@ -189,6 +191,8 @@ pub struct TlsFacts {
 pub struct Session {
     policy: Arc<Policy>,
     peer: Peer,
+    /// Civil time at a moment, once the driver has told it.
+    civil: Option<(Instant, Wall)>,
     trusted: bool,
     tls: Option<TlsFacts>,
     hello: Option<Hello>,
@@ -283,6 +287,7 @@ impl Session {
         let mut session = Self {
             trusted,
             peer,
+            civil: None,
             tls: peer.tls.then(TlsFacts::default),
             hello: None,
             user: None,
@@ -303,6 +308,11 @@ impl Session {
         let greeting = format!("{} {protocol}", session.policy.hostname);
         session.reply(&Reply::bare(220, greeting));
         session
+    }
+
+    /// Takes note of civil time, for what counts on it: without a set clock no release can be promised. Call it before bytes.
+    pub fn tell_time(&mut self, now: Now) {
+        self.civil = now.set.then_some((now.at, now.wall));
     }
 
     /// Takes bytes off the wire.
@@ -535,6 +545,7 @@ impl Session {
             deliver_by: self.policy.deliver_by,
             lmtp: self.is_lmtp(),
             require_tls: self.tls.is_some(),
+            future_release: self.future_release().is_some(),
         };
         match command::parse(line, grammar) {
             Ok(command) => self.obey(now, command),
@@ -550,8 +561,8 @@ impl Session {
 
     fn obey(&mut self, now: Instant, command: Command) {
         match command {
-            Command::Ehlo(name) => self.hello(name, true),
-            Command::Helo(name) => self.hello(name, false),
+            Command::Ehlo(name) => self.hello(now, name, true),
+            Command::Helo(name) => self.hello(now, name, false),
             Command::StartTls => self.start_tls(),
             Command::Auth { mechanism, initial } => self.auth(now, &mechanism, initial),
             Command::Mail(mail) => self.mail(now, mail),
@@ -577,18 +588,18 @@ impl Session {
         }
     }
 
-    fn hello(&mut self, name: String, extended: bool) {
+    fn hello(&mut self, now: Instant, name: String, extended: bool) {
         self.transaction = None;
         let mut reply = Reply::bare(250, self.policy.hostname.clone());
         if extended {
-            reply.lines.extend(self.keywords());
+            reply.lines.extend(self.keywords(now));
         }
         self.hello = Some(Hello { name, extended });
         self.reply(&reply);
     }
 
     /// The EHLO keywords as they hold now.
-    fn keywords(&self) -> Vec<String> {
+    fn keywords(&self, now: Instant) -> Vec<String> {
         let mut out: Vec<String> =
             ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"].map(str::to_owned).into();
         out.push(format!("SIZE {}", self.policy.message_bytes));
@@ -597,6 +608,9 @@ impl Session {
             Some(0) => out.push("DELIVERBY".to_owned()),
             Some(least) => out.push(format!("DELIVERBY {least}")),
             None => {}
+        }
+        if let (Some(longest), Some(wall)) = (self.future_release(), self.wall(now)) {
+            out.push(format!("FUTURERELEASE {} {}", longest.as_secs(), wall.plus(longest).rfc3339_seconds()));
         }
         if self.tls.is_some() {
             out.push("REQUIRETLS".to_owned());
@@ -631,6 +645,38 @@ impl Session {
 
     fn exporter(&self) -> Option<[u8; 32]> {
         self.tls.as_ref().and_then(|t| t.exporter)
+    }
+
+    /// How far away a release may be; `None` where none can be asked for. Only submission may offer it (RFC 4865 3).
+    fn future_release(&self) -> Option<Duration> {
+        self.policy.future_release.filter(|_| self.policy.kind == Kind::Submission && self.civil.is_some())
+    }
+
+    fn wall(&self, now: Instant) -> Option<Wall> {
+        self.civil.map(|(at, wall)| wall.plus(now.since(at)))
+    }
+
+    /// When a message may go whose sender wants it held, or why that cannot be.
+    fn release(&self, now: Instant, mail: &Mail) -> Result<Option<Release>, Reply> {
+        let Some(asked) = mail.hold else { return Ok(None) };
+        let refuse = |why: &str| Err(Reply::new(501, Status(5, 5, 4), why));
+        let (Some(longest), Some(wall)) = (self.future_release(), self.wall(now)) else {
+            return refuse("no release can be promised now");
+        };
+        let at = match asked {
+            ReleaseAsked::For(seconds) => wall.plus(Duration::from_secs(seconds.into())),
+            ReleaseAsked::Until(at) => at,
+        };
+        if at > wall.plus(longest) {
+            return refuse("held longer than is offered");
+        }
+        if mail.from.is_none() {
+            return refuse("reports are not held");
+        }
+        if mail.by.is_some_and(|by| wall.0.saturating_add(by.seconds.saturating_mul(1000)) < at.0) {
+            return refuse("to be delivered before its release");
+        }
+        Ok(Some(Release { at, asked }))
     }
 
     fn start_tls(&mut self) {
@@ -818,6 +864,10 @@ impl Session {
         if needs_auth && self.user.is_none() && !self.trusted {
             return self.error(&Reply::new(530, Status(5, 7, 0), "authentication required"));
         }
+        mail.release = match self.release(now, &mail) {
+            Ok(release) => release,
+            Err(reply) => return self.error(&reply),
+        };
         let size = mail.size.unwrap_or(0);
         // Before the cap is applied: the sender is told about the priority it asked for.
         let asked = mail.mt_priority;
@@ -1058,6 +1108,7 @@ impl Session {
                 expires: Wall::NEVER,
             },
             by: mail.by.map(|by| (by, at)),
+            terms: Terms { release: mail.release },
             body: bytes.into(),
             facts,
             trusted: self.trusted || self.user.is_some(),
@@ -1273,7 +1324,6 @@ mod tests {
     use super::*;
     use crate::mail::Notify;
     use crate::smtp::policy::{Budget, Mechanisms};
-    use crate::time::Duration;
 
     #[test]
     fn vectors_of_the_profile() {
@@ -1817,6 +1867,54 @@ mod tests {
         let mut w = World::with_peer(trust, far);
         w.say("EHLO p.example\r\nMAIL FROM:<a@src> MT-PRIORITY=9\r\n");
         assert!(w.replies()[2].starts_with("250 2.1.0"), "exact number kept");
+    }
+
+    #[test]
+    fn a_later_release_is_for_submission_alone_and_within_what_is_offered() {
+        let near = Peer { address: Some([127, 0, 0, 1].into()), tls: false };
+        let wall = Wall::parse_rfc3339("2029-12-31T00:00:00Z").expect("valid");
+        let open = |kind: Kind, set: bool| {
+            let rules = |p: &mut Policy| {
+                p.kind = kind;
+                p.future_release = Some(Duration::from_secs(2 * 86_400));
+                p.trust = vec![([127, 0, 0, 0].into(), 8)];
+                p.deliver_by = Some(0);
+            };
+            let mut w = World::with_peer(rules, near);
+            w.session.tell_time(Now { at: w.at, wall, set });
+            w.say(if kind == Kind::Lmtp { "LHLO c.example\r\n" } else { "EHLO c.example\r\n" });
+            let offered = w.replies()[1].contains("FUTURERELEASE 172800 2030-01-02T00:00:00Z");
+            assert_eq!(offered, kind == Kind::Submission && set);
+            w
+        };
+        for (kind, set) in [(Kind::Relay, true), (Kind::Lmtp, true), (Kind::Submission, false)] {
+            let mut w = open(kind, set);
+            w.say("MAIL FROM:<a@src> HOLDFOR=60\r\n");
+            assert!(w.replies()[0].starts_with("555 5.5.4"), "{kind:?}");
+        }
+        for (parameters, want) in [
+            ("HOLDFOR=60", "250"),
+            ("HOLDFOR=172800", "250"),
+            ("HOLDUNTIL=2030-01-02T00:00:00Z", "250"),
+            ("HOLDUNTIL=2029-01-02T00:00:00Z", "250"),
+            ("HOLDFOR=172801", "501 5.5.4"),
+            ("HOLDUNTIL=2030-01-02T00:00:01Z", "501 5.5.4"),
+            ("HOLDFOR=60 HOLDUNTIL=2030-01-01T00:00:00Z", "501 5.5.4"),
+            ("HOLDFOR=60 BY=59;R", "501 5.5.4"),
+            ("HOLDFOR=60 BY=-5;N", "501 5.5.4"),
+            ("HOLDFOR=60 BY=60;R", "250"),
+        ] {
+            let mut w = open(Kind::Submission, true);
+            w.say(&format!("MAIL FROM:<a@src> {parameters}\r\n"));
+            assert!(w.replies()[0].starts_with(want), "{parameters}");
+        }
+        let mut w = open(Kind::Submission, true);
+        w.say(
+            "MAIL FROM:<> HOLDFOR=60\r\nMAIL FROM:<a@src> HOLDFOR=60\r\nRCPT TO:<b@dest>\r\nDATA\r\nS: x\r\n\r\n.\r\n",
+        );
+        assert_eq!(codes(&w.replies()), [501, 250, 250, 354, 250]);
+        let release = Release { at: wall.plus(Duration::from_secs(60)), asked: ReleaseAsked::For(60) };
+        assert_eq!(w.taken[0].terms.release, Some(release));
     }
 
     #[test]

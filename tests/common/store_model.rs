@@ -346,6 +346,7 @@ pub fn message(
         accepted: at,
         lease: None,
         reduced: Vec::new(),
+        release: None,
         envelope: Envelope {
             from: Some(Mailbox::new("bridge@ship.example")),
             recipients,
