@@ -179,5 +179,6 @@ fn record(id: u64) -> MessageRecord {
         lease: None,
         reduced: Vec::new(),
         release: None,
+        tracking: None,
     }
 }

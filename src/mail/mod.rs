@@ -15,6 +15,7 @@ mod receipt;
 pub use address::{Mailbox, ReversePath};
 pub use envelope::{
     BodyKind, ByMode, DeliverBy, Envelope, Notify, Recipient, Release, ReleaseAsked, Ret, Source, Submission, Terms,
+    Tracking,
 };
 pub use hop::Hop;
 pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, Reliance, TransferId};

@@ -288,6 +288,7 @@ pub fn accept_on(
         lease: None,
         reduced: Vec::new(),
         release: terms.release,
+        tracking: terms.tracking.clone(),
         envelope,
     };
     record.state = state_of(&record);
@@ -594,7 +595,7 @@ mod tests {
     fn mail_to_be_released_later_is_held_until_then_and_lives_from_then_on() {
         let at = T0.plus(Duration::from_secs(48 * 3600));
         let release = Release { at, asked: ReleaseAsked::For(48 * 3600) };
-        let terms = Terms { release: Some(release) };
+        let terms = Terms { release: Some(release), tracking: None };
         let take = |now: Now| {
             let held = Decision::Held { why: "the route says hold".into() };
             let decisions = vec![Decision::Due { over_air: false }, held];

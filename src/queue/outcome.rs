@@ -1074,6 +1074,7 @@ mod tests {
             lease: None,
             reduced: Vec::new(),
             release: None,
+            tracking: None,
         }
     }
 }

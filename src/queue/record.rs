@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::mail::{
-    BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Release, Reliance, Source, TransferId,
+    BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Release, Reliance, Source, Tracking,
+    TransferId,
 };
 use crate::time::Wall;
 
@@ -77,6 +78,9 @@ pub struct MessageRecord {
     /// It is sent later, because its sender wanted it so. Records of before that could be asked for end here.
     #[serde(default, deserialize_with = "or_default")]
     pub release: Option<Release>,
+    /// Who may ask after it (RFC 3885). Records of before that was kept end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub tracking: Option<Tracking>,
 }
 
 impl MessageRecord {

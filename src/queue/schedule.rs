@@ -800,6 +800,7 @@ mod tests {
             lease: None,
             reduced: Vec::new(),
             release: None,
+            tracking: None,
         }
     }
 }

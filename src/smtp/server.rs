@@ -19,7 +19,7 @@ use super::data::{Chunk, Dots, Flaws, Store};
 use super::policy::{Claim, Kind, Peer, Policy};
 use super::trace::{Protocol, TraceFacts};
 use super::{Reply, header, scram};
-use crate::mail::{Envelope, MtPriority, Precedence, Recipient, Release, ReleaseAsked, Status, Terms};
+use crate::mail::{BodyKind, Envelope, MtPriority, Precedence, Recipient, Release, ReleaseAsked, Status, Terms};
 use crate::time::{Duration, Instant, Now, Wall};
 
 /// Octets of a command line, CRLF included.
@@ -163,7 +163,7 @@ pub struct Transaction {
     pub by: Option<(By, Instant)>,
     /// What was asked of this node alone.
     pub terms: Terms,
-    /// The content: dot stuffing undone, every line ended by CRLF, no trace field of ours yet.
+    /// The content: dot stuffing undone, every line ended by CRLF (unless the envelope says binary), no trace field of ours yet.
     pub body: Arc<[u8]>,
     /// Facts for the Received field.
     pub facts: TraceFacts,
@@ -546,6 +546,7 @@ impl Session {
             lmtp: self.is_lmtp(),
             require_tls: self.tls.is_some(),
             future_release: self.future_release().is_some(),
+            mtrk: !self.is_lmtp(),
         };
         match command::parse(line, grammar) {
             Ok(command) => self.obey(now, command),
@@ -601,13 +602,19 @@ impl Session {
     /// The EHLO keywords as they hold now.
     fn keywords(&self, now: Instant) -> Vec<String> {
         let mut out: Vec<String> =
-            ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"].map(str::to_owned).into();
+            ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "BINARYMIME"]
+                .map(str::to_owned)
+                .into();
+        out.push(format!("LIMITS RCPTMAX={}", self.policy.recipients));
         out.push(format!("SIZE {}", self.policy.message_bytes));
         out.push("MT-PRIORITY STANAG4406".to_owned());
         match self.policy.deliver_by {
             Some(0) => out.push("DELIVERBY".to_owned()),
             Some(least) => out.push(format!("DELIVERBY {least}")),
             None => {}
+        }
+        if !self.is_lmtp() {
+            out.push("MTRK".to_owned());
         }
         if let (Some(longest), Some(wall)) = (self.future_release(), self.wall(now)) {
             out.push(format!("FUTURERELEASE {} {}", longest.as_secs(), wall.plus(longest).rfc3339_seconds()));
@@ -961,6 +968,10 @@ impl Session {
         if transfer.chunks.is_some() || transfer.failed {
             return self.error(&Reply::new(503, Status(5, 5, 1), "DATA cannot follow BDAT"));
         }
+        if transfer.mail.body == BodyKind::BinaryMime {
+            // RFC 3030 3: no dot can end what may hold anything.
+            return self.error(&Reply::new(503, Status(5, 5, 1), "BODY=BINARYMIME needs BDAT"));
+        }
         if transfer.recipients.is_empty() {
             // RFC 2033 4.2 names the code.
             let code = if self.is_lmtp() { 503 } else { 554 };
@@ -1007,7 +1018,8 @@ impl Session {
                 refused = Some(Reply::new(554, Status(5, 5, 1), "no valid recipients"))
             }
             Some(t) => {
-                let store = t.chunks.get_or_insert_with(|| Store::new(policy.bounds(), &policy.budget));
+                let make = if t.mail.body == BodyKind::BinaryMime { Store::binary } else { Store::new };
+                let store = t.chunks.get_or_insert_with(|| make(policy.bounds(), &policy.budget));
                 received = store.received();
                 if received.saturating_add(size) > policy.message_bytes {
                     refused = Some(Reply::new(552, Status(5, 3, 4), "message too big"));
@@ -1108,7 +1120,7 @@ impl Session {
                 expires: Wall::NEVER,
             },
             by: mail.by.map(|by| (by, at)),
-            terms: Terms { release: mail.release },
+            terms: Terms { release: mail.release, tracking: mail.tracking },
             body: bytes.into(),
             facts,
             trusted: self.trusted || self.user.is_some(),
@@ -1130,6 +1142,12 @@ impl Session {
         }
         if received > self.policy.received_fields || own > self.policy.own_received_fields {
             return Err(Reply::new(554, Status(5, 4, 6), "mail loop"));
+        }
+        // Binary or not, a header has lines: fields of others are not to be smuggled into it.
+        if mail.body == BodyKind::BinaryMime
+            && has_odd_octets(bytes.get(..header::body_start(bytes)).unwrap_or_default())
+        {
+            return Err(Reply::new(550, Status(5, 6, 0), "bare CR or LF or NUL in the header"));
         }
         let raw = !bytes.get(..header::end(bytes)).unwrap_or_default().is_ascii();
         if raw && !mail.smtputf8 && !self.policy.raw_header {
@@ -1226,6 +1244,17 @@ impl Session {
         self.input = Input::default();
         self.events.push_back(Event::Close);
     }
+}
+
+/// Whether text holds a CR or LF that is no line end, or a NUL.
+fn has_odd_octets(text: &[u8]) -> bool {
+    let before = core::iter::once(&0xff).chain(text);
+    let after = text.iter().skip(1).chain([&0xff]);
+    before.zip(text).zip(after).any(|((before, octet), after)| match octet {
+        b'\r' => *after != b'\n',
+        b'\n' => *before != b'\r',
+        octet => *octet == 0,
+    })
 }
 
 /// One reply for every wrong login, so that nothing more can be learnt from it.
@@ -1867,6 +1896,49 @@ mod tests {
         let mut w = World::with_peer(trust, far);
         w.say("EHLO p.example\r\nMAIL FROM:<a@src> MT-PRIORITY=9\r\n");
         assert!(w.replies()[2].starts_with("250 2.1.0"), "exact number kept");
+    }
+
+    #[test]
+    fn binary_content_comes_by_bdat_alone_and_octet_for_octet() {
+        let mail = "MAIL FROM:<a@src> BODY=BINARYMIME\r\nRCPT TO:<b@dest>\r\n";
+        let mut w = World::new(|_| {});
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("CHUNKING\n250-BINARYMIME\n"));
+        w.say(&format!("{mail}DATA\r\nRSET\r\n"));
+        assert_eq!(codes(&w.replies()), [250, 250, 503, 250]);
+        let body = b"S: x\r\n\r\na\nb\r\0\xff\r\n.\r\nNOOP";
+        w.say(mail);
+        for part in body.chunks(5) {
+            w.feed(format!("BDAT {}\r\n", part.len()).as_bytes());
+            w.feed(part);
+        }
+        w.say("BDAT 0 LAST\r\nNOOP\r\n");
+        let got = codes(&w.replies());
+        assert!(got.len() == body.len().div_ceil(5) + 4 && got.iter().all(|c| *c == 250), "{got:?}");
+        assert_eq!((&*w.taken[0].body, w.taken[0].envelope.body), (&body[..], BodyKind::BinaryMime));
+        // The header keeps the rules it always has; what is not declared binary too.
+        for content in ["S: x\ny: z\r\n\r\nb", "S: x\r: z\r\n\r\nb", "S: \0\r\n\r\nb"] {
+            w.say(&format!("{mail}BDAT {} LAST\r\n{content}", content.len()));
+            assert_eq!(codes(&w.replies()), [250, 250, 550], "{content:?}");
+        }
+        w.say("MAIL FROM:<a@src> BODY=8BITMIME\r\nRCPT TO:<b@dest>\r\nBDAT 10 LAST\r\nS: x\r\n\r\na\nRSET\r\n");
+        assert_eq!(codes(&w.replies()), [250, 250, 550, 250]);
+        assert_eq!(w.taken.len(), 1);
+    }
+
+    #[test]
+    fn tracking_is_taken_note_of_except_over_lmtp() {
+        let mail = "MAIL FROM:<a@src> MTRK=VheLhqV/rCKJmplkGFwsyW59pYk=:900 ENVID=q1@src.example\r\n";
+        let mut w = World::new(|_| {});
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("\n250-MTRK\n"));
+        w.say(&format!("{mail}RCPT TO:<b@dest>\r\nDATA\r\nS: x\r\n\r\n.\r\n"));
+        assert_eq!(codes(&w.replies()), [250, 250, 354, 250]);
+        let tracking = w.taken[0].terms.tracking.clone().expect("kept");
+        assert_eq!((tracking.certifier.as_str(), tracking.seconds), ("VheLhqV/rCKJmplkGFwsyW59pYk", Some(900)));
+        let mut w = World::new(|p| p.kind = Kind::Lmtp);
+        w.say(&format!("LHLO p.example\r\n{mail}"));
+        assert_eq!(codes(&w.replies()), [220, 250, 555]);
     }
 
     #[test]

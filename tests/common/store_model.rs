@@ -347,6 +347,7 @@ pub fn message(
         lease: None,
         reduced: Vec::new(),
         release: None,
+        tracking: None,
         envelope: Envelope {
             from: Some(Mailbox::new("bridge@ship.example")),
             recipients,
