@@ -53,7 +53,7 @@ fn house() -> House {
     write(
         "profile.toml",
         format!(
-            "[node]\nname = \"ship\"\n\n\
+            "[node]\nname = \"ship\"\npostmaster = \"postmaster@ship.example\"\n\n\
              [[listener]]\nname = \"implicit\"\nkind = \"submission\"\naddress = \"127.0.0.1:0\"\n\
              {tls}, client_ca = \"ca.pem\", implicit = true }}\n\n\
              [[listener]]\nname = \"starttls\"\nkind = \"submission\"\naddress = \"127.0.0.1:0\"\n{tls} }}\n\n\

@@ -164,6 +164,8 @@ impl Door {
             auth_clear_loopback: listener.auth && config.is_none(),
             auth_required: listener.auth_required,
             trust: listener.trust.clone(),
+            // Where a deadline cannot be kept the message is returned in time: any will do.
+            deliver_by: (listener.kind != ListenerKind::Lmtp).then_some(0),
             future_release: listener.future_release,
             max_precedence: listener.max_precedence,
             message_bytes: plan.limits.message_bytes,

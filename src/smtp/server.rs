@@ -1861,7 +1861,9 @@ mod tests {
         for names in [&[][..], &["a@src", "b@src"]] {
             let mut w = inside_tls(None, names);
             w.say("EHLO p.example\r\nAUTH EXTERNAL =\r\n");
-            w.jump();
+            if !names.is_empty() {
+                w.jump();
+            }
             assert_eq!(codes(&w.replies()), [220, 250, if names.is_empty() { 504 } else { 535 }]);
         }
     }
@@ -1931,7 +1933,7 @@ mod tests {
         let mail = "MAIL FROM:<a@src> MTRK=VheLhqV/rCKJmplkGFwsyW59pYk=:900 ENVID=q1@src.example\r\n";
         let mut w = World::new(|_| {});
         w.say("EHLO p.example\r\n");
-        assert!(w.replies()[1].contains("\n250-MTRK\n"));
+        assert!(w.replies()[1].contains("\n250 MTRK"));
         w.say(&format!("{mail}RCPT TO:<b@dest>\r\nDATA\r\nS: x\r\n\r\n.\r\n"));
         assert_eq!(codes(&w.replies()), [250, 250, 354, 250]);
         let tracking = w.taken[0].terms.tracking.clone().expect("kept");
@@ -2121,6 +2123,8 @@ mod tests {
                         b"DATA\r\n".to_vec(), b"BDAT 5 LAST\r\n".to_vec(), b"BDAT 3\r\n".to_vec(), b"RSET\r\n".to_vec(),
                         b".\r\n".to_vec(), b"\r\n".to_vec(), b"AUTH PLAIN\r\n".to_vec(), b"Subject: x\r\n".to_vec(),
                         b"STARTTLS\r\n".to_vec(), b"MAIL FROM:<a@src> SMTPUTF8 BODY=8BITMIME MT-PRIORITY=9\r\n".to_vec(),
+                        b"MAIL FROM:<a@src> BODY=BINARYMIME\r\n".to_vec(), b"AUTH SCRAM-SHA-256\r\n".to_vec(),
+                        format!("{FIRST}\r\n").into_bytes(), format!("{}\r\n", b64(LAST)).into_bytes(),
                     ]),
                 ],
                 0..40,
@@ -2132,6 +2136,7 @@ mod tests {
                 p.overrun_bytes = 300;
                 p.auth = true;
                 p.auth_clear_loopback = true;
+                p.mechanisms = Mechanisms { plain: true, scram: true, external: true };
                 p.auth_delay = Duration::ZERO;
                 p.auth_failures = 100;
             };

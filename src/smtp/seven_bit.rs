@@ -133,9 +133,13 @@ impl Edits<'_> {
             self.signed_until = self.signed_until.max(end);
         }
         if head.is_ascii() && fits && !misnamed {
-            return Ok(());
+            // What is inside may still be called binary.
+            return match &part.body {
+                PartType::Message(inner) if !self.room.binary => self.message(inner, depth + 1),
+                _ => Ok(()),
+            };
         }
-        if !head.is_ascii() && !(self.room.eight_bit && fits) {
+        if !(head.is_ascii() || self.room.eight_bit && fits) {
             return Err(CannotConvert::NotInParts);
         }
         let sealed = is("application", &["pkcs7-mime", "x-pkcs7-mime"])
@@ -401,6 +405,10 @@ mod tests {
             let parsed = MessageParser::new().parse(&out[..]).expect("parses");
             assert_eq!(parsed.parts[0].contents(), content);
         }
+        let nested =
+            b"Content-Type: message/rfc822\r\n\r\nSubject: in\r\nContent-Transfer-Encoding: binary\r\n\r\nx\r\n";
+        let out = without_binary(nested, true).expect("converts");
+        assert!(out.ends_with(b"\r\nContent-Transfer-Encoding: 7bit\r\n\r\nx\r\n"));
         let plain = b"Subject: s\r\n\r\nnothing binary about it\r\n";
         assert_eq!(without_binary(plain, true).as_deref(), Ok(&plain[..]));
     }
