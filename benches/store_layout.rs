@@ -178,5 +178,7 @@ fn record(id: u64) -> MessageRecord {
         accepted: Wall(1),
         lease: None,
         reduced: Vec::new(),
+        release: None,
+        tracking: None,
     }
 }

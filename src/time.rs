@@ -96,6 +96,14 @@ impl Wall {
         )
     }
 
+    /// RFC 3339, UTC, whole seconds: `2026-11-23T10:15:00Z`. The form of SMTP parameters.
+    pub fn rfc3339_seconds(self) -> String {
+        let mut text = self.rfc3339();
+        text.truncate(19);
+        text.push('Z');
+        text
+    }
+
     /// RFC 5322 date-time in UTC: `Mon, 23 Nov 2026 10:15:00 +0000`. The form of Date and Received fields.
     pub fn rfc5322(self) -> String {
         let t = self.civil();
@@ -157,6 +165,7 @@ mod tests {
     fn wall_prints_the_three_forms() {
         let t = Wall::parse_rfc3339("2026-11-23T10:15:00Z").expect("valid");
         assert_eq!(t.rfc3339(), "2026-11-23T10:15:00.000Z");
+        assert_eq!(t.plus(Duration::from_millis(900)).rfc3339_seconds(), "2026-11-23T10:15:00Z");
         assert_eq!(t.rfc5322(), "Mon, 23 Nov 2026 10:15:00 +0000");
         assert_eq!(t.dtg(), "231015Z NOV 26");
         assert_eq!(Wall::parse_rfc3339("2026-11-23T11:15:00+01:00"), Some(t));

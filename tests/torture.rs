@@ -1,12 +1,18 @@
-//! The shipped `torture` profile under the probes of `tests/peers`: legal, odd and hostile SMTP, and real mail octet for octet.
+//! The shipped `torture` profile under the probes of `tests/peers`: legal, odd and hostile SMTP, and real mail octet for octet. Each
+//! kind of listener announces all that it must, and nothing that it must not.
 
 #[path = "common/process.rs"]
 mod process;
 
-use process::{Running, free_port, have, probe, root};
+use std::io::{Read, Write};
+
+use process::{Client, Running, free_port, have, probe, root};
 
 /// What the profile promises in EHLO; a keyword that goes missing is a failure, not a skip.
-const REQUIRED: &str = "PIPELINING,8BITMIME,SMTPUTF8,SIZE,ENHANCEDSTATUSCODES,DSN,CHUNKING,STARTTLS,AUTH,MT-PRIORITY";
+const REQUIRED: &str = "PIPELINING,8BITMIME,SMTPUTF8,SIZE,ENHANCEDSTATUSCODES,DSN,CHUNKING,BINARYMIME,STARTTLS,AUTH,MT-PRIORITY,\
+                        DELIVERBY,MTRK,LIMITS";
+/// The same of a submission listener.
+const SUBMISSION: &str = "FUTURERELEASE";
 
 struct Target {
     node: Running,
@@ -14,14 +20,15 @@ struct Target {
     _directory: tempfile::TempDir,
 }
 
-fn torture_node() -> Target {
+fn torture_node(more: &[&str]) -> Target {
     let directory = tempfile::tempdir().expect("a directory");
     let next_hop = format!("127.0.0.1:{}", free_port());
-    let set = [
+    let mut set = vec![
         "listener.relay.address=127.0.0.1:0".to_owned(),
         format!("route.\"dest.test\".to=smtp:{next_hop}"),
         format!("route.\"src.test\".to=smtp:{next_hop}"),
     ];
+    set.extend(more.iter().map(|s| (*s).to_owned()));
     let node = Running::start(&root().join("firmware-cfg/profiles/torture.toml"), directory.path(), &set);
     Target { node, next_hop, _directory: directory }
 }
@@ -33,10 +40,11 @@ fn totals(text: &str) -> (u32, u32) {
     (figures.first().copied().unwrap_or(0), figures.get(1).copied().unwrap_or(u32::MAX))
 }
 
-fn torture(extra: &[&str]) -> u32 {
-    let target = torture_node();
+fn torture(set: &[&str], extra: &[&str]) -> u32 {
+    let target = torture_node(set);
     let address = target.node.address().to_string();
-    let mut words = vec![&*address, "--sink", &target.next_hop, "--require", REQUIRED];
+    let required = if set == AS_SUBMISSION { format!("{REQUIRED},{SUBMISSION}") } else { REQUIRED.to_owned() };
+    let mut words = vec![&*address, "--sink", &target.next_hop, "--require", &required];
     words.extend(["--user", "probe@dest.test", "--password", "torture-Secret-1", "--idle", "30"]);
     words.extend(extra);
     let (ok, text) = probe(400, "smtp_torture.py", &words);
@@ -51,8 +59,96 @@ fn legal_odd_and_hostile_dialogues_all_end_as_they_should() {
     if !have(&["python3"]) {
         return;
     }
-    let passed = torture(&[]);
-    assert!(passed >= 95, "only {passed} cases were run");
+    let passed = torture(&[], &[]);
+    assert!(passed >= 96, "only {passed} cases were run");
+}
+
+/// The profile as a submission listener: what the probe does without a login is let through by trust.
+const AS_SUBMISSION: &[&str] =
+    &["listener.relay.kind=submission", "listener.relay.trust=[\"127.0.0.0/8\"]", "node.clock=trusted"];
+
+#[test]
+fn a_submission_listener_stands_the_same_and_offers_later_release() {
+    if !have(&["python3"]) {
+        return;
+    }
+    let passed = torture(AS_SUBMISSION, &["--skip", "slow_clients*,connection_flood,idle_client*,auth_brute*"]);
+    assert!(passed >= 90, "only {passed} cases were run");
+}
+
+/// The keywords of a greeted listener, with their parameters.
+fn keywords(target: &Target, hello: &str) -> Vec<String> {
+    let mut stream = std::net::TcpStream::connect(target.node.address()).expect("the listener answers");
+    stream.write_all(format!("{hello} probe.test\r\nQUIT\r\n").as_bytes()).expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("replies");
+    let lines = text.lines().filter(|l| l.starts_with("250")).skip(1);
+    let mut words: Vec<String> = lines.map(|l| l[4..].trim_end().to_owned()).collect();
+    words.sort();
+    words
+}
+
+#[test]
+fn each_kind_of_listener_announces_what_it_must_and_no_more() {
+    let all = [
+        "8BITMIME",
+        "BINARYMIME",
+        "CHUNKING",
+        "DSN",
+        "ENHANCEDSTATUSCODES",
+        "LIMITS RCPTMAX=1000",
+        "MT-PRIORITY STANAG4406",
+        "PIPELINING",
+        "SIZE 26214400",
+        "SMTPUTF8",
+    ];
+    let with = |more: &[&str]| {
+        let mut words: Vec<String> = all.iter().chain(more).map(|w| (*w).to_owned()).collect();
+        words.sort();
+        words
+    };
+    let relay = torture_node(&[]);
+    assert_eq!(keywords(&relay, "EHLO"), with(&["DELIVERBY", "MTRK", "STARTTLS"]));
+    assert_eq!(keywords(&relay, "HELO"), Vec::<String>::new());
+    let submission = torture_node(AS_SUBMISSION);
+    let mut words = keywords(&submission, "EHLO");
+    let later = words.iter().position(|w| w.starts_with("FUTURERELEASE 604800 20")).expect("later release");
+    let later = words.remove(later);
+    assert!(later.len() == "FUTURERELEASE 604800 2026-12-06T00:00:00Z".len() && later.ends_with('Z'), "{later}");
+    assert_eq!(words, with(&["DELIVERBY", "MTRK", "STARTTLS"]));
+    let lmtp = torture_node(&["listener.relay.kind=lmtp", "listener.relay.auth=false"]);
+    assert_eq!(keywords(&lmtp, "LHLO"), with(&["STARTTLS"]));
+    for node in [relay, submission, lmtp] {
+        node.node.stop();
+    }
+}
+
+#[test]
+fn an_lmtp_listener_takes_binary_mail_and_answers_each_recipient() {
+    let target = torture_node(&["listener.relay.kind=lmtp", "listener.relay.auth=false"]);
+    let mut client = Client::connect(target.node.address());
+    assert!(client.say("EHLO probe.test").starts_with("500"));
+    assert!(client.say("LHLO probe.test").starts_with("250"));
+    for (line, want) in [
+        ("AUTH SCRAM-SHA-256 biwsbj11c2Vy", "502 5.5.1"),
+        ("MAIL FROM:<a@src.test> HOLDFOR=60", "555 5.5.4"),
+        ("MAIL FROM:<a@src.test> BY=60;R", "555 5.5.4"),
+        ("MAIL FROM:<a@src.test> MTRK=VheLhqV/rCKJmplkGFwsyW59pYk ENVID=q@src.test", "555 5.5.4"),
+        ("MAIL FROM:<a@src.test> BODY=BINARYMIME", "250"),
+        ("RCPT TO:<b@dest.test>", "250"),
+        ("RCPT TO:<x@elsewhere.test>", "550"),
+        ("RCPT TO:<c@dest.test>", "250"),
+        ("DATA", "503 5.5.1"),
+    ] {
+        let reply = client.say(line);
+        assert!(reply.starts_with(want), "{line}: {reply}");
+    }
+    let content = b"Subject: x\r\n\r\n\n.\r\n\0\xff";
+    client.send(&[format!("BDAT {} LAST\r\n", content.len()).as_bytes(), content, b"NOOP\r\n"].concat());
+    let replies: Vec<String> = (0..3).map(|_| client.reply()).collect();
+    assert!(replies[0].starts_with("250 2.0.0 queued") && replies[1] == replies[0], "{replies:?}");
+    assert!(replies[2].starts_with("250 2.0.0 ok"), "{replies:?}");
+    target.node.stop();
 }
 
 #[test]
@@ -60,7 +156,7 @@ fn a_client_that_trickles_or_floods_holds_nobody_else_up() {
     if !have(&["python3"]) {
         return;
     }
-    let passed = torture(&["--only", "slow_clients*,connection_flood", "--slow", "60", "--flood", "500"]);
+    let passed = torture(&[], &["--only", "slow_clients*,connection_flood", "--slow", "60", "--flood", "500"]);
     assert_eq!(passed, 2);
 }
 
@@ -69,7 +165,7 @@ fn every_message_comes_out_as_it_went_in() {
     if !have(&["python3"]) {
         return;
     }
-    let target = torture_node();
+    let target = torture_node(&[]);
     let address = target.node.address().to_string();
     let folders = ["tests/data/corpus", "tests/data/mail"].map(|f| root().join(f).display().to_string());
     let (ok, text) = probe(300, "corpus_replay.py", &[&address, "--sink", &target.next_hop, &folders[0], &folders[1]]);

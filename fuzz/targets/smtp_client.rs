@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         expires: Wall::NEVER,
     };
     let body: Arc<[u8]> = b"Subject: x\r\n\r\n.dot\r\n..\r\n"[..].into();
-    session.deliver(Instant::ZERO, Delivery { envelope, body, by_seconds: None });
+    session.deliver(Instant::ZERO, Delivery { envelope, body, tracking: None, by_seconds: None });
     let mut sent = Vec::new();
     for (n, part) in data.chunks(7).enumerate() {
         session.handle_bytes(Instant::from_millis(n as u64), part);

@@ -371,8 +371,15 @@ impl Fleet {
             tls: None,
         };
         let body = body.into_bytes();
-        let transaction =
-            Transaction { envelope, by: None, body: body.clone().into(), facts, trusted: true, received_count: 0 };
+        let transaction = Transaction {
+            envelope,
+            by: None,
+            terms: Default::default(),
+            body: body.clone().into(),
+            facts,
+            trusted: true,
+            received_count: 0,
+        };
         self.ledger.push(Entry { from, to: to.to_vec(), message_id, body });
         let now = self.now();
         self.nodes[from].submit(now, SessionId(number as u64), transaction);

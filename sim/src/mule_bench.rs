@@ -153,7 +153,15 @@ impl Case {
         let protocol = Protocol { extended: true, ..Protocol::default() };
         let facts = TraceFacts { ehlo: "client.example".into(), address: None, protocol, user: None, tls: None };
         let body = content(self.bytes, seed).into();
-        let transaction = Transaction { envelope: envelope(), by: None, body, facts, trusted: true, received_count: 0 };
+        let transaction = Transaction {
+            envelope: envelope(),
+            by: None,
+            terms: Default::default(),
+            body,
+            facts,
+            trusted: true,
+            received_count: 0,
+        };
         lab.world_mut().with_host(StationId(0), |node, now| node.submit(now, SessionId(1_000_000), transaction));
         let end = lab.at() + PATIENCE;
         lab.run_while(end, |lab| !lab.node(StationId(1)).delivered().is_empty());

@@ -179,8 +179,15 @@ impl Case {
         };
         let protocol = Protocol { extended: true, ..Protocol::default() };
         let facts = TraceFacts { ehlo: "client.example".into(), address: None, protocol, user: None, tls: None };
-        let transaction =
-            Transaction { envelope, by: None, body: body.into(), facts, trusted: true, received_count: 0 };
+        let transaction = Transaction {
+            envelope,
+            by: None,
+            terms: Default::default(),
+            body: body.into(),
+            facts,
+            trusted: true,
+            received_count: 0,
+        };
         let session = SessionId(1_000_000 + number);
         lab.world_mut().with_host(SENDER, |node, now| node.submit(now, session, transaction));
     }

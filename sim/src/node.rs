@@ -387,7 +387,7 @@ impl VirtualNode {
                         Answer::Queued(reply) => (true, format!("{reply:?}")),
                         Answer::Ok => (true, String::new()),
                         Answer::Refuse(reply) => (false, format!("{reply:?}")),
-                        Answer::Priority(_) | Answer::Authenticated { .. } => continue,
+                        Answer::Priority(_) | Answer::Authenticated { .. } | Answer::Verifier { .. } => continue,
                     };
                     self.log.answers.push((now.at, session, kept, text));
                 }

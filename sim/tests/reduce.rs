@@ -160,7 +160,15 @@ fn ask(lab: &mut Lab, from: &str, to: &str) {
         tls: None,
     };
     let body = format!("From: <{from}>\r\nTo: <{to}>\r\nMessage-ID: <{number}.ask@shore.example>\r\n\r\n").into_bytes();
-    let transaction = Transaction { envelope, by: None, body: body.into(), facts, trusted: true, received_count: 0 };
+    let transaction = Transaction {
+        envelope,
+        by: None,
+        terms: Default::default(),
+        body: body.into(),
+        facts,
+        trusted: true,
+        received_count: 0,
+    };
     lab.world_mut().with_host(SHORE, |node, now| node.submit(now, SessionId(1_000_000 + number), transaction));
 }
 

@@ -40,6 +40,7 @@ pub struct Declared<'d> {
 pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     listeners_have_their_own_addresses(reader, d);
     passwords_stay_inside_tls(reader, d);
+    certificates_name_one_user(reader, d);
     listeners_let_somebody_in(reader, d);
     lmtp_keeps_to_itself(reader, d);
     routes_lead_somewhere(reader, d);
@@ -80,6 +81,23 @@ fn passwords_stay_inside_tls(reader: &mut Reader, d: &Declared<'_>) {
         }
         if listener.auth_required && !listener.auth {
             reader.problem(&join(path, "auth_required"), "AUTH is required but not offered", "auth = true");
+        }
+    }
+}
+
+/// Whoever shows a certificate must be one user, and somebody must have signed it.
+fn certificates_name_one_user(reader: &mut Reader, d: &Declared<'_>) {
+    let mut taken = BTreeMap::new();
+    let asked_for = d.listeners.iter().any(|(_, l)| l.tls.as_ref().is_some_and(|t| t.client_ca.is_some()));
+    for (path, (_, user)) in d.users {
+        let Some(certificate) = &user.certificate else { continue };
+        if let Some(other) = taken.insert(certificate, path) {
+            let problem = format!("{certificate} also names {other}");
+            reader.problem(&join(path, "certificate"), problem, "a name of its own for each user");
+        }
+        if !asked_for {
+            let better = "client_ca in the tls of a [[listener]]";
+            reader.warn(&join(path, "certificate"), "no listener asks for client certificates", better);
         }
     }
 }

@@ -24,7 +24,7 @@ use serde::Serialize;
 pub use load::RealFiles;
 pub use plan::Plan;
 pub use problem::Problem;
-pub use secrets::EXAMPLE_KEY;
+pub use secrets::{EXAMPLE_KEY, Password, scram_verifier};
 pub use sharing::{Apart, Sharing, sharing};
 
 use reader::Reader;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Password;
 use crate::bearer::pmul::{Checksum, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
 use crate::codec::reduce::Rule;
@@ -24,7 +25,7 @@ pub struct Plan {
     pub limits: Limits,
     /// SMTP listeners, in profile order.
     pub listeners: Vec<ListenerPlan>,
-    /// Users who may authenticate: name to Argon2 PHC string and ceiling.
+    /// Users who may authenticate, by name.
     pub users: BTreeMap<String, UserPlan>,
     /// Static routes.
     pub routes: Table,
@@ -121,6 +122,10 @@ pub struct Limits {
     pub deliveries: usize,
     /// How long finished messages stay for `track`, and duplicate keys beyond message expiry.
     pub keep_done: Duration,
+    /// Messages that wait for the release their senders asked for.
+    pub future_release: usize,
+    /// Of these, of one user.
+    pub future_release_per_user: usize,
     /// Bytes of messages that a payload may name to one peer; 0: none are kept.
     pub history_bytes: u64,
 }
@@ -145,6 +150,8 @@ pub struct TlsPlan {
     pub key: PathBuf,
     /// TLS from the first byte (465) instead of STARTTLS.
     pub implicit: bool,
+    /// PEM of the authorities whose client certificates count; without it none is asked for.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// One `[[listener]]`
@@ -166,13 +173,17 @@ pub struct ListenerPlan {
     pub trust: Vec<(std::net::IpAddr, u8)>,
     /// Highest precedence honoured from an unauthenticated, untrusted peer (D6).
     pub max_precedence: Precedence,
+    /// How far away a release may be that a sender asks for (RFC 4865); submission alone.
+    pub future_release: Option<Duration>,
 }
 
 /// One `[[user]]`
 #[derive(Clone, PartialEq, Debug)]
 pub struct UserPlan {
-    /// Argon2 PHC string.
-    pub password_hash: String,
+    /// What is kept of the password; a user without one has a certificate.
+    pub password: Option<Password>,
+    /// The name in the user's certificate, in lower case.
+    pub certificate: Option<String>,
     /// Highest precedence this user may set.
     pub max_precedence: Precedence,
 }

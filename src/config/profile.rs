@@ -11,15 +11,16 @@ use super::plan::{
     BearerPlan, BlindPlan, CarryPlan, Choice, CodecPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan,
     NodePlan, PeerPlan, Plan, PrecedencePlan, ReducePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
 };
-use super::reader::{Reader, boolean, integer, join, list, parsed, text};
+use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, cross, net, schema, secrets};
+use super::{Files, Password, cross, net, schema, secrets};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::{Pattern, Route, Table};
+use crate::security::certificate::same_name;
 use crate::time::{Duration, Wall};
 use crate::units::{Bps, Bytes, parse_duration};
 
@@ -227,6 +228,8 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let disk_floor = s.field("disk_floor", parsed(Bytes::parse));
     let deliveries = s.field("deliveries", integer(1, 1000));
     let keep_done = s.field("keep_done", parsed(at_least_a_second));
+    let future_release = s.field("future_release", integer(0, 100_000));
+    let future_release_per_user = s.field("future_release_per_user", integer(0, 100_000));
     let history = s.field("history", parsed(|t| Bytes::parse(t).filter(|b| b.0 <= 1 << 20)));
     Some(Limits {
         message_bytes: message?.0,
@@ -242,9 +245,14 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
         disk_floor_bytes: disk_floor?.0,
         deliveries: size(deliveries?)?,
         keep_done: keep_done?,
+        future_release: size(future_release?)?,
+        future_release_per_user: size(future_release_per_user?)?,
         history_bytes: history?.0,
     })
 }
+
+/// A message lives no longer than ninety days, and a month of that is for its way.
+const LONGEST_RELEASE: Duration = Duration::from_secs(60 * 86_400);
 
 fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<ListenerPlan> {
     let mut s = reader.scope(&schema::LISTENER, path, Some(entry));
@@ -266,6 +274,12 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
     let auth_required = s.field_or("auth_required", submission, boolean);
     let trust = s.field("trust", list(network));
     let max_precedence = s.field("max_precedence", parsed(Precedence::parse));
+    let future_release =
+        s.field_or("future_release", if submission { "7d" } else { "never" }.to_string(), |e| match &*text(e)? {
+            "never" => Ok(None),
+            _ if !submission => Err("is for submission alone (RFC 4865)".into()),
+            _ => parsed(|t| at_least_a_second(t).filter(|d| *d <= LONGEST_RELEASE))(e).map(Some),
+        });
     let tls_path = s.at("tls");
     let tls = match s.raw("tls") {
         Some(entry) => Some(tls(reader, context, &tls_path, &entry)?),
@@ -280,6 +294,7 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
         auth_required: auth_required?,
         trust: trust?,
         max_precedence: max_precedence?,
+        future_release: future_release?,
     })
 }
 
@@ -288,8 +303,13 @@ fn tls(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) ->
     let certificate = s.field("certificate", parsed(self::path));
     let key = s.field("key", parsed(self::path));
     let implicit = s.field("implicit", boolean);
-    let plan =
-        TlsPlan { certificate: context.resolve(&certificate?), key: context.resolve(&key?), implicit: implicit? };
+    let client_ca = optional(&mut s, "client_ca", parsed(self::path))?.map(|p| context.resolve(&p));
+    let plan = TlsPlan {
+        certificate: context.resolve(&certificate?),
+        key: context.resolve(&key?),
+        implicit: implicit?,
+        client_ca,
+    };
     secrets::check_tls(reader, context.files, path, &plan);
     Some(plan)
 }
@@ -298,12 +318,29 @@ fn user(reader: &mut Reader, path: &str, entry: &Entry) -> Option<(String, UserP
     let mut s = reader.scope(&schema::USER, path, Some(entry));
     let plain = |t: &str| !t.is_empty() && t.len() <= 128 && t.chars().all(|c| !c.is_control() && !c.is_whitespace());
     let name = s.field("name", parsed(|t| plain(t).then(|| t.to_string())));
-    let hash = s.field("password_hash", |e| {
-        let hash = text(e)?;
-        if secrets::is_password_hash(&hash) { Ok(hash) } else { Err("is no Argon2 PHC string".into()) }
-    });
+    let wrong = "is neither an Argon2 PHC string nor a SCRAM-SHA-256 verifier";
+    let password = optional(&mut s, "password_hash", |e| Password::parse(&text(e)?).ok_or_else(|| wrong.into()));
+    let certificate = optional(&mut s, "certificate", parsed(same_name));
     let max_precedence = s.field("max_precedence", parsed(Precedence::parse));
-    Some((name?, UserPlan { password_hash: hash?, max_precedence: max_precedence? }))
+    let (password, certificate) = (password?, certificate?);
+    if password.is_none() && certificate.is_none() {
+        reader.problem(path, "nothing to log in with", "password_hash, certificate, or both");
+        return None;
+    }
+    Some((name?, UserPlan { password, certificate, max_precedence: max_precedence? }))
+}
+
+/// A key that need not be written and has no default. `None` when it is written wrong.
+#[expect(clippy::option_option, reason = "absent and wrong are different things")]
+fn optional<T>(
+    s: &mut Scope<'_>,
+    key: &'static str,
+    read: impl FnOnce(&Entry) -> Result<T, String>,
+) -> Option<Option<T>> {
+    match s.raw(key) {
+        Some(_) => s.field(key, read).map(Some),
+        None => Some(None),
+    }
 }
 
 fn route(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<Route> {

@@ -137,6 +137,8 @@ pub static LIMITS: Section = Section {
         or("disk_floor", BYTES, "64MiB"),
         or("deliveries", "an integer, 1 to 1000", "20"),
         or("keep_done", DURATION, "14d"),
+        or("future_release", "an integer, 0 to 100000", "1000"),
+        or("future_release_per_user", "an integer, 0 to 100000", "100"),
         or("history", "a size of at most 1MiB: 256KiB; 0B for none", "256KiB"),
     ],
 };
@@ -149,11 +151,12 @@ pub static LISTENER: Section = Section {
         must("name", NAME),
         must("kind", "relay, submission, lmtp"),
         must("address", "an IP address and port: 127.0.0.1:2525, [::1]:2525"),
-        from("tls", "a table { certificate, key, implicit }", "no TLS"),
+        from("tls", "a table { certificate, key, implicit, client_ca }", "no TLS"),
         from("auth", YES_NO, "true for submission"),
         from("auth_required", YES_NO, "true for submission"),
         or("trust", "a list of networks: [\"127.0.0.0/8\", \"::1/128\"]", "[]"),
         or("max_precedence", LEVEL, "routine"),
+        from("future_release", "a duration of at most 60d, or never", "7d for submission, never otherwise"),
     ],
 };
 
@@ -165,6 +168,7 @@ pub static TLS: Section = Section {
         must("certificate", "a PEM file, the server's certificate first"),
         must("key", "a PEM file"),
         or("implicit", YES_NO, "false"),
+        from("client_ca", "a PEM file of the authorities of client certificates", "none are asked for"),
     ],
 };
 
@@ -174,7 +178,12 @@ pub static USER: Section = Section {
     many: true,
     keys: &[
         must("name", "at most 128 printable characters, no blanks"),
-        hidden(must("password_hash", "an Argon2 PHC string, as aldis hash-password prints it")),
+        hidden(from(
+            "password_hash",
+            "an Argon2 PHC string or a SCRAM-SHA-256 verifier, as aldis hash-password prints them",
+            "none; certificate is needed then",
+        )),
+        from("certificate", "a mail address or host name in the user's certificate", "none"),
         or("max_precedence", LEVEL, "priority"),
     ],
 };

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, PasswordVerifier};
 use rustls::crypto::ring::default_provider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -11,13 +12,54 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::Files;
 use super::plan::TlsPlan;
 use super::reader::{Reader, join};
+use crate::smtp::scram::{self, Verifier};
 
 /// The link key of the shipped profiles. Published, hence worthless: `check` warns about it.
 pub const EXAMPLE_KEY: &[u8; 32] = b"ALDIS EXAMPLE KEY, NEVER USE IT!";
 
-/// Whether this is a hash a user can be checked against.
-pub fn is_password_hash(text: &str) -> bool {
-    PasswordHash::new(text).is_ok_and(|h| h.algorithm.as_str().starts_with("argon2") && h.hash.is_some())
+/// What is kept of a user's password.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Password {
+    /// An Argon2 PHC string: for PLAIN.
+    Argon2(String),
+    /// For SCRAM, and for PLAIN.
+    Scram(Verifier),
+}
+
+impl Password {
+    /// Reads either form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let phc = PasswordHash::new(text).is_ok_and(|h| h.algorithm.as_str().starts_with("argon2") && h.hash.is_some());
+        match phc {
+            true => Some(Self::Argon2(text.to_owned())),
+            false => Verifier::parse(text).map(Self::Scram),
+        }
+    }
+
+    /// Whether this is the password. Takes its time: tens of milliseconds.
+    pub fn fits(&self, password: &str) -> bool {
+        match self {
+            Self::Argon2(text) => PasswordHash::new(text)
+                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
+            Self::Scram(verifier) => verifier.fits(password),
+        }
+    }
+
+    /// Its verifier for SCRAM, if it is one.
+    pub const fn verifier(&self) -> Option<&Verifier> {
+        match self {
+            Self::Scram(verifier) => Some(verifier),
+            Self::Argon2(_) => None,
+        }
+    }
+}
+
+/// The verifier of a password, for `[[user]] password_hash`.
+pub fn scram_verifier(password: &str, salt: &[u8]) -> Result<String, String> {
+    if !scram::is_plain_password(password) {
+        return Err("a password for SCRAM is printable ASCII: other letters have more than one form".into());
+    }
+    Ok(Verifier::derive(password, salt, scram::USUAL_ITERATIONS).to_string())
 }
 
 /// 64 hexadecimal digits as 32 bytes.
@@ -99,6 +141,23 @@ pub fn check_tls(reader: &mut Reader, files: &dyn Files, at: &str, plan: &TlsPla
         }
         key
     });
+    if let Some(path) = &plan.client_ca {
+        let at = join(at, "client_ca");
+        match files.read(path) {
+            Err(e) => reader.problem(&at, format!("cannot read {}: {e}", path.display()), "a PEM file"),
+            Ok(file) => {
+                let authorities = CertificateDer::pem_slice_iter(&file.bytes).collect::<Result<Vec<_>, _>>();
+                let mut roots = rustls::RootCertStore::empty();
+                let sound = authorities.is_ok_and(|list| {
+                    !list.is_empty() && list.into_iter().all(|authority| roots.add(authority).is_ok())
+                });
+                if !sound {
+                    let problem = format!("{} holds no certificates of authorities", path.display());
+                    reader.problem(&at, problem, "a PEM file");
+                }
+            }
+        }
+    }
     if let (Some(chain), Some(key)) = (chain, key)
         && let Err(e) = CertifiedKey::from_der(chain, key, &default_provider())
     {

@@ -36,20 +36,24 @@ active_messages = 100
 disk_floor = "10MiB"
 deliveries = 4
 keep_done = "7d"
+future_release = 50
+future_release_per_user = 5
 
 [[listener]]
 name = "relay"
 kind = "relay"
 address = "127.0.0.1:2525"
-tls = { certificate = "tls/cert.pem", key = "tls/key.pem", implicit = false }
+tls = { certificate = "tls/cert.pem", key = "tls/key.pem", implicit = false, client_ca = "tls/cert.pem" }
 auth = true
 auth_required = false
 trust = ["127.0.0.0/8", "::1/128"]
 max_precedence = "routine"
+future_release = "never"
 
 [[user]]
 name = "op1@ship.example"
 password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQxMjM0NTY$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
+certificate = "Op1@ship.example"
 max_precedence = "flash"
 
 [[route]]
@@ -322,6 +326,15 @@ fn tables_that_do_not_fit_together_are_told() {
             "cannot read",
         ),
         ("$argon2id$", "$1$", "user.op1@ship.example.password_hash", "Argon2"),
+        ("\"Op1@ship.example\"", "\"*.ship.example\"", "user.op1@ship.example.certificate", "is not one"),
+        ("future_release = \"never\"", "future_release = \"1d\"", "listener.relay.future_release", "submission alone"),
+        (
+            "client_ca = \"tls/cert.pem\"",
+            "client_ca = \"tls/key.pem\"",
+            "listener.relay.tls.client_ca",
+            "no certificates",
+        ),
+        ("client_ca = \"tls/cert.pem\"", "client_ca = \"tls/no.pem\"", "listener.relay.tls.client_ca", "cannot read"),
         ("maildir = \"mail\"", "maildir = \"state\"", "local.maildir", "state_dir"),
         ("users = [\"postmaster\", \"op1\"]", "users = [\"op1\"]", "node.postmaster", "no mailbox"),
         ("to = \"local\"", "to = \"smtp:127.0.0.1:2525\"", "route.\"ship.example\".to", "leads back"),
@@ -363,13 +376,35 @@ fn lmtp_keeps_off_port_25_and_offers_no_passwords() {
 }
 
 #[test]
+fn a_user_has_a_password_of_either_kind_or_a_certificate_of_its_own() {
+    let users = |more: &str| disk(&format!("{FULL}{more}")).load(&[]);
+    let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let scram = format!("[[user]]\nname = \"op2\"\npassword_hash = \"{verifier}\"\n");
+    let plan = users(&format!("{scram}[[user]]\nname = \"op3\"\ncertificate = \"op3.example\"\n")).expect("sound").plan;
+    let password = |user: &str| plan.users[user].password.as_ref();
+    assert!(password("op2").is_some_and(|p| p.fits("pencil") && !p.fits("pen") && p.verifier().is_some()));
+    assert!(password("op3").is_none() && password("op1@ship.example").is_some_and(|p| p.verifier().is_none()));
+    assert_eq!(plan.users["op1@ship.example"].certificate.as_deref(), Some("op1@ship.example"));
+    let told = users("[[user]]\nname = \"op2\"\n").expect_err("nothing to log in with");
+    assert_eq!(told[0].key, "user.op2");
+    let told = users("[[user]]\nname = \"op2\"\ncertificate = \"op1@Ship.example\"\n").expect_err("named twice");
+    assert_eq!(told[0].key, "user.op2.certificate");
+    assert!(super::scram_verifier("Malmö", &[0; 16]).is_err());
+    assert!(super::scram_verifier("pencil", &[0; 16]).is_ok_and(|v| super::Password::parse(&v).is_some()));
+}
+
+#[test]
 fn passwords_in_clear_are_refused_beyond_loopback() {
     let open = "[[listener]]\nname = \"s\"\nkind = \"submission\"\naddress = \"0.0.0.0:587\"\n";
     let problems = disk(&format!("{SMALL}{open}")).load(&[]).expect_err("in clear");
     assert_eq!(problems[0].key, "listener.s.tls");
-    disk(&format!("{SMALL}{}", open.replace("0.0.0.0", "127.0.0.1")))
-        .load(&[])
-        .expect("loopback is the machine itself");
+    let loopback = open.replace("0.0.0.0", "127.0.0.1");
+    let plan = disk(&format!("{SMALL}{loopback}")).load(&[]).expect("loopback is the machine itself").plan;
+    assert_eq!(plan.listeners.last().and_then(|l| l.future_release), Some(Duration::from_secs(7 * 86_400)));
+    for (value, sound) in [("60d", true), ("never", true), ("61d", false), ("0s", false), ("soon", false)] {
+        let loaded = disk(&format!("{SMALL}{loopback}future_release = \"{value}\"\n")).load(&[]);
+        assert_eq!(loaded.is_ok(), sound, "{value}");
+    }
 }
 
 #[test]
@@ -381,7 +416,7 @@ fn set_overrides_any_key_and_is_remembered() {
     assert_eq!(&*checked.plan.node.name.0, "12");
     let origin = |key: &str| checked.effective.iter().find(|e| e.key == key).map(|e| (e.origin.as_str(), e.source));
     assert_eq!(origin("listener.relay.address"), Some(("--set", "set")));
-    assert_eq!(origin("listener.relay.kind"), Some(("/etc/aldis/x.toml:28", "profile")));
+    assert_eq!(origin("listener.relay.kind"), Some(("/etc/aldis/x.toml:30", "profile")));
     let problems = disk(FULL).load(&["listener.relais.address=x".into(), "node.nmae=x".into()]).expect_err("wrong");
     assert_eq!(problems.len(), 2, "{problems:#?}");
     assert!(problems.iter().all(|p| p.file == "--set"), "{problems:#?}");

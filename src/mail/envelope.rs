@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Mailbox, MtPriority, PeerName, Precedence, Receipt, ReversePath, TransferId};
-use crate::time::Wall;
+use crate::time::{Duration, Wall};
 
 /// RFC 6152, 3030: what BODY= declared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -86,6 +86,65 @@ pub struct DeliverBy {
     pub mode: ByMode,
     /// The T flag: a "relayed" DSN at each hop.
     pub trace: bool,
+}
+
+/// RFC 4865: how a sender asked for a later release.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ReleaseAsked {
+    /// HOLDFOR, in seconds.
+    For(u32),
+    /// HOLDUNTIL
+    Until(Wall),
+}
+
+/// RFC 4865: nothing of the message is sent before this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Release {
+    /// When it may go.
+    pub at: Wall,
+    /// As it was asked for.
+    pub asked: ReleaseAsked,
+}
+
+impl Release {
+    /// The value of a report's Future-Release-Request field.
+    pub fn field(self) -> String {
+        match self.asked {
+            ReleaseAsked::For(seconds) => format!("for;{seconds}"),
+            ReleaseAsked::Until(at) => format!("until;{}", at.rfc3339_seconds()),
+        }
+    }
+}
+
+/// RFC 3885: what shows that whoever asks after a message is its sender.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Tracking {
+    /// The hash of the sender's secret in base64, without padding: the parameter's alphabet has none.
+    pub certifier: String,
+    /// How long the message is to be remembered, in seconds from its receipt, as far as the sender says.
+    pub seconds: Option<u32>,
+}
+
+impl Tracking {
+    /// The value of MTRK this long after receipt; `None` once its time is over.
+    pub fn parameter(&self, age: Duration) -> Option<String> {
+        match self.seconds {
+            None => Some(self.certifier.clone()),
+            Some(seconds) => {
+                let left = u64::from(seconds).checked_sub(age.as_secs()).filter(|left| *left > 0)?;
+                Some(format!("{}:{left}", self.certifier))
+            }
+        }
+    }
+}
+
+/// What a sender asked of this node, beside the envelope: over the air it does not go on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Terms {
+    /// When the message may go.
+    pub release: Option<Release>,
+    /// Who may ask after it.
+    pub tracking: Option<Tracking>,
 }
 
 /// One recipient with its DSN parameters.
@@ -221,4 +280,18 @@ pub struct Submission {
     pub source: Source,
     /// The bytes as they will be stored: trace field on top, CRLF line ends, no dot stuffing.
     pub body: std::sync::Arc<[u8]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_tracking_runs_down_on_the_way() {
+        let tracking = |seconds| Tracking { certifier: "VheLhqV/rCKJmplkGFwsyW59pYk".into(), seconds };
+        let at = |seconds, age| tracking(seconds).parameter(Duration::from_secs(age));
+        assert_eq!(at(Some(100), 30).as_deref(), Some("VheLhqV/rCKJmplkGFwsyW59pYk:70"));
+        assert_eq!((at(Some(100), 100), at(Some(100), 1000)), (None, None));
+        assert_eq!(at(None, 1000).as_deref(), Some("VheLhqV/rCKJmplkGFwsyW59pYk"));
+    }
 }

@@ -13,7 +13,10 @@ mod precedence;
 mod receipt;
 
 pub use address::{Mailbox, ReversePath};
-pub use envelope::{BodyKind, ByMode, DeliverBy, Envelope, Notify, Recipient, Ret, Source, Submission};
+pub use envelope::{
+    BodyKind, ByMode, DeliverBy, Envelope, Notify, Recipient, Release, ReleaseAsked, Ret, Source, Submission, Terms,
+    Tracking,
+};
 pub use hop::Hop;
 pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, Reliance, TransferId};
 pub use key::{LinkKey, Protection};

@@ -167,7 +167,7 @@ impl Shared {
             };
             let _ = errand.done.send(report);
             let Some(open) = open else { return };
-            let worn = open.messages >= MESSAGES || self.clock.at() >= open.since + AGE;
+            let worn = open.messages >= MESSAGES || open.session.is_spent() || self.clock.at() >= open.since + AGE;
             match if worn { None } else { self.next(target) } {
                 Some(next) => (errand, line) = (next, Some(open)),
                 None => return self.leave(*open).await,
@@ -222,7 +222,8 @@ impl Shared {
 
     async fn deliver(&self, mut line: Line, forward: &Forward) -> Drove {
         let by_seconds = forward.envelope.deliver_by.map(|by| (by.deadline.0 - self.clock.now().wall.0) / 1000);
-        let delivery = Delivery { envelope: forward.envelope.clone(), body: forward.body.clone(), by_seconds };
+        let (envelope, tracking) = (forward.envelope.clone(), forward.tracking.clone());
+        let delivery = Delivery { envelope, body: forward.body.clone(), tracking, by_seconds };
         line.session.deliver(self.clock.at(), delivery);
         line.messages += 1;
         let host = forward.to.rsplit_once(':').map_or(forward.to.as_str(), |(host, _)| host).trim_matches(['[', ']']);

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
-use rustls::ServerConfig;
+use data_encoding::BASE64;
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -18,12 +20,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::clock::Clock;
 use super::tls;
-use crate::config::Plan;
 use crate::config::plan::{ListenerKind, ListenerPlan, UserPlan};
+use crate::config::{Password, Plan};
 use crate::mail::Status;
-use crate::smtp::Reply;
-use crate::smtp::policy::{Budget, Kind, Peer, Policy};
+use crate::security::certificate;
+use crate::smtp::policy::{Budget, Kind, Mechanisms, Peer, Policy};
 use crate::smtp::server::{Answer, AskId, Event, Question, Session, TlsFacts};
+use crate::smtp::{Reply, scram};
 use crate::switch::{Input, SessionId};
 use crate::time::Duration;
 
@@ -95,8 +98,12 @@ pub struct House {
     to: Sender<Input>,
     stopped: watch::Receiver<bool>,
     checks: Arc<Semaphore>,
-    /// A hash that no password has, so that an unknown user costs as much time as a known one.
-    decoy: String,
+    /// What an unknown user's password is compared with, so that it costs as much time as a known one's.
+    decoy: Option<Password>,
+    /// From it come the salts of users who have none. The profile gives it, so it outlives a restart.
+    salts: Vec<u8>,
+    /// The iterations those are told: what the others have.
+    iterations: u32,
 }
 
 impl House {
@@ -108,8 +115,19 @@ impl House {
         to: Sender<Input>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let decoy = plan.users.values().next().map(|u| u.password_hash.clone()).unwrap_or_default();
-        Self { plan, clock, sessions, to, stopped, checks: Arc::new(Semaphore::new(PASSWORD_CHECKS)), decoy }
+        let passwords = || plan.users.values().filter_map(|u| u.password.as_ref());
+        let decoy = passwords().next().cloned();
+        let kept: Vec<String> = passwords()
+            .map(|p| match p {
+                Password::Argon2(text) => text.clone(),
+                Password::Scram(verifier) => verifier.to_string(),
+            })
+            .collect();
+        let salts = digest(&SHA256, kept.join("\n").as_bytes()).as_ref().to_vec();
+        let iterations =
+            passwords().find_map(Password::verifier).map_or(scram::USUAL_ITERATIONS, scram::Verifier::iterations);
+        let checks = Arc::new(Semaphore::new(PASSWORD_CHECKS));
+        Self { plan, clock, sessions, to, stopped, checks, decoy, salts, iterations }
     }
 }
 
@@ -127,7 +145,7 @@ impl Door {
     /// Binds a listener and reads its certificate.
     pub fn open(listener: &ListenerPlan, plan: &Plan, budget: &Arc<Budget>) -> Result<Self, String> {
         let config: Option<Arc<ServerConfig>> = match &listener.tls {
-            Some(tls) => Some(tls::server(&tls.certificate, &tls.key)?),
+            Some(tls) => Some(tls::server(&tls.certificate, &tls.key, tls.client_ca.as_deref())?),
             None => None,
         };
         let implicit = listener.tls.as_ref().is_some_and(|t| t.implicit);
@@ -142,9 +160,13 @@ impl Door {
             },
             starttls: config.is_some() && !implicit,
             auth: listener.auth,
+            mechanisms: mechanisms(plan),
             auth_clear_loopback: listener.auth && config.is_none(),
             auth_required: listener.auth_required,
             trust: listener.trust.clone(),
+            // Where a deadline cannot be kept the message is returned in time: any will do.
+            deliver_by: (listener.kind != ListenerKind::Lmtp).then_some(0),
+            future_release: listener.future_release,
             max_precedence: listener.max_precedence,
             message_bytes: plan.limits.message_bytes,
             overrun_bytes: plan.limits.message_bytes.saturating_mul(2),
@@ -194,6 +216,16 @@ impl Door {
                 }
             }
         }
+    }
+}
+
+/// What at least one user could succeed with. Where there is no user yet, PLAIN is what the first will have.
+fn mechanisms(plan: &Plan) -> Mechanisms {
+    let users = || plan.users.values();
+    Mechanisms {
+        plain: plan.users.is_empty() || users().any(|u| u.password.is_some()),
+        scram: users().any(|u| u.password.as_ref().is_some_and(|p| p.verifier().is_some())),
+        external: users().any(|u| u.certificate.is_some()),
     }
 }
 
@@ -254,7 +286,13 @@ async fn converse(
 
 fn facts(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> TlsFacts {
     let (_, connection) = tls.get_ref();
+    // Before TLS 1.3 the export says less than RFC 9266 wants it to.
+    let binds = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let export = || connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok();
+    let shown = connection.peer_certificates().and_then(|chain| chain.first());
     TlsFacts {
+        exporter: if binds { export() } else { None },
+        names: shown.map(|own| certificate::names(own)).unwrap_or_default(),
         version: connection.protocol_version().and_then(|v| v.as_str()).unwrap_or("TLS").to_owned(),
         cipher: connection.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown").to_owned(),
     }
@@ -300,7 +338,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                     eof = true;
                     session.handle_eof(house.clock.at());
                 }
-                Ok(n) => session.handle_bytes(house.clock.at(), &buffer[..n]),
+                Ok(n) => {
+                    let now = house.clock.now();
+                    session.tell_time(now);
+                    session.handle_bytes(now.at, &buffer[..n]);
+                }
                 Err(_) => return None,
             },
             Some((ask, answer)) = answers.recv() => session.answer(house.clock.at(), ask, answer),
@@ -325,27 +367,63 @@ fn ask_someone(
 ) {
     match question {
         Question::Auth { user, password } => {
-            let known: Option<UserPlan> = house.plan.users.get(&user).cloned();
-            let hash = known.as_ref().map_or_else(|| house.decoy.clone(), |u| u.password_hash.clone());
+            let known: Option<UserPlan> = house.plan.users.get(&user).filter(|u| u.password.is_some()).cloned();
+            let kept = known.as_ref().map_or_else(|| house.decoy.clone(), |u| u.password.clone());
             let (checks, done) = (house.checks.clone(), done.clone());
             tokio::spawn(async move {
                 let Ok(_permit) = checks.acquire_owned().await else { return };
-                let fits = tokio::task::spawn_blocking(move || {
-                    PasswordHash::new(&hash)
-                        .is_ok_and(|h| Argon2::default().verify_password(password.0.as_bytes(), &h).is_ok())
-                })
-                .await
-                .unwrap_or(false);
+                let fits = tokio::task::spawn_blocking(move || kept.is_some_and(|k| k.fits(&password.0)));
+                let fits = fits.await.unwrap_or(false);
                 let answer = match known {
                     Some(plan) if fits => Answer::Authenticated { user, max_precedence: plan.max_precedence },
-                    _ => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed")),
+                    _ => Answer::Refuse(no_login()),
                 };
                 let _ = done.send((ask, answer));
             });
         }
-        question => {
+        Question::Scram { user } => {
+            let _ = done.send((ask, verifier(house, &user)));
+        }
+        Question::External { names, user } => {
+            let _ = done.send((ask, named_user(&house.plan, &names, user.as_deref())));
+        }
+        question @ (Question::Mail { .. } | Question::Rcpt { .. } | Question::End(_)) => {
             let listener = door.name.clone();
             let _ = house.to.send(Input::Ask { session, ask, listener, question });
         }
+    }
+}
+
+fn no_login() -> Reply {
+    Reply::new(535, Status(5, 7, 8), "authentication failed")
+}
+
+/// What SCRAM needs to know of a user. One without a verifier looks like any other until the end.
+fn verifier(house: &House, user: &str) -> Answer {
+    let mut nonce = [0; 18];
+    if SystemRandom::new().fill(&mut nonce).is_err() {
+        return Answer::Refuse(Reply::new(454, Status(4, 7, 0), "authentication not possible now"));
+    }
+    let nonce = BASE64.encode(&nonce);
+    let known = house.plan.users.get(user);
+    match known.and_then(|u| Some((u.password.as_ref()?.verifier()?, u.max_precedence))) {
+        Some((verifier, ceiling)) => {
+            Answer::Verifier { nonce, verifier: verifier.clone(), max_precedence: Some(ceiling) }
+        }
+        None => {
+            let verifier = scram::decoy(&house.salts, user, house.iterations);
+            Answer::Verifier { nonce, verifier, max_precedence: None }
+        }
+    }
+}
+
+/// The one user among those a certificate names, or the one of them it asks for.
+fn named_user(plan: &Plan, names: &[String], asked: Option<&str>) -> Answer {
+    let is_named = |u: &UserPlan| u.certificate.as_ref().is_some_and(|c| names.contains(c));
+    let mut users =
+        plan.users.iter().filter(|(name, u)| is_named(u) && asked.is_none_or(|asked| asked == name.as_str()));
+    match (users.next(), users.next()) {
+        (Some((name, user)), None) => Answer::Authenticated { user: name.clone(), max_precedence: user.max_precedence },
+        (Some(_), Some(_)) | (None, _) => Answer::Refuse(no_login()),
     }
 }

@@ -99,6 +99,9 @@ pub enum Command {
     },
     /// Hash a password read from standard input, for [[user]] password_hash
     HashPassword {
+        /// Make a verifier for SCRAM-SHA-256, which clients prefer, instead of an Argon2 hash
+        #[arg(long)]
+        scram: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -417,7 +420,7 @@ pub fn execute(command: Command, out: &mut impl Write, err: &mut impl Write) -> 
         Command::Check { profile, output } => return check(&mut say, &profile, output),
         Command::Explain { profile, output } => return explain(&mut say, &profile, output),
         Command::Codec { command } => return codec(&mut say, &command),
-        Command::HashPassword { output } => return hash_password(&mut say, output),
+        Command::HashPassword { scram, output } => return hash_password(&mut say, scram, output),
         Command::Status { node, output } => (node, output, Request::Status),
         Command::Watch { node, output } => return watch(&mut say, &node, output),
         Command::Track { key, node, output } => (node, output, Request::Track { key }),
@@ -537,8 +540,9 @@ fn codec<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, command: &CodecCommand
     0
 }
 
-fn hash_password<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, output: Output) -> u8 {
-    let hashed = password::read().map_err(|e| e.to_string()).and_then(|p| password::hash(&p));
+fn hash_password<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, scram: bool, output: Output) -> u8 {
+    let make = if scram { password::scram } else { password::hash };
+    let hashed = password::read().map_err(|e| e.to_string()).and_then(|p| make(&p));
     match hashed {
         Ok(password_hash) if output.json => say.json(&PasswordHash { schema: PasswordHash::SCHEMA, password_hash }),
         Ok(password_hash) => say.line(&password_hash),

@@ -4,11 +4,21 @@ use std::io::{self, BufRead, Write};
 
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
+use ring::rand::{SecureRandom, SystemRandom};
 use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
+
+use crate::config;
 
 /// Argon2id with the defaults of its specification's second recommended option: 19 MiB, two passes.
 pub fn hash(password: &str) -> Result<String, String> {
     Argon2::default().hash_password(password.as_bytes()).map(|h| h.to_string()).map_err(|e| e.to_string())
+}
+
+/// A verifier for SCRAM-SHA-256, with a salt of its own.
+pub fn scram(password: &str) -> Result<String, String> {
+    let mut salt = [0; 16];
+    SystemRandom::new().fill(&mut salt).map_err(|_| "the system gives no random numbers".to_owned())?;
+    config::scram_verifier(password, &salt)
 }
 
 /// One line from standard input; a terminal is asked, without echo.
@@ -49,5 +59,8 @@ mod tests {
         assert!(Argon2::default().verify_password(b"s3cret-One", &parsed).is_ok());
         assert!(Argon2::default().verify_password(b"s3cret-one", &parsed).is_err());
         assert_ne!(text, hash("s3cret-One").expect("hashed"), "salted");
+        let (text, again) = (scram("s3cret-One").expect("made"), scram("s3cret-One").expect("made"));
+        assert_ne!(text, again, "salted");
+        assert!(config::Password::parse(&text).is_some_and(|p| p.fits("s3cret-One") && !p.fits("s3cret-one")));
     }
 }

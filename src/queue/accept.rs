@@ -8,12 +8,13 @@ use std::fmt;
 
 use super::dsn::{self, Action, Cause, Line, Report};
 use super::ids::Ids;
+use super::outcome;
 use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
 use super::retry::{PEER_LIFETIME, Table};
 use super::store::{Batch, Change, Condition, SeenKey, UNDATED};
 use crate::mail::{
-    BodyRef, ByMode, Envelope, MessageId, MtPriority, Outcome, PeerName, Precedence, RecipientState, Source, Status,
-    Submission, header,
+    BodyRef, ByMode, Envelope, MessageId, MtPriority, Outcome, PeerName, Precedence, RecipientState, Release, Source,
+    Status, Submission, Terms, header,
 };
 use crate::time::{Duration, Now, Wall};
 
@@ -201,11 +202,7 @@ impl fmt::Display for NotAMessage {
 
 impl std::error::Error for NotAMessage {}
 
-/// Turns a submission into a message. `decisions` stand in envelope order.
-///
-/// Mail from the LAN gets its precedence by [`choose`] and its expiry by [`lifetime`]. Mail from a peer or from this switch keeps
-/// the precedence it came with; a peer's absolute expiry holds here too. While the clock is not set (A7) a life that nobody
-/// stated is left open; [`outcome::wake`](super::outcome::wake) dates the message once the clock is.
+/// Turns a submission into a message, see [`accept_on`]: its sender asked for nothing of this node alone.
 pub fn accept(
     now: Now,
     policy: &Policy,
@@ -214,6 +211,27 @@ pub fn accept(
     submission: Submission,
     decisions: Vec<Decision>,
 ) -> Result<Accepted, NotAMessage> {
+    accept_on(now, policy, authority, ids, submission, decisions, &Terms::default())
+}
+
+/// Turns a submission into a message. `decisions` stand in envelope order.
+///
+/// Mail from the LAN gets its precedence by [`choose`] and its expiry by [`lifetime`]. Mail from a peer or from this switch keeps
+/// the precedence it came with; a peer's absolute expiry holds here too. While the clock is not set (A7) a life that nobody
+/// stated is left open; [`outcome::wake`](super::outcome::wake) dates the message once the clock is.
+///
+/// A message to be released later (RFC 4865) is held until [`outcome::let_go`](super::outcome::let_go); its life begins then.
+pub fn accept_on(
+    now: Now,
+    policy: &Policy,
+    authority: Authority,
+    ids: &mut Ids,
+    submission: Submission,
+    decisions: Vec<Decision>,
+    terms: &Terms,
+) -> Result<Accepted, NotAMessage> {
+    let release = terms.release.filter(|release| now.set && release.at > now.wall);
+    let begins = release.map_or(now.wall, |release| release.at);
     let Submission { mut envelope, mut precedence, source, body } = submission;
     if envelope.recipients.is_empty() {
         return Err(NotAMessage::NoRecipients);
@@ -228,7 +246,7 @@ pub fn accept(
             precedence = choice.level;
             envelope.mt_priority = choice.mt_priority;
             if now.set {
-                envelope.expires = lifetime(policy, precedence, over_air, &envelope, now.wall);
+                envelope.expires = lifetime(policy, precedence, over_air, &envelope, begins);
             }
         }
         Source::Switch | Source::Receipts { .. } if now.set => {
@@ -256,7 +274,7 @@ pub fn accept(
 
     let (id, body_ref) = (ids.message(), ids.body());
     batch.changes.extend(ids.cover());
-    let recipients: Vec<_> = decisions.into_iter().map(|d| recipient(now, body_ref, d)).collect();
+    let recipients: Vec<_> = decisions.into_iter().map(|d| recipient(now, body_ref, d, release)).collect();
     let mut record = MessageRecord {
         id,
         parent: None,
@@ -269,6 +287,8 @@ pub fn accept(
         accepted: now.wall,
         lease: None,
         reduced: Vec::new(),
+        release: terms.release,
+        tracking: terms.tracking.clone(),
         envelope,
     };
     record.state = state_of(&record);
@@ -281,15 +301,22 @@ pub fn accept(
     Ok(Accepted { id, record, batch, report })
 }
 
-fn recipient(now: Now, body: BodyRef, decision: Decision) -> RecipientRecord {
-    let state = match decision {
+fn recipient(now: Now, body: BodyRef, decision: Decision, release: Option<Release>) -> RecipientRecord {
+    let state = match (decision, release) {
+        (Decision::Due { .. }, Some(release)) => RecipientState::Held { why: outcome::until_release(release) },
+        (decision, _) => state_by(now, decision),
+    };
+    RecipientRecord { state, body, attempts: 0, last_error: None, delay_reported: false }
+}
+
+fn state_by(now: Now, decision: Decision) -> RecipientState {
+    match decision {
         Decision::Due { .. } => RecipientState::Due { next_at: now.wall },
         Decision::Held { why } => RecipientState::Held { why },
         Decision::Fail { status, text } => {
             RecipientState::Final { outcome: Outcome::Failed { status, diagnostic: text }, at: now.wall }
         }
-    };
-    RecipientRecord { state, body, attempts: 0, last_error: None, delay_reported: false }
+    }
 }
 
 fn refusals(now: Now, record: &MessageRecord) -> Vec<Line> {
@@ -354,7 +381,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{BodyKind, DeliverBy, Mailbox, Notify, Recipient, TransferId};
+    use crate::mail::{BodyKind, DeliverBy, Mailbox, Notify, Recipient, ReleaseAsked, TransferId};
     use crate::queue::Opened;
     use crate::time::Instant;
 
@@ -562,6 +589,29 @@ mod tests {
 
     fn transfer() -> TransferId {
         TransferId { origin: "shore".into(), epoch: 7, counter: 3 }
+    }
+
+    #[test]
+    fn mail_to_be_released_later_is_held_until_then_and_lives_from_then_on() {
+        let at = T0.plus(Duration::from_secs(48 * 3600));
+        let release = Release { at, asked: ReleaseAsked::For(48 * 3600) };
+        let terms = Terms { release: Some(release), tracking: None };
+        let take = |now: Now| {
+            let held = Decision::Held { why: "the route says hold".into() };
+            let decisions = vec![Decision::Due { over_air: false }, held];
+            let submission = smtp(envelope(&["a@x.example", "b@x.example"]));
+            let mut ids = Ids::open(&Opened::default());
+            accept_on(now, &policy(), ANY, &mut ids, submission, decisions, &terms).expect("a message").record
+        };
+        let record = take(NOW);
+        assert_eq!((record.state, record.due(), record.release), (MessageState::Held, None, Some(release)));
+        assert_eq!(record.begun(), at);
+        assert_eq!(record.envelope.expires, at.plus(policy().retry.level(record.precedence).expire));
+        let gone = outcome::let_go(Now { wall: at, ..NOW }, &policy(), &record).expect("it goes").record;
+        assert_eq!((gone.state, gone.due()), (MessageState::Queued, Some(at)));
+        assert!(matches!(&gone.recipients[1].state, RecipientState::Held { why } if why == "the route says hold"));
+        // A time that has passed is none.
+        assert_eq!(take(Now { wall: at, ..NOW }).state, MessageState::Queued);
     }
 
     fn heard(envelope: Envelope) -> Submission {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::record::MessageRecord;
 use crate::mail::{
     BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, PeerName, Precedence, Receipt, Recipient,
-    Ret, Source, Status, Submission, Taken, header,
+    Release, Ret, Source, Status, Submission, Taken, header,
 };
 use crate::time::{Now, Wall};
 
@@ -156,6 +156,8 @@ pub struct Report {
     pub deliver_by: Option<DeliverBy>,
     /// When the subject was accepted here.
     pub arrival: Wall,
+    /// The release its sender asked for (RFC 4865).
+    pub release: Option<Release>,
     /// Bytes of the subject.
     pub size_bytes: u64,
     /// Who it is about.
@@ -212,6 +214,7 @@ impl Report {
             mt_priority: envelope.mt_priority,
             deliver_by: envelope.deliver_by,
             arrival: record.accepted,
+            release: record.release,
             size_bytes: record.size_bytes,
             source: source(record, &lines),
             teller: None,
@@ -390,6 +393,9 @@ fn delivery_status(reporter: &Reporter, report: &Report) -> String {
         field(&mut out, "DSN-Gateway", &format!("dns; {}", reporter.hostname), global);
     }
     field(&mut out, "Arrival-Date", &report.arrival.rfc5322(), global);
+    if let Some(release) = report.release {
+        field(&mut out, "Future-Release-Request", &release.field(), global);
+    }
     if let Some(by) = report.deliver_by {
         field(&mut out, "Deliver-By-Date", &by.deadline.rfc5322(), global);
     }
@@ -739,6 +745,7 @@ mod tests {
             mt_priority: MtPriority::new(3),
             deliver_by: Some(DeliverBy { deadline: at("2026-11-23T14:15:00Z"), mode: ByMode::Return, trace: false }),
             arrival: at("2026-11-23T10:15:00Z"),
+            release: None,
             size_bytes: SUBJECT.len() as u64,
             lines: vec![Line {
                 address: Mailbox::new("cdr@redbase.example"),

@@ -13,7 +13,9 @@ use super::accept::{Policy, lifetime, state_of};
 use super::dsn::{self, Action, Cause, Line, Report};
 use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
 use super::store::Change;
-use crate::mail::{BearerId, BodyRef, ByMode, MessageId, Notify, Outcome, Precedence, RecipientState, Source, Status};
+use crate::mail::{
+    BearerId, BodyRef, ByMode, MessageId, Notify, Outcome, Precedence, RecipientState, Release, Source, Status,
+};
 use crate::time::{Now, Wall};
 
 /// Most bytes kept of another system's words.
@@ -267,6 +269,17 @@ pub fn release(now: Now, policy: &Policy, record: &MessageRecord) -> Option<Appl
     act(now, policy, record, &Event::Released, |state| matches!(state, RecipientState::Held { .. }))
 }
 
+/// What a recipient waits for whose sender wanted it so (RFC 4865).
+pub fn until_release(release: Release) -> String {
+    format!("until {}, as its sender asked", release.at.rfc3339_seconds())
+}
+
+/// The release a sender asked for has come, says the caller: what waits for it, and for nothing else, goes on.
+pub fn let_go(now: Now, policy: &Policy, record: &MessageRecord) -> Option<Applied> {
+    let why = until_release(record.release?);
+    act(now, policy, record, &Event::Released, |state| matches!(state, RecipientState::Held { why: w } if *w == why))
+}
+
 /// An operator cancels whatever is not final. The switch withdraws the transfers; `live_transfers` counts those that stay.
 pub fn cancel(now: Now, context: &Context<'_>, record: &MessageRecord) -> Option<Applied> {
     act_in(now, context, record, &Event::Cancelled, |state| !state.is_final())
@@ -388,7 +401,7 @@ fn tells_of_delay(record: &MessageRecord, index: usize) -> bool {
 fn warn_at(policy: &Policy, record: &MessageRecord) -> Wall {
     match record.envelope.deliver_by {
         Some(by) if by.mode == ByMode::Notify => by.deadline,
-        Some(_) | None => record.accepted.plus(policy.retry.level(record.precedence).warn),
+        Some(_) | None => record.begun().plus(policy.retry.level(record.precedence).warn),
     }
 }
 
@@ -1060,6 +1073,8 @@ mod tests {
             accepted: T0,
             lease: None,
             reduced: Vec::new(),
+            release: None,
+            tracking: None,
         }
     }
 }

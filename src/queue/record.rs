@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::mail::{
-    BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Reliance, Source, TransferId,
+    BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Release, Reliance, Source, Tracking,
+    TransferId,
 };
 use crate::time::Wall;
 
@@ -74,9 +75,20 @@ pub struct MessageRecord {
     /// reduction end here.
     #[serde(default, deserialize_with = "or_default")]
     pub reduced: Vec<u32>,
+    /// It is sent later, because its sender wanted it so. Records of before that could be asked for end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub release: Option<Release>,
+    /// Who may ask after it (RFC 3885). Records of before that was kept end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub tracking: Option<Tracking>,
 }
 
 impl MessageRecord {
+    /// From when on it is late: its acceptance, or the release its sender wanted.
+    pub fn begun(&self) -> Wall {
+        self.release.map_or(self.accepted, |release| release.at.max(self.accepted))
+    }
+
     /// When this message is next of interest to the scheduler; `None` while it is not schedulable.
     pub fn due(&self) -> Option<Wall> {
         if self.state != MessageState::Queued {

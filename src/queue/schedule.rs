@@ -799,6 +799,8 @@ mod tests {
             accepted: at(accepted),
             lease: None,
             reduced: Vec::new(),
+            release: None,
+            tracking: None,
         }
     }
 }

@@ -4,10 +4,10 @@
 //! with a result for each recipient. Then it may deliver again on the same connection or [`Session::quit`]. Nothing is sent onward
 //! that could be read as something else: addresses are checked again, every leading dot is stuffed, line ends are CRLF.
 //!
-//! RFC 5321, 2033 (LMTP), 2920, 3207, 3461, 6152, 6531, 6710 with 6758, 2852. Timeouts: RFC 5321 4.5.3.2.
+//! RFC 5321, 2033 (LMTP), 2920, 3030, 3207, 3461, 3885, 6152, 6531, 6710 with 6758, 2852, 9422. Timeouts: RFC 5321 4.5.3.2.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::reply::Reader;
@@ -93,6 +93,8 @@ pub struct Delivery {
     pub envelope: Envelope,
     /// The content, Received field on top, CRLF line ends, no dot stuffing.
     pub body: Arc<[u8]>,
+    /// The value of MTRK, as it stands now.
+    pub tracking: Option<String>,
     /// Seconds until `envelope.deliver_by`, as the clock says now; negative when it passed.
     pub by_seconds: Option<i64>,
 }
@@ -171,11 +173,44 @@ pub struct Extensions {
     pub size_limit: Option<u64>,
     /// DELIVERBY with its least number of seconds for mode R.
     pub deliver_by: Option<u32>,
+    /// CHUNKING and BINARYMIME, of which neither is of use here without the other.
+    pub binary_mime: bool,
+    /// MTRK
+    pub mtrk: bool,
+    /// LIMITS
+    pub limits: Limits,
+}
+
+/// What LIMITS said (RFC 9422).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// MAILMAX: transactions on one connection.
+    pub mails: Option<u32>,
+    /// RCPTMAX: recipients of one transaction.
+    pub recipients: Option<usize>,
+    /// RCPTDOMAINMAX: their domains.
+    pub domains: Option<usize>,
+}
+
+impl Limits {
+    /// Reads one `NAME=value`; what is unknown or malformed limits nothing.
+    fn take(&mut self, word: &str) {
+        let Some((name, value)) = word.split_once('=') else { return };
+        let Some(value) = value.parse::<u32>().ok().filter(|n| *n > 0) else { return };
+        let size = usize::try_from(value).ok();
+        match name.to_ascii_uppercase().as_str() {
+            "MAILMAX" => self.mails = Some(value),
+            "RCPTMAX" => self.recipients = size,
+            "RCPTDOMAINMAX" => self.domains = size,
+            _ => {}
+        }
+    }
 }
 
 impl Extensions {
     fn parse(reply: &Reply) -> Self {
         let mut out = Self::default();
+        let (mut chunking, mut binary) = (false, false);
         for line in reply.lines.iter().skip(1) {
             let mut words = line.split_ascii_whitespace();
             let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
@@ -192,9 +227,14 @@ impl Extensions {
                     out.size_limit = value.and_then(|v| v.parse().ok()).filter(|n| *n > 0);
                 }
                 "DELIVERBY" => out.deliver_by = Some(value.and_then(|v| v.parse().ok()).unwrap_or(0)),
+                "CHUNKING" => chunking = true,
+                "BINARYMIME" => binary = true,
+                "MTRK" => out.mtrk = true,
+                "LIMITS" => value.into_iter().chain(words).for_each(|word| out.limits.take(word)),
                 _ => {}
             }
         }
+        out.binary_mime = chunking && binary;
         out
     }
 }
@@ -210,6 +250,8 @@ pub struct Session {
     job: Option<Job>,
     /// Whether the hop still has a transaction open that must be forgotten first.
     dirty: bool,
+    /// Transactions begun.
+    mails: u32,
     expected: VecDeque<Expect>,
     outbox: Vec<u8>,
     events: VecDeque<Event>,
@@ -251,13 +293,17 @@ enum Expect {
 struct Job {
     delivery: Delivery,
     results: Vec<Option<RecipientResult>>,
-    /// Recipients the hop said yes to.
+    /// Recipients the hop said yes to, of this transaction.
     accepted: Vec<usize>,
+    /// Recipients for further transactions, because one may not have them all.
+    later: VecDeque<usize>,
     /// Commands still to be sent.
     plan: VecDeque<Step>,
     /// Content as this hop gets it; set when the plan was made.
     content: Arc<[u8]>,
-    mail: Option<String>,
+    mail: String,
+    /// The content goes by BDAT.
+    binary: bool,
     reached: bool,
     answered: bool,
     sending: Option<Stuffer>,
@@ -269,6 +315,7 @@ enum Step {
     Mail,
     Rcpt(usize),
     Data,
+    Bdat,
 }
 
 impl Session {
@@ -283,6 +330,7 @@ impl Session {
             reader: Reader::default(),
             job: None,
             dirty: false,
+            mails: 0,
             expected: [Expect::Greeting].into(),
             outbox: Vec::new(),
             events: VecDeque::new(),
@@ -299,8 +347,10 @@ impl Session {
             delivery,
             results,
             accepted: Vec::new(),
+            later: VecDeque::new(),
             plan: VecDeque::new(),
-            mail: None,
+            mail: String::new(),
+            binary: false,
             reached: false,
             answered: false,
             sending: None,
@@ -468,12 +518,13 @@ impl Session {
 
     /// Plans the message under way for what this hop can do; what it cannot is settled without asking it.
     fn begin(&mut self, now: Instant) {
-        let (offered, dirty) = (self.offered, self.dirty);
+        let offered = self.offered;
         let Some(job) = &mut self.job else { return };
         match fit(&job.delivery, offered) {
             Ok(fitted) => {
                 job.content = fitted.content;
-                job.mail = Some(fitted.mail);
+                job.mail = fitted.mail;
+                job.binary = fitted.binary;
             }
             Err((status, text)) => {
                 (job.reached, job.answered) = (true, true);
@@ -483,16 +534,47 @@ impl Session {
         for (recipient, result) in job.delivery.envelope.recipients.iter().zip(&mut job.results) {
             *result = misfit(&recipient.address, offered);
         }
-        let open: Vec<usize> = job.results.iter().enumerate().filter(|(_, r)| r.is_none()).map(|(i, _)| i).collect();
-        if open.is_empty() {
+        job.later = job.results.iter().enumerate().filter(|(_, r)| r.is_none()).map(|(i, _)| i).collect();
+        if job.later.is_empty() {
             (job.reached, job.answered) = (true, true);
             return self.finish();
         }
+        self.next_transaction(now);
+    }
+
+    /// Plans a transaction for as many of the remaining recipients as the hop takes at once (RFC 9422); ends the job without any.
+    fn next_transaction(&mut self, now: Instant) {
+        let (limits, dirty, spent) = (self.offered.limits, self.dirty, self.is_spent());
+        let Some(job) = &mut self.job else { return };
+        if job.later.is_empty() {
+            return self.finish();
+        }
+        if spent && job.answered {
+            return self.settle(Status(4, 5, 3), "the next hop takes no more mail on this connection", false);
+        }
+        job.accepted.clear();
+        let (mut batch, mut domains) = (Vec::new(), BTreeSet::new());
+        while let Some(index) = job.later.front().copied() {
+            let domain = job.delivery.envelope.recipients.get(index).map(|r| r.address.domain().to_ascii_lowercase());
+            domains.extend(domain);
+            let full = limits.recipients.is_some_and(|most| batch.len() >= most)
+                || limits.domains.is_some_and(|most| domains.len() > most);
+            if full {
+                break;
+            }
+            batch.push(index);
+            job.later.pop_front();
+        }
         job.plan.extend(dirty.then_some(Step::Rset));
         job.plan.push_back(Step::Mail);
-        job.plan.extend(open.into_iter().map(Step::Rcpt));
-        job.plan.push_back(Step::Data);
+        job.plan.extend(batch.into_iter().map(Step::Rcpt));
+        job.plan.push_back(if job.binary { Step::Bdat } else { Step::Data });
         self.go_on(now);
+    }
+
+    /// Whether the hop takes no further message on this connection. The driver makes another one then.
+    pub fn is_spent(&self) -> bool {
+        self.offered.limits.mails.is_some_and(|most| self.mails >= most)
     }
 
     /// Sends what the plan and the window allow.
@@ -501,21 +583,34 @@ impl Session {
         while self.expected.len() < window {
             let Some(job) = &mut self.job else { return };
             let Some(step) = job.plan.pop_front() else { return };
+            if step == Step::Bdat && !self.expected.is_empty() {
+                // Octets follow it at once: first it must be known that somebody wants them.
+                job.plan.push_front(step);
+                return;
+            }
             let (line, expected) = match step {
                 Step::Rset => ("RSET".to_owned(), Expect::Rset),
                 Step::Mail => {
                     job.reached = true;
-                    (job.mail.take().unwrap_or_default(), Expect::Mail)
+                    self.mails = self.mails.saturating_add(1);
+                    (job.mail.clone(), Expect::Mail)
                 }
                 Step::Rcpt(index) => {
                     let Some(recipient) = job.delivery.envelope.recipients.get(index) else { continue };
                     (rcpt_line(recipient, self.offered), Expect::Rcpt(index))
                 }
                 Step::Data => ("DATA".to_owned(), Expect::Data),
+                Step::Bdat => {
+                    let line = format!("BDAT {} LAST\r\n", job.content.len());
+                    self.outbox.extend_from_slice(line.as_bytes());
+                    job.sending = Some(Stuffer::verbatim());
+                    self.dirty = true;
+                    return self.await_end(now);
+                }
             };
             self.dirty = match step {
                 Step::Rset => false,
-                Step::Mail | Step::Rcpt(_) | Step::Data => true,
+                Step::Mail | Step::Rcpt(_) | Step::Data | Step::Bdat => true,
             };
             self.outbox.extend_from_slice(line.as_bytes());
             self.outbox.extend_from_slice(b"\r\n");
@@ -531,6 +626,7 @@ impl Session {
             }
             // What is pipelined already gets its replies; the rest need not be said.
             job.plan.clear();
+            job.later.clear();
             if self.expected.is_empty() {
                 return self.finish();
             }
@@ -553,36 +649,42 @@ impl Session {
                 *result = Some(refusal(reply));
             }
         }
-        let nobody = job.accepted.is_empty() && job.results.iter().all(Option::is_some);
+        let later = &job.later;
+        let settled = |(i, r): (usize, &Option<RecipientResult>)| r.is_some() || later.contains(&i);
+        let nobody = job.accepted.is_empty() && job.results.iter().enumerate().all(settled);
         if nobody {
             job.plan.clear();
             if self.expected.is_empty() {
-                return self.finish();
+                return self.next_transaction(now);
             }
         }
         self.go_on(now);
     }
 
     fn data_reply(&mut self, now: Instant, reply: &Reply) {
-        let (blocks, waits) = {
-            let Some(job) = &mut self.job else { return };
-            if reply.code != 354 {
-                for index in core::mem::take(&mut job.accepted) {
-                    if let Some(result) = job.results.get_mut(index) {
-                        *result = Some(refusal(reply));
-                    }
+        let Some(job) = &mut self.job else { return };
+        if reply.code != 354 {
+            for index in core::mem::take(&mut job.accepted) {
+                if let Some(result) = job.results.get_mut(index) {
+                    *result = Some(refusal(reply));
                 }
-                return self.finish();
             }
-            // RFC 2920 3.1: a 354 though every recipient was refused is answered with a lone dot.
-            let nobody = job.accepted.is_empty();
-            job.sending = Some(if nobody { Stuffer::lone_dot() } else { Stuffer::default() });
-            let waits: Vec<Option<usize>> = match self.config.dialect {
-                Dialect::Lmtp => job.accepted.iter().copied().map(Some).collect(),
-                Dialect::Smtp => vec![None],
-            };
-            (job.content.len() / BLOCK + 1, waits)
+            return self.next_transaction(now);
+        }
+        // RFC 2920 3.1: a 354 though every recipient was refused is answered with a lone dot.
+        let nobody = job.accepted.is_empty();
+        job.sending = Some(if nobody { Stuffer::lone_dot() } else { Stuffer::default() });
+        self.await_end(now);
+    }
+
+    /// The content is on its way: one reply to it, or over LMTP one for each recipient.
+    fn await_end(&mut self, now: Instant) {
+        let Some(job) = &mut self.job else { return };
+        let waits: Vec<Option<usize>> = match self.config.dialect {
+            Dialect::Lmtp => job.accepted.iter().copied().map(Some).collect(),
+            Dialect::Smtp => vec![None],
         };
+        let blocks = job.content.len() / BLOCK + 1;
         if waits.is_empty() {
             return self.finish_after_dot();
         }
@@ -598,7 +700,7 @@ impl Session {
         self.close();
     }
 
-    fn end_reply(&mut self, _now: Instant, index: Option<usize>, reply: &Reply) {
+    fn end_reply(&mut self, now: Instant, index: Option<usize>, reply: &Reply) {
         let Some(job) = &mut self.job else { return };
         let early = job.sending.take().is_some();
         let settled = if reply.is_positive() && !early {
@@ -617,8 +719,9 @@ impl Session {
             return self.fail("reply in the middle of the content");
         }
         if self.expected.is_empty() {
-            self.dirty = false;
-            self.finish();
+            // RFC 3030 2: after a chunk that failed only RSET helps.
+            self.dirty = job.binary && !reply.is_positive();
+            self.next_transaction(now);
         }
     }
 
@@ -709,6 +812,8 @@ impl Session {
 struct Fitted {
     content: Arc<[u8]>,
     mail: String,
+    /// By BDAT, octet for octet.
+    binary: bool,
 }
 
 /// Turns a message into what the hop can take, or says why that is impossible.
@@ -728,8 +833,10 @@ fn fit(delivery: &Delivery, offered: Extensions) -> Result<Fitted, (Status, Stri
     if envelope.from.as_ref().is_some_and(|m| command::mailbox(m.as_str(), true).is_none()) {
         return Err((Status(5, 1, 7), "malformed sender address".to_owned()));
     }
-    if envelope.body == BodyKind::BinaryMime {
-        return Err((Status(5, 6, 3), "binary mail, and the next hop has no BINARYMIME".to_owned()));
+    let binary = envelope.body == BodyKind::BinaryMime && offered.binary_mime;
+    if envelope.body == BodyKind::BinaryMime && !binary {
+        let lines = seven_bit::without_binary(&content, offered.eight_bit_mime);
+        content = lines.map_err(|why| (Status(5, 6, 3), why.text().to_owned()))?.into();
     }
     if !offered.mt_priority
         && let Cow::Owned(changed) = trace::priority_for_plain_hop(&content, envelope.mt_priority)
@@ -737,7 +844,7 @@ fn fit(delivery: &Delivery, offered: Extensions) -> Result<Fitted, (Status, Stri
         content = changed.into();
     }
     let eight_bit = !content.is_ascii();
-    if eight_bit && !offered.eight_bit_mime {
+    if eight_bit && !offered.eight_bit_mime && !binary {
         content = seven_bit::convert(&content).map_err(|why| (Status(5, 6, 3), why.text().to_owned()))?.into();
     }
     let size = content.len() as u64;
@@ -748,7 +855,9 @@ fn fit(delivery: &Delivery, offered: Extensions) -> Result<Fitted, (Status, Stri
     if offered.size {
         mail.push_str(&format!(" SIZE={size}"));
     }
-    if offered.eight_bit_mime && (eight_bit || envelope.body == BodyKind::EightBitMime) {
+    if binary {
+        mail.push_str(" BODY=BINARYMIME");
+    } else if offered.eight_bit_mime && (eight_bit || envelope.body == BodyKind::EightBitMime) {
         mail.push_str(" BODY=8BITMIME");
     }
     if offered.smtputf8 && (envelope.smtputf8 || utf8_sender || envelope.recipients.iter().any(|r| r.address.is_utf8()))
@@ -763,6 +872,10 @@ fn fit(delivery: &Delivery, offered: Extensions) -> Result<Fitted, (Status, Stri
         }
         if let Some(envid) = envelope.envid.as_deref().filter(|e| command::is_xtext(e)) {
             mail.push_str(&format!(" ENVID={envid}"));
+            // Who asks after the message names it by its ENVID.
+            if let Some(tracking) = delivery.tracking.as_deref().filter(|_| offered.mtrk) {
+                mail.push_str(&format!(" MTRK={tracking}"));
+            }
         }
     }
     if let (true, Some(value)) = (offered.mt_priority, envelope.mt_priority) {
@@ -775,7 +888,7 @@ fn fit(delivery: &Delivery, offered: Extensions) -> Result<Fitted, (Status, Stri
         Cow::Borrowed(_) => Arc::clone(&delivery.body),
         Cow::Owned(bytes) => bytes.into(),
     };
-    Ok(Fitted { content, mail })
+    Ok(Fitted { content, mail, binary })
 }
 
 /// RFC 2852 4: mode R only goes where it can be kept, mode N goes anywhere.
@@ -837,11 +950,13 @@ struct Stuffer {
     done: bool,
     /// Only the dot.
     empty: bool,
+    /// Octet for octet, without a dot: the hop counts.
+    verbatim: bool,
 }
 
 impl Default for Stuffer {
     fn default() -> Self {
-        Self { at: 0, line_start: true, done: false, empty: false }
+        Self { at: 0, line_start: true, done: false, empty: false, verbatim: false }
     }
 }
 
@@ -850,9 +965,20 @@ impl Stuffer {
         Self { empty: true, ..Self::default() }
     }
 
+    fn verbatim() -> Self {
+        Self { verbatim: true, ..Self::default() }
+    }
+
     fn block(&mut self, content: &[u8]) -> Option<Vec<u8>> {
         if self.done {
             return None;
+        }
+        if self.verbatim {
+            let rest = content.get(self.at..).unwrap_or_default();
+            let block = rest.get(..rest.len().min(BLOCK)).unwrap_or_default();
+            self.at += block.len();
+            self.done = self.at >= content.len();
+            return (!block.is_empty()).then(|| block.to_vec());
         }
         let content = if self.empty { &[][..] } else { content };
         let mut out = Vec::with_capacity(BLOCK + 8);
@@ -1008,6 +1134,115 @@ mod tests {
         h.gets("250 ok\r\n", "MAIL FROM:<a@src>\r\n");
         h.gets("450 4.7.1 greylisted\r\n", "");
         assert!(matches!(h.done().results[0], RecipientResult::Temporary { status: Status(4, 7, 1), .. }));
+    }
+
+    #[test]
+    fn binary_mail_goes_octet_for_octet_where_it_can_and_as_lines_elsewhere() {
+        let body = b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\n.\r\n\0\xff";
+        let binary = |to: &[&str]| {
+            let mut d = delivery(to, body);
+            d.envelope.body = BodyKind::BinaryMime;
+            d
+        };
+        let sent = String::from_utf8_lossy(body).into_owned();
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, binary(&["b@dest", "c@dest"]));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        let envelope = "MAIL FROM:<a@src> BODY=BINARYMIME\r\nRCPT TO:<b@dest>\r\nRCPT TO:<c@dest>\r\n";
+        h.gets("250-hop\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n", envelope);
+        h.gets("250 ok\r\n250 ok\r\n", "");
+        h.gets("550 5.1.1 no\r\n", &format!("BDAT {} LAST\r\n{sent}", body.len()));
+        h.gets("451 4.3.0 not now\r\n", "");
+        let report = h.done();
+        assert!(matches!(report.results[0], RecipientResult::Temporary { status: Status(4, 3, 0), .. }));
+        assert!(matches!(report.results[1], RecipientResult::Permanent { .. }));
+        // After a chunk that failed only RSET helps; and where nobody is left, nothing is sent.
+        h.session.deliver(h.at, binary(&["b@dest"]));
+        h.gets("", "RSET\r\nMAIL FROM:<a@src> BODY=BINARYMIME\r\nRCPT TO:<b@dest>\r\n");
+        h.gets("250 ok\r\n250 ok\r\n550 no\r\n", "");
+        assert!(matches!(h.done().results[0], RecipientResult::Permanent { .. }));
+        // Over LMTP each recipient has its answer.
+        let mut h = Hop::new(Dialect::Lmtp);
+        h.session.deliver(h.at, binary(&["b@dest", "c@dest"]));
+        h.gets("220 hop\r\n", "LHLO me.example\r\n");
+        h.gets("250-hop\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n", envelope);
+        h.gets("250 ok\r\n250 ok\r\n250 ok\r\n", &format!("BDAT {} LAST\r\n{sent}", body.len()));
+        h.gets("250 kept\r\n452 4.2.2 full\r\n", "");
+        let report = h.done();
+        assert!(matches!(report.results[0], RecipientResult::Delivered { .. }));
+        assert!(matches!(report.results[1], RecipientResult::Temporary { .. }));
+        // BINARYMIME without CHUNKING is worth nothing.
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, binary(&["b@dest"]));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets("250-hop\r\n250 BINARYMIME\r\n", "MAIL FROM:<a@src>\r\n");
+        h.gets("250 ok\r\n", "RCPT TO:<b@dest>\r\n");
+        h.gets("250 ok\r\n", "DATA\r\n");
+        h.gets(
+            "354 go\r\n",
+            "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\nCi4NCgD/\r\n.\r\n",
+        );
+        h.gets("250 kept\r\n", "");
+        let mut signed = binary(&["b@dest"]);
+        signed.body = [&b"DKIM-Signature: v=1\r\n"[..], body].concat().into();
+        h.session.deliver(h.at, signed);
+        h.gets("", "");
+        assert!(matches!(h.done().results[0], RecipientResult::Permanent { status: Status(5, 6, 3), .. }));
+    }
+
+    #[test]
+    fn tracking_goes_on_only_where_it_is_known_and_the_message_has_a_name() {
+        for (offer, envid, want) in [
+            ("250-hop\r\n250-DSN\r\n250 MTRK\r\n", true, "MAIL FROM:<a@src> ENVID=q1@src.example MTRK=x:7\r\n"),
+            ("250-hop\r\n250-DSN\r\n250 MTRK\r\n", false, "MAIL FROM:<a@src>\r\n"),
+            ("250-hop\r\n250 MTRK\r\n", true, "MAIL FROM:<a@src>\r\n"),
+            ("250-hop\r\n250 DSN\r\n", true, "MAIL FROM:<a@src> ENVID=q1@src.example\r\n"),
+        ] {
+            let mut d = delivery(&["b@dest"], b"S: x\r\n\r\n");
+            d.envelope.envid = envid.then(|| "q1@src.example".into());
+            d.tracking = Some("x:7".into());
+            let mut h = Hop::new(Dialect::Smtp);
+            h.session.deliver(h.at, d);
+            h.gets("220 hop\r\n", "EHLO me.example\r\n");
+            h.gets(offer, want);
+        }
+    }
+
+    #[test]
+    fn a_hop_that_limits_recipients_gets_them_in_several_transactions() {
+        let ehlo = |limits: &str| format!("250-hop\r\n250-PIPELINING\r\n250 LIMITS {limits}\r\n");
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, delivery(&["a@x", "b@x", "c@x"], b"S: x\r\n\r\n"));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets(
+            &ehlo("rcptmax=2 MAILMAX=3 X=0 RCPTDOMAINMAX=none"),
+            "MAIL FROM:<a@src>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n",
+        );
+        h.gets("250 ok\r\n250 ok\r\n550 5.1.1 no\r\n354 go\r\n", "S: x\r\n\r\n.\r\n");
+        h.gets("250 2.0.0 one\r\n", "MAIL FROM:<a@src>\r\nRCPT TO:<c@x>\r\nDATA\r\n");
+        h.gets("250 ok\r\n250 ok\r\n354 go\r\n", "S: x\r\n\r\n.\r\n");
+        h.gets("250 2.0.0 two\r\n", "");
+        let report = h.done();
+        assert_eq!(report.results[0], RecipientResult::Delivered { reply: "250 2.0.0 one".into() });
+        assert!(matches!(report.results[1], RecipientResult::Permanent { .. }));
+        assert_eq!(report.results[2], RecipientResult::Delivered { reply: "250 2.0.0 two".into() });
+        assert!(!h.session.is_spent());
+        h.session.deliver(h.at, delivery(&["a@x", "b@x", "c@x"], b"S: x\r\n\r\n"));
+        h.gets("", "MAIL FROM:<a@src>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n");
+        h.gets("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n", "S: x\r\n\r\n.\r\n");
+        h.gets("250 kept\r\n", "");
+        assert!(matches!(h.done().results[2], RecipientResult::Temporary { status: Status(4, 5, 3), .. }));
+        assert!(h.session.is_spent());
+        // One domain at a time; a refused transaction does not stop the next.
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, delivery(&["a@x", "b@X", "c@y"], b"S: x\r\n\r\n"));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets(&ehlo("RCPTDOMAINMAX=1"), "MAIL FROM:<a@src>\r\nRCPT TO:<a@x>\r\nRCPT TO:<b@X>\r\nDATA\r\n");
+        h.gets("250 ok\r\n550 no\r\n550 no\r\n", "");
+        h.gets("554 nobody\r\n", "RSET\r\nMAIL FROM:<a@src>\r\nRCPT TO:<c@y>\r\nDATA\r\n");
+        h.gets("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n", "S: x\r\n\r\n.\r\n");
+        h.gets("250 kept\r\n", "");
+        assert!(matches!(h.done().results[2], RecipientResult::Delivered { .. }));
     }
 
     #[test]
@@ -1284,6 +1519,7 @@ mod tests {
                 expires: Wall::NEVER,
             },
             body: body.into(),
+            tracking: None,
             by_seconds: None,
         }
     }
@@ -1386,7 +1622,11 @@ mod tests {
                                     self.taken.push(*t);
                                     Answer::Ok
                                 }
-                                Question::Auth { .. } | Question::Mail { .. } | Question::Rcpt { .. } => Answer::Ok,
+                                Question::Auth { .. }
+                                | Question::Scram { .. }
+                                | Question::External { .. }
+                                | Question::Mail { .. }
+                                | Question::Rcpt { .. } => Answer::Ok,
                             };
                             self.server.answer(self.at, id, answer);
                         }

@@ -50,6 +50,8 @@ pub struct Store {
     received: u64,
     line: usize,
     after_cr: bool,
+    /// Octets are octets (BODY=BINARYMIME): no line ends are looked for, and none is added.
+    binary: bool,
 }
 
 /// Memory is claimed from the budget in steps of this size.
@@ -66,7 +68,13 @@ impl Store {
             received: 0,
             line: 0,
             after_cr: false,
+            binary: false,
         }
+    }
+
+    /// The same for content that need not have lines (RFC 3030).
+    pub fn binary(bounds: Bounds, budget: &Arc<Budget>) -> Self {
+        Self { binary: true, ..Self::new(bounds, budget) }
     }
 
     /// Octets taken in, kept or not.
@@ -94,7 +102,9 @@ impl Store {
     /// Takes content octets.
     pub fn push(&mut self, bytes: &[u8]) {
         self.received = self.received.saturating_add(bytes.len() as u64);
-        self.inspect(bytes);
+        if !self.binary {
+            self.inspect(bytes);
+        }
         if self.received > self.bounds.message {
             self.spoil(|f| f.too_big = true);
         }
@@ -355,6 +365,18 @@ mod tests {
         let mut s = Store::new(BOUNDS, &tight);
         s.push(b"twelve octets");
         assert!(s.flaws().no_room && tight.used() == 0);
+    }
+
+    #[test]
+    fn binary_content_stays_as_it_is() {
+        let mut s = Store::binary(BOUNDS, &Arc::new(Budget::new(10_000)));
+        s.push(b"a\n\0\r");
+        s.push(&[b'x'; 200]);
+        let (flaws, bytes, _) = s.finish();
+        assert!(flaws.none() && bytes.len() == 204 && bytes.starts_with(b"a\n\0\rx"));
+        let mut s = Store::binary(BOUNDS, &Arc::new(Budget::new(10_000)));
+        s.push(&[0; 1001]);
+        assert!(s.flaws().too_big);
     }
 
     #[test]

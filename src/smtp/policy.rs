@@ -20,6 +20,17 @@ pub enum Kind {
     Lmtp,
 }
 
+/// The mechanisms of AUTH that at least one user could succeed with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mechanisms {
+    /// PLAIN
+    pub plain: bool,
+    /// SCRAM-SHA-256, and SCRAM-SHA-256-PLUS where the connection exports what it binds to.
+    pub scram: bool,
+    /// EXTERNAL, for clients that showed a certificate.
+    pub external: bool,
+}
+
 /// Static rules of one listener. Built once, shared by its sessions.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -29,9 +40,11 @@ pub struct Policy {
     pub kind: Kind,
     /// STARTTLS is offered while TLS is off.
     pub starttls: bool,
-    /// AUTH PLAIN is offered inside TLS.
+    /// AUTH is offered inside TLS.
     pub auth: bool,
-    /// AUTH PLAIN is also offered in clear to loopback peers. Sensible only on a listener without TLS.
+    /// With these mechanisms.
+    pub mechanisms: Mechanisms,
+    /// AUTH is also offered in clear to loopback peers. Sensible only on a listener without TLS.
     pub auth_clear_loopback: bool,
     /// MAIL needs AUTH first, unless the peer's network is trusted.
     pub auth_required: bool,
@@ -41,6 +54,8 @@ pub struct Policy {
     pub max_precedence: Precedence,
     /// DELIVERBY is announced, with this least number of seconds for mode R.
     pub deliver_by: Option<u32>,
+    /// FUTURERELEASE is announced where civil time is known: a release may be this far away.
+    pub future_release: Option<Duration>,
     /// 8-bit octets in header fields are taken without SMTPUTF8.
     pub raw_header: bool,
     /// Octets of one message; announced as SIZE.
@@ -81,11 +96,13 @@ impl Policy {
             kind: Kind::Relay,
             starttls: false,
             auth: false,
+            mechanisms: Mechanisms { plain: true, scram: false, external: false },
             auth_clear_loopback: false,
             auth_required: false,
             trust: Vec::new(),
             max_precedence: Precedence::Routine,
             deliver_by: None,
+            future_release: None,
             raw_header: false,
             message_bytes: 25 << 20,
             overrun_bytes: 50 << 20,

@@ -9,6 +9,7 @@
 //! [`Session::wants_input`] is false the driver should stop reading.
 //!
 //! RFC 5321 4 (order), 2033 (LMTP), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 4954 (AUTH), 6710 (MT-PRIORITY).
+//! Mechanisms of AUTH: PLAIN (4616), EXTERNAL (4422 A), SCRAM-SHA-256 with and without channel binding ([`scram`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use super::command::{self, By, Command, Grammar, Mail, Rcpt};
 use super::data::{Chunk, Dots, Flaws, Store};
 use super::policy::{Claim, Kind, Peer, Policy};
 use super::trace::{Protocol, TraceFacts};
-use super::{Reply, header};
-use crate::mail::{Envelope, MtPriority, Precedence, Recipient, Status};
-use crate::time::{Instant, Wall};
+use super::{Reply, header, scram};
+use crate::mail::{BodyKind, Envelope, MtPriority, Precedence, Recipient, Release, ReleaseAsked, Status, Terms};
+use crate::time::{Duration, Instant, Now, Wall};
 
 /// Octets of a command line, CRLF included.
 const COMMAND_LINE: usize = 4096;
@@ -31,6 +32,14 @@ const JUNK_LINE: usize = 1 << 20;
 const INPUT_HIGH: usize = 64 << 10;
 /// Unread input at which a driver that does not listen loses the connection.
 const INPUT_MAX: usize = 1 << 20;
+
+/// Octets of a user's name in AUTH EXTERNAL.
+const LONGEST_USER: usize = 512;
+
+const PLUS: &str = "SCRAM-SHA-256-PLUS";
+const SCRAM: &str = "SCRAM-SHA-256";
+const EXTERNAL: &str = "EXTERNAL";
+const PLAIN: &str = "PLAIN";
 
 /// Names one question of one session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -62,6 +71,18 @@ pub enum Question {
         user: String,
         /// The password.
         password: Secret,
+    },
+    /// What is known of a user who wants in by SCRAM? [`Answer::Verifier`], for one who does not exist too.
+    Scram {
+        /// The user, as the client spells it.
+        user: String,
+    },
+    /// Who is it that a verified client certificate names? [`Answer::Authenticated`] or [`Answer::Refuse`].
+    External {
+        /// The names in the certificate, in lower case.
+        names: Vec<String>,
+        /// The user it wants to be; where it does not say, the certificate must name just one.
+        user: Option<String>,
     },
     /// May this mail begin? [`Answer::Ok`], [`Answer::Priority`] or [`Answer::Refuse`].
     Mail {
@@ -113,7 +134,16 @@ pub enum Answer {
     Refuse(Reply),
     /// To [`Question::Mail`]: yes, but the message carries this MT-PRIORITY (RFC 6710 4.1: told as `250 2.3.6 n`).
     Priority(MtPriority),
-    /// To [`Question::Auth`]: yes.
+    /// To [`Question::Scram`]: go on with this.
+    Verifier {
+        /// The server's part of the nonce: fresh, printable, without commas.
+        nonce: String,
+        /// The user's verifier, or a decoy.
+        verifier: scram::Verifier,
+        /// The highest precedence the user may set; `None`: there is no such user, and nothing will be right.
+        max_precedence: Option<Precedence>,
+    },
+    /// To [`Question::Auth`] and [`Question::External`]: yes.
     Authenticated {
         /// The name the session goes by from now on.
         user: String,
@@ -131,7 +161,9 @@ pub struct Transaction {
     pub envelope: Envelope,
     /// BY as given, with the moment it was given at.
     pub by: Option<(By, Instant)>,
-    /// The content: dot stuffing undone, every line ended by CRLF, no trace field of ours yet.
+    /// What was asked of this node alone.
+    pub terms: Terms,
+    /// The content: dot stuffing undone, every line ended by CRLF (unless the envelope says binary), no trace field of ours yet.
     pub body: Arc<[u8]>,
     /// Facts for the Received field.
     pub facts: TraceFacts,
@@ -148,6 +180,10 @@ pub struct TlsFacts {
     pub version: String,
     /// The cipher suite.
     pub cipher: String,
+    /// What the connection exports for channel binding (RFC 9266), where it can: TLS 1.3.
+    pub exporter: Option<[u8; 32]>,
+    /// The names in the client's certificate, if it showed one that was verified.
+    pub names: Vec<String>,
 }
 
 /// The server side of one connection.
@@ -155,6 +191,8 @@ pub struct TlsFacts {
 pub struct Session {
     policy: Arc<Policy>,
     peer: Peer,
+    /// Civil time at a moment, once the driver has told it.
+    civil: Option<(Instant, Wall)>,
     trusted: bool,
     tls: Option<TlsFacts>,
     hello: Option<Hello>,
@@ -198,7 +236,7 @@ enum State {
     /// The rest of a line that is too long already; octets dropped so far, and the reply it will get.
     Junk { dropped: usize, after_cr: bool, reply: Reply },
     /// The client's response to an AUTH challenge.
-    AuthResponse,
+    AuthResponse(Login),
     /// Message content up to the dot.
     Data(Box<Dots>),
     /// Message content by count. `refused` when it is only read to stay in step.
@@ -213,9 +251,26 @@ enum State {
     Closed,
 }
 
+/// What the client's next line of an AUTH exchange is.
+#[derive(Debug)]
+enum Login {
+    /// All of PLAIN.
+    Plain,
+    /// All of EXTERNAL.
+    External,
+    /// SCRAM's first message.
+    First { plus: bool },
+    /// SCRAM's last message. Without a ceiling nothing will be right.
+    Last(Box<scram::Exchange>, String, Option<Precedence>),
+    /// An empty line after the server's last word.
+    Done(String, Precedence),
+}
+
 #[derive(Debug)]
 enum About {
     Auth,
+    /// SCRAM's verifier; with it goes what the channel exports, where the client binds to it.
+    Scram(Box<scram::First>, Option<[u8; 32]>),
     Mail {
         mail: Box<Mail>,
         lowered: bool,
@@ -232,6 +287,7 @@ impl Session {
         let mut session = Self {
             trusted,
             peer,
+            civil: None,
             tls: peer.tls.then(TlsFacts::default),
             hello: None,
             user: None,
@@ -252,6 +308,11 @@ impl Session {
         let greeting = format!("{} {protocol}", session.policy.hostname);
         session.reply(&Reply::bare(220, greeting));
         session
+    }
+
+    /// Takes note of civil time, for what counts on it: without a set clock no release can be promised. Call it before bytes.
+    pub fn tell_time(&mut self, now: Now) {
+        self.civil = now.set.then_some((now.at, now.wall));
     }
 
     /// Takes bytes off the wire.
@@ -305,13 +366,14 @@ impl Session {
         self.idle_at = now + self.policy.idle;
         match about {
             About::Auth => self.answer_auth(now, answer),
+            About::Scram(first, exporter) => self.answer_scram(*first, exporter, answer),
             About::Mail { mail, lowered } => self.answer_mail(now, *mail, lowered, answer),
             About::Rcpt(rcpt) => self.answer_rcpt(*rcpt, answer),
             About::End(claim, recipients) => {
                 drop(claim);
                 let reply = match answer {
                     Answer::Queued(reply) | Answer::Refuse(reply) => reply,
-                    Answer::Ok | Answer::Priority(_) | Answer::Authenticated { .. } => {
+                    Answer::Ok | Answer::Priority(_) | Answer::Authenticated { .. } | Answer::Verifier { .. } => {
                         Reply::new(250, Status(2, 0, 0), "message accepted")
                     }
                 };
@@ -346,7 +408,7 @@ impl Session {
             }
             State::Command
             | State::Junk { .. }
-            | State::AuthResponse
+            | State::AuthResponse(_)
             | State::Data(_)
             | State::Chunk { .. }
             | State::Handshake => {}
@@ -378,7 +440,7 @@ impl Session {
             State::Asked { until, .. } | State::Delayed { until, .. } => Some(until),
             State::Command
             | State::Junk { .. }
-            | State::AuthResponse
+            | State::AuthResponse(_)
             | State::Data(_)
             | State::Chunk { .. }
             | State::Handshake => Some(self.idle_at.min(self.total_at)),
@@ -409,7 +471,7 @@ impl Session {
         loop {
             let moved = match &self.state {
                 State::Command => self.read_line(now, COMMAND_LINE),
-                State::AuthResponse => self.read_line(now, AUTH_LINE),
+                State::AuthResponse(_) => self.read_line(now, AUTH_LINE),
                 State::Junk { .. } => self.read_junk(),
                 State::Data(_) => self.read_data(now),
                 State::Chunk { .. } => self.read_chunk(now),
@@ -433,14 +495,14 @@ impl Session {
         match self.input.line(limit) {
             Line::Whole(line) => {
                 match self.state {
-                    State::AuthResponse => self.auth_response(now, &line),
+                    State::AuthResponse(_) => self.auth_response(now, &line),
                     _ => self.command(now, &line),
                 }
                 true
             }
             Line::Partial => false,
             Line::TooLong => {
-                let detail = if auth || matches!(self.state, State::AuthResponse) { 6 } else { 2 };
+                let detail = if auth || matches!(self.state, State::AuthResponse(_)) { 6 } else { 2 };
                 let reply = Reply::new(500, Status(5, 5, detail), "line too long");
                 self.state = State::Junk { dropped: 0, after_cr: false, reply };
                 true
@@ -483,6 +545,8 @@ impl Session {
             deliver_by: self.policy.deliver_by,
             lmtp: self.is_lmtp(),
             require_tls: self.tls.is_some(),
+            future_release: self.future_release().is_some(),
+            mtrk: !self.is_lmtp(),
         };
         match command::parse(line, grammar) {
             Ok(command) => self.obey(now, command),
@@ -498,8 +562,8 @@ impl Session {
 
     fn obey(&mut self, now: Instant, command: Command) {
         match command {
-            Command::Ehlo(name) => self.hello(name, true),
-            Command::Helo(name) => self.hello(name, false),
+            Command::Ehlo(name) => self.hello(now, name, true),
+            Command::Helo(name) => self.hello(now, name, false),
             Command::StartTls => self.start_tls(),
             Command::Auth { mechanism, initial } => self.auth(now, &mechanism, initial),
             Command::Mail(mail) => self.mail(now, mail),
@@ -525,20 +589,23 @@ impl Session {
         }
     }
 
-    fn hello(&mut self, name: String, extended: bool) {
+    fn hello(&mut self, now: Instant, name: String, extended: bool) {
         self.transaction = None;
         let mut reply = Reply::bare(250, self.policy.hostname.clone());
         if extended {
-            reply.lines.extend(self.keywords());
+            reply.lines.extend(self.keywords(now));
         }
         self.hello = Some(Hello { name, extended });
         self.reply(&reply);
     }
 
     /// The EHLO keywords as they hold now.
-    fn keywords(&self) -> Vec<String> {
+    fn keywords(&self, now: Instant) -> Vec<String> {
         let mut out: Vec<String> =
-            ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING"].map(str::to_owned).into();
+            ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "BINARYMIME"]
+                .map(str::to_owned)
+                .into();
+        out.push(format!("LIMITS RCPTMAX={}", self.policy.recipients));
         out.push(format!("SIZE {}", self.policy.message_bytes));
         out.push("MT-PRIORITY STANAG4406".to_owned());
         match self.policy.deliver_by {
@@ -546,22 +613,77 @@ impl Session {
             Some(least) => out.push(format!("DELIVERBY {least}")),
             None => {}
         }
+        if !self.is_lmtp() {
+            out.push("MTRK".to_owned());
+        }
+        if let (Some(longest), Some(wall)) = (self.future_release(), self.wall(now)) {
+            out.push(format!("FUTURERELEASE {} {}", longest.as_secs(), wall.plus(longest).rfc3339_seconds()));
+        }
         if self.tls.is_some() {
             out.push("REQUIRETLS".to_owned());
         }
         if self.policy.starttls && self.tls.is_none() {
             out.push("STARTTLS".to_owned());
         }
-        if self.may_auth() {
-            out.push("AUTH PLAIN".to_owned());
+        let mechanisms = self.mechanisms();
+        if !mechanisms.is_empty() {
+            out.push(format!("AUTH {}", mechanisms.join(" ")));
         }
         out
     }
 
-    /// Whether AUTH PLAIN is allowed on this line: a password in clear is not worth sending.
-    fn may_auth(&self) -> bool {
+    /// The mechanisms of AUTH on this line, best first: what a user here could succeed with. In clear there are none, but to this
+    /// machine itself: a password in clear is not worth sending.
+    fn mechanisms(&self) -> Vec<&'static str> {
         let clear = self.policy.auth_clear_loopback && self.peer.is_loopback();
-        self.policy.auth && (self.tls.is_some() || clear)
+        if !self.policy.auth || self.tls.is_none() && !clear {
+            return Vec::new();
+        }
+        let known = self.policy.mechanisms;
+        let named = self.tls.as_ref().is_some_and(|t| !t.names.is_empty());
+        let all = [
+            (PLUS, known.scram && self.exporter().is_some()),
+            (SCRAM, known.scram),
+            (EXTERNAL, known.external && named),
+            (PLAIN, known.plain),
+        ];
+        all.into_iter().filter_map(|(name, may)| may.then_some(name)).collect()
+    }
+
+    fn exporter(&self) -> Option<[u8; 32]> {
+        self.tls.as_ref().and_then(|t| t.exporter)
+    }
+
+    /// How far away a release may be; `None` where none can be asked for. Only submission may offer it (RFC 4865 3).
+    fn future_release(&self) -> Option<Duration> {
+        self.policy.future_release.filter(|_| self.policy.kind == Kind::Submission && self.civil.is_some())
+    }
+
+    fn wall(&self, now: Instant) -> Option<Wall> {
+        self.civil.map(|(at, wall)| wall.plus(now.since(at)))
+    }
+
+    /// When a message may go whose sender wants it held, or why that cannot be.
+    fn release(&self, now: Instant, mail: &Mail) -> Result<Option<Release>, Reply> {
+        let Some(asked) = mail.hold else { return Ok(None) };
+        let refuse = |why: &str| Err(Reply::new(501, Status(5, 5, 4), why));
+        let (Some(longest), Some(wall)) = (self.future_release(), self.wall(now)) else {
+            return refuse("no release can be promised now");
+        };
+        let at = match asked {
+            ReleaseAsked::For(seconds) => wall.plus(Duration::from_secs(seconds.into())),
+            ReleaseAsked::Until(at) => at,
+        };
+        if at > wall.plus(longest) {
+            return refuse("held longer than is offered");
+        }
+        if mail.from.is_none() {
+            return refuse("reports are not held");
+        }
+        if mail.by.is_some_and(|by| wall.0.saturating_add(by.seconds.saturating_mul(1000)) < at.0) {
+            return refuse("to be delivered before its release");
+        }
+        Ok(Some(Release { at, asked }))
     }
 
     fn start_tls(&mut self) {
@@ -589,32 +711,112 @@ impl Session {
         if self.user.is_some() || self.transaction.is_some() || !self.hello.as_ref().is_some_and(|h| h.extended) {
             return self.error(&Reply::new(503, Status(5, 5, 1), "not now"));
         }
-        if mechanism != "PLAIN" || !self.may_auth() {
+        if !self.mechanisms().contains(&mechanism) {
             return self.error(&Reply::new(504, Status(5, 5, 4), "mechanism not available"));
         }
+        let login = match mechanism {
+            PLUS => Login::First { plus: true },
+            SCRAM => Login::First { plus: false },
+            EXTERNAL => Login::External,
+            _ => Login::Plain,
+        };
         match initial {
             None => {
                 self.reply(&Reply::bare(334, ""));
-                self.state = State::AuthResponse;
+                self.state = State::AuthResponse(login);
             }
-            Some(text) if text == "=" => self.plain(now, b""),
-            Some(text) => self.decode_plain(now, text.as_bytes()),
+            Some(text) if text == "=" => self.login(now, login, b""),
+            Some(text) => self.decode(now, login, text.as_bytes()),
         }
     }
 
     fn auth_response(&mut self, now: Instant, line: &[u8]) {
-        self.state = State::Command;
+        let State::AuthResponse(login) = core::mem::replace(&mut self.state, State::Command) else { return };
         if line == b"*" {
             return self.error(&Reply::new(501, Status(5, 7, 0), "authentication cancelled"));
         }
-        self.decode_plain(now, line);
+        self.decode(now, login, line);
     }
 
-    fn decode_plain(&mut self, now: Instant, text: &[u8]) {
+    fn decode(&mut self, now: Instant, login: Login, text: &[u8]) {
         match data_encoding::BASE64.decode(text) {
-            Ok(response) => self.plain(now, &response),
+            Ok(response) => self.login(now, login, &response),
             Err(_) => self.error(&Reply::new(501, Status(5, 5, 2), "not base64")),
         }
+    }
+
+    /// One message of the client, in whatever exchange is under way.
+    fn login(&mut self, now: Instant, login: Login, response: &[u8]) {
+        match login {
+            Login::Plain => self.plain(now, response),
+            Login::External => self.external(now, response),
+            Login::First { plus } => self.scram_first(now, plus, response),
+            Login::Last(exchange, user, ceiling) => self.scram_last(now, &exchange, user, ceiling, response),
+            Login::Done(user, ceiling) if response.is_empty() => self.logged_in(user, ceiling),
+            Login::Done(..) => self.error(&Reply::new(501, Status(5, 5, 2), "an empty response was due")),
+        }
+    }
+
+    /// RFC 4422 A: the user's name, or nothing, which stands for whoever the certificate names.
+    fn external(&mut self, now: Instant, response: &[u8]) {
+        let names = self.tls.as_ref().map(|t| t.names.clone()).unwrap_or_default();
+        match core::str::from_utf8(response) {
+            Ok(user) if user.len() <= LONGEST_USER && !user.contains('\0') => {
+                let user = (!user.is_empty()).then(|| user.to_owned());
+                self.ask(now, Question::External { names, user }, About::Auth);
+            }
+            _ => self.error(&Reply::new(501, Status(5, 5, 2), "not a user's name")),
+        }
+    }
+
+    fn scram_first(&mut self, now: Instant, plus: bool, response: &[u8]) {
+        let Some(first) = scram::First::parse(response) else {
+            return self.error(&Reply::new(501, Status(5, 5, 2), "not a SCRAM message"));
+        };
+        let plus_offered = self.mechanisms().contains(&PLUS);
+        if !first.may_go_on(plus, plus_offered) {
+            return self.auth_failed(now, wrong_login());
+        }
+        let exporter = self.exporter().filter(|_| plus);
+        let question = Question::Scram { user: first.user().to_owned() };
+        self.ask(now, question, About::Scram(Box::new(first), exporter));
+    }
+
+    fn answer_scram(&mut self, first: scram::First, exporter: Option<[u8; 32]>, answer: Answer) {
+        match answer {
+            Answer::Verifier { nonce, verifier, max_precedence } => {
+                let user = first.user().to_owned();
+                let exchange = scram::Exchange::new(first, &nonce, verifier, exporter);
+                self.challenge(exchange.challenge());
+                self.state = State::AuthResponse(Login::Last(Box::new(exchange), user, max_precedence));
+            }
+            Answer::Refuse(reply) => self.error(&reply),
+            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) | Answer::Authenticated { .. } => self.no_login_now(),
+        }
+    }
+
+    fn scram_last(
+        &mut self,
+        now: Instant,
+        exchange: &scram::Exchange,
+        user: String,
+        ceiling: Option<Precedence>,
+        response: &[u8],
+    ) {
+        match (exchange.finish(response), ceiling) {
+            (Ok(verdict), Some(ceiling)) => {
+                self.challenge(&verdict);
+                self.state = State::AuthResponse(Login::Done(user, ceiling));
+            }
+            (Err(scram::Refused::Malformed), _) => {
+                self.error(&Reply::new(501, Status(5, 5, 2), "not a SCRAM message"));
+            }
+            (Err(scram::Refused::Wrong), _) | (Ok(_), None) => self.auth_failed(now, wrong_login()),
+        }
+    }
+
+    fn challenge(&mut self, message: &str) {
+        self.reply(&Reply::bare(334, data_encoding::BASE64.encode(message.as_bytes())));
     }
 
     /// RFC 4616: `[authzid] NUL authcid NUL password`. Nobody may act for somebody else here.
@@ -628,22 +830,26 @@ impl Session {
                 let question = Question::Auth { user: user.to_owned(), password: Secret(password.to_owned()) };
                 self.ask(now, question, About::Auth);
             }
-            _ => self.auth_failed(now, Reply::new(535, Status(5, 7, 8), "authentication failed")),
+            _ => self.auth_failed(now, wrong_login()),
         }
     }
 
     fn answer_auth(&mut self, now: Instant, answer: Answer) {
         match answer {
-            Answer::Authenticated { user, max_precedence } => {
-                self.user = Some((user, max_precedence));
-                self.reply(&Reply::new(235, Status(2, 7, 0), "authenticated"));
-            }
+            Answer::Authenticated { user, max_precedence } => self.logged_in(user, max_precedence),
             Answer::Refuse(reply) if reply.is_temporary() => self.reply(&reply),
             Answer::Refuse(reply) => self.auth_failed(now, reply),
-            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) => {
-                self.reply(&Reply::new(454, Status(4, 7, 0), "authentication not possible now"));
-            }
+            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) | Answer::Verifier { .. } => self.no_login_now(),
         }
+    }
+
+    fn logged_in(&mut self, user: String, ceiling: Precedence) {
+        self.user = Some((user, ceiling));
+        self.reply(&Reply::new(235, Status(2, 7, 0), "authenticated"));
+    }
+
+    fn no_login_now(&mut self) {
+        self.reply(&Reply::new(454, Status(4, 7, 0), "authentication not possible now"));
     }
 
     /// Guessing is slowed by a wait and ended after a few tries.
@@ -665,6 +871,10 @@ impl Session {
         if needs_auth && self.user.is_none() && !self.trusted {
             return self.error(&Reply::new(530, Status(5, 7, 0), "authentication required"));
         }
+        mail.release = match self.release(now, &mail) {
+            Ok(release) => release,
+            Err(reply) => return self.error(&reply),
+        };
         let size = mail.size.unwrap_or(0);
         // Before the cap is applied: the sender is told about the priority it asked for.
         let asked = mail.mt_priority;
@@ -702,7 +912,7 @@ impl Session {
                 mail.mt_priority = Some(value);
                 changed
             }
-            Answer::Ok | Answer::Authenticated { .. } | Answer::Queued(_) => lowered,
+            Answer::Ok | Answer::Authenticated { .. } | Answer::Queued(_) | Answer::Verifier { .. } => lowered,
         };
         let reply = match mail.mt_priority {
             Some(value) if changed => Reply::new(250, Status(2, 3, 6), format!("{value} is the priority granted")),
@@ -736,7 +946,11 @@ impl Session {
     fn answer_rcpt(&mut self, rcpt: Rcpt, answer: Answer) {
         let reply = match answer {
             Answer::Refuse(reply) => reply,
-            Answer::Ok | Answer::Priority(_) | Answer::Authenticated { .. } | Answer::Queued(_) => {
+            Answer::Ok
+            | Answer::Priority(_)
+            | Answer::Authenticated { .. }
+            | Answer::Queued(_)
+            | Answer::Verifier { .. } => {
                 if let Some(transfer) = &mut self.transaction {
                     let Rcpt { to, notify, orcpt } = rcpt;
                     transfer.recipients.push(Recipient { address: to, notify, orcpt });
@@ -753,6 +967,10 @@ impl Session {
         };
         if transfer.chunks.is_some() || transfer.failed {
             return self.error(&Reply::new(503, Status(5, 5, 1), "DATA cannot follow BDAT"));
+        }
+        if transfer.mail.body == BodyKind::BinaryMime {
+            // RFC 3030 3: no dot can end what may hold anything.
+            return self.error(&Reply::new(503, Status(5, 5, 1), "BODY=BINARYMIME needs BDAT"));
         }
         if transfer.recipients.is_empty() {
             // RFC 2033 4.2 names the code.
@@ -800,7 +1018,8 @@ impl Session {
                 refused = Some(Reply::new(554, Status(5, 5, 1), "no valid recipients"))
             }
             Some(t) => {
-                let store = t.chunks.get_or_insert_with(|| Store::new(policy.bounds(), &policy.budget));
+                let make = if t.mail.body == BodyKind::BinaryMime { Store::binary } else { Store::new };
+                let store = t.chunks.get_or_insert_with(|| make(policy.bounds(), &policy.budget));
                 received = store.received();
                 if received.saturating_add(size) > policy.message_bytes {
                     refused = Some(Reply::new(552, Status(5, 3, 4), "message too big"));
@@ -901,6 +1120,7 @@ impl Session {
                 expires: Wall::NEVER,
             },
             by: mail.by.map(|by| (by, at)),
+            terms: Terms { release: mail.release, tracking: mail.tracking },
             body: bytes.into(),
             facts,
             trusted: self.trusted || self.user.is_some(),
@@ -922,6 +1142,12 @@ impl Session {
         }
         if received > self.policy.received_fields || own > self.policy.own_received_fields {
             return Err(Reply::new(554, Status(5, 4, 6), "mail loop"));
+        }
+        // Binary or not, a header has lines: fields of others are not to be smuggled into it.
+        if mail.body == BodyKind::BinaryMime
+            && has_odd_octets(bytes.get(..header::body_start(bytes)).unwrap_or_default())
+        {
+            return Err(Reply::new(550, Status(5, 6, 0), "bare CR or LF or NUL in the header"));
         }
         let raw = !bytes.get(..header::end(bytes)).unwrap_or_default().is_ascii();
         if raw && !mail.smtputf8 && !self.policy.raw_header {
@@ -1020,6 +1246,22 @@ impl Session {
     }
 }
 
+/// Whether text holds a CR or LF that is no line end, or a NUL.
+fn has_odd_octets(text: &[u8]) -> bool {
+    let before = core::iter::once(&0xff).chain(text);
+    let after = text.iter().skip(1).chain([&0xff]);
+    before.zip(text).zip(after).any(|((before, octet), after)| match octet {
+        b'\r' => *after != b'\n',
+        b'\n' => *before != b'\r',
+        octet => *octet == 0,
+    })
+}
+
+/// One reply for every wrong login, so that nothing more can be learnt from it.
+fn wrong_login() -> Reply {
+    Reply::new(535, Status(5, 7, 8), "authentication failed")
+}
+
 /// The reply to flawed content; `None` when it has no flaw.
 fn flaw_reply(flaws: Flaws) -> Option<Reply> {
     let Flaws { bare_cr, bare_lf, nul, long_line, too_big, no_room } = flaws;
@@ -1110,8 +1352,7 @@ impl Input {
 mod tests {
     use super::*;
     use crate::mail::Notify;
-    use crate::smtp::Budget;
-    use crate::time::Duration;
+    use crate::smtp::policy::{Budget, Mechanisms};
 
     #[test]
     fn vectors_of_the_profile() {
@@ -1494,6 +1735,139 @@ mod tests {
         assert!(w.closed);
     }
 
+    const STORED: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const FIRST: &str = "biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=";
+    const LAST: &str =
+        "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+
+    fn b64(text: &str) -> String {
+        data_encoding::BASE64.encode(text.as_bytes())
+    }
+
+    /// A session inside TLS that exports these octets and saw a certificate of these names.
+    fn inside_tls(exporter: Option<[u8; 32]>, names: &[&str]) -> World {
+        let mut w = World::with_peer(
+            |p| {
+                p.auth = true;
+                p.mechanisms = Mechanisms { plain: true, scram: true, external: true };
+            },
+            Peer { address: None, tls: true },
+        );
+        let names = names.iter().map(|n| (*n).to_owned()).collect();
+        w.session.handle_tls_started(w.at, TlsFacts { exporter, names, ..TlsFacts::default() });
+        w
+    }
+
+    #[test]
+    fn scram_goes_through_with_the_vector_of_rfc_7677() {
+        let mut w = inside_tls(None, &[]);
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("AUTH SCRAM-SHA-256 PLAIN"));
+        w.say(&format!("AUTH SCRAM-SHA-256 {FIRST}\r\n"));
+        let challenge = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+        assert_eq!(w.replies(), [format!("334 {}", b64(challenge))]);
+        w.say(&format!("{}\r\n", b64(LAST)));
+        assert_eq!(w.replies(), [format!("334 {}", b64("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="))]);
+        w.say("\r\nAUTH PLAIN AGEAYg==\r\nMAIL FROM:<a@src> MT-PRIORITY=6\r\n");
+        let got = w.replies();
+        assert_eq!(codes(&got), [235, 503, 250]);
+        assert!(got[2].starts_with("250 2.3.6 4"), "capped at the user's ceiling: {got:?}");
+        // Without an initial response, and all in one batch but for the waits.
+        let mut w = inside_tls(None, &[]);
+        w.say("EHLO p.example\r\nAUTH SCRAM-SHA-256\r\n");
+        assert_eq!(w.replies().last().map(String::as_str), Some("334 "));
+        w.say(&format!("{FIRST}\r\n{}\r\n\r\n", b64(LAST)));
+        assert_eq!(codes(&w.replies()), [334, 334, 235]);
+    }
+
+    #[test]
+    fn scram_that_goes_wrong_lets_nobody_in() {
+        let wrong = b64(&LAST.replace("dHzb", "dHzc"));
+        let (right, stranger) = (b64(LAST), b64("n,,n=nobody,r=rOprNGfwEbeRWgbNEkqO"));
+        for (lines, want) in [
+            (format!("{FIRST}\r\n{wrong}"), vec![334, 535]),
+            // Who does not exist fails where a wrong password fails.
+            (format!("{stranger}\r\n{right}"), vec![334, 535]),
+            (format!("{FIRST}\r\n*"), vec![334, 501]),
+            (format!("{FIRST}\r\n%%"), vec![334, 501]),
+            (format!("{FIRST}\r\n{}", b64("c=biws")), vec![334, 501]),
+            (format!("{FIRST}\r\n{right}\r\n*"), vec![334, 334, 501]),
+            (format!("{FIRST}\r\n{right}\r\n{}", b64("more")), vec![334, 334, 501]),
+            ("=".into(), vec![501]),
+            (b64("nonsense"), vec![501]),
+            (b64("n,a=admin,n=user,r=abc"), vec![535]),
+            (b64("p=tls-exporter,,n=user,r=abc"), vec![535]),
+        ] {
+            let mut w = inside_tls(None, &[]);
+            w.say("EHLO p.example\r\n");
+            w.replies();
+            w.say(&format!("AUTH SCRAM-SHA-256 {lines}\r\n"));
+            if want.ends_with(&[535]) {
+                w.jump();
+            }
+            assert_eq!(codes(&w.replies()), want, "{lines}");
+            w.say("MAIL FROM:<a@src> MT-PRIORITY=9\r\n");
+            assert!(w.replies()[0].starts_with("250 2.3.6 -2"), "{lines}");
+        }
+    }
+
+    #[test]
+    fn channel_binding_is_offered_where_the_connection_exports_and_its_denial_is_noticed() {
+        let mut w = inside_tls(Some([7; 32]), &[]);
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN"));
+        for (mechanism, first, want) in [
+            ("SCRAM-SHA-256", "y,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256", "p=tls-exporter,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "n,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "y,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "p=tls-unique,,n=user,r=abc", 535),
+            ("SCRAM-SHA-256-PLUS", "p=tls-exporter,,n=user,r=abc", 334),
+            ("SCRAM-SHA-256", "n,,n=user,r=abc", 334),
+        ] {
+            let mut w = inside_tls(Some([7; 32]), &[]);
+            w.say("EHLO p.example\r\n");
+            w.replies();
+            w.say(&format!("AUTH {mechanism} {}\r\n", b64(first)));
+            if want == 535 {
+                w.jump();
+            }
+            assert_eq!(codes(&w.replies()), [want], "{mechanism} {first}");
+        }
+        let mut w = inside_tls(None, &[]);
+        w.say(&format!("EHLO p.example\r\nAUTH SCRAM-SHA-256-PLUS {FIRST}\r\n"));
+        assert_eq!(codes(&w.replies()), [220, 250, 504], "not offered");
+    }
+
+    #[test]
+    fn external_takes_the_certificate_at_its_word_and_nobody_elses() {
+        let mut w = inside_tls(None, &["op1@src"]);
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("AUTH SCRAM-SHA-256 EXTERNAL PLAIN"));
+        w.say(&format!("AUTH EXTERNAL {}\r\n", b64("op2@src")));
+        w.jump();
+        w.say("AUTH EXTERNAL =\r\n");
+        assert_eq!(codes(&w.replies()), [535, 235]);
+        let mut w = inside_tls(None, &["op1@src"]);
+        w.say(&format!(
+            "EHLO p.example\r\nAUTH EXTERNAL\r\n\r\nEHLO again.example\r\nAUTH EXTERNAL {}\r\n",
+            b64("op1@src")
+        ));
+        assert_eq!(codes(&w.replies()), [220, 250, 334, 235, 250, 503]);
+        let mut w = inside_tls(None, &["op1@src"]);
+        w.say(&format!("EHLO p.example\r\nAUTH EXTERNAL {}\r\nAUTH EXTERNAL {}\r\n", b64("op1@src"), b64("a\0b")));
+        assert_eq!(codes(&w.replies()), [220, 250, 235, 503]);
+        for names in [&[][..], &["a@src", "b@src"]] {
+            let mut w = inside_tls(None, names);
+            w.say("EHLO p.example\r\nAUTH EXTERNAL =\r\n");
+            if !names.is_empty() {
+                w.jump();
+            }
+            assert_eq!(codes(&w.replies()), [220, 250, if names.is_empty() { 504 } else { 535 }]);
+        }
+    }
+
     #[test]
     fn auth_in_clear_is_for_loopback_and_only_when_the_policy_says_so() {
         let rules = |p: &mut Policy| {
@@ -1524,6 +1898,97 @@ mod tests {
         let mut w = World::with_peer(trust, far);
         w.say("EHLO p.example\r\nMAIL FROM:<a@src> MT-PRIORITY=9\r\n");
         assert!(w.replies()[2].starts_with("250 2.1.0"), "exact number kept");
+    }
+
+    #[test]
+    fn binary_content_comes_by_bdat_alone_and_octet_for_octet() {
+        let mail = "MAIL FROM:<a@src> BODY=BINARYMIME\r\nRCPT TO:<b@dest>\r\n";
+        let mut w = World::new(|_| {});
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("CHUNKING\n250-BINARYMIME\n"));
+        w.say(&format!("{mail}DATA\r\nRSET\r\n"));
+        assert_eq!(codes(&w.replies()), [250, 250, 503, 250]);
+        let body = b"S: x\r\n\r\na\nb\r\0\xff\r\n.\r\nNOOP";
+        w.say(mail);
+        for part in body.chunks(5) {
+            w.feed(format!("BDAT {}\r\n", part.len()).as_bytes());
+            w.feed(part);
+        }
+        w.say("BDAT 0 LAST\r\nNOOP\r\n");
+        let got = codes(&w.replies());
+        assert!(got.len() == body.len().div_ceil(5) + 4 && got.iter().all(|c| *c == 250), "{got:?}");
+        assert_eq!((&*w.taken[0].body, w.taken[0].envelope.body), (&body[..], BodyKind::BinaryMime));
+        // The header keeps the rules it always has; what is not declared binary too.
+        for content in ["S: x\ny: z\r\n\r\nb", "S: x\r: z\r\n\r\nb", "S: \0\r\n\r\nb"] {
+            w.say(&format!("{mail}BDAT {} LAST\r\n{content}", content.len()));
+            assert_eq!(codes(&w.replies()), [250, 250, 550], "{content:?}");
+        }
+        w.say("MAIL FROM:<a@src> BODY=8BITMIME\r\nRCPT TO:<b@dest>\r\nBDAT 10 LAST\r\nS: x\r\n\r\na\nRSET\r\n");
+        assert_eq!(codes(&w.replies()), [250, 250, 550, 250]);
+        assert_eq!(w.taken.len(), 1);
+    }
+
+    #[test]
+    fn tracking_is_taken_note_of_except_over_lmtp() {
+        let mail = "MAIL FROM:<a@src> MTRK=VheLhqV/rCKJmplkGFwsyW59pYk=:900 ENVID=q1@src.example\r\n";
+        let mut w = World::new(|_| {});
+        w.say("EHLO p.example\r\n");
+        assert!(w.replies()[1].contains("\n250 MTRK"));
+        w.say(&format!("{mail}RCPT TO:<b@dest>\r\nDATA\r\nS: x\r\n\r\n.\r\n"));
+        assert_eq!(codes(&w.replies()), [250, 250, 354, 250]);
+        let tracking = w.taken[0].terms.tracking.clone().expect("kept");
+        assert_eq!((tracking.certifier.as_str(), tracking.seconds), ("VheLhqV/rCKJmplkGFwsyW59pYk", Some(900)));
+        let mut w = World::new(|p| p.kind = Kind::Lmtp);
+        w.say(&format!("LHLO p.example\r\n{mail}"));
+        assert_eq!(codes(&w.replies()), [220, 250, 555]);
+    }
+
+    #[test]
+    fn a_later_release_is_for_submission_alone_and_within_what_is_offered() {
+        let near = Peer { address: Some([127, 0, 0, 1].into()), tls: false };
+        let wall = Wall::parse_rfc3339("2029-12-31T00:00:00Z").expect("valid");
+        let open = |kind: Kind, set: bool| {
+            let rules = |p: &mut Policy| {
+                p.kind = kind;
+                p.future_release = Some(Duration::from_secs(2 * 86_400));
+                p.trust = vec![([127, 0, 0, 0].into(), 8)];
+                p.deliver_by = Some(0);
+            };
+            let mut w = World::with_peer(rules, near);
+            w.session.tell_time(Now { at: w.at, wall, set });
+            w.say(if kind == Kind::Lmtp { "LHLO c.example\r\n" } else { "EHLO c.example\r\n" });
+            let offered = w.replies()[1].contains("FUTURERELEASE 172800 2030-01-02T00:00:00Z");
+            assert_eq!(offered, kind == Kind::Submission && set);
+            w
+        };
+        for (kind, set) in [(Kind::Relay, true), (Kind::Lmtp, true), (Kind::Submission, false)] {
+            let mut w = open(kind, set);
+            w.say("MAIL FROM:<a@src> HOLDFOR=60\r\n");
+            assert!(w.replies()[0].starts_with("555 5.5.4"), "{kind:?}");
+        }
+        for (parameters, want) in [
+            ("HOLDFOR=60", "250"),
+            ("HOLDFOR=172800", "250"),
+            ("HOLDUNTIL=2030-01-02T00:00:00Z", "250"),
+            ("HOLDUNTIL=2029-01-02T00:00:00Z", "250"),
+            ("HOLDFOR=172801", "501 5.5.4"),
+            ("HOLDUNTIL=2030-01-02T00:00:01Z", "501 5.5.4"),
+            ("HOLDFOR=60 HOLDUNTIL=2030-01-01T00:00:00Z", "501 5.5.4"),
+            ("HOLDFOR=60 BY=59;R", "501 5.5.4"),
+            ("HOLDFOR=60 BY=-5;N", "501 5.5.4"),
+            ("HOLDFOR=60 BY=60;R", "250"),
+        ] {
+            let mut w = open(Kind::Submission, true);
+            w.say(&format!("MAIL FROM:<a@src> {parameters}\r\n"));
+            assert!(w.replies()[0].starts_with(want), "{parameters}");
+        }
+        let mut w = open(Kind::Submission, true);
+        w.say(
+            "MAIL FROM:<> HOLDFOR=60\r\nMAIL FROM:<a@src> HOLDFOR=60\r\nRCPT TO:<b@dest>\r\nDATA\r\nS: x\r\n\r\n.\r\n",
+        );
+        assert_eq!(codes(&w.replies()), [501, 250, 250, 354, 250]);
+        let release = Release { at: wall.plus(Duration::from_secs(60)), asked: ReleaseAsked::For(60) };
+        assert_eq!(w.taken[0].terms.release, Some(release));
     }
 
     #[test]
@@ -1658,6 +2123,8 @@ mod tests {
                         b"DATA\r\n".to_vec(), b"BDAT 5 LAST\r\n".to_vec(), b"BDAT 3\r\n".to_vec(), b"RSET\r\n".to_vec(),
                         b".\r\n".to_vec(), b"\r\n".to_vec(), b"AUTH PLAIN\r\n".to_vec(), b"Subject: x\r\n".to_vec(),
                         b"STARTTLS\r\n".to_vec(), b"MAIL FROM:<a@src> SMTPUTF8 BODY=8BITMIME MT-PRIORITY=9\r\n".to_vec(),
+                        b"MAIL FROM:<a@src> BODY=BINARYMIME\r\n".to_vec(), b"AUTH SCRAM-SHA-256\r\n".to_vec(),
+                        format!("{FIRST}\r\n").into_bytes(), format!("{}\r\n", b64(LAST)).into_bytes(),
                     ]),
                 ],
                 0..40,
@@ -1669,6 +2136,7 @@ mod tests {
                 p.overrun_bytes = 300;
                 p.auth = true;
                 p.auth_clear_loopback = true;
+                p.mechanisms = Mechanisms { plain: true, scram: true, external: true };
                 p.auth_delay = Duration::ZERO;
                 p.auth_failures = 100;
             };
@@ -1809,6 +2277,17 @@ mod tests {
                     Answer::Authenticated { user, max_precedence: Precedence::Immediate }
                 }
                 Question::Auth { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
+                Question::Scram { user } => Answer::Verifier {
+                    nonce: SERVER_NONCE.into(),
+                    verifier: scram::Verifier::parse(STORED).expect("a verifier"),
+                    max_precedence: (user == "user").then_some(Precedence::Flash),
+                },
+                Question::External { names, user } => match names.as_slice() {
+                    [one] if user.as_ref().is_none_or(|u| u == one) => {
+                        Answer::Authenticated { user: one.clone(), max_precedence: Precedence::Flash }
+                    }
+                    _ => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
+                },
                 Question::Mail { .. } => Answer::Ok,
                 Question::Rcpt { rcpt, .. } => match rcpt.to.domain() {
                     "dest" | "" => Answer::Ok,

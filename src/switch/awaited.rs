@@ -271,6 +271,7 @@ fn report(from: &PeerName, counter: u32, awaited: &Awaited, receipts: &[Receipt]
         mt_priority: envelope.mt_priority,
         deliver_by: envelope.deliver_by,
         arrival: awaited.accepted,
+        release: None,
         size_bytes: awaited.size_bytes,
         lines: lines.collect(),
         source,

@@ -374,7 +374,12 @@ impl Switch {
                     }
                 }
             }
-            Step::Freeze { .. } | Step::Events { .. } | Step::Wake | Step::Follow | Step::Operator { .. } => {}
+            Step::Freeze { .. }
+            | Step::Events { .. }
+            | Step::Wake
+            | Step::LetGo
+            | Step::Follow
+            | Step::Operator { .. } => {}
         }
         changes
     }

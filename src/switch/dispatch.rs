@@ -7,7 +7,8 @@ use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
 use crate::mail::{
-    BearerId, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Source, Status, TransferId,
+    BearerId, BodyKind, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Source, Status,
+    TransferId,
 };
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
@@ -118,6 +119,7 @@ impl Switch {
         };
         let Some(record) = self.active.record(job.message) else { return };
         let envelope = limited(record, &job);
+        let tracking = record.tracking.as_ref().and_then(|t| t.parameter(now.wall.since(record.accepted)));
         if !self.may_take(&job.hop, &envelope) {
             // Accepted under a profile that protected this way.
             let (status, why) = UNPROTECTED;
@@ -134,6 +136,7 @@ impl Switch {
                 let local = Local {
                     mailboxes,
                     unique: format!("{}.{:08x}.{}", job.message, self.epoch, self.plan.node.name),
+                    binary: envelope.body == BodyKind::BinaryMime,
                     return_path: envelope.from.map(|m| m.to_string()).unwrap_or_default(),
                     body,
                 };
@@ -141,7 +144,7 @@ impl Switch {
             }
             Hop::Smtp(to) | Hop::Lmtp(to) => {
                 let lmtp = matches!(job.hop, Hop::Lmtp(_));
-                let forward = Forward { to: to.clone(), lmtp, envelope, body };
+                let forward = Forward { to: to.clone(), lmtp, envelope, tracking, body };
                 self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
             }
             Hop::Peer(peer) => {

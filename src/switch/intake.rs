@@ -37,8 +37,13 @@ impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
         let answer = match question {
             // Passwords are checked where the connection is; one that gets here is nobody's.
-            Question::Auth { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed")),
-            Question::Mail { .. } => self.refuse_when_unhealthy().map_or(Answer::Ok, Answer::Refuse),
+            Question::Auth { .. } | Question::Scram { .. } | Question::External { .. } => {
+                Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed"))
+            }
+            Question::Mail { mail, user, .. } => {
+                let full = || mail.release.and_then(|_| self.too_many_futures(user.as_deref()));
+                self.refuse_when_unhealthy().or_else(full).map_or(Answer::Ok, Answer::Refuse)
+            }
             Question::Rcpt { rcpt, user, trusted, mt_priority, size, require_tls, .. } => {
                 let may_relay = trusted || user.is_some();
                 let level = mt_priority.map_or(self.plan.precedence.default, |p| p.precedence());
@@ -169,11 +174,13 @@ impl Switch {
     }
 
     fn transaction(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, transaction: Transaction) {
-        if let Some(reply) = self.refuse_when_unhealthy() {
+        let user = transaction.facts.user.clone();
+        let full = || transaction.terms.release.and_then(|_| self.too_many_futures(user.as_deref()));
+        if let Some(reply) = self.refuse_when_unhealthy().or_else(full) {
             self.outputs.push_back(Output::Answer { session, ask, answer: Answer::Refuse(reply) });
             return;
         }
-        let Transaction { mut envelope, by, body, facts, trusted, .. } = transaction;
+        let Transaction { mut envelope, by, terms, body, facts, trusted, .. } = transaction;
         let submitted = self.plan.listeners.iter().any(|l| l.name == listener && l.kind == ListenerKind::Submission);
         if let Some((by, given)) = by {
             let left = by.seconds - i64::try_from(now.at.since(given).as_secs()).unwrap_or(0);
@@ -200,9 +207,11 @@ impl Switch {
         let subject = body.clone();
         let submission = Submission { envelope, precedence: Precedence::Routine, source, body };
         let authority = Authority { trusted, ceiling };
-        match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
+        match accept::accept_on(now, &self.policy, authority, &mut self.ids, submission, decisions, &terms) {
             Ok(accepted) => {
-                let (batch, records) = self.with_report(now, accepted, &subject);
+                let waits = self.future_changes(&accepted.record, user.as_deref());
+                let (mut batch, records) = self.with_report(now, accepted, &subject);
+                batch.changes.extend(waits);
                 let ids = self.ids_in(&batch);
                 #[cfg(feature = "mutations")]
                 if crate::mutation::is(crate::mutation::Mutation::PromiseEarly) {
@@ -249,6 +258,7 @@ impl Switch {
             }
             Err(error) => {
                 self.commit_failed(&error);
+                self.forget_futures(&records);
                 Answer::Refuse(match error {
                     CommitError::Full => Reply::new(452, Status(4, 3, 1), "no room for mail now, try again later"),
                     CommitError::Conflict(_) | CommitError::Failed(_) => {

@@ -312,6 +312,8 @@ pub struct Local {
     pub mailboxes: Vec<(String, String)>,
     /// Unique part of the file name; the same at every attempt.
     pub unique: String,
+    /// It may hold what is no text of lines (BODY=BINARYMIME).
+    pub binary: bool,
     /// The return path, without angle brackets.
     pub return_path: String,
     /// The message.
@@ -327,6 +329,8 @@ pub struct Forward {
     pub lmtp: bool,
     /// The envelope, recipients limited to those this delivery serves.
     pub envelope: Envelope,
+    /// The value of MTRK for a hop that knows it.
+    pub tracking: Option<String>,
     /// The message.
     pub body: Arc<[u8]>,
 }

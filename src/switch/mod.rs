@@ -12,6 +12,7 @@ mod desk;
 mod dispatch;
 mod fetch;
 mod form;
+mod future;
 mod group;
 mod intake;
 mod io;
@@ -87,6 +88,8 @@ pub struct Switch {
     transfers: BTreeMap<TransferId, TransferRecord>,
     /// Messages an operator let go beyond what their bearer carries, until they are done or held again. Stored as settings.
     beyond: BTreeSet<MessageId>,
+    /// What its sender wants sent later.
+    futures: future::Futures,
     /// Transfers of which something may have left the antenna: those keyed since the start, and all of before it.
     keyed_transfers: BTreeSet<TransferId>,
     steps: BTreeMap<MessageId, settle::Steps>,
@@ -292,6 +295,7 @@ impl Switch {
             active,
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
             beyond: opened.settings.iter().filter_map(|(name, _)| settle::beyond_id(name)).collect(),
+            futures: future::Futures::open(&opened.settings),
             keyed_transfers: restored,
             steps: BTreeMap::new(),
             open_orders: BTreeMap::new(),
@@ -406,6 +410,7 @@ impl Switch {
 
     fn pump(&mut self, now: Now) {
         self.notice_clock(now);
+        self.release_futures(now);
         if self.wake.is_some_and(|at| at <= now.at) {
             self.follow_orders(now);
             self.follow_silence(now);
@@ -420,7 +425,8 @@ impl Switch {
             let before = Wall(at.0.saturating_sub(held_back.map_or(0, |air| air.as_millis() as i64)).saturating_add(1));
             if before > now.wall { before.min(at) } else { at }
         });
-        let due = self.active.next_due(now).into_iter().chain(orders).chain(self.next_silence(now)).min();
+        let timed = orders.into_iter().chain(self.next_silence(now)).chain(self.futures.next(now));
+        let due = self.active.next_due(now).into_iter().chain(timed).min();
         let due = due.map(|wall| now.at + wall.since(now.wall).max(LEAST_WAIT));
         // Nobody says when civil time is stepped: while a transmitter keys under an order that tells the time, it is looked at.
         let timed = self.bearers.iter().any(|(name, b)| b.station.is_keying() && self.gate.tells_time(name));

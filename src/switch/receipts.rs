@@ -363,7 +363,7 @@ impl Switch {
                 let all = word.map(|word| self.receipts.in_digest(id).filter_map(move |m| mark(m, id, word)));
                 changes.extend(all.into_iter().flatten());
             }
-            Step::Events { .. } | Step::Wake | Step::Operator { .. } | Step::Follow => {}
+            Step::Events { .. } | Step::Wake | Step::LetGo | Step::Operator { .. } | Step::Follow => {}
         }
         if self.receipts.marks.contains_key(&record.id) && !self.is_awaited(record) {
             changes.push(Change::Setting(key(record.id), None));

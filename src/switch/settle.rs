@@ -18,7 +18,7 @@ use crate::queue::{
 use crate::time::{Duration, Instant, Now};
 
 use super::fetch::Granted;
-use super::{Omission, Output, Pending, RequestId, StoreState, Switch, Work, context, late, receipts, renewal};
+use super::{Omission, Output, Pending, RequestId, StoreState, Switch, Work, context, future, late, receipts, renewal};
 
 /// Something that changes one message.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub(super) enum Step {
     },
     /// Lifetimes and delay reports.
     Wake,
+    /// The release its sender asked for has come.
+    LetGo,
     /// A report goes the way of the digest that it went in, as its mark says.
     Follow,
     /// An operator's hand.
@@ -126,6 +128,7 @@ impl Switch {
                     self.refuse_step(&step, "no such message");
                 }
                 self.forget_mark(message);
+                self.forget_future(message);
             }
         }
     }
@@ -149,13 +152,14 @@ impl Switch {
                 Some(step) => step,
                 None => return self.end_step(now, record.id),
             },
-            Step::Events { .. } | Step::Freeze { .. } | Step::Wake | Step::Operator { .. } => step,
+            Step::Events { .. } | Step::Freeze { .. } | Step::Wake | Step::LetGo | Step::Operator { .. } => step,
         };
         match self.next_record(now, record, &step) {
             Ok(Some((applied, mut extra))) => {
                 if applied.record.state != MessageState::Queued && self.beyond.contains(&record.id) {
                     extra.push(Change::Setting(beyond_key(record.id), None));
                 }
+                extra.extend(self.future_over(&applied.record));
                 extra.extend(self.context_changes(&applied.record, &step, &extra));
                 extra.extend(self.mule_changes(&applied.record, &step, &extra));
                 extra.extend(self.receipt_changes(&applied.record, &step));
@@ -179,6 +183,9 @@ impl Switch {
                 }
             }
             Ok(None) => {
+                if matches!(step, Step::LetGo) {
+                    self.forget_future(record.id);
+                }
                 self.refuse_step(&step, "nothing to change: the message is not in a state for that");
                 self.give_back_job(now, &step, record.clone());
                 self.end_step(now, record.id);
@@ -255,6 +262,7 @@ impl Switch {
                 })
             }
             Step::Follow => None,
+            Step::LetGo => outcome::let_go(now, &self.policy, record).map(|a| (a, Vec::new())),
             Step::Operator { action, .. } => match action {
                 Action::Hold(why) => outcome::hold(now, &self.policy, record, why).map(|a| (a, Vec::new())),
                 Action::Release => outcome::release(now, &self.policy, record).map(|a| (a, let_go(now, record))),
@@ -332,6 +340,7 @@ impl Switch {
                 }
                 Change::Setting(name, value) if late::is_key(name) => self.late_stored(value.as_deref(), name),
                 Change::Setting(name, value) if context::is_key(name) => self.contexts.stored(name, value.as_deref()),
+                Change::Setting(name, value) if future::is_key(name) => self.futures.stored(name, value.as_deref()),
                 Change::Setting(name, value) if receipts::is_key(name) => self.receipts.stored(name, value.as_deref()),
                 Change::Setting(name, value) => match (beyond_id(name), value) {
                     (Some(id), Some(_)) => _ = self.beyond.insert(id),
@@ -431,6 +440,7 @@ impl Switch {
                 let response = ops::read::action(name, &record);
                 self.outputs.push_back(Output::Reply { id: reply, response });
             }
+            Step::LetGo => self.event(ops::Event::MessageReleased { message: id, author: "its sender".into() }),
             Step::Events { .. } | Step::Wake | Step::Follow => {}
         }
         self.end_step(now, id);
@@ -440,7 +450,7 @@ impl Switch {
     fn step_job(&self, step: &Step) -> Option<Hop> {
         match step {
             Step::Events { job, .. } => job.clone(),
-            Step::Freeze { .. } | Step::Wake | Step::Follow | Step::Operator { .. } => None,
+            Step::Freeze { .. } | Step::Wake | Step::LetGo | Step::Follow | Step::Operator { .. } => None,
         }
     }
 
@@ -452,7 +462,7 @@ impl Switch {
                 transfers.iter().for_each(|(t, _)| self.digest_dissolved(now, &t.id));
                 transfers.iter().map(|(t, _)| t.hop.clone()).collect()
             }
-            Step::Wake | Step::Follow | Step::Operator { .. } => Vec::new(),
+            Step::Wake | Step::LetGo | Step::Follow | Step::Operator { .. } => Vec::new(),
         };
         for hop in hops {
             if let Some(back) = self.active.finish(now, record.id, &hop, record.clone()) {

@@ -11,6 +11,7 @@ use crate::mail::Reliance;
 use crate::queue::Disk;
 use crate::queue::maildir::{self as mailbox, DeliverError};
 use crate::security;
+use crate::smtp::seven_bit;
 
 use super::io::{Coded, Decode, Encode, Fetch, Local, MuleDecode, MuleEncode, Omission, OpenError, Opened, WorkResult};
 
@@ -137,15 +138,18 @@ pub fn job(job: bearer::Job) -> WorkResult {
     WorkResult::Job(fec::run(job))
 }
 
-/// Delivers into Maildirs; each mailbox has its own result.
+/// Delivers into Maildirs; each mailbox has its own result. Readers of Maildir know lines, so binary mail is given them; what a
+/// signature covers stays as it is.
 pub fn maildir(disk: &dyn Disk, local: &Local) -> WorkResult {
+    let lines = if local.binary { seven_bit::without_binary(&local.body, true).ok() } else { None };
+    let body = lines.as_deref().unwrap_or(&local.body);
     let deliver = |(name, delivered_to): &(String, String)| {
         let head = format!("Return-Path: <{}>\r\nDelivered-To: {delivered_to}\r\n", local.return_path);
         #[cfg(feature = "mutations")]
         if crate::mutation::is(crate::mutation::Mutation::DeliverTwice) {
-            mailbox::deliver(disk, name, &format!("{}.2", local.unique), head.as_bytes(), &local.body)?;
+            mailbox::deliver(disk, name, &format!("{}.2", local.unique), head.as_bytes(), body)?;
         }
-        mailbox::deliver(disk, name, &local.unique, head.as_bytes(), &local.body).map(drop)
+        mailbox::deliver(disk, name, &local.unique, head.as_bytes(), body).map(drop)
     };
     WorkResult::Maildir(local.mailboxes.iter().map(deliver).collect())
 }

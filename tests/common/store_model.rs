@@ -346,6 +346,8 @@ pub fn message(
         accepted: at,
         lease: None,
         reduced: Vec::new(),
+        release: None,
+        tracking: None,
         envelope: Envelope {
             from: Some(Mailbox::new("bridge@ship.example")),
             recipients,

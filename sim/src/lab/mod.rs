@@ -435,8 +435,15 @@ impl Lab {
             user: None,
             tls: None,
         };
-        let transaction =
-            Transaction { envelope, by: None, body: body.clone().into(), facts, trusted: true, received_count: 0 };
+        let transaction = Transaction {
+            envelope,
+            by: None,
+            terms: Default::default(),
+            body: body.clone().into(),
+            facts,
+            trusted: true,
+            received_count: 0,
+        };
         self.by_message_id.insert(message_id.clone(), number);
         let (at, fate) = (self.at(), Fate::default());
         self.ledger.push(Entry {
