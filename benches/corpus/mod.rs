@@ -43,6 +43,24 @@ pub fn invented(each: usize) -> Vec<Class> {
     ]
 }
 
+/// Ten messages each of three classes, written before dictionary 3 and in the manner of none of the others: letters, reports, newsletters, with the
+/// header fields and HTML that programs write. No dictionary and no weight was made of them.
+pub fn aside() -> Vec<Class> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/corpus/aside");
+    let class = |name, folder: std::path::PathBuf| {
+        let mail = |number| {
+            let body = std::fs::read(folder.join(format!("{number:02}.eml"))).expect("part of the sources");
+            Mail { from: "someone@example.edu".into(), to: vec!["another@example.edu".into()], body, parent: None }
+        };
+        Class { name, mails: (0..10).map(mail).collect() }
+    };
+    vec![
+        class("set aside: military", folder.join("mil")),
+        class("set aside: letters and reports", folder.join("long")),
+        class("set aside: HTML", folder.join("html")),
+    ]
+}
+
 /// Real messages in the test data of crates that Cargo has unpacked; empty where there are none.
 pub fn found(sources: &Path) -> Class {
     let mut mails = Vec::new();

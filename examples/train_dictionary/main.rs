@@ -1,19 +1,23 @@
 //! Trains a dictionary for the air codec and tells what it saves.
 //!
 //! ```text
-//! cargo run --release --example train_dictionary -- DIR OUT [KIB | text]
+//! cargo run --release --example train_dictionary -- DIR OUT [KIB | text | text3]
 //! cargo run --release --example train_dictionary -- experience DICTIONARY OUT
+//! cargo run --release --example train_dictionary -- experience3 DICTIONARY OUT
+//! cargo run --release --example train_dictionary -- lore OUT TEXT:WEIGHT...
 //! ```
 //!
 //! DIR holds messages as `*.eml` files with CRLF line ends; invented ones of further kinds are added to them. Every sixth message
 //! is held out: the table printed compares dictionary sizes on those, trained on the others. OUT then gets the dictionary of KIB
-//! kibibytes (default 110) trained on everything; with `text` in the place of a size, one for the text model (dictionary 2). The same DIR
-//! gives the same OUT with the same zstd.
+//! kibibytes (default 110) trained on everything; with `text` or `text3` in the place of a size, one for the text model
+//! (dictionary 2) or the mail model (dictionary 3). The same DIR gives the same OUT with the same zstd.
 //!
-//! The second form makes what the text model knows before it reads anything (`experience.zst`) from the text of dictionary 2.
+//! The second form makes what the text model knows before it reads anything (`experience.zst`) from the text of dictionary 2, the third what the
+//! mail model does from that of dictionary 3; the fourth what that model knows of English (`lore.zst`). docs/codec.md names the texts.
 //!
 //! Never train from real users' mail: the dictionary is public, and phrases of its samples stand in it.
 
+mod lore;
 mod text;
 
 use std::error::Error;
@@ -21,6 +25,7 @@ use std::path::PathBuf;
 
 use aldis::codec::envelope::{self, AirEnvelope};
 use aldis::codec::history::History;
+use aldis::codec::mixing;
 use aldis::codec::payload::{self, Choice, Options};
 use aldis::mail::{BodyKind, Envelope, Mailbox, Notify, PeerName, Precedence, Recipient, Ret};
 use aldis::time::{Duration, Wall};
@@ -29,19 +34,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(folder), Some(out)) = (arguments.next().map(PathBuf::from), arguments.next().map(PathBuf::from)) else {
         return Err(
-            "usage: train_dictionary DIR OUT [KIB | text], or train_dictionary experience DICTIONARY OUT".into()
+            "usage: train_dictionary DIR OUT [KIB | text | text3], or experience, experience3 or lore as in main.rs"
+                .into(),
         );
     };
+    if folder.as_os_str() == "lore" {
+        let texts: Vec<String> = arguments.map(|a| a.to_string_lossy().into_owned()).collect();
+        let lore = lore::found_in(&texts)?;
+        std::fs::write(&out, &lore)?;
+        println!("{} bytes written, SHA-256 {}", lore.len(), sha256(&lore));
+        return Ok(());
+    }
     let size = arguments.next();
-    if folder.as_os_str() == "experience" {
+    if let Some(model @ ("experience" | "experience3")) = folder.to_str() {
         let to = size.ok_or("where should it be written?")?;
-        let experience = aldis::codec::mixing::text::experience::found_from(&std::fs::read(out)?)?;
+        let dictionary = std::fs::read(out)?;
+        let experience = match model {
+            "experience" => mixing::text::experience::found_from(&dictionary)?,
+            _ => mixing::mail::experience::found_from(&dictionary)?,
+        };
         std::fs::write(to, &experience)?;
         println!("{} bytes written, SHA-256 {}", experience.len(), sha256(&experience));
         return Ok(());
     }
-    let for_text = size.as_deref() == Some("text".as_ref());
-    let kib: usize = size.filter(|_| !for_text).map_or(Ok(110), |n| n.to_string_lossy().parse())?;
+    let edition = match size.as_deref().and_then(|s| s.to_str()) {
+        Some("text") => Some(text::Edition::Second),
+        Some("text3") => Some(text::Edition::Third),
+        _ => None,
+    };
+    let kib: usize = size.filter(|_| edition.is_none()).map_or(Ok(110), |n| n.to_string_lossy().parse())?;
     let mut names: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     names.retain(|name| name.extension().is_some_and(|e| e == "eml"));
     names.sort();
@@ -55,11 +76,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let invented = invent(&mut chance);
     println!("{} messages collected, {} invented", collected.len(), invented.len());
 
-    if for_text {
+    if let Some(edition) = edition {
         let (whole, parted) = few(&collected, COLLECTED_WHOLE);
-        let streams = few(&invented, INVENTED_WHOLE).0.into_iter().chain(whole).map(Sample::joint);
+        let streams = few(&invented, INVENTED_WHOLE).0.into_iter().chain(whole).enumerate();
+        // Files have no envelope.
+        let bare = |i: usize| edition == text::Edition::Third && i % 2 == 1;
+        let streams = streams.map(|(i, s)| if bare(i) { [&[0], s.body.as_slice()].concat() } else { s.joint() });
         let bodies: Vec<&[u8]> = parted.into_iter().map(|s| s.body.as_slice()).collect();
-        let dictionary = text::dictionary(&bodies, &streams.collect::<Vec<_>>())?;
+        let dictionary = text::dictionary(edition, &bodies, &streams.collect::<Vec<_>>())?;
         std::fs::write(&out, &dictionary)?;
         println!("{} bytes written, SHA-256 {}", dictionary.len(), sha256(&dictionary));
         return Ok(());

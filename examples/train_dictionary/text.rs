@@ -5,19 +5,68 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+/// Every name once, with an address as such names have.
+fn named(names: &str) -> String {
+    let lines: Vec<Vec<&str>> = names.lines().map(|line| line.split(' ').collect()).collect();
+    let (first, last): (Vec<&str>, Vec<&str>) = (lines[..3].concat(), lines[3..].concat());
+    let plain = |name: &str| name.chars().filter(char::is_ascii_alphabetic).collect::<String>().to_lowercase();
+    const HOSTS: [&str; 8] = [
+        "gmail.com",
+        "example.org",
+        "outlook.com",
+        "navy.example.mil",
+        "example.de",
+        "yahoo.com",
+        "example.co.uk",
+        "hq.example.int",
+    ];
+    let mut out = String::new();
+    for i in 0..first.len().max(last.len()) {
+        let (given, name) = (first[i % first.len()], last[i * 7 % last.len()]);
+        let (g, n) = (plain(given), plain(name));
+        let local = match i % 6 {
+            0 | 1 => format!("{g}.{n}"),
+            2 => format!("{}.{n}", g.get(..1).unwrap_or_default()),
+            3 => format!("{}{n}", g.get(..1).unwrap_or_default()),
+            4 => g.clone(),
+            _ => n.clone(),
+        };
+        let field = ["From", "To", "Cc", "To"][i % 4];
+        out.push_str(&format!("{field}: {given} {name} <{local}@{}>\n", HOSTS[i % HOSTS.len()]));
+    }
+    out
+}
+
+/// Which of the dictionaries for a text model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Edition {
+    /// Dictionary 2.
+    Second,
+    /// Dictionary 3: no list of words, more shapes, and the language of forces.
+    Third,
+}
+
 /// The dictionary: words, phrases in shapes, what is new in each of the messages, and some of the coded streams whole.
-pub fn dictionary(messages: &[&[u8]], streams: &[Vec<u8>]) -> std::io::Result<Vec<u8>> {
+pub fn dictionary(edition: Edition, messages: &[&[u8]], streams: &[Vec<u8>]) -> std::io::Result<Vec<u8>> {
     let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/train_dictionary/texts");
     let text = |name: &str| std::fs::read_to_string(texts.join(format!("{name}.txt")));
-    let mut dictionary = text("words")?;
-    let mut paragraphs = Vec::new();
     // English last: most mail is in it.
-    for language in ["pt", "pl", "it", "es", "no", "nl", "fr", "de", "en1", "en2", "en3", "en4"] {
+    const LANGUAGES: [&str; 14] =
+        ["tr", "pt", "pl", "it", "es", "no", "nl", "fr", "de", "en1", "en2", "en3", "en4", "forces"];
+    let (mut dictionary, languages, files): (_, _, &[&str]) = match edition {
+        Edition::Second => (text("words")?, &LANGUAGES[1..13], &["mails"]),
+        Edition::Third => (String::new(), &LANGUAGES[..], &["mails", "mails3"]),
+    };
+    let mut paragraphs = Vec::new();
+    for language in languages {
         paragraphs.extend(text(language)?.lines().map(str::to_owned));
     }
-    let mails = text("mails")?;
+    let mails = files.iter().map(|name| text(name)).collect::<Result<String, _>>()?;
     let shapes: Vec<&str> = mails.split("== ").filter_map(|shape| shape.split_once('\n')).map(|(_, s)| s).collect();
-    let mut writer = Writer { chance: 0x5eed, paragraphs: paragraphs.into_iter() };
+    if edition == Edition::Third {
+        dictionary.push_str(&named(&text("names")?));
+    }
+    let mut writer = Writer { edition, chance: 0x5eed, paragraphs: paragraphs.into_iter() };
     let mut known = BTreeSet::new();
     for _ in 0..ROUNDS {
         for shape in &shapes {
@@ -111,6 +160,7 @@ const SUBJECTS: [&str; 24] = [
 
 /// Fills shapes.
 struct Writer {
+    edition: Edition,
     chance: u64,
     paragraphs: std::vec::IntoIter<String>,
 }
@@ -135,7 +185,7 @@ impl Writer {
         let people: Vec<_> = (0..3).map(|_| PEOPLE[self.below(PEOPLE.len() as u64) as usize]).collect();
         let address = |i: usize| format!("{}@{}", people[i].1, people[i].2);
         let subject = SUBJECTS[self.below(SUBJECTS.len() as u64) as usize];
-        let mut fixed = std::collections::BTreeMap::new();
+        let mut fixed = std::collections::BTreeMap::<&str, String>::new();
         let mut out = String::new();
         let mut rest = shape;
         while let Some((before, after)) = rest.split_once('{') {
@@ -148,7 +198,19 @@ impl Writer {
             rest = after;
             let (first, digits) = key.split_at(1);
             let length = digits.parse().unwrap_or(0);
+            let boundary = self.edition == Edition::Third && BOUNDARIES.iter().any(|mark| out.ends_with(mark));
             let word = match key {
+                _ if boundary => match fixed.get(key) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let made = match first {
+                            "v" => self.uuid().to_uppercase(),
+                            "x" => self.some(b"0123456789abcdef", length),
+                            _ => self.some(LETTERS, length),
+                        };
+                        fixed.entry(key).or_insert(made).clone()
+                    }
+                },
                 "n" => people[0].0.to_owned(),
                 "m" => people[1].0.to_owned(),
                 "n2" => people[2].0.to_owned(),
@@ -169,16 +231,15 @@ impl Writer {
                 "i" => format!("{}.{}.{}.{}", 1 + self.below(220), self.below(255), self.below(255), self.below(255)),
                 "t" => format!("17{:08}", self.below(100_000_000)),
                 "u" => self.uuid(),
-                "v" => self.uuid().to_uppercase(),
+                "v" if !boundary => self.uuid().to_uppercase(),
                 _ if first == "x" => self.some(b"0123456789abcdef", length),
+                "j" => fixed.entry(key).or_insert_with(|| self.part()).clone(),
                 // A part's boundary returns.
                 "X24" | "X20" | "X10" | "X8" => {
                     fixed.entry(key).or_insert_with(|| self.some(b"0123456789ABCDEF", length)).clone()
                 }
                 _ if first == "X" => self.some(b"0123456789ABCDEF", length),
-                _ if first == "s" => {
-                    self.some(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", length)
-                }
+                _ if first == "s" => self.some(LETTERS, length),
                 _ => {
                     let (low, high) = key.split_once('-').unwrap_or(("1", "9"));
                     let (low, high) = (low.parse().unwrap_or(1), high.parse().unwrap_or(9));
@@ -189,6 +250,11 @@ impl Writer {
         }
         out.push_str(rest);
         out
+    }
+
+    /// The end of a boundary as programs in Java write it.
+    fn part(&mut self) -> String {
+        format!("{}_{}.17{:011}", self.below(9_000_000), self.below(2_000_000_000), self.below(100_000_000_000))
     }
 
     fn uuid(&mut self) -> String {
@@ -215,6 +281,10 @@ impl Writer {
         )
     }
 }
+
+/// What stands before the part of a boundary that is drawn.
+const BOUNDARIES: [&str; 5] = ["000000000000", "Apple-Mail=_", "------------", "b1_", "b1=_"];
+const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 const HOSTS: [&str; 10] = ["mail", "mx1", "smtp", "mx.lan", "gw", "relay", "mta2", "smtp-out", "mailgate", "ws12"];
 const WORD_OPEN: &str = "<p class=\"MsoNormal\"><span style=\"font-size:11.0pt;font-family:&quot;Calibri&quot;,sans-serif;mso-fareast-language:EN-US\">";

@@ -10,7 +10,7 @@ use core::fmt;
 use std::sync::LazyLock;
 
 use super::mixing::first::{self as model, Model};
-use super::mixing::text;
+use super::mixing::{mail, text};
 use ring::digest::{Context, SHA256};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, compress_bound, get_error_name};
 
@@ -66,6 +66,8 @@ pub enum Choice<'a> {
     Given(&'a [u8]),
     /// The same where its model is kept.
     Site(&'a SiteDictionary),
+    /// The same for a peer that does not know the mail model.
+    SiteAsText(&'a SiteDictionary),
     /// None.
     Without,
 }
@@ -73,7 +75,7 @@ pub enum Choice<'a> {
 impl<'a> Choice<'a> {
     const fn site(self) -> Option<&'a SiteDictionary> {
         match self {
-            Self::Site(site) => Some(site),
+            Self::Site(site) | Self::SiteAsText(site) => Some(site),
             Self::Newest | Self::Shipped(_) | Self::Given(_) | Self::Without => None,
         }
     }
@@ -103,10 +105,13 @@ pub enum DecodeError {
 
 /// Encodes an envelope and a body; never more than [`overhead`] longer than both together.
 pub fn encode(envelope: &[u8], body: &[u8], options: &Options<'_>) -> Vec<u8> {
-    let payload = encode_within(envelope, body, options, &mut Allowance::whole());
-    // Pieces are put together by more code than any test has tried: what does not come back is coded whole.
-    let comes_back = || {
-        let decoded = decode(&payload, envelope.len() + body.len(), options);
+    let mut allowance = Allowance::whole();
+    let payload = encode_within(envelope, body, options, &mut allowance);
+    // Pieces are put together by more code than any test has tried: what does not come back is coded whole. What a model coded is
+    // not decoded for that: it codes and decodes by one rule.
+    let mut comes_back = || {
+        let mut allowance = allowance.again();
+        let decoded = decode_within(&payload, envelope.len() + body.len(), options, &mut allowance);
         decoded.is_ok_and(|(e, b)| e == envelope && b == body)
     };
     match payload.first().map(|first| first >> 5) == Some(CODEC_PARTS) && !comes_back() {
@@ -188,10 +193,12 @@ pub(super) fn encode_observed(
     for reference in references.into_iter().flatten() {
         // Peers of which no more is known than the first dictionary have the first model.
         if reference.knows_text()
-            && joint.len() <= text::MAX_BYTES
+            && joint.len() <= reference.most_text()
             && allowance.take_model(model_cost(CODEC_TEXT, &reference, joint.len()))
         {
-            offer(CODEC_TEXT, reference.number, &reference.head, &texted(&joint, &reference));
+            let coded = texted(&joint, &reference);
+            allowance.remember(&coded, &joint);
+            offer(CODEC_TEXT, reference.number, &reference.head, &coded);
         } else if let Some(frame) = compress(&joint, level, &reference.bytes) {
             let (codec, coded) = shortest_form(&frame);
             offer(codec, reference.number, &reference.head, coded);
@@ -305,7 +312,8 @@ pub(super) fn coding(first: u8) -> String {
     };
     let dictionary = match first & 15 {
         0 => String::new(),
-        DICTIONARY_GIVEN => ", dictionary given".into(),
+        DICTIONARY_GIVEN => ", dictionary 2 and one given".into(),
+        MAIL_GIVEN => ", dictionary given".into(),
         number => format!(", dictionary {number}"),
     };
     let history = if first & WITH_HISTORY != 0 { ", history" } else { "" };
@@ -334,10 +342,14 @@ const CODEC_PARTS: u8 = 5;
 /// A part's file with what is compressed in it undone.
 const CODEC_FILE: u8 = 6;
 
-/// Low bits: the dictionary both operators loaded, rather than a shipped one.
+/// Low bits: the dictionary both operators loaded, rather than a shipped one, behind dictionary 3 and with the mail model.
+const MAIL_GIVEN: u8 = 14;
+/// Low bits: the same behind dictionary 2 and with the text model.
 const DICTIONARY_GIVEN: u8 = 15;
 /// Low bits: the dictionary the text model reads once per process; one given by hand is read behind it.
 const TEXT_DICTIONARY: u8 = 2;
+/// Low bits: the dictionary that stands for the mail model.
+const MAIL_DICTIONARY: u8 = 3;
 /// Low bits: the dictionary is followed by earlier messages.
 const WITH_HISTORY: u8 = 16;
 /// Of the SHA-256 of a reference that is not shipped; guards against decoding with another.
@@ -385,8 +397,9 @@ impl<'a> Reference<'a> {
         let (number, bytes) = match options.dictionary {
             Choice::Newest => dictionary::NEWEST.parts(),
             Choice::Shipped(number) => dictionary::shipped(number)?.parts(),
-            Choice::Given(bytes) => (DICTIONARY_GIVEN, bytes),
-            Choice::Site(site) => (DICTIONARY_GIVEN, site.bytes()),
+            Choice::Given(bytes) => (MAIL_GIVEN, bytes),
+            Choice::Site(site) => (MAIL_GIVEN, site.bytes()),
+            Choice::SiteAsText(site) => (DICTIONARY_GIVEN, site.bytes()),
             Choice::Without => (0, [].as_slice()),
         };
         let mut reference = match options.history {
@@ -407,9 +420,9 @@ impl<'a> Reference<'a> {
         let with_history = number & WITH_HISTORY != 0;
         let bytes = match number & !WITH_HISTORY {
             0 => [].as_slice(),
-            DICTIONARY_GIVEN => match options.dictionary {
+            MAIL_GIVEN | DICTIONARY_GIVEN => match options.dictionary {
                 Choice::Given(bytes) => bytes,
-                Choice::Site(site) => site.bytes(),
+                Choice::Site(site) | Choice::SiteAsText(site) => site.bytes(),
                 Choice::Newest | Choice::Shipped(_) | Choice::Without => return Err(DecodeError::OtherDictionary),
             },
             shipped => dictionary::shipped(shipped).ok_or(DecodeError::UnknownDictionary(shipped))?.bytes,
@@ -427,7 +440,7 @@ impl<'a> Reference<'a> {
             (true, _) => return Err(DecodeError::OtherReference),
         };
         let mut reference = Self::new(number & !WITH_HISTORY, bytes, &texts, &named);
-        if number & !WITH_HISTORY == DICTIONARY_GIVEN {
+        if number & !WITH_HISTORY >= MAIL_GIVEN {
             reference.site = options.dictionary.site();
         }
         if reference.number != number {
@@ -450,7 +463,7 @@ impl<'a> Reference<'a> {
         let number = if history.is_empty() { number } else { number | WITH_HISTORY };
         let bytes = if history.is_empty() { dictionary.into() } else { [dictionary, &history].concat().into() };
         let mut reference = Self { number, bytes, history_at: dictionary.len(), site: None, head: Vec::new() };
-        if number >= DICTIONARY_GIVEN {
+        if number >= MAIL_GIVEN {
             let mut digest = Context::new(&SHA256);
             digest.update(&reference.bytes);
             reference.head.extend(digest.finish().as_ref().iter().take(CHECK_BYTES));
@@ -465,6 +478,16 @@ impl<'a> Reference<'a> {
     /// Whether a peer that has it has the second model, which came with dictionary 2.
     fn knows_text(&self) -> bool {
         self.number & !WITH_HISTORY != 1
+    }
+
+    /// Whether what is coded with it as text is coded with the mail model.
+    fn is_mail(&self) -> bool {
+        matches!(self.number & !WITH_HISTORY, MAIL_DICTIONARY | MAIL_GIVEN)
+    }
+
+    /// The longest stream that is coded as text.
+    fn most_text(&self) -> usize {
+        if self.is_mail() { mail::MAX_BYTES } else { text::MAX_BYTES }
     }
 }
 
@@ -526,6 +549,12 @@ const MODEL_USE_BYTES: usize = 2048;
 
 /// What coding so many bytes with a model costs, in bytes that it reads or codes: a dictionary that is not kept is read anew for each.
 fn model_cost(codec: u8, reference: &Reference<'_>, length: usize) -> usize {
+    if codec == CODEC_TEXT && reference.is_mail() {
+        let coded = if length > mail::LEAN_BYTES { length / mail::LEAN_SPEED } else { length };
+        let recalled = if reference.number & WITH_HISTORY != 0 { mail::RECALL_COST_BYTES } else { 0 };
+        let given = reference.number & !WITH_HISTORY == MAIL_GIVEN;
+        return coded + MODEL_USE_BYTES + recalled + if given { reference.history_at / 3 } else { 0 };
+    }
     let kept = if codec == CODEC_TEXT { TEXT_DICTIONARY } else { 1 };
     let with_history = reference.number & WITH_HISTORY != 0;
     let read = match (reference.number & !WITH_HISTORY == kept, codec) {
@@ -542,11 +571,15 @@ fn model_cost(codec: u8, reference: &Reference<'_>, length: usize) -> usize {
 /// The text model primed with dictionary 2.
 static PRIMED_TEXT: LazyLock<text::Model> = LazyLock::new(|| text::Model::primed(dictionary::SHIPPED[1].bytes));
 
-/// Has the models read their dictionaries, which the first message that needs one would wait for.
+/// The mail model primed with dictionary 3.
+static PRIMED_MAIL: LazyLock<mail::Model> = LazyLock::new(|| mail::Model::primed(dictionary::SHIPPED[2].bytes));
+
+/// Has the models read their dictionaries, which the first message that needs one would wait for. That of dictionary 2 waits until there
+/// is a peer of an older program, or a site's dictionary.
 pub fn warm(site: Option<&SiteDictionary>) {
-    LazyLock::force(&PRIMED_TEXT);
+    LazyLock::force(&PRIMED_MAIL);
     if let Some(site) = site {
-        site.behind(&PRIMED_TEXT);
+        site.behind_mail(&PRIMED_MAIL);
     }
     for primed in &PRIMED {
         LazyLock::force(primed);
@@ -573,11 +606,30 @@ fn text_model(reference: &Reference<'_>) -> text::Model {
     model
 }
 
+/// The mail model that has read the reference, for a stream of this length.
+fn mail_model(reference: &Reference<'_>, length: usize) -> mail::Model {
+    let (dictionary, history) = reference.bytes.split_at(reference.history_at);
+    let mut model = match (reference.number & !WITH_HISTORY, reference.site) {
+        (MAIL_GIVEN, Some(site)) => site.behind_mail(&PRIMED_MAIL).clone(),
+        (MAIL_GIVEN, None) => {
+            let mut model = PRIMED_MAIL.clone();
+            model.read_on(dictionary);
+            model
+        }
+        _ => PRIMED_MAIL.clone(),
+    };
+    model.recall(history);
+    model.for_length(length)
+}
+
 fn texted(joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     varint::put(&mut out, joint.len() as u64);
     out.extend_from_slice(&MODEL_CHECK.checksum(joint).to_be_bytes());
-    out.extend_from_slice(&text::encode(text_model(reference), joint));
+    out.extend_from_slice(&match reference.is_mail() {
+        true => mail::encode(mail_model(reference, joint.len()), joint),
+        false => text::encode(text_model(reference), joint),
+    });
     out
 }
 
@@ -588,8 +640,9 @@ fn unmixed(
     reference: &Reference<'_>,
     allowance: &mut Allowance,
 ) -> Result<Vec<u8>, DecodeError> {
+    let whole = coded;
     let length = varint::take(&mut coded).ok_or(DecodeError::Corrupt("cut short"))?;
-    let most = if codec == CODEC_TEXT { text::MAX_BYTES } else { model::MAX_BYTES };
+    let most = if codec == CODEC_TEXT { reference.most_text() } else { model::MAX_BYTES };
     let length = usize::try_from(length).ok().filter(|n| *n <= most);
     let length = length.ok_or(DecodeError::Corrupt("longer than its codec allows"))?;
     if length > max_bytes.saturating_add(10) {
@@ -599,10 +652,13 @@ fn unmixed(
         return Err(DecodeError::Corrupt("more than one message may ask for"));
     }
     let (check, coded) = coded.split_first_chunk().ok_or(DecodeError::Corrupt("cut short"))?;
-    let joint = if codec == CODEC_TEXT {
-        text::decode(text_model(reference), coded, length)
-    } else {
-        with_model(reference, |model| model::decode(model, coded, length))
+    if let Some(joint) = allowance.remembered(whole) {
+        return Ok(joint);
+    }
+    let joint = match codec {
+        CODEC_TEXT if reference.is_mail() => mail::decode(mail_model(reference, length), coded, length),
+        CODEC_TEXT => text::decode(text_model(reference), coded, length),
+        _ => with_model(reference, |model| model::decode(model, coded, length)),
     };
     if MODEL_CHECK.checksum(&joint) == u16::from_be_bytes(*check) {
         Ok(joint)
@@ -736,9 +792,10 @@ mod tests {
         include_bytes!("../../tests/data/mail/077.eml"),
         include_bytes!("../../tests/data/mail/100.eml"),
     ];
-    const CHOICES: [Choice<'_>; 4] = [
+    const CHOICES: [Choice<'_>; 5] = [
         Choice::Newest,
         Choice::Shipped(1),
+        Choice::Shipped(2),
         Choice::Without,
         Choice::Given(b"From: somebody\r\nTo: somebody else\r\n"),
     ];
@@ -790,9 +847,11 @@ mod tests {
     #[test]
     fn a_short_message_is_mixed_and_a_long_one_is_not() {
         let payload = encode(&an_envelope(), MAILS[0], &Options::default());
-        assert_eq!(payload.first(), Some(&first_byte(CODEC_TEXT, 2)));
-        let older = Options { dictionary: Choice::Shipped(1), history: History::None };
-        assert_eq!(encode(&an_envelope(), MAILS[0], &older).first(), Some(&first_byte(CODEC_MODEL, 1)));
+        assert_eq!(payload.first(), Some(&first_byte(CODEC_TEXT, 3)));
+        for (number, codec) in [(1, CODEC_MODEL), (2, CODEC_TEXT)] {
+            let older = Options { dictionary: Choice::Shipped(number), history: History::None };
+            assert_eq!(encode(&an_envelope(), MAILS[0], &older).first(), Some(&first_byte(codec, number)));
+        }
         let long = MAILS[0].repeat(300);
         let payload = encode(&an_envelope(), &long, &Options::default());
         assert_eq!(payload.first(), Some(&first_byte(CODEC_ZSTD, 0)));
@@ -806,12 +865,15 @@ mod tests {
         let reference = Reference::for_encoding(&older).expect("shipped");
         let frame = compress(joint, 19, &reference.bytes).expect("compresses");
         let block = bare_block(&frame).expect("one block");
+        let second = Options { dictionary: Choice::Shipped(2), history: History::None };
+        let second = Reference::for_encoding(&second).expect("shipped");
         let newest = Reference::for_encoding(&Options::default()).expect("shipped");
         for (codec, number, coded) in [
             (CODEC_ZSTD, 1, frame.as_slice()),
             (CODEC_ZSTD_BLOCK, 1, block),
             (CODEC_MODEL, 1, &mixed(joint, &reference)),
-            (CODEC_TEXT, 2, &texted(joint, &newest)),
+            (CODEC_TEXT, 2, &texted(joint, &second)),
+            (CODEC_TEXT, 3, &texted(joint, &newest)),
         ] {
             let payload = [&[first_byte(codec, number)], coded].concat();
             assert_eq!(
@@ -826,7 +888,7 @@ mod tests {
         // A claim of more than is allowed is refused before any work is done for it.
         let claim = [first_byte(CODEC_MODEL, 1), 0xff, 0x7f, 0, 0];
         assert_eq!(decode(&claim, 1000, &Options::default()), Err(DecodeError::TooLarge { max_bytes: 1000 }));
-        for claim in [first_byte(CODEC_MODEL, 1), first_byte(CODEC_TEXT, 2)] {
+        for claim in [first_byte(CODEC_MODEL, 1), first_byte(CODEC_TEXT, 2), first_byte(CODEC_TEXT, 3)] {
             let claim = [claim, 0xff, 0xff, 0x7f, 0, 0];
             let refused = Err(DecodeError::Corrupt("longer than its codec allows"));
             assert_eq!(decode(&claim, 3 * MIB, &Options::default()), refused);
@@ -884,6 +946,8 @@ mod tests {
         };
         assert_eq!(cost(CODEC_TEXT, 2, &[]), 100 + MODEL_USE_BYTES);
         assert_eq!(cost(CODEC_TEXT, 2, &[MAILS[0]]), 100 + MODEL_USE_BYTES + text::RECALL_COST_BYTES);
+        assert_eq!(cost(CODEC_TEXT, 3, &[]), 100 + MODEL_USE_BYTES);
+        assert_eq!(cost(CODEC_TEXT, 3, &[MAILS[0]]), 100 + MODEL_USE_BYTES + mail::RECALL_COST_BYTES);
         assert_eq!(cost(CODEC_MODEL, 1, &[]), 100 + MODEL_USE_BYTES);
         assert!(cost(CODEC_TEXT, 1, &[]) > 112_640 / 3);
         assert!(cost(CODEC_MODEL, 1, &[MAILS[0]]) > 112_640);
@@ -943,6 +1007,10 @@ mod tests {
         for history in [History::None, History::Link(&kept)] {
             let by_hand = Options { dictionary: Choice::Given(text), history };
             let of_site = Options { dictionary: Choice::Site(&site), history };
+            let as_text = Options { dictionary: Choice::SiteAsText(&site), history };
+            let older = encode(&[], MAILS[0], &as_text);
+            assert_eq!(older[0] & 15, DICTIONARY_GIVEN);
+            assert_eq!(decode(&older, MIB, &of_site), Ok((Vec::new(), MAILS[0].to_vec())));
             let payload = encode(&[], MAILS[0], &by_hand);
             for _ in 0..2 {
                 assert_eq!(encode(&[], MAILS[0], &of_site), payload);

@@ -4,6 +4,7 @@
 //! node reads. `docs/codec.md`, "What a peer reads", has the table.
 
 use super::payload::Choice;
+use super::site::SiteDictionary;
 use crate::mail::Reliance;
 
 /// What a node can read.
@@ -17,8 +18,10 @@ pub struct Repertoire {
 const TEXT: u8 = 1;
 /// Receipts as a digest.
 const RECEIPTS: u8 = 2;
+/// What came with dictionary 3.
+const MAIL: u8 = 3;
 /// The highest level of this program.
-const HIGHEST: u8 = RECEIPTS;
+const HIGHEST: u8 = MAIL;
 const LEVEL_BITS: u8 = 7;
 const HISTORY_BIT: u8 = 8;
 
@@ -72,7 +75,16 @@ impl Repertoire {
 
     /// The newest shipped dictionary it has, which stands for the models that came with it.
     pub const fn dictionary(self) -> Choice<'static> {
-        Choice::Shipped(if self.level >= TEXT { 2 } else { 1 })
+        Choice::Shipped(match self.level {
+            MAIL.. => 3,
+            TEXT.. => 2,
+            _ => 1,
+        })
+    }
+
+    /// A site's own dictionary, behind that one.
+    pub const fn behind(self, site: &SiteDictionary) -> Choice<'_> {
+        if self.level >= MAIL { Choice::Site(site) } else { Choice::SiteAsText(site) }
     }
 
     /// Whether it reads receipts as a digest.
@@ -87,8 +99,10 @@ impl Repertoire {
             (0, true) => "dictionary 1, history",
             (1, false) => "dictionary 2",
             (1, true) => "dictionary 2, history",
-            (_, false) => "dictionary 2, receipts",
-            (_, true) => "dictionary 2, history, receipts",
+            (2, false) => "dictionary 2, receipts",
+            (2, true) => "dictionary 2, history, receipts",
+            (_, false) => "dictionary 3, receipts",
+            (_, true) => "dictionary 3, history, receipts",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A site's own dictionary: text that both operators loaded, read behind dictionary 2.
+//! A site's own dictionary: text that both operators loaded, read behind dictionary 3, or 2 for older peers.
 //!
 //! `aldis codec train` makes one; the profile names it, and the switch lends it to the encoder for peers that are said to have it too
 //! (docs/profile/codec.md). The model that has read it is kept, so that no message waits for that.
@@ -8,21 +8,22 @@ use std::sync::OnceLock;
 
 use ring::digest::{SHA256, digest};
 
-use super::mixing::text::Model;
+use super::mixing::{mail, text};
 
 /// Largest file taken.
 pub const MOST_BYTES: usize = 256 * 1024;
 
-/// A dictionary, and the model that has read it once it was needed.
+/// A dictionary, and the models that have read it once they were needed.
 pub struct SiteDictionary {
     bytes: Vec<u8>,
-    read: OnceLock<Model>,
+    mail: OnceLock<mail::Model>,
+    text: OnceLock<text::Model>,
 }
 
 impl SiteDictionary {
     /// One of these bytes; `None` where there are none, or too many.
     pub fn new(bytes: Vec<u8>) -> Option<Self> {
-        (1..=MOST_BYTES).contains(&bytes.len()).then_some(Self { bytes, read: OnceLock::new() })
+        (1..=MOST_BYTES).contains(&bytes.len()).then_some(Self { bytes, mail: OnceLock::new(), text: OnceLock::new() })
     }
 
     /// Its bytes.
@@ -30,9 +31,18 @@ impl SiteDictionary {
         &self.bytes
     }
 
-    /// The model that has read it, behind what `before` has read.
-    pub(super) fn behind(&self, before: &Model) -> &Model {
-        self.read.get_or_init(|| {
+    /// The mail model that has read it, behind what `before` has read.
+    pub(super) fn behind_mail(&self, before: &mail::Model) -> &mail::Model {
+        self.mail.get_or_init(|| {
+            let mut model = before.clone();
+            model.read_on(&self.bytes);
+            model
+        })
+    }
+
+    /// The text model that has read it, behind what `before` has read.
+    pub(super) fn behind(&self, before: &text::Model) -> &text::Model {
+        self.text.get_or_init(|| {
             let mut model = before.clone();
             model.read_on(&self.bytes);
             model

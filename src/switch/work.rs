@@ -38,7 +38,7 @@ pub fn encode_by(encode: &Encode, code: impl FnOnce(&[u8], &[u8], &Options<'_>) 
     let named: Vec<Kept<'_>> = history::choose(body, &texts).into_iter().map(|i| known[i]).collect();
     let mut options = Options { history: History::Link(&named), ..Options::for_peer(encode.repertoire) };
     if let Some(site) = &encode.site {
-        options.dictionary = Choice::Site(site);
+        options.dictionary = encode.repertoire.behind(site);
     }
     let payload = code(&envelope, body, &options);
     WorkResult::Encoded(Ok(Box::new(Coded {

@@ -10,4 +10,5 @@
 mod coder;
 pub mod first;
 mod logistic;
+pub mod mail;
 pub mod text;

@@ -32,7 +32,7 @@ const INFLATED_BYTES: usize = 64 << 20;
 const MAX_INLINE: usize = 60 * 1024;
 
 /// What a payload and those in it may still ask for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Allowance {
     pub model_bytes: usize,
     pub depth: usize,
@@ -42,6 +42,8 @@ pub(super) struct Allowance {
     pub pixels: usize,
     /// Bytes of deflate streams.
     pub inflated: usize,
+    /// What models coded, and what of.
+    coded: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Allowance {
@@ -52,7 +54,23 @@ impl Allowance {
             steps: SEARCH_STEPS,
             pixels: PIXELS,
             inflated: INFLATED_BYTES,
+            coded: Vec::new(),
         }
+    }
+
+    /// The whole for decoding what was encoded with this one: what models coded is remembered.
+    pub(super) fn again(&mut self) -> Self {
+        Self { coded: std::mem::take(&mut self.coded), ..Self::whole() }
+    }
+
+    /// Remembers what a model made of a stream.
+    pub(super) fn remember(&mut self, coded: &[u8], joint: &[u8]) {
+        self.coded.push((coded.to_vec(), joint.to_vec()));
+    }
+
+    /// The stream that a model made this of, where it was remembered.
+    pub(super) fn remembered(&self, coded: &[u8]) -> Option<Vec<u8>> {
+        self.coded.iter().find(|(known, _)| known == coded).map(|(_, joint)| joint.clone())
     }
 
     /// Takes so many bytes of the model's time, if there are as many left.

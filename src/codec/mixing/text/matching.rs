@@ -4,11 +4,11 @@ use super::super::logistic::stretch;
 use super::mixer::step;
 
 /// What [`Match`] gives for each bit.
-pub(super) const MATCH_INPUTS: usize = 2;
+pub(in super::super) const MATCH_INPUTS: usize = 2;
 
 /// Follows the latest occurrence of the last bytes, and goes on behind a byte that differed.
 #[derive(Clone, Debug)]
-pub(super) struct Match {
+pub(in super::super) struct Match {
     /// Bytes that must agree before an occurrence is followed.
     least: usize,
     /// Where each hash of the last bytes was last seen.
@@ -29,7 +29,7 @@ const MOST_MISSES: u32 = 5;
 const LONGEST: usize = 400;
 
 impl Match {
-    pub(super) fn new(least: usize) -> Self {
+    pub(in super::super) fn new(least: usize) -> Self {
         Self {
             least,
             places: vec![0; 1 << PLACE_BITS],
@@ -43,7 +43,7 @@ impl Match {
     }
 
     /// Takes up the byte just added to `seen`.
-    pub(super) fn follow(&mut self, seen: &[u8]) {
+    pub(in super::super) fn follow(&mut self, seen: &[u8]) {
         let end = seen.len();
         let byte = seen[end - 1];
         if self.at > 0 {
@@ -78,12 +78,12 @@ impl Match {
     }
 
     /// The byte expected next.
-    pub(super) fn byte(&self, seen: &[u8]) -> Option<u8> {
+    pub(in super::super) fn byte(&self, seen: &[u8]) -> Option<u8> {
         if self.at == 0 { None } else { seen.get(self.at).copied() }
     }
 
     /// How much is known to agree, in 16 steps; 0 is none.
-    pub(super) fn strength(&self) -> usize {
+    pub(in super::super) fn strength(&self) -> usize {
         match self.length {
             _ if self.at == 0 => 0,
             length @ 0..=8 => 1 + length / 2,
@@ -95,7 +95,7 @@ impl Match {
     }
 
     /// Its inputs for the next bit, the bits so far of the byte being `partial` under a leading one.
-    pub(super) fn inputs(&mut self, seen: &[u8], partial: usize, inputs: &mut [i16]) {
+    pub(in super::super) fn inputs(&mut self, seen: &[u8], partial: usize, inputs: &mut [i16]) {
         inputs.fill(0);
         self.expected = self.byte(seen).and_then(|byte| {
             let (byte, bits) = (usize::from(byte) | 0x100, partial.ilog2());
@@ -111,12 +111,23 @@ impl Match {
         inputs[1] = if expected { holding } else { -holding } as i16;
     }
 
+    /// Predicts nothing of the next bit.
+    pub(in super::super) fn abstain(&mut self, inputs: &mut [i16]) {
+        inputs.fill(0);
+        self.expected = None;
+    }
+
+    /// How often what it expected came, by class.
+    pub(in super::super) fn holds(&mut self) -> &mut [u16] {
+        &mut self.holds
+    }
+
     /// Whether a bit is predicted at all.
-    pub(super) fn predicts(&self) -> Option<bool> {
+    pub(in super::super) fn predicts(&self) -> Option<bool> {
         self.expected
     }
 
-    pub(super) fn learn(&mut self, bit: bool) {
+    pub(in super::super) fn learn(&mut self, bit: bool) {
         if let Some(expected) = self.expected {
             step(&mut self.holds[self.class], expected == bit, 6);
         }

@@ -6,30 +6,30 @@ use super::place::hash;
 use super::states::{States, UNSEEN};
 
 /// A context's lines are found in so many slots.
-pub(super) const SLOT_BITS: u32 = 18;
+pub(in super::super) const SLOT_BITS: u32 = 18;
 /// Slots to a line: as many as one fetch from memory brings.
-pub(super) const LINE: usize = 16;
+pub(in super::super) const LINE: usize = 16;
 
 /// What one context has seen of one bit.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Slot {
+pub(in super::super) struct Slot {
     /// Chance of a one in 65536ths.
-    pub(super) chance: u16,
-    pub(super) state: u8,
+    pub(in super::super) chance: u16,
+    pub(in super::super) state: u8,
     /// Guards against another context in the same place; never 0 where one has been.
     check: u8,
 }
 
-/// Where a context's line for half a byte is, the bits before in the byte being `partial` under a leading one, and its check. The lowest
-/// bits say where in the line it begins, so that contexts that share a line by chance begin in different slots.
-pub(super) fn line(context: u32, partial: usize) -> (usize, u8) {
+/// Where a context's line for half a byte is, as far as its memory reaches, the bits before in the byte being `partial` under a leading one,
+/// and its check. The lowest bits say where in the line it begins, so that contexts that share a line by chance begin in different slots.
+pub(in super::super) fn line(context: u32, partial: usize) -> (usize, u8) {
     let mixed = hash(context, partial as u32);
-    (mixed as usize & ((1 << SLOT_BITS) - 1), (mixed >> 24) as u8 | 1)
+    (mixed as usize, (mixed >> 24) as u8 | 1)
 }
 
 /// Where in its line the slot for a bit is: one of two places, the less experienced of which gives way to a new context.
 #[inline]
-pub(super) fn find(line: &mut [Slot; LINE], at: usize, check: u8) -> usize {
+pub(in super::super) fn find(line: &mut [Slot; LINE], at: usize, check: u8) -> usize {
     let (at, other) = (at % LINE, (at ^ 9) % LINE);
     if line[at].check == check {
         return at;
@@ -45,7 +45,7 @@ pub(super) fn find(line: &mut [Slot; LINE], at: usize, check: u8) -> usize {
 impl Slot {
     /// Learns what the bit was, and teaches the chance of the state it was in.
     #[inline]
-    pub(super) fn learn(&mut self, learned: &mut [u16; 256], states: &States, bit: bool) {
+    pub(in super::super) fn learn(&mut self, learned: &mut [u16; 256], states: &States, bit: bool) {
         step(&mut learned[usize::from(self.state)], bit, 6);
         // Fast at first, slower with experience.
         let wrong = flipped(self.chance, bit);
@@ -56,13 +56,13 @@ impl Slot {
 }
 
 /// The place in a line of the bits so far of this half of the byte.
-pub(super) fn node(partial: usize) -> usize {
+pub(in super::super) fn node(partial: usize) -> usize {
     let node = if partial < 16 { partial } else { partial & 15 >> (7 - partial.ilog2()) | 1 << (partial.ilog2() - 4) };
     (node * 5) & 15
 }
 
 /// The bits so far of a byte, those of a capital letter as those of the small one.
-pub(super) fn fold(partial: usize) -> usize {
+pub(in super::super) fn fold(partial: usize) -> usize {
     let bits = partial.ilog2();
     if bits >= 3 && partial >> (bits - 3) == 0b1010 { partial | 1 << (bits - 3) } else { partial }
 }

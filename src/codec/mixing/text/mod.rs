@@ -5,12 +5,12 @@
 //! they predict: seven sets of weights chosen by seven facts, and a last mixer over these.
 
 pub mod experience;
-mod matching;
-mod memory;
-mod mixer;
-mod place;
-mod skim;
-mod states;
+pub(super) mod matching;
+pub(super) mod memory;
+pub(super) mod mixer;
+pub(super) mod place;
+pub(super) mod skim;
+pub(super) mod states;
 
 pub use super::coder::{decode, encode};
 
@@ -181,7 +181,8 @@ impl Model {
         let folded = fold(self.partial);
         for order in 0..ORDERS {
             let partial = if order < FOLDED { folded } else { self.partial };
-            (self.lines[order], self.checks[order]) = line(self.contexts[order], partial);
+            let (at, check) = line(self.contexts[order], partial);
+            (self.lines[order], self.checks[order]) = (at & ((1 << SLOT_BITS) - 1), check);
         }
         // All lines asked for at once arrive together; one by one, each bit would wait for each.
         let mut touched = 0;

@@ -2,28 +2,28 @@
 
 /// Reads along and remembers what tells most about the next byte.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(in super::super) struct Place {
     /// Where this line and the one before it begin.
-    pub(super) line: usize,
-    pub(super) above: usize,
+    pub(in super::super) line: usize,
+    pub(in super::super) above: usize,
     /// The word being read, and those before it, hashed without regard to case.
-    pub(super) word: u32,
-    pub(super) words: [u32; 3],
+    pub(in super::super) word: u32,
+    pub(in super::super) words: [u32; 3],
     /// The header field, HTML tag or kind of line.
-    pub(super) field: u32,
+    pub(in super::super) field: u32,
     /// Name of a field as far as it is read; 0 where this line has none.
     name: u32,
-    pub(super) kind: Kind,
+    pub(in super::super) kind: Kind,
     /// Words and marks since the beginning of the field or line.
-    pub(super) token: u32,
+    pub(in super::super) token: u32,
     /// Letters, digits and marks as classes, newest in the lowest four bits.
-    pub(super) shape: u64,
+    pub(in super::super) shape: u64,
     /// First word of the line.
-    pub(super) opening: u32,
+    pub(in super::super) opening: u32,
     tag: u32,
     /// Letters, digits and marks of base64 since the last other byte: how many and of which sorts, as bits.
-    pub(super) run: u32,
-    pub(super) sorts: u32,
+    pub(in super::super) run: u32,
+    pub(in super::super) sorts: u32,
     /// Whether the latest run was long.
     blob: bool,
     /// Where the latest date begins, and how much of it was repeated up to here.
@@ -33,7 +33,7 @@ pub(super) struct Place {
 
 /// What is being read.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(in super::super) enum Kind {
     #[default]
     Start,
     Name,
@@ -49,18 +49,18 @@ pub(super) enum Kind {
 const DATE_BYTES: usize = 17;
 
 /// How many classes of runs there are.
-pub(super) const RUN_CLASSES: usize = 5 * 64;
+pub(in super::super) const RUN_CLASSES: usize = 5 * 64;
 
 /// How many kinds there are.
-pub(super) const KINDS: usize = 8;
+pub(in super::super) const KINDS: usize = 8;
 
-pub(super) fn hash(a: u32, b: u32) -> u32 {
+pub(in super::super) fn hash(a: u32, b: u32) -> u32 {
     let h = (a ^ b.wrapping_mul(0x9e37_79b1)).wrapping_mul(0x85eb_ca6b).rotate_left(13);
     h ^ h >> 16
 }
 
 /// Sixteen classes of bytes.
-pub(super) fn class(byte: u8) -> u8 {
+pub(in super::super) fn class(byte: u8) -> u8 {
     match byte {
         b'a'..=b'z' => 1,
         b'A'..=b'Z' => 2,
@@ -82,7 +82,7 @@ pub(super) fn class(byte: u8) -> u8 {
 
 impl Place {
     /// Takes up the byte just added to `seen`.
-    pub(super) fn follow(&mut self, seen: &[u8]) {
+    pub(in super::super) fn follow(&mut self, seen: &[u8]) {
         let byte = seen[seen.len() - 1];
         let class = class(byte);
         self.shape = self.shape << 4 | u64::from(class);
@@ -163,12 +163,12 @@ impl Place {
     }
 
     /// The sorts of the run, its length up to `most`, and whether one before was long: the same for words that look alike.
-    pub(super) fn run(&self, most: u32) -> u32 {
+    pub(in super::super) fn run(&self, most: u32) -> u32 {
         self.run.min(most) << 6 | self.sorts << 1 | u32::from(self.blob)
     }
 
     /// The same in classes.
-    pub(super) fn run_class(&self) -> usize {
+    pub(in super::super) fn run_class(&self) -> usize {
         let length = match self.run {
             0 => 0,
             1..=3 => 1,
@@ -180,7 +180,7 @@ impl Place {
     }
 
     /// The byte of the latest date that stands where the next byte does, if a date begins or goes on here.
-    pub(super) fn dated(&self, seen: &[u8]) -> u32 {
+    pub(in super::super) fn dated(&self, seen: &[u8]) -> u32 {
         let byte = seen.get(self.date + self.repeated).copied().unwrap_or_default();
         u32::from(byte) | (self.repeated.min(7) as u32) << 8
     }

@@ -9,14 +9,14 @@ use super::states::STATES;
 use super::{FOLDED, Model, ORDERS};
 
 /// So much is skimmed at once; its contexts take 28 times four bytes each.
-const AT_ONCE: usize = 64 * 1024;
+pub(in super::super) const AT_ONCE: usize = 64 * 1024;
 
 /// What one context has to learn from.
-struct Lesson<'a> {
-    slots: &'a mut [Slot],
-    learned: &'a mut [u16; 256],
-    contexts: &'a [u32],
-    folded: bool,
+pub(in super::super) struct Lesson<'a> {
+    pub(in super::super) slots: &'a mut [Slot],
+    pub(in super::super) learned: &'a mut [u16; 256],
+    pub(in super::super) contexts: &'a [u32],
+    pub(in super::super) folded: bool,
 }
 
 impl Model {
@@ -40,14 +40,16 @@ impl Model {
 }
 
 impl Lesson<'_> {
-    fn learn(self, text: &[u8]) {
+    pub(in super::super) fn learn(self, text: &[u8]) {
+        // As many as a power of two.
+        let mask = self.slots.len() - 1;
         let (states, paths) = (&*STATES, &PATHS[usize::from(self.folded)]);
         for (&context, &byte) in self.contexts.iter().zip(text) {
             let path = &paths[usize::from(byte)];
             let high = 16 | usize::from(byte >> 4);
             for (half, before) in [1, if self.folded { fold(high) } else { high }].into_iter().enumerate() {
                 let (at, check) = line(context, before);
-                let line: &mut [Slot] = &mut self.slots[at & !(LINE - 1)..][..LINE];
+                let line: &mut [Slot] = &mut self.slots[at & mask & !(LINE - 1)..][..LINE];
                 let line: &mut [Slot; LINE] = line.try_into().expect("so long by the line before");
                 for (bit, place) in (half * 4..).zip(&path[half * 4..][..4]) {
                     let slot = &mut line[find(line, at ^ usize::from(*place), check)];

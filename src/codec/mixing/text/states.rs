@@ -6,13 +6,13 @@
 use std::sync::LazyLock;
 
 /// The states and where each bit leads from them; the same on every machine, built at first use.
-pub(super) static STATES: LazyLock<States> = LazyLock::new(States::build);
+pub(in super::super) static STATES: LazyLock<States> = LazyLock::new(States::build);
 
 /// Nothing seen yet.
-pub(super) const UNSEEN: u8 = 0;
+pub(in super::super) const UNSEEN: u8 = 0;
 
 /// The machine.
-pub(super) struct States {
+pub(in super::super) struct States {
     next: [[u8; 2]; 256],
     counts: [(u8, u8); 256],
     /// Share of the difference, in 65536ths, by which a chance moves that has seen so many.
@@ -42,17 +42,17 @@ impl States {
     }
 
     /// The state after a bit.
-    pub(super) fn after(&self, state: u8, bit: bool) -> u8 {
+    pub(in super::super) fn after(&self, state: u8, bit: bool) -> u8 {
         self.next[usize::from(state)][usize::from(bit)]
     }
 
     /// How fast a chance moves in a state, in 65536ths: fast at first, slower with experience.
-    pub(super) fn rate(&self, state: u8) -> u32 {
+    pub(in super::super) fn rate(&self, state: u8) -> u32 {
         self.rates[usize::from(state)]
     }
 
     /// Zeros and ones remembered.
-    pub(super) fn counts(&self, state: u8) -> (u8, u8) {
+    pub(in super::super) fn counts(&self, state: u8) -> (u8, u8) {
         self.counts[usize::from(state)]
     }
 }
