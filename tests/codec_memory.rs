@@ -40,6 +40,7 @@ fn peak_kib(command: &str, from: &Path, to: &Path) -> u64 {
             assert!(status.success(), "{command} {}", from.display());
             return peak;
         }
+        #[expect(clippy::disallowed_methods, reason = "another process is watched")]
         std::thread::sleep(Duration::from_millis(2));
     }
 }

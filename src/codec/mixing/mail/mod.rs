@@ -256,8 +256,8 @@ impl Model {
         }
         // All lines asked for at once arrive together; one by one, each bit would wait for each.
         let mut touched = 0;
-        for order in 0..self.orders() {
-            touched ^= u32::from(self.slots[STARTS[order] + self.lines[order]].chance);
+        for (start, line) in STARTS.iter().zip(&self.lines).take(self.orders()) {
+            touched ^= u32::from(self.slots[start + line].chance);
         }
         std::hint::black_box(touched);
         if !self.lean {
