@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# How many messages a second are taken and durable: Aldis (profile `bench`) and Postfix (a private one that holds everything),
-# driven by Postfix's own smtp-source over loopback, in turns within one run. Prints every figure and the medians.
+# How many messages a second are taken and durable: Aldis (profile `bench`) and Postfix (a private one that holds everything), and how many
+# smtp-sink takes, which stores nothing and so is the ceiling. Driven by Postfix's own smtp-source over loopback. One server is alive at a
+# time; they take turns, each started anew: A P S A P S. Prints medians, every figure, and ratios.
 #
-#   benches/ingest.sh [COUNT] [SIZE] [ROUNDS]       defaults 2000, 10240, 3; ALDIS_BIN names another program than a fresh release build
+#   benches/ingest.sh [TURNS] [SIZE ...]        defaults 5, 10240; ALDIS_BIN names another program than a fresh release build
 #
-# Needs root (Postfix's master does) and Debian's postfix. Only ratios within one run mean anything on a shared machine.
+# INGEST_SECONDS is how long one measurement is to take, about (4). Needs root (Postfix's master does) and Debian's postfix. Only ratios
+# within one run mean anything on a shared machine.
 set -eu
 cd "$(dirname "$0")/.."
-count=${1:-2000}
-size=${2:-10240}
-rounds=${3:-3}
+turns=${1:-5}
+[ $# -gt 1 ] && shift && sizes=$* || sizes=10240
+length=${INGEST_SECONDS:-4}
 program=${ALDIS_BIN:-}
 if [ -z "$program" ]; then
     cargo build --release --locked --quiet --bin aldis >&2
@@ -17,51 +19,77 @@ if [ -z "$program" ]; then
 fi
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/aldis-ingest.XXXXXX")
 chmod 755 "$work"
-aldis=""
+server=""
 stop() {
-    [ -z "$aldis" ] || kill "$aldis" 2>/dev/null || true
+    [ -z "$server" ] || { kill "$server" 2>/dev/null && wait "$server" 2>/dev/null; } || true
+    server=""
     bash tests/peers/postfix.sh stop "$work/postfix" || true
-    wait 2>/dev/null || true
-    rm -rf "$work"
 }
-trap stop EXIT
+trap 'stop; rm -rf "$work"' EXIT
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
-"$program" run --profile firmware-cfg/profiles/bench.toml --set "node.state_dir=$work/aldis" \
-    --set "node.socket=$work/aldis.sock" --set listener.relay.address=127.0.0.1:0 >"$work/ready" 2>"$work/log" &
-aldis=$!
-for _ in $(seq 100); do
-    grep -q '^ready' "$work/ready" && break
-    sleep 0.1
-done
-here=$(sed -n 's/.* relay=\([^ ]*\).*/\1/p' "$work/ready")
-[ -n "$here" ] || { cat "$work/log"; exit 1; }
-there=127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-bash tests/peers/postfix.sh start "$work/postfix" "${there##*:}" hold 2>/dev/null
+# start NAME: that server, empty, on the port.
+start() {
+    case $1 in
+    aldis)
+        rm -rf "$work/aldis"
+        "$program" run --profile firmware-cfg/profiles/bench.toml --set "node.state_dir=$work/aldis" \
+            --set "node.socket=$work/aldis.sock" --set "listener.relay.address=127.0.0.1:$port" >"$work/ready" 2>"$work/log" &
+        server=$!
+        ;;
+    postfix)
+        rm -rf "$work/postfix"
+        bash tests/peers/postfix.sh start "$work/postfix" "$port" hold 2>/dev/null
+        ;;
+    sink)
+        smtp-sink -u nobody "127.0.0.1:$port" 1000 &
+        server=$!
+        ;;
+    esac
+    for _ in $(seq 100); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
+        sleep 0.1
+    done
+    echo "$1 does not start" >&2
+    exit 1
+}
 
-# once TARGET SESSIONS COUNT REUSE: messages a second, from the first connection to the last reply.
+# once SESSIONS COUNT SIZE REUSE: messages a second, from the first connection to the last reply.
 once() {
     local begin end
     begin=$(date +%s%N)
     # shellcheck disable=SC2086
-    smtp-source $4 -s "$2" -m "$3" -l "$size" -f a@src.test -t b@dest.test "$1"
+    smtp-source $4 -s "$1" -m "$2" -l "$3" -f a@src.test -t b@dest.test "127.0.0.1:$port"
     end=$(date +%s%N)
-    echo $(($3 * 1000000000 / (end - begin)))
+    echo $(($2 * 1000000000 / (end - begin)))
 }
 median() { tr ' ' '\n' | grep . | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
-echo "$count messages of $size bytes ($((count / 4)) with one session), $rounds rounds in turns, messages/s"
-for reuse in "-d" ""; do
-    for sessions in 1 20; do
-        n=$count
-        [ "$sessions" = 1 ] && n=$((count / 4))
-        a="" p=""
-        for _ in $(seq "$rounds"); do
-            a="$a $(once "$here" "$sessions" "$n" "$reuse")"
-            p="$p $(once "$there" "$sessions" "$n" "$reuse")"
+for size in $sizes; do
+    echo "$size bytes, $turns turns of about $length s each, messages/s: median (all)"
+    for sessions in 1 20 100; do
+        for reuse in "-d" ""; do
+            a="" p="" s=""
+            for _ in $(seq "$turns"); do
+                for name in aldis postfix sink; do
+                    start "$name"
+                    # A short run first: it warms what is there to be warmed, and says how many fit into the time.
+                    n=$((sessions * 20))
+                    r=$(once "$sessions" "$n" "$size" "$reuse")
+                    n=$((r * length > n ? r * length : n))
+                    r=$(once "$sessions" "$n" "$size" "$reuse")
+                    case $name in
+                    aldis) a="$a $r" ;;
+                    postfix) p="$p $r" ;;
+                    sink) s="$s $r" ;;
+                    esac
+                    stop
+                done
+            done
+            ma=$(echo "$a" | median) mp=$(echo "$p" | median) ms=$(echo "$s" | median)
+            how=$([ -n "$reuse" ] && echo reused || echo "one message each")
+            echo "sessions $sessions, connections $how: aldis $ma (${a# }), postfix $mp (${p# }), smtp-sink $ms (${s# });" \
+                "of postfix $((100 * ma / mp)) %, of smtp-sink $((100 * ma / ms)) %"
         done
-        ma=$(echo "$a" | median)
-        mp=$(echo "$p" | median)
-        how=$([ -n "$reuse" ] && echo reused || echo "one message each")
-        echo "sessions=$sessions connections: $how: aldis $ma (${a# }), postfix $mp (${p# }), ratio $((100 * ma / mp)) %"
     done
 done

@@ -286,7 +286,8 @@ fn silence_at_the_start_and_in_the_middle_is_kept_by_every_datagram() {
     assert_eq!((&kept["bearers"][0]["messages"], &kept["stays"][0]["messages"]), (&0.into(), &1.into()), "{kept}");
     order(&a, "ack-only");
     wait_for("the word that was owed", PATIENCE, || (confirmed(&b, &inward) == 1).then_some(()));
-    assert_eq!(ear.count(1), 1, "and nothing else");
+    // One word, and another where a question of b crossed it.
+    assert!((1..=2).contains(&ear.count(1)), "{} words and nothing else", ear.count(1));
     order(&a, "open");
     wait_for("the middle of the message", PATIENCE, || (ear.count(1) > 10).then_some(()));
     let off = order(&a, "silent");
