@@ -450,7 +450,7 @@ impl Process {
             Work::Decode(decode) => {
                 let least = self.reads_least;
                 let read = |payload: &[u8], max_bytes: usize, options: &Coded<'_>| match payload.first() {
-                    Some(first) if least && first & 15 == 2 => Err(DecodeError::UnknownDictionary(2)),
+                    Some(first) if least && first & 15 > 1 => Err(DecodeError::UnknownDictionary(first & 15)),
                     _ => memo::read(payload, max_bytes, options),
                 };
                 let decoded = match work::decode_by(&decode, read) {

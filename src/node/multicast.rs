@@ -269,7 +269,7 @@ fn warn_of_unjoined(net: &Net) {
         tracing::warn!(
             bearer = %net.bearer,
             "{group} is joined on no interface of this machine, so it will not be heard: \
-             `ip address add {group}/32 dev INTERFACE autojoin`, or join = \"igmp\""
+             join = \"igmp\", or set the interface up as docs/satcom.md says (autojoin, and no local route)"
         );
     }
 }
