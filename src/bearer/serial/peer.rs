@@ -19,7 +19,7 @@ const PRIOR_CELLS: f64 = 20.0;
 /// with this chance, a poor one.
 const CLEAN: f64 = 0.01;
 const POOR: f64 = 0.2;
-const POOR_CHANCE: f64 = 0.4;
+const POOR_CHANCE: f64 = 0.3;
 /// Cells after which the share of those lost is known well enough.
 const KNOWN_CELLS: u32 = 20;
 /// Former epochs remembered, so that old control frames cannot bring one back.
@@ -407,11 +407,11 @@ mod tests {
     fn a_stranger_is_believed_clean_or_poor_by_what_is_heard_and_reported_until_it_is_known() {
         let mut peer = Peer::new("far".into(), PeerRecord::default());
         let poor = |peer: &Peer| peer.beliefs().map(|[_, (loss, chance)]| (loss * 100.0, (chance * 100.0).round()));
-        assert_eq!(poor(&peer), Some((20.0, 40.0)));
+        assert_eq!(poor(&peer), Some((20.0, 30.0)));
         peer.record.learn(4, 4, 1.0);
-        assert_eq!(poor(&peer), Some((20.0, 22.0)), "four of four arrived");
+        assert_eq!(poor(&peer), Some((20.0, 15.0)), "four of four arrived");
         peer.record.learn(4, 3, 1.0);
-        assert_eq!(poor(&peer), Some((20.0, 75.0)), "one did not");
+        assert_eq!(poor(&peer), Some((20.0, 66.0)), "one did not");
         peer.record.learn(12, 12, 1.0);
         assert_eq!(poor(&peer), None, "twenty say enough");
         let mut heard = Peer::new("far".into(), PeerRecord::default());
