@@ -11,14 +11,13 @@ use std::path::Path;
 
 use aldis::config;
 use aldis::emcon::{Keying, State};
-use aldis::mail::{BodyKind, Envelope, Mailbox, Precedence, Recipient, header};
+use aldis::mail::{BodyKind, Mailbox, Precedence, Recipient, header};
 use aldis::ops::{BearerChoice, EmconWord, Request};
-use aldis::smtp::server::Transaction;
-use aldis::smtp::trace::{Protocol, TraceFacts};
 use aldis::switch::{RequestId, SessionId};
 use aldis::time::{Duration, Instant, Now, Wall};
 use aldis::units::Bps;
 
+use crate::client;
 use crate::disk::Image;
 use crate::node::{Coding, Economy, VirtualNode};
 use crate::rng::Stream;
@@ -351,35 +350,10 @@ impl Fleet {
             lines.join("\r\n")
         );
         let recipient = |to: &usize| Recipient::plain(Mailbox::new(format!("desk@{}.example", name(*to))));
-        let envelope = Envelope {
-            from: Some(Mailbox::new(format!("op@{}.example", name(from)))),
-            recipients: to.iter().map(recipient).collect(),
-            envid: None,
-            ret: None,
-            mt_priority: Some(precedence.mt_priority()),
-            body: BodyKind::SevenBit,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: Wall::NEVER,
-        };
-        let facts = TraceFacts {
-            ehlo: "client.example".into(),
-            address: None,
-            protocol: Protocol { extended: true, ..Protocol::default() },
-            user: None,
-            tls: None,
-        };
-        let body = body.into_bytes();
-        let transaction = Transaction {
-            envelope,
-            by: None,
-            terms: Default::default(),
-            body: body.clone().into(),
-            facts,
-            trusted: true,
-            received_count: 0,
-        };
+        let (from_address, body) = (format!("op@{}.example", name(from)), body.into_bytes());
+        let recipients = to.iter().map(recipient).collect();
+        let transaction =
+            client::transaction(&from_address, recipients, Some(precedence), BodyKind::SevenBit, body.clone());
         self.ledger.push(Entry { from, to: to.to_vec(), message_id, body });
         let now = self.now();
         self.nodes[from].submit(now, SessionId(number as u64), transaction);

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bridge;
 pub mod channel;
 pub mod check;
+pub mod client;
 pub mod codec2;
 pub mod demo;
 pub mod disk;

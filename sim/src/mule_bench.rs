@@ -15,9 +15,8 @@ use aldis::bearer::pmul::{
     Verdict,
 };
 use aldis::codec::mule::{self, Letter, Tagging};
-use aldis::mail::{BodyKind, Envelope, Mailbox, Precedence, Recipient};
+use aldis::mail::{BodyKind, Mailbox, Precedence, Recipient};
 use aldis::smtp::server::Transaction;
-use aldis::smtp::trace::{Protocol, TraceFacts};
 use aldis::switch::SessionId;
 use aldis::time::{Duration, Instant, Now, Wall};
 use aldis::units::Bps;
@@ -25,6 +24,7 @@ use serde::Serialize;
 
 use crate::bench;
 use crate::channel::{Damage, Loss};
+use crate::client;
 use crate::ether::{AntennaEdge, Ether, EtherConfig, LinkConfig, StationId};
 use crate::lab::{Lab, Setup};
 use crate::modem::{ModemConfig, ModemOutput};
@@ -150,18 +150,7 @@ impl Case {
 
     fn by_aldis(self, seed: u64) -> Trial {
         let mut lab = Lab::new(&Setup::new(seed, &["ship", "shore"], self.ether(seed)), Trace::hashed());
-        let protocol = Protocol { extended: true, ..Protocol::default() };
-        let facts = TraceFacts { ehlo: "client.example".into(), address: None, protocol, user: None, tls: None };
-        let body = content(self.bytes, seed).into();
-        let transaction = Transaction {
-            envelope: envelope(),
-            by: None,
-            terms: Default::default(),
-            body,
-            facts,
-            trusted: true,
-            received_count: 0,
-        };
+        let transaction = handed_in(content(self.bytes, seed));
         lab.world_mut().with_host(StationId(0), |node, now| node.submit(now, SessionId(1_000_000), transaction));
         let end = lab.at() + PATIENCE;
         lab.run_while(end, |lab| !lab.node(StationId(1)).delivered().is_empty());
@@ -247,24 +236,15 @@ fn content(bytes: usize, seed: u64) -> Vec<u8> {
     content
 }
 
-fn envelope() -> Envelope {
-    Envelope {
-        from: Some(Mailbox::new("ops@ship.example")),
-        recipients: vec![Recipient::plain(Mailbox::new("desk@shore.example"))],
-        envid: None,
-        ret: None,
-        mt_priority: Some(Precedence::Routine.mt_priority()),
-        body: BodyKind::BinaryMime,
-        smtputf8: false,
-        require_tls: false,
-        deliver_by: None,
-        expires: Wall::NEVER,
-    }
+fn handed_in(body: Vec<u8>) -> Transaction {
+    let recipients = vec![Recipient::plain(Mailbox::new("desk@shore.example"))];
+    client::transaction("ops@ship.example", recipients, Some(Precedence::Routine), BodyKind::BinaryMime, body)
 }
 
 fn payload(bytes: usize, seed: u64) -> Arc<[u8]> {
     let content = content(bytes, seed);
-    let letter = Letter::of(&envelope(), content.len() as u64, Wall::NEVER).expect("a plain envelope");
+    let letter =
+        Letter::of(&handed_in(Vec::new()).envelope, content.len() as u64, Wall::NEVER).expect("a plain envelope");
     mule::encode(&letter, &content, Tagging::Explicit).expect("a plain letter").into()
 }
 

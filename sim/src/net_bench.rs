@@ -6,16 +6,15 @@
 //! link loses cells on its own, reports as well. The bars: 1.25 frames on the air per useful frame, and 1.15 times what one
 //! transmission of a quarter more frames and two rounds of reports take.
 
-use aldis::mail::{BodyKind, Envelope, Mailbox, Precedence, Recipient};
+use aldis::mail::{BodyKind, Mailbox, Precedence, Recipient};
 use aldis::ops::Event;
-use aldis::smtp::server::Transaction;
-use aldis::smtp::trace::{Protocol, TraceFacts};
 use aldis::switch::SessionId;
-use aldis::time::{Duration, Instant, Wall};
+use aldis::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::bench;
 use crate::channel::{Damage, Loss};
+use crate::client;
 use crate::ether::{EtherConfig, LinkConfig, StationId};
 use crate::lab::What;
 use crate::lab::{Lab, Setup};
@@ -165,29 +164,9 @@ impl Case {
         }
         body.extend(b"\r\n");
         let to = |r: u16| Recipient::plain(Mailbox::new(format!("desk@station{r:02}.example")));
-        let envelope = Envelope {
-            from: Some(Mailbox::new("op@station00.example")),
-            recipients: (1..=self.receivers).map(to).collect(),
-            envid: None,
-            ret: None,
-            mt_priority: Some(Precedence::Routine.mt_priority()),
-            body: BodyKind::BinaryMime,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: Wall::NEVER,
-        };
-        let protocol = Protocol { extended: true, ..Protocol::default() };
-        let facts = TraceFacts { ehlo: "client.example".into(), address: None, protocol, user: None, tls: None };
-        let transaction = Transaction {
-            envelope,
-            by: None,
-            terms: Default::default(),
-            body: body.into(),
-            facts,
-            trusted: true,
-            received_count: 0,
-        };
+        let recipients = (1..=self.receivers).map(to).collect();
+        let (from, level) = ("op@station00.example", Some(Precedence::Routine));
+        let transaction = client::transaction(from, recipients, level, BodyKind::BinaryMime, body);
         let session = SessionId(1_000_000 + number);
         lab.world_mut().with_host(SENDER, |node, now| node.submit(now, session, transaction));
     }

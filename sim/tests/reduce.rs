@@ -2,13 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient};
+use aldis::mail::{BodyKind, Mailbox, MessageId, Precedence, Recipient};
 use aldis::ops::{Event, Request};
-use aldis::smtp::server::Transaction;
-use aldis::smtp::trace::{Protocol, TraceFacts};
 use aldis::switch::SessionId;
-use aldis::time::{Duration, Wall};
+use aldis::time::Duration;
 use aldis_sim::channel::Loss;
+use aldis_sim::client;
 use aldis_sim::ether::{EtherConfig, LinkConfig, StationId};
 use aldis_sim::lab::{Lab, Setup};
 use aldis_sim::modem::ModemConfig;
@@ -140,35 +139,9 @@ fn a_chart_costs_its_words_on_hf_and_follows_when_it_is_asked_for() {
 fn ask(lab: &mut Lab, from: &str, to: &str) {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let number = ASKED.fetch_add(1, Ordering::Relaxed);
-    let envelope = Envelope {
-        from: Some(Mailbox::new(from)),
-        recipients: vec![Recipient::plain(Mailbox::new(to))],
-        envid: None,
-        ret: None,
-        mt_priority: None,
-        body: BodyKind::EightBitMime,
-        smtputf8: false,
-        require_tls: false,
-        deliver_by: None,
-        expires: Wall::NEVER,
-    };
-    let facts = TraceFacts {
-        ehlo: "client.example".into(),
-        address: None,
-        protocol: Protocol { extended: true, ..Protocol::default() },
-        user: None,
-        tls: None,
-    };
     let body = format!("From: <{from}>\r\nTo: <{to}>\r\nMessage-ID: <{number}.ask@shore.example>\r\n\r\n").into_bytes();
-    let transaction = Transaction {
-        envelope,
-        by: None,
-        terms: Default::default(),
-        body: body.into(),
-        facts,
-        trusted: true,
-        received_count: 0,
-    };
+    let recipients = vec![Recipient::plain(Mailbox::new(to))];
+    let transaction = client::transaction(from, recipients, None, BodyKind::EightBitMime, body);
     lab.world_mut().with_host(SHORE, |node, now| node.submit(now, SessionId(1_000_000 + number), transaction));
 }
 

@@ -21,16 +21,15 @@ pub use tape::{Piece, Transmission, What};
 use std::collections::BTreeMap;
 
 use aldis::emcon::{State, Window};
-use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Notify, Precedence, Recipient, header};
+use aldis::mail::{BodyKind, Mailbox, MessageId, Notify, Precedence, Recipient, header};
 #[cfg(feature = "mutations")]
 use aldis::mutation::Mutation;
 use aldis::ops::{BearerChoice, EmconWord, Request};
-use aldis::smtp::server::Transaction;
-use aldis::smtp::trace::{Protocol, TraceFacts};
 use aldis::switch::{RequestId, SessionId};
 use aldis::time::{Duration, Instant, Wall};
 use serde::Serialize;
 
+use crate::client;
 use crate::disk::Image;
 use crate::ether::{Ether, EtherConfig, StationId};
 use crate::modem::Failure;
@@ -416,34 +415,9 @@ impl Lab {
         let sender = format!("op@{}.example", self.name(from));
         let notify = self.asks_receipts.then_some(Notify { success: true, failure: true, delay: false });
         let recipient = |id: &StationId| Recipient { notify, ..desk(self.name(*id)) };
-        let envelope = Envelope {
-            from: Some(Mailbox::new(sender)),
-            recipients: [to].iter().chain(also).map(recipient).collect(),
-            envid: None,
-            ret: None,
-            mt_priority: Some(precedence.mt_priority()),
-            body: BodyKind::EightBitMime,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: Wall::NEVER,
-        };
-        let facts = TraceFacts {
-            ehlo: "client.example".into(),
-            address: None,
-            protocol: Protocol { extended: true, ..Protocol::default() },
-            user: None,
-            tls: None,
-        };
-        let transaction = Transaction {
-            envelope,
-            by: None,
-            terms: Default::default(),
-            body: body.clone().into(),
-            facts,
-            trusted: true,
-            received_count: 0,
-        };
+        let recipients = [to].iter().chain(also).map(recipient).collect();
+        let transaction =
+            client::transaction(&sender, recipients, Some(precedence), BodyKind::EightBitMime, body.clone());
         self.by_message_id.insert(message_id.clone(), number);
         let (at, fate) = (self.at(), Fate::default());
         self.ledger.push(Entry {
