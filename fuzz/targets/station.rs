@@ -249,7 +249,7 @@ fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
     Ok(match u.int_in_range(0..=7u8)? {
         0..=3 => {
             let n = if u.ratio(3, 4)? { 1 } else { u.int_in_range(1..=16usize)? };
-            Frame::Symbols { address, goes_on: u.arbitrary()?, chunks: (0..n).map(|_| chunk(u)).collect::<Result<_>>()? }
+            Frame::Symbols { address, goes_on: u.arbitrary()?, more_waits: u.arbitrary()?, chunks: (0..n).map(|_| chunk(u)).collect::<Result<_>>()? }
         }
         4 | 5 => {
             let n = u.int_in_range(0..=3usize)?;

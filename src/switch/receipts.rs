@@ -32,9 +32,9 @@ use super::{Pending, Switch};
 
 /// Reports to one peer that are under way without a transfer of their own, at most; more wait in the queue.
 const MOST_ALONG: usize = 8 * receipts::MOST;
-/// Receipts that wait for no others, and how long fewer do.
-const ENOUGH: usize = 16;
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Receipts that wait for no others, and how long fewer do: two of the longest transmissions and what is between them.
+const ENOUGH: usize = 24;
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Attempts until a report that a digest may have brought goes as it is to a peer that does not say what it reads.
 const ATTEMPTS_FOR_WORD: u32 = 8;
 /// What the names of marks begin with.
@@ -256,7 +256,7 @@ impl Switch {
         }
     }
 
-    /// Whether reports are few and young, and the peer has not said all that it began to.
+    /// Whether reports are few and young, and the peer has not said all that it has.
     fn more_will_come(&self, now: Now, peer: &PeerName, jobs: &[Job]) -> bool {
         let told: usize =
             jobs.iter().filter_map(|job| self.receipts_of(job.message)).map(|(.., told)| told.len()).sum();

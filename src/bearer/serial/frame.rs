@@ -6,11 +6,10 @@ use super::keys::{Context, KeyRing, Seal, Trust};
 use crate::bearer::fec::Geometry;
 use crate::mail::Cut;
 
-/// First byte of a frame of symbols, version 1, plus the key number.
-const SYNC_SYMBOLS: u8 = 0x98;
-/// The same where the sender goes on after this transmission, and wants no answer before.
-const SYNC_GOING_ON: u8 = 0xA0;
-/// The bit of both that says that the symbols are wide ones.
+/// First byte of a frame of symbols, version 1, plus the key number: by whether the sender goes on after this transmission and wants no
+/// answer before, and by whether more mail waits there.
+const SYNC_SYMBOLS: [[u8; 2]; 2] = [[0x98, 0xA8], [0xA0, 0xB0]];
+/// The bit of all of them that says that the symbols are wide ones.
 const SYNC_WIDE: u8 = 0x04;
 /// First byte of a control frame, version 1, plus the key number.
 const SYNC_CONTROL: u8 = 0x64;
@@ -202,6 +201,8 @@ pub enum Frame {
         address: Address,
         /// The sender goes on after this transmission, and wants no answer to it yet.
         goes_on: bool,
+        /// The sender has transfers for whom this is for of which nothing has left.
+        more_waits: bool,
         /// At least one, and all of one cut.
         chunks: Vec<Chunk>,
     },
@@ -238,8 +239,8 @@ impl Frame {
     pub fn emit(&self, seal: &Seal) -> Vec<u8> {
         let mut out = Vec::with_capacity(300);
         match self {
-            Self::Symbols { address, goes_on, chunks } => {
-                let sync = if *goes_on { SYNC_GOING_ON } else { SYNC_SYMBOLS };
+            Self::Symbols { address, goes_on, more_waits, chunks } => {
+                let sync = SYNC_SYMBOLS[usize::from(*goes_on)][usize::from(*more_waits)];
                 let wide = chunks.first().is_some_and(|c| c.geometry.cut() == Cut::Wide);
                 out.extend(address.emit(if wide { sync | SYNC_WIDE } else { sync }));
                 for (i, chunk) in chunks.iter().enumerate() {
@@ -290,7 +291,7 @@ impl Frame {
     pub fn parse(bytes: &[u8], ring: &KeyRing) -> Parsed {
         match bytes.first().map(|sync| sync & SYNC_BITS) {
             None => Parsed::Short,
-            Some(sync) if matches!(sync & !SYNC_WIDE, SYNC_SYMBOLS | SYNC_GOING_ON) => parse_symbols(bytes, ring),
+            Some(sync) if SYNC_SYMBOLS.as_flattened().contains(&(sync & !SYNC_WIDE)) => parse_symbols(bytes, ring),
             Some(SYNC_CONTROL) => parse_control(bytes, ring),
             Some(SYNC_BRIEF) => parse_brief(bytes, ring),
             Some(_) => Parsed::Nothing,
@@ -575,7 +576,8 @@ fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
     let address = Address::of(header[0], header[1]);
     let cut = if header[0] & SYNC_WIDE == 0 { Cut::Narrow } else { Cut::Wide };
     let Some((mut chunk, mut n, mut more)) = Chunk::describe(&header[2..8], cut) else { return Parsed::Nothing };
-    let goes_on = header[0] & SYNC_BITS & !SYNC_WIDE == SYNC_GOING_ON;
+    let says = |sync: &u8| *sync == header[0] & SYNC_BITS & !SYNC_WIDE;
+    let (goes_on, more_waits) = (SYNC_SYMBOLS[1].iter().any(says), SYNC_SYMBOLS.iter().any(|row| says(&row[1])));
     let trust = ring.trust(address);
     if trust == Trust::Foreign {
         return Parsed::Foreign(Overheard { address, asks: !goes_on, order: None });
@@ -607,7 +609,7 @@ fn parse_symbols(bytes: &[u8], ring: &KeyRing) -> Parsed {
     if !ring.symbols_fit(address, &bytes[..at], tag) {
         return Parsed::Unsealed(address);
     }
-    Parsed::Whole(Frame::Symbols { address, goes_on, chunks }, at + SYMBOLS_TAG)
+    Parsed::Whole(Frame::Symbols { address, goes_on, more_waits, chunks }, at + SYMBOLS_TAG)
 }
 
 fn parse_control(bytes: &[u8], ring: &KeyRing) -> Parsed {
@@ -750,13 +752,20 @@ mod tests {
         let context = Context { epoch: 0x1000_0005, far: 0x2000_0006, counter: 1025 };
         let brief = |standings| Frame::Brief { address, context, waiting: 2, heard: 14, standings, quality: None };
         let asked = Item::Quality(None);
+        let symbols = |goes_on, more_waits, chunk: &Chunk| {
+            let chunks = vec![chunk.clone()];
+            Frame::Symbols { address, goes_on, more_waits, chunks }
+        };
+        let both = |chunks| Frame::Symbols { address, goes_on: false, more_waits: false, chunks };
         let wide = Geometry::of_payload(40, Cut::Wide).expect("in range");
         let widely = Chunk { short: 0x5001, geometry: wide, first: 0, symbols: vec![(0..33).collect(), vec![0xEE; 7]] };
         vec![
-            ("one transfer", Frame::Symbols { address, goes_on: false, chunks: vec![first.clone()] }),
-            ("one transfer, going on", Frame::Symbols { address, goes_on: true, chunks: vec![first.clone()] }),
-            ("one transfer, wide", Frame::Symbols { address, goes_on: false, chunks: vec![widely] }),
-            ("two transfers", Frame::Symbols { address, goes_on: false, chunks: vec![first, second] }),
+            ("one transfer", symbols(false, false, &first)),
+            ("one transfer, going on", symbols(true, false, &first)),
+            ("one transfer, more waits", symbols(false, true, &first)),
+            ("one transfer, going on, more waits", symbols(true, true, &first)),
+            ("one transfer, wide", symbols(false, false, &widely)),
+            ("two transfers", both(vec![first, second])),
             (
                 "hello and poll",
                 control(vec![Item::Hello { waiting: 2, reads: 9, counter: 2 }, Item::Poll(vec![0x5002])]),
@@ -880,8 +889,9 @@ mod tests {
         let geometry = Geometry::of_payload(3000, Cut::Narrow).expect("in range");
         let claims = Chunk { short: 9, geometry, first: 0, symbols: vec![vec![0; 31]; 16] };
         let address = Address { from: 0, to: 1, key: 1 };
-        let mut stream =
-            Frame::Symbols { address, goes_on: false, chunks: vec![claims] }.emit(&seal())[..SYMBOLS_HEADER].to_vec();
+        let mut stream = Frame::Symbols { address, goes_on: false, more_waits: false, chunks: vec![claims] }
+            .emit(&seal())[..SYMBOLS_HEADER]
+            .to_vec();
         stream.extend(good.emit(&seal()));
         let mut deframer = Deframer::default();
         deframer.push(&stream);
@@ -933,7 +943,7 @@ mod tests {
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), sync in 0usize..4) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
-                *first = [SYNC_SYMBOLS | 1, SYNC_CONTROL | 1, SYNC_BRIEF | 1, 0][sync];
+                *first = [SYNC_SYMBOLS[0][0] | 1, SYNC_CONTROL | 1, SYNC_BRIEF | 1, 0][sync];
             }
             // With a right header CRC, so that the walk goes deep.
             let covered = [8, 11, 5, 11][sync];

@@ -12,16 +12,17 @@ use crate::time::{Duration, Instant};
 
 /// Cells the loss estimate remembers before it halves its memory.
 const MEMORY_CELLS: u32 = 400;
-/// What is believed before anything was heard: one lost of twenty.
-const PRIOR_LOST: f64 = 1.0;
-const PRIOR_CELLS: f64 = 20.0;
-/// For the question how much parity a first message is worth one number will not do. Two cases: a link that loses next to nothing, or,
-/// with this chance, a poor one.
+/// Before anything was heard two cases are believed: a link that loses next to nothing, or, with this chance, a poor one. For the question
+/// how much parity a first message is worth their mean will not do.
 const CLEAN: f64 = 0.01;
 const POOR: f64 = 0.2;
 const POOR_CHANCE: f64 = 0.3;
 /// Cells after which the share of those lost is known well enough.
 const KNOWN_CELLS: u32 = 20;
+/// How many cells that were heard of what is believed is worth: few, so that the first report counts.
+const BELIEVED_CELLS: f64 = 5.0;
+/// How many cells a loss that the profile assumes is worth.
+const ASSUMED_CELLS: f64 = 20.0;
 /// Former epochs remembered, so that old control frames cannot bring one back.
 const FORMER_EPOCHS: usize = 8;
 
@@ -169,6 +170,8 @@ pub struct Peer {
     pub heard: u8,
     /// It went on after its latest transmission, and no report was given since.
     pub goes_on: bool,
+    /// When its symbols were heard last, it had mail for this station of which nothing had left.
+    pub more_waits: bool,
     /// Symbol frames of the transmissions its next report will answer.
     pub sent_frames: u32,
     /// Cells each of those touched, on average.
@@ -243,6 +246,7 @@ impl Peer {
             polled: false,
             heard: 0,
             goes_on: false,
+            more_waits: false,
             sent_frames: 0,
             sent_chained: false,
             sent_air: Duration::ZERO,
@@ -277,28 +281,30 @@ impl Peer {
     /// Estimated share of cells that do not arrive there: by its reports, and while there are few of them by what is lost on the way here.
     pub fn loss(&self) -> f64 {
         let (lost, cells) = self.inbound.evidence();
-        self.record.loss_beside(PRIOR_LOST + lost, PRIOR_CELLS + cells)
+        let believed: f64 = self.cases().iter().map(|(loss, chance)| loss * chance).sum();
+        self.record.loss_beside(believed * BELIEVED_CELLS + lost, BELIEVED_CELLS + cells)
     }
 
     /// What is believed of the cells on the way there, while too little is known for one figure.
     pub fn beliefs(&self) -> Option<[Belief; 2]> {
-        if self.record.cells >= KNOWN_CELLS {
-            return None;
-        }
+        (self.record.cells < KNOWN_CELLS).then(|| self.cases())
+    }
+
+    /// The two cases, and how likely each is by what was lost on the way there and on the way here.
+    fn cases(&self) -> [Belief; 2] {
         let (lost, cells) = self.inbound.evidence();
         let lost = (lost + f64::from(self.record.lost)) as u32;
         let arrived = ((cells + f64::from(self.record.cells)) as u32).saturating_sub(lost);
-        let likely = |loss: f64| {
-            let all = (0..lost).fold(1.0, |p, _| p * loss);
-            (0..arrived).fold(all, |p, _| p * (1.0 - loss))
-        };
-        let (clean, poor) = (likely(CLEAN) * (1.0 - POOR_CHANCE), likely(POOR) * POOR_CHANCE);
-        Some([(CLEAN, clean / (clean + poor)), (POOR, poor / (clean + poor))])
+        // Products rather than powers: the same on every machine. Without end or next to nothing is right too.
+        let odds = (0..lost).fold(POOR_CHANCE / (1.0 - POOR_CHANCE), |odds, _| odds * (POOR / CLEAN));
+        let odds = (0..arrived).fold(odds, |odds, _| odds * ((1.0 - POOR) / (1.0 - CLEAN)));
+        let poor = 1.0 / (1.0 + 1.0 / odds);
+        [(CLEAN, 1.0 - poor), (POOR, poor)]
     }
 
     /// The same where this is believed before anything was heard.
     pub fn loss_given(&self, prior: f64) -> f64 {
-        self.record.loss_beside(prior * PRIOR_CELLS, PRIOR_CELLS)
+        self.record.loss_beside(prior * ASSUMED_CELLS, ASSUMED_CELLS)
     }
 
     /// Whether there is something to be told that is cancelled. A silent peer is told when it is silent no more.

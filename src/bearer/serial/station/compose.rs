@@ -331,7 +331,8 @@ impl Station {
         }
         let (key, seal) = self.seal_for(to)?;
         let address = Address { from: self.config.station, to, key };
-        let frame = Frame::Symbols { address, goes_on: tx.goes_on, chunks }.emit(seal);
+        let more_waits = self.outgoing.values().any(|t| t.station == to && t.unsent && self.speaking(t, now));
+        let frame = Frame::Symbols { address, goes_on: tx.goes_on, more_waits, chunks }.emit(seal);
         for id in sure {
             tx.sure.entry(id).or_insert(tx.made + frame.len() as u64);
         }

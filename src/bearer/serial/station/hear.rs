@@ -165,8 +165,11 @@ impl Station {
                         }
                     }
                     match frame {
-                        Frame::Symbols { goes_on, chunks, .. } => {
+                        Frame::Symbols { goes_on, more_waits, chunks, .. } => {
                             let to_all = address.to == from;
+                            if let Some(p) = self.peers.get_mut(&from).filter(|_| !to_all) {
+                                p.more_waits = more_waits;
+                            }
                             h.goes_on |= goes_on;
                             if !to_all && !goes_on {
                                 h.asked = h.asked.and(Stations::one(self.config.station));

@@ -739,12 +739,12 @@ impl Station {
         spoken || hears || waits
     }
 
-    /// Whether a peer is known to have more to say: something of it is here in part.
+    /// Whether a peer is known to have more to say: something of it is here in part, or it said so with the last symbols heard.
     pub fn has_part_of(&self, peer: &PeerName) -> bool {
         let in_part = |(key, p): (&Key, &Partial)| {
             matches!(p.stage, Stage::Filling) && self.peers.get(&key.0).is_some_and(|from| from.name == *peer)
         };
-        self.partials.iter().any(in_part)
+        self.partials.iter().any(in_part) || self.peers.values().any(|p| p.more_waits && p.name == *peer)
     }
 
     /// A key request that the modem holds back: what for, and how long its carrier would last at the least.
