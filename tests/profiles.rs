@@ -40,8 +40,8 @@ fn ship_and_shore_fit_each_other() {
         assert_eq!(peer.keys, far.peers[0].keys);
         assert_eq!(near.bearers[0].waveform, far.bearers[0].waveform);
     }
-    assert_eq!(ship.routes.hop(&Mailbox::new("a@shore.example")), Some(&Hop::Peer("shore".into())));
-    assert_eq!(shore.routes.hop(&Mailbox::new("a@ship.example")), Some(&Hop::Peer("ship".into())));
+    assert_eq!(ship.directory.routes.hop(&Mailbox::new("a@shore.example")), Some(&Hop::Peer("shore".into())));
+    assert_eq!(shore.directory.routes.hop(&Mailbox::new("a@ship.example")), Some(&Hop::Peer("ship".into())));
     let warnings = config::load(&shipped("ship"), &[], &RealFiles).expect("sound").warnings;
     assert!(warnings.iter().any(|w| w.problem.contains("example key")), "{warnings:#?}");
 }
@@ -49,12 +49,15 @@ fn ship_and_shore_fit_each_other() {
 #[test]
 fn bench_holds_everything_and_torture_routes_two_domains_alone() {
     let bench = config::check(&shipped("bench"), &[]).expect("sound");
-    assert_eq!(bench.routes.hop(&Mailbox::new("x@any.where")), Some(&Hop::Hold));
+    assert_eq!(bench.directory.routes.hop(&Mailbox::new("x@any.where")), Some(&Hop::Hold));
     let torture = config::check(&shipped("torture"), &[]).expect("sound");
     for domain in ["dest.test", "src.test"] {
-        assert_eq!(torture.routes.hop(&Mailbox::new(format!("x@{domain}"))), Some(&Hop::Smtp("127.0.0.1:2626".into())));
+        assert_eq!(
+            torture.directory.routes.hop(&Mailbox::new(format!("x@{domain}"))),
+            Some(&Hop::Smtp("127.0.0.1:2626".into()))
+        );
     }
-    assert_eq!(torture.routes.hop(&Mailbox::new("x@elsewhere.example")), None);
+    assert_eq!(torture.directory.routes.hop(&Mailbox::new("x@elsewhere.example")), None);
     assert!(torture.listeners[0].tls.is_some() && torture.listeners[0].auth && torture.listeners[0].trust.is_empty());
     assert_eq!(torture.users.len(), 1);
 }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::net;
 use super::plan::{
     BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
     PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
+use super::{addresses, net};
 use crate::mail::{Hop, Precedence, Protection};
-use crate::route::{Pattern, Route, Table};
+use crate::route::{Alias, Directory, Placed, Rewrite, Route};
 use crate::units::show_duration;
 
 /// The parts of a plan, each with the path of its table; what could not be read is absent.
@@ -25,6 +25,8 @@ pub struct Declared<'d> {
     pub listeners: &'d [(String, ListenerPlan)],
     pub users: &'d [(String, (String, UserPlan))],
     pub routes: &'d [(String, Route)],
+    pub aliases: &'d [(String, Alias)],
+    pub rewrites: &'d [(String, Rewrite)],
     pub local: Option<&'d LocalPlan>,
     pub retry: &'d BTreeMap<Precedence, RetryPlan>,
     pub peer_plans: &'d [(String, PeerPlan)],
@@ -44,7 +46,11 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     listeners_let_somebody_in(reader, d);
     lmtp_keeps_to_itself(reader, d);
     routes_lead_somewhere(reader, d);
-    postmaster_has_a_route(reader, d);
+    addresses::routes_have_their_bearers(reader, d);
+    let directory = addresses::directory(d);
+    postmaster_has_a_route(reader, d, &directory);
+    addresses::aliases_lead_somewhere(reader, d, &directory);
+    addresses::rewrites_apply_somewhere(reader, d);
     retries_end(reader, d);
     peers_are_reachable(reader, d);
     stations_are_distinct(reader, d);
@@ -147,11 +153,7 @@ fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
     let own = |target: &str| d.listeners.iter().find(|(_, l)| l.address.to_string() == target);
     let mut seen = BTreeSet::new();
     for (path, route) in d.routes {
-        let pattern = match &route.pattern {
-            Pattern::Domain(domain) => domain.clone(),
-            Pattern::Below(domain) => format!("*.{domain}"),
-            Pattern::Any => "*".into(),
-        };
+        let pattern = route.pattern.to_string();
         if !seen.insert(pattern.clone()) {
             reader.problem(
                 &join(path, "match"),
@@ -179,25 +181,24 @@ fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
 }
 
 /// RFC 5321 section 4.5.1: postmaster is always taken, so it must have somewhere to go.
-fn postmaster_has_a_route(reader: &mut Reader, d: &Declared<'_>) {
+fn postmaster_has_a_route(reader: &mut Reader, d: &Declared<'_>, directory: &Directory) {
     let Some(node) = d.node else { return };
-    let table = Table { routes: d.routes.iter().map(|(_, r)| r.clone()).collect() };
     let local_part = node.postmaster.local();
-    match table.hop(&node.postmaster) {
-        None if !d.routes.is_empty() => {
-            let problem = format!("no route for {}: reports would have nowhere to go", node.postmaster);
+    let resolved = directory.resolve(&node.postmaster, &mut |_| {});
+    let Some(copy) = resolved.copies.first() else { return };
+    match copy.placed {
+        // A circle of aliases is told where they stand.
+        Placed::Route(_) | Placed::NoDomain | Placed::Fault(_) => {}
+        Placed::NoRoute | Placed::Unknown if d.routes.is_empty() => {}
+        Placed::NoRoute | Placed::Unknown => {
+            let problem = format!("no route for {}: reports would have nowhere to go", copy.address);
             reader.problem("node.postmaster", problem, "an address that a [[route]] matches");
         }
-        Some(Hop::Local) => {
-            if let Some(local) = d.local
-                && !local.users.is_empty()
-                && !local.users.iter().any(|u| u.eq_ignore_ascii_case(local_part))
-            {
-                let problem = format!("{} has no mailbox: local.users does not list {local_part}", node.postmaster);
-                reader.problem("node.postmaster", problem, &local.users.join(", "));
-            }
+        Placed::NoMailbox(_) => {
+            let users = d.local.map(|local| local.users.join(", ")).unwrap_or_default();
+            let problem = format!("{} has no mailbox: local.users does not list {local_part}", copy.address);
+            reader.problem("node.postmaster", problem, &users);
         }
-        None | Some(Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Peer(_) | Hop::Hold | Hop::Fetch) => {}
     }
 }
 

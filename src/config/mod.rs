@@ -3,6 +3,7 @@
 //! [`check`] reports every problem of a profile at once, each with file, line, column, key and what would be allowed.
 //! [`explain`] lists every effective value and where it came from. Called by the command line and by `node/` at start and reload.
 
+mod addresses;
 mod cross;
 mod load;
 mod net;

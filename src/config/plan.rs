@@ -12,7 +12,7 @@ use crate::codec::reduce::Rule;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
-use crate::route::Table;
+use crate::route::Directory;
 use crate::time::Duration;
 use crate::units::Bps;
 
@@ -27,8 +27,8 @@ pub struct Plan {
     pub listeners: Vec<ListenerPlan>,
     /// Users who may authenticate, by name.
     pub users: BTreeMap<String, UserPlan>,
-    /// Static routes.
-    pub routes: Table,
+    /// Addresses: routes, aliases, who has a mailbox.
+    pub directory: Directory,
     /// Local mailboxes.
     pub local: LocalPlan,
     /// Attempt, warning and expiry times per precedence.
@@ -128,6 +128,8 @@ pub struct Limits {
     pub future_release_per_user: usize,
     /// Bytes of messages that a payload may name to one peer; 0: none are kept.
     pub history_bytes: u64,
+    /// How far aliases may lead.
+    pub aliases: crate::route::Bounds,
 }
 
 /// What a listener speaks.
@@ -195,6 +197,8 @@ pub struct LocalPlan {
     pub maildir: PathBuf,
     /// Local parts that exist; empty accepts any.
     pub users: Vec<String>,
+    /// What stands between a local part and its detail; empty: nothing does.
+    pub separator: String,
 }
 
 /// `[retry.LEVEL]`

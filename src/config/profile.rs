@@ -14,12 +14,12 @@ use super::plan::{
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, Password, cross, net, schema, secrets};
+use super::{Files, Password, addresses, cross, net, schema, secrets};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, Hop, LinkKey, Mailbox, PeerName, Precedence, Protection};
-use crate::route::{Pattern, Route, Table};
+use crate::route::{Aliases, Bounds, Directory, Pattern, Rewrites, Route, Table};
 use crate::security::certificate::same_name;
 use crate::time::{Duration, Wall};
 use crate::units::{Bps, Bytes, parse_duration};
@@ -50,6 +50,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let listeners = each(reader, "listener", table("listener"), |r, at, e| listener(r, context, at, e));
     let users = each(reader, "user", table("user"), user);
     let routes = each(reader, "route", table("route"), |r, at, e| route(r, context, at, e));
+    let aliases = each(reader, "alias", table("alias"), addresses::alias);
+    let rewrites = each(reader, "rewrite", table("rewrite"), addresses::rewrite);
     let state_dir = node.as_ref().map(|n| n.state_dir.clone());
     let local = local(reader, context, table("local"), state_dir.as_deref());
     let retry = retry(reader, table("retry"));
@@ -85,6 +87,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         listeners: &listeners,
         users: &users,
         routes: &routes,
+        aliases: &aliases,
+        rewrites: &rewrites,
         local: local.as_ref(),
         retry: &retry,
         peer_plans: &peers,
@@ -99,13 +103,23 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     if !reader.problems.is_empty() {
         return None;
     }
+    let (node, limits, local) = (node?, limits?, local?);
+    let directory = Directory {
+        routes: Table { routes: routes.into_iter().map(|(_, r)| r).collect() },
+        aliases: Aliases::new(aliases.into_iter().map(|(_, a)| a)),
+        rewrites: Rewrites { rules: rewrites.into_iter().map(|(_, r)| r).collect() },
+        users: local.users.clone(),
+        separator: local.separator.clone(),
+        postmaster: node.postmaster.clone(),
+        bounds: limits.aliases,
+    };
     Some(Plan {
-        node: node?,
-        limits: limits?,
+        node,
+        limits,
         listeners: listeners.into_iter().map(|(_, l)| l).collect(),
         users: users.into_iter().map(|(_, u)| u).collect(),
-        routes: Table { routes: routes.into_iter().map(|(_, r)| r).collect() },
-        local: local?,
+        directory,
+        local,
         retry,
         precedence: precedence?,
         blind,
@@ -231,7 +245,10 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let future_release = s.field("future_release", integer(0, 100_000));
     let future_release_per_user = s.field("future_release_per_user", integer(0, 100_000));
     let history = s.field("history", parsed(|t| Bytes::parse(t).filter(|b| b.0 <= 1 << 20)));
+    let alias_depth = s.field("alias_depth", integer(1, 50));
+    let copies = s.field("copies", integer(100, 100_000));
     Some(Limits {
+        aliases: Bounds { depth: size(alias_depth?)?, copies: size(copies?)? },
         message_bytes: message?.0,
         recipients: size(recipients?)?,
         sessions: size(sessions?)?,
@@ -332,7 +349,7 @@ fn user(reader: &mut Reader, path: &str, entry: &Entry) -> Option<(String, UserP
 
 /// A key that need not be written and has no default. `None` when it is written wrong.
 #[expect(clippy::option_option, reason = "absent and wrong are different things")]
-fn optional<T>(
+pub fn optional<T>(
     s: &mut Scope<'_>,
     key: &'static str,
     read: impl FnOnce(&Entry) -> Result<T, String>,
@@ -347,7 +364,11 @@ fn route(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) 
     let mut s = reader.scope(&schema::ROUTE, path, Some(entry));
     let pattern = s.field("match", parsed(Pattern::parse));
     let hop = s.field("to", parsed(|t| hop(context, t)));
-    Some(Route { pattern: pattern?, hop: hop? })
+    let bearers = s.field("bearers", list(|t| name(t).map(|n| BearerId::from(&*n))));
+    let least = optional(&mut s, "min_precedence", parsed(Precedence::parse));
+    let most = optional(&mut s, "max_precedence", parsed(Precedence::parse));
+    let place = entry.origin.to_string();
+    Some(Route { pattern: pattern?, hop: hop?, bearers: bearers?, least: least?, most: most?, place })
 }
 
 fn hop(context: &Context<'_>, text: &str) -> Option<Hop> {
@@ -380,9 +401,11 @@ fn local(
         "users",
         list(|t| (!t.is_empty() && !t.contains(['/', '\0']) && !t.starts_with('.')).then(|| t.to_string())),
     );
+    let separator = s.field("separator", parsed(|t| ["", "+", "-", "_", "=", "#"].contains(&t).then(|| t.to_string())));
     let written = entry.is_some_and(|e| matches!(&e.value, Value::Table(f) if f.contains_key("maildir")));
     let maildir = maildir?;
-    Some(LocalPlan { maildir: if written { context.resolve(&maildir) } else { maildir.into() }, users: users? })
+    let maildir = if written { context.resolve(&maildir) } else { maildir.into() };
+    Some(LocalPlan { maildir, users: users?, separator: separator? })
 }
 
 /// Attempts in seconds, delay report and expiry: what holds for a level unless the profile says otherwise.
@@ -1004,7 +1027,7 @@ fn hostname(text: &str) -> Option<String> {
     (literal || text.len() <= 255 && text.split('.').all(label)).then(|| text.to_string())
 }
 
-fn mailbox(text: &str) -> Option<Mailbox> {
+pub fn mailbox(text: &str) -> Option<Mailbox> {
     let (local, domain) = text.rsplit_once('@')?;
     let ok = !local.is_empty() && local.len() <= 64 && !local.contains([' ', '<', '>', '@', '\r', '\n']);
     (ok && hostname(domain).is_some()).then(|| Mailbox::new(text))

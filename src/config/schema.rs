@@ -91,6 +91,8 @@ pub static ROOT: Section = Section {
         from("listener", "[[listener]] tables", "none"),
         from("user", "[[user]] tables", "none"),
         from("route", "[[route]] tables", "none"),
+        from("alias", "[[alias]] tables", "none"),
+        from("rewrite", "[[rewrite]] tables", "none"),
         from("local", "the [local] table", "every default"),
         from("retry", "the [retry.LEVEL] tables", "every default"),
         from("precedence", "the [precedence] table", "every default"),
@@ -140,6 +142,8 @@ pub static LIMITS: Section = Section {
         or("future_release", "an integer, 0 to 100000", "1000"),
         or("future_release_per_user", "an integer, 0 to 100000", "100"),
         or("history", "a size of at most 1MiB: 256KiB; 0B for none", "256KiB"),
+        or("alias_depth", "an integer, 1 to 50", "10"),
+        or("copies", "an integer, 100 to 100000", "5000"),
     ],
 };
 
@@ -193,8 +197,38 @@ pub static ROUTE: Section = Section {
     name: "route",
     many: true,
     keys: &[
-        must("match", "a domain, *.domain or *"),
+        must("match", "an address, a domain, *.domain or *"),
         must("to", "local, hold, smtp:HOST:PORT, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
+        or("bearers", "a list of names of [[bearer]] tables", "[]"),
+        from("min_precedence", LEVEL, "none"),
+        from("max_precedence", LEVEL, "none"),
+    ],
+};
+
+/// `[[alias]]`
+pub static ALIAS: Section = Section {
+    name: "alias",
+    many: true,
+    keys: &[
+        must("address", "an address, or @domain"),
+        must("to", "a list of addresses, or of @domain for the same local part there"),
+        or("keep", YES_NO, "false"),
+        from("owner", "local@domain", "none"),
+    ],
+};
+
+/// `[[rewrite]]`
+pub static REWRITE: Section = Section {
+    name: "rewrite",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("direction", "in, out"),
+        or("what", "both, envelope, headers", "both"),
+        must("match", "an address, a domain, *.domain or *"),
+        must("to", "a domain, or an address"),
+        or("at", "a list of listeners and peer:NAME for in, of what routes have as to for out", "[]"),
+        or("signed", YES_NO, "false"),
     ],
 };
 
@@ -205,6 +239,7 @@ pub static LOCAL: Section = Section {
     keys: &[
         from("maildir", "a directory", "maildir in node.state_dir"),
         or("users", "a list of local parts; empty takes any", "[]"),
+        or("separator", "one of + - _ = #, or empty for none", "+"),
     ],
 };
 
@@ -499,13 +534,15 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 29] = [
+pub static SECTIONS: [&Section; 31] = [
     &NODE,
     &LIMITS,
     &LISTENER,
     &TLS,
     &USER,
     &ROUTE,
+    &ALIAS,
+    &REWRITE,
     &LOCAL,
     &RETRY,
     &RETRY_LEVEL,

@@ -83,6 +83,21 @@ default = "routine"
 mmhs = false
 two_bearers = "immediate"
 
+[[alias]]
+address = "ops@ship.example"
+to = ["op1@ship.example", "@shore.example"]
+keep = false
+owner = "op1@ship.example"
+
+[[rewrite]]
+name = "inside"
+direction = "in"
+what = "envelope"
+match = "ship.test"
+to = "ship.example"
+at = ["relay", "peer:shore"]
+signed = true
+
 [[peer]]
 name = "shore"
 station = 2
@@ -224,7 +239,7 @@ fn a_full_profile_becomes_its_plan() {
     assert_eq!(plan.listeners[0].kind, ListenerKind::Relay);
     assert_eq!(plan.listeners[0].trust.len(), 2);
     assert_eq!(plan.users["op1@ship.example"].max_precedence, Precedence::Flash);
-    assert_eq!(plan.routes.hop(&Mailbox::new("x@else.where")), Some(&Hop::Peer("shore".into())));
+    assert_eq!(plan.directory.routes.hop(&Mailbox::new("x@else.where")), Some(&Hop::Peer("shore".into())));
     assert_eq!(plan.retry[&Precedence::Flash].after, [Duration::from_secs(10)]);
     assert_eq!(plan.retry[&Precedence::Routine].after.len(), 3);
     assert!(!plan.precedence.mmhs);
@@ -551,6 +566,65 @@ fn rules_of_reduction_that_cannot_apply_are_told() {
         let told = with(&rule("r", more));
         let [problem] = told.as_slice() else { panic!("{more}: {told:#?}") };
         assert!(problem.key == key && problem.problem.contains(words), "{more}: {problem:#?}");
+    }
+}
+
+#[test]
+fn addresses_that_lead_nowhere_are_told_where_they_stand() {
+    let with = |more: &str| disk(&format!("{FULL}{more}")).load(&[]).err().unwrap_or_default();
+    let alias = |address: &str, rest: &str| format!("[[alias]]\naddress = \"{address}\"\n{rest}\n");
+    let rewrite = |rest: &str| format!("[[rewrite]]\nname = \"r\"\ndirection = \"out\"\n{rest}\n");
+    let route = |rest: &str| format!("[[route]]\nmatch = \"a@b.example\"\n{rest}\n");
+    for sound in [
+        alias("@ship.example", "to = [\"op1@ship.example\"]"),
+        alias("@old.example", "to = [\"@ship.example\"]") + &alias("@ship.example", "to = [\"op1@ship.example\"]"),
+        alias("op1@ship.example", "to = [\"x@shore.example\"]\nkeep = true"),
+        rewrite("match = \"a.example\"\nto = \"b.example\"\nat = [\"peer:shore\"]"),
+        route("to = \"peer:shore\"\nbearers = [\"hf1\"]\nmin_precedence = \"flash\"\nmax_precedence = \"flash\""),
+    ] {
+        assert_eq!(with(&sound), [], "{sound}");
+    }
+    let round = alias("a@x.example", "to = [\"b@x.example\"]") + &alias("b@x.example", "to = [\"a@x.example\"]");
+    for (more, key, words) in [
+        (round, "alias.a@x.example.to", "circle"),
+        (alias("a@x.example", "to = [\"a@x.example\"]"), "alias.a@x.example.to", "circle"),
+        (alias("@x.example", "to = [\"@X.example\"]"), "alias.@x.example.to", "leads to itself"),
+        (alias("a@x.example", "to = []"), "alias.a@x.example.to", "empty"),
+        (alias("a@x.example", "to = [\"gone@ship.example\"]"), "alias.a@x.example.to", "no such mailbox"),
+        (
+            alias("gone@ship.example", "to = [\"op1@ship.example\"]\nkeep = true"),
+            "alias.gone@ship.example.to",
+            "no such mailbox",
+        ),
+        (
+            alias("a@x.example", "to = [\"op1@ship.example\"]\nowner = \"gone@ship.example\""),
+            "alias.a@x.example.owner",
+            "no such mailbox",
+        ),
+        (
+            alias("OPS@ship.example", "to = [\"op1@ship.example\"]"),
+            "alias.OPS@ship.example.address",
+            "also the address of",
+        ),
+        (alias("a b@x.example", "to = [\"op1@ship.example\"]"), "alias.a b@x.example.address", "is not one"),
+        (
+            rewrite("match = \"a.example\"\nto = \"b.example\"\nat = [\"peer:nobody\"]"),
+            "rewrite.r.at",
+            "no mail passes",
+        ),
+        (rewrite("match = \"a.example\"\nto = \"A.example\""), "rewrite.r.to", "is what it matches"),
+        (route("to = \"local\"\nbearers = [\"hf1\"]"), "route.a@b.example.bearers", "only what goes to a peer"),
+        (route("to = \"peer:shore\"\nbearers = [\"hf2\"]"), "route.a@b.example.bearers", "no [[bearer]] named hf2"),
+        (
+            route("to = \"peer:shore\"\nmin_precedence = \"flash\"\nmax_precedence = \"routine\""),
+            "route.a@b.example.min_precedence",
+            "above",
+        ),
+    ] {
+        let told = with(&more);
+        let plain = |key: &str| key.replace('"', "");
+        let found = told.iter().find(|p| plain(&p.key) == key && p.problem.contains(words));
+        assert!(found.is_some_and(|p| p.line > 0), "{more}: wanted {key} {words:?}, got {told:#?}");
     }
 }
 

@@ -209,7 +209,7 @@ pub fn set(root: &mut Entry, assignment: &str) -> Result<(), Problem> {
 /// The name under which an element of an array of tables is addressed.
 pub fn name_of(entry: &Entry) -> Option<String> {
     let Value::Table(fields) = &entry.value else { return None };
-    ["name", "match", "id"].iter().find_map(|k| match &fields.get(*k)?.value {
+    ["name", "match", "id", "address"].iter().find_map(|k| match &fields.get(*k)?.value {
         Value::Text(t) => Some(t.clone()),
         Value::Integer(i) => Some(i.to_string()),
         _ => None,

@@ -156,6 +156,11 @@ pub fn received_count(body: &[u8]) -> usize {
     fields(body).filter(|f| f.is("Received")).count()
 }
 
+/// Whether a field `name` says just `value`, in any case.
+pub fn is_marked(body: &[u8], name: &str, value: &str) -> bool {
+    fields(body).any(|f| f.is(name) && body[f.value].trim_ascii().eq_ignore_ascii_case(value.as_bytes()))
+}
+
 /// The form in which [`recipients_in`] lists an address: local part kept, domain in lower case.
 pub fn canonical(address: &Mailbox) -> String {
     match address.as_str().rsplit_once('@') {

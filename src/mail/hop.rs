@@ -1,5 +1,7 @@
 //! Where a recipient's copy goes next.
 
+use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::PeerName;
@@ -19,4 +21,18 @@ pub enum Hop {
     Hold,
     /// This node itself: it is asked for a part of a message that went reduced.
     Fetch,
+}
+
+impl fmt::Display for Hop {
+    /// As a profile writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Smtp(to) => write!(f, "smtp:{to}"),
+            Self::Lmtp(to) => write!(f, "lmtp:{to}"),
+            Self::Peer(peer) => write!(f, "peer:{peer}"),
+            Self::Hold => f.write_str("hold"),
+            Self::Fetch => f.write_str("fetch"),
+        }
+    }
 }

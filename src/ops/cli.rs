@@ -16,7 +16,7 @@ use super::client::{self, AskError};
 use super::codec::{self, CodecCommand};
 use super::document::{Check, Explain, PasswordHash, QueueOriginal, QueueRead, Refusal};
 use super::print::{document, event, table};
-use super::{BearerChoice, EmconWord, Request, password};
+use super::{BearerChoice, EmconWord, Request, password, route};
 use crate::config::{self, Checked, Problem, RealFiles};
 use crate::mail::{MessageId, Precedence};
 use crate::time::Wall;
@@ -89,6 +89,25 @@ pub enum Command {
     Explain {
         #[command(flatten)]
         profile: ProfileArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say where mail to an address goes and what RCPT is answered, from the profile alone
+    Route {
+        /// The recipient
+        address: String,
+        /// The sender, to see what becomes of it
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
+        /// The listener it comes by, or peer:NAME, for rules that apply there
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        /// The profile [default: /etc/aldis/aldis.toml]
+        #[arg(long, value_name = "PROFILE", default_value = DEFAULT_PROFILE, hide_default_value = true)]
+        profile: PathBuf,
+        /// Override any key, as with `aldis run`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
         #[command(flatten)]
         output: Output,
     },
@@ -419,6 +438,10 @@ pub fn execute(command: Command, out: &mut impl Write, err: &mut impl Write) -> 
     let (node, output, request) = match command {
         Command::Check { profile, output } => return check(&mut say, &profile, output),
         Command::Explain { profile, output } => return explain(&mut say, &profile, output),
+        Command::Route { address, from, listener, profile, set, output } => {
+            let asked = route::Asked { address, from, listener };
+            return route(&mut say, &asked, &profile, &set, output);
+        }
         Command::Codec { command } => return codec(&mut say, &command),
         Command::HashPassword { scram, output } => return hash_password(&mut say, scram, output),
         Command::Status { node, output } => (node, output, Request::Status),
@@ -526,6 +549,29 @@ fn explain<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, args: &ProfileArgs, 
         sharing.iter().for_each(|bearer| say.line(&bearer.to_string()));
     }
     0
+}
+
+fn route<O: Write, E: Write>(
+    say: &mut Speaker<'_, O, E>,
+    asked: &route::Asked,
+    profile: &Path,
+    set: &[String],
+    output: Output,
+) -> u8 {
+    let plan = match config::check(profile, set) {
+        Ok(plan) => plan,
+        Err(problems) => return say.problems(problems, output),
+    };
+    match route::explain(&plan, asked) {
+        Ok(explained) => {
+            match output.json {
+                true => say.json(&explained),
+                false => say.text(&route::text(&explained)),
+            }
+            if explained.answers.relay.code < 400 { 0 } else { REFUSED }
+        }
+        Err(why) => say.refuse(&why, REFUSED, output),
+    }
 }
 
 fn codec<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, command: &CodecCommand) -> u8 {

@@ -25,6 +25,7 @@ macro_rules! schema {
 schema! {
     Check = "aldis.check/1",
     Explain = "aldis.explain/1",
+    Route = "aldis.route/1",
     CodecExplain = "aldis.codec-explain/1",
     Status = "aldis.status/1",
     QueueList = "aldis.queue-list/1",
@@ -66,6 +67,89 @@ pub struct Explain {
     pub values: Vec<Effective>,
     /// Which peers of each bearer take one payload together; bearers with one peer are left out.
     pub sharing: Vec<Sharing>,
+}
+
+/// `aldis route`
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Route {
+    /// The schema's name.
+    pub schema: &'static str,
+    /// The recipient as given.
+    pub address: String,
+    /// The return path as it goes on, where one was given.
+    pub sender: Option<String>,
+    /// The listener it is taken to come by.
+    pub listener: Option<String>,
+    /// What RCPT is answered.
+    pub answers: RouteAnswers,
+    /// What happens to the address, in order.
+    pub steps: Vec<RouteStep>,
+    /// What goes on in the end.
+    pub copies: Vec<RouteCopy>,
+}
+
+/// What RCPT is answered.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RouteAnswers {
+    /// To whoever may relay: authenticated, or of a trusted network.
+    pub relay: RouteAnswer,
+    /// To everybody else.
+    pub stranger: RouteAnswer,
+}
+
+/// One reply.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RouteAnswer {
+    /// Its code.
+    pub code: u16,
+    /// Its enhanced code.
+    pub status: String,
+    /// Its words.
+    pub text: String,
+}
+
+/// One thing that happens to an address.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RouteStep {
+    /// `rewrite`, `postmaster`, `detail`, `alias`, `again`, `route`, `refused`.
+    pub step: &'static str,
+    /// The address.
+    pub address: String,
+    /// What of the profile says so.
+    pub by: String,
+    /// Where that stands: `FILE:LINE`, `--set` or `default`.
+    pub place: String,
+    /// What it becomes.
+    pub to: Vec<String>,
+}
+
+/// One copy.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RouteCopy {
+    /// To whom.
+    pub address: String,
+    /// What its route matches, or null.
+    pub route: Option<String>,
+    /// Where that stands.
+    pub place: Option<String>,
+    /// The next hop as the profile writes it.
+    pub hop: Option<String>,
+    /// The mailbox here.
+    pub mailbox: Option<String>,
+    /// The recipient as it is handed to that hop.
+    pub handed_as: Option<String>,
+    /// Bearers that may carry it.
+    pub bearers: Vec<String>,
+    /// Level of service at least.
+    pub min_precedence: Option<String>,
+    /// Level of service at most.
+    pub max_precedence: Option<String>,
+    /// The owner of the list that sends it: the return path of this copy.
+    pub owner: Option<String>,
+    /// Whether it is one of several behind an alias, of which the sender hears "expanded".
+    pub expanded: bool,
+    /// Why it fails, if it does.
+    pub refused: Option<RouteAnswer>,
 }
 
 /// `aldis codec explain`

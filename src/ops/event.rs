@@ -132,6 +132,24 @@ events! {
         /// Whose copy.
         recipient: String,
     }
+    /// Aliases led round in a circle, or further than `[limits]` allows: the recipient was refused.
+    WARN AliasRefused "alias-refused" {
+        /// The recipient as it was given.
+        address: String,
+        /// `loop`, or the bound: `alias_depth`, `copies`.
+        why: String,
+    }
+    /// A rule of the profile was about addresses of a message's header.
+    INFO HeaderRewritten "header-rewritten" {
+        /// Which.
+        message: MessageId,
+        /// Addresses that were changed.
+        changed: u64,
+        /// Addresses that were left as they are, because the message is signed.
+        left: u64,
+        /// Whether a signature was broken by it, as the rule allows.
+        breaks: bool,
+    }
     /// A transfer went round and came back to this node.
     WARN LoopDetected "loop-detected" {
         /// Who handed it over.

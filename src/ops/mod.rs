@@ -12,6 +12,7 @@ mod password;
 mod print;
 pub mod read;
 mod request;
+mod route;
 
 pub use event::{Counters, Event, EventKind};
 pub use request::{BearerChoice, EmconWord, Request, Response};

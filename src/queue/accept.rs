@@ -230,34 +230,62 @@ pub fn accept_on(
     decisions: Vec<Decision>,
     terms: &Terms,
 ) -> Result<Accepted, NotAMessage> {
-    let release = terms.release.filter(|release| now.set && release.at > now.wall);
-    let begins = release.map_or(now.wall, |release| release.at);
-    let Submission { mut envelope, mut precedence, source, body } = submission;
-    if envelope.recipients.is_empty() {
+    if submission.envelope.recipients.is_empty() {
         return Err(NotAMessage::NoRecipients);
     }
-    if decisions.len() != envelope.recipients.len() {
+    if decisions.len() != submission.envelope.recipients.len() {
         return Err(NotAMessage::Undecided);
     }
+    let submission = at_its_level(policy, authority, submission);
+    Ok(enter(now, policy, ids, submission, decisions, terms, Kinship::default()))
+}
+
+/// The submission with the precedence it is served at here, and the number it carries on.
+pub(super) fn at_its_level(policy: &Policy, authority: Authority, mut submission: Submission) -> Submission {
+    if let Source::Smtp { .. } = submission.source {
+        let choice = choose(policy, authority, &submission.envelope, &submission.body);
+        submission.precedence = choice.level;
+        submission.envelope.mt_priority = choice.mt_priority;
+    }
+    submission
+}
+
+/// How a message stands to the others that came of the same submission.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kinship {
+    /// The first of them, if this is another.
+    pub(super) parent: Option<MessageId>,
+    /// Its recipients are not those of the submission.
+    pub(super) expanded: bool,
+}
+
+/// Makes the message, once its precedence is known.
+pub(super) fn enter(
+    now: Now,
+    policy: &Policy,
+    ids: &mut Ids,
+    submission: Submission,
+    decisions: Vec<Decision>,
+    terms: &Terms,
+    kinship: Kinship,
+) -> Accepted {
+    let release = terms.release.filter(|release| now.set && release.at > now.wall);
+    let begins = release.map_or(now.wall, |release| release.at);
+    let Submission { mut envelope, precedence, source, body } = submission;
     let over_air = decisions.iter().any(|d| matches!(d, Decision::Due { over_air: true }));
     match source {
-        Source::Smtp { .. } => {
-            let choice = choose(policy, authority, &envelope, &body);
-            precedence = choice.level;
-            envelope.mt_priority = choice.mt_priority;
-            if now.set {
-                envelope.expires = lifetime(policy, precedence, over_air, &envelope, begins);
-            }
+        Source::Smtp { .. } if now.set => {
+            envelope.expires = lifetime(policy, precedence, over_air, &envelope, begins);
         }
         Source::Switch | Source::Receipts { .. } if now.set => {
             envelope.expires = lifetime(policy, precedence, over_air, &envelope, now.wall);
         }
         Source::Bearer { .. } if now.set => envelope.expires = envelope.expires.min(now.wall.plus(LONGEST_LIFE)),
-        Source::Switch | Source::Receipts { .. } | Source::Bearer { .. } => {}
+        Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } | Source::Bearer { .. } => {}
     }
 
     let mut batch = Batch::default();
-    if let Source::Bearer { transfer, .. } = &source {
+    if let (Source::Bearer { transfer, .. }, None) = (&source, kinship.parent) {
         let key = SeenKey::Transfer(transfer.clone());
         // A clock that is not set may be decades behind: what it would say has passed when it is.
         let until = match now.set {
@@ -277,7 +305,7 @@ pub fn accept_on(
     let recipients: Vec<_> = decisions.into_iter().map(|d| recipient(now, body_ref, d, release)).collect();
     let mut record = MessageRecord {
         id,
-        parent: None,
+        parent: kinship.parent,
         precedence,
         source,
         state: MessageState::Queued,
@@ -289,6 +317,7 @@ pub fn accept_on(
         reduced: Vec::new(),
         release: terms.release,
         tracking: terms.tracking.clone(),
+        expanded: kinship.expanded,
         envelope,
     };
     record.state = state_of(&record);
@@ -298,7 +327,7 @@ pub fn accept_on(
     }
     batch.changes.push(Change::Message(Box::new(record.clone())));
     batch.changes.push(Change::Track(id, accepted_line(now, &record)));
-    Ok(Accepted { id, record, batch, report })
+    Accepted { id, record, batch, report }
 }
 
 fn recipient(now: Now, body: BodyRef, decision: Decision, release: Option<Release>) -> RecipientRecord {
@@ -319,7 +348,7 @@ fn state_by(now: Now, decision: Decision) -> RecipientState {
     }
 }
 
-fn refusals(now: Now, record: &MessageRecord) -> Vec<Line> {
+pub(super) fn refusals(now: Now, record: &MessageRecord) -> Vec<Line> {
     let mut lines = Vec::new();
     for (to, r) in record.envelope.recipients.iter().zip(&record.recipients) {
         let RecipientState::Final { outcome: Outcome::Failed { status, diagnostic }, .. } = &r.state else { continue };

@@ -311,6 +311,10 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
 /// A report that somebody took the message says nothing but who and when to a neighbour that knows the message.
 fn source(record: &MessageRecord, lines: &[Line]) -> Source {
     let Source::Bearer { peer, transfer, .. } = &record.source else { return Source::Switch };
+    if record.expanded {
+        // The neighbour knows other recipients, in another order.
+        return Source::Switch;
+    }
     let mut places: Vec<(u32, &Recipient)> = (0..).zip(&record.envelope.recipients).collect();
     let receipt = |line: &Line| {
         let of = |(_, r): &(u32, &Recipient)| {

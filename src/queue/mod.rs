@@ -21,6 +21,7 @@ mod backend;
 mod disk;
 pub mod dsn;
 mod engine;
+pub mod expand;
 pub mod ids;
 pub mod maildir;
 pub mod outcome;

@@ -1075,6 +1075,7 @@ mod tests {
             reduced: Vec::new(),
             release: None,
             tracking: None,
+            expanded: false,
         }
     }
 }

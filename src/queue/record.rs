@@ -81,6 +81,9 @@ pub struct MessageRecord {
     /// Who may ask after it (RFC 3885). Records of before that was kept end here.
     #[serde(default, deserialize_with = "or_default")]
     pub tracking: Option<Tracking>,
+    /// Its recipients are not those it was handed over with: aliases led elsewhere. Records of before there were any end here.
+    #[serde(default, deserialize_with = "or_default")]
+    pub expanded: bool,
 }
 
 impl MessageRecord {

@@ -801,6 +801,7 @@ mod tests {
             reduced: Vec::new(),
             release: None,
             tracking: None,
+            expanded: false,
         }
     }
 }

@@ -125,7 +125,8 @@ impl Switch {
             precedence: record.precedence,
             accepted: record.accepted,
             size_bytes: record.size_bytes,
-            source: record.source.clone(),
+            // Whoever handed it over counts other recipients.
+            source: if record.expanded { Source::Switch } else { record.source.clone() },
             places: job.recipients.clone(),
             header: head,
             told: BTreeSet::new(),
@@ -228,9 +229,11 @@ impl Switch {
             let submission = dsn::build(Now { wall: at, ..now }, &self.reporter, &report, &awaited.header);
             let Some(own) = self.accept_own(now, submission) else { continue };
             batch.append(own.batch);
-            batch.changes.push(Change::Track(awaited.message, track(now, &bearer, &from, own.record.id)));
-            self.event(ops::Event::ReportQueued { message: own.record.id, about: awaited.message });
-            records.push(own.record);
+            if let Some(first) = own.records.first() {
+                batch.changes.push(Change::Track(awaited.message, track(now, &bearer, &from, first.id)));
+                self.event(ops::Event::ReportQueued { message: first.id, about: awaited.message });
+            }
+            records.extend(own.records);
         }
         let mut ids = self.ids_in(&batch);
         for (counter, awaited) in &changed {

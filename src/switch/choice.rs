@@ -14,12 +14,13 @@ use crate::bearer::Transfer;
 use crate::bearer::fec::Geometry;
 use crate::bearer::serial::{Headway, Role};
 use crate::emcon::Gate;
-use crate::mail::{BearerId, Hop, MessageId, PeerName, Precedence, TransferId};
+use crate::mail::{BearerId, Hop, MessageId, PeerName, Precedence, Recipient, TransferId};
 use crate::ops::Event;
 use crate::ops::document::PathStatus;
-use crate::queue::{Batch, Change, TrackEntry, TransferRecord};
+use crate::queue::{Batch, Change, MessageRecord, TrackEntry, TransferRecord};
 use crate::time::{Duration, Instant, Now};
 
+use super::addresses::among;
 use super::air::Bearer;
 use super::predict::{Forecast, Load};
 use super::{Pending, Switch};
@@ -129,6 +130,7 @@ impl Switch {
             // An operator who let it go had the bound in sight.
             unbounded: self.beyond.contains(&message),
             id: None,
+            only: self.only_over(message, peer),
             frozen_for: None,
         };
         let mut candidates = self.candidates(now, &self.gate, &load);
@@ -136,7 +138,8 @@ impl Switch {
         if let Some(best) = first(&candidates) {
             return Ok(best.bearer.clone());
         }
-        let refused = self.bearers_to(peer).filter(|(name, b)| suits(name) && (b.plan.protected || !load.protect));
+        let may = |name: &BearerId| suits(name) && among(load.only, name);
+        let refused = self.bearers_to(peer).filter(|(name, b)| may(name) && (b.plan.protected || !load.protect));
         let mut refused =
             refused.filter_map(|(_, b)| Some((b.plan.carries(level, payload_bytes).err()?, b.plan.hold_excess)));
         Err(refused.next().unwrap_or_else(|| (format!("no bearer to {peer} may carry it"), false)))
@@ -146,13 +149,25 @@ impl Switch {
         self.active.record(message).is_some_and(|r| r.envelope.require_tls && r.envelope.from.is_some())
     }
 
+    /// The bearers that the routes of a message to a peer name; empty: any.
+    pub(super) fn only_over(&self, message: MessageId, peer: &PeerName) -> &[BearerId] {
+        self.active.record(message).map_or(&[], |record| self.only_for(record, peer))
+    }
+
+    /// The same of a record. Recipients with other bearers are another message's, since [`crate::queue::expand`] parted them.
+    pub(super) fn only_for(&self, record: &MessageRecord, peer: &PeerName) -> &[BearerId] {
+        let to_peer = |r: &Recipient| self.route_to(&r.address).filter(|route| route.hop == Hop::Peer(peer.clone()));
+        let mut named = record.envelope.recipients.iter().filter_map(to_peer).map(|route| route.bearers.as_slice());
+        named.find(|bearers| !bearers.is_empty()).unwrap_or(&[])
+    }
+
     /// The bearers that may carry something, judged by the orders of `gate`.
     pub(super) fn candidates(&self, now: Now, gate: &Gate, load: &Load<'_>) -> Vec<Candidate> {
         let fits = |b: &Bearer| {
             (b.plan.protected || !load.protect)
                 && (load.unbounded || b.plan.carries(load.level, load.payload_bytes).is_ok())
         };
-        let fitting = self.bearers_to(load.peer).filter(|(_, b)| fits(b));
+        let fitting = self.bearers_to(load.peer).filter(|(name, b)| among(load.only, name) && fits(b));
         fitting.map(|(name, bearer)| self.candidate(now, gate, name, bearer, load)).collect()
     }
 
@@ -264,6 +279,7 @@ impl Switch {
         };
         // MINIMIZE holds nothing that is frozen, but another bearer may be free of it.
         let load = Load { frozen_for: None, ..self.load_of(record, peer, transfer.precedence) };
+        let level = load.level;
         let mut candidates = self.candidates(now, &self.gate, &load);
         if candidates.iter().all(|c| c.bearer != record.bearer) {
             // Its bounds have changed since; it was frozen for this one.
@@ -283,7 +299,7 @@ impl Switch {
             self.moved(now, record, &main.bearer, why);
         }
         let doubts = self.bearers.get(&main.bearer).is_none_or(|b| b.station.doubts(id));
-        let twice = self.plan.precedence.two_bearers.is_some_and(|from| load.level >= from) && !doubts;
+        let twice = self.plan.precedence.two_bearers.is_some_and(|from| level >= from) && !doubts;
         let carries = |c: &&Candidate| here.iter().any(|(n, role)| *n == c.bearer && *role == Role::Carry);
         let others = || candidates.iter().filter(|c| c.class == Class::Open && c.bearer != main.bearer && twice);
         let second = others().find(carries).or_else(|| others().min_by(|a, b| a.seconds.total_cmp(&b.seconds)));
@@ -403,6 +419,7 @@ impl Switch {
                 protect: false,
                 unbounded: false,
                 id: None,
+                only: &[],
                 frozen_for: None,
             };
             let candidates = self.candidates(now, &self.gate, &load);
@@ -495,6 +512,7 @@ mod tests {
             protect: false,
             unbounded: false,
             id: None,
+            only: &[],
             frozen_for: None,
         }
     }
@@ -624,6 +642,23 @@ mod tests {
             let (to, from) = (of(new.0, new.1), of(old.0, old.1));
             assert_eq!(to.overtakes(&from, rested), moves, "{new:?} from {old:?}");
         }
+    }
+
+    #[test]
+    fn a_route_that_names_bearers_keeps_mail_on_them() {
+        let route = "[[route]]\nmatch = \"med@shore.example\"\nto = \"peer:shore\"\nbearers = [\"hf\"]\n";
+        let switch = ship("", route, 0);
+        let shore: PeerName = "shore".into();
+        let named = |address: &str| {
+            let route = switch.route_to(&crate::mail::Mailbox::new(address)).expect("a route");
+            route.bearers.clone()
+        };
+        let only = named("Med+x@shore.example");
+        assert_eq!((only.as_slice(), named("a@shore.example").as_slice()), (["hf".into()].as_slice(), [].as_slice()));
+        let free = load(&shore, Precedence::Routine, 10_000);
+        assert_eq!(chosen(&switch, &free), Some(("satcom".into(), Class::Open)));
+        assert_eq!(chosen(&switch, &Load { only: &only, ..free }), Some(("hf".into(), Class::Open)));
+        assert!(switch.over_air(at(0), &shore, &only, Precedence::Routine, None).is_none());
     }
 
     /// Puts a transfer on the air as after its freezing, and looks which bearers carry it.

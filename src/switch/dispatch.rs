@@ -14,6 +14,7 @@ use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
 use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, StoreCall, StoreResult, TransferRecord};
+use crate::route::Direction;
 use crate::smtp::client::{RecipientResult, Report};
 use crate::time::{Duration, Now};
 
@@ -73,7 +74,10 @@ impl Switch {
             };
             let Some(job) = self.active.next(now, allowance) else { return };
             let as_mule = self.goes_mule(&job.hop);
+            // A payload for several peers is written alike for all of them.
+            let apart = self.plan.directory.rewrites.tell_places_apart(Direction::Out);
             let together = match self.aldis_along(&job.hop) {
+                _ if apart => Vec::new(),
                 Some(along) => along,
                 None if as_mule => self.mules_along(&job.hop),
                 None => group::of(&self.plan, self.bearers.values().map(|b| &b.plan), &job.hop),
@@ -126,13 +130,12 @@ impl Switch {
             let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };
             return self.job_result(now, &job, vec![failed; job.recipients.len()], AirNote::default(), None);
         }
+        let body = self.handed_to(now, job.message, &job.hop, body);
+        let envelope = self.envelope_to(&job.hop, envelope);
         match &job.hop {
             Hop::Local => {
-                let mailboxes = envelope
-                    .recipients
-                    .iter()
-                    .map(|r| (self.resolve(&r.address).local().to_lowercase(), r.address.to_string()))
-                    .collect();
+                let mailboxes =
+                    envelope.recipients.iter().map(|r| (self.mailbox(&r.address), r.address.to_string())).collect();
                 let local = Local {
                     mailboxes,
                     unique: format!("{}.{:08x}.{}", job.message, self.epoch, self.plan.node.name),
@@ -169,7 +172,7 @@ impl Switch {
             Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } => Vec::new(),
         };
         hops.push(self.plan.node.name.clone());
-        let (envelope, body) = (limited(record, &job), attempt.body.clone());
+        let (envelope, body) = (self.envelope_to(&job.hop, limited(record, &job)), attempt.body.clone());
         let envelope = AirEnvelope { envelope, precedence: job.precedence, hops, serves: Vec::new() };
         let reduction = self.reduction(form.flatten(), job.message);
         let Some(plan) = self.plan.peers.iter().find(|p| p.name == peer) else {

@@ -11,9 +11,10 @@
 use std::sync::Arc;
 
 use crate::codec::reduce;
-use crate::mail::{Envelope, Hop, Mailbox, MessageId, Precedence, Recipient, Source, Status, Submission};
+use crate::mail::{Envelope, Hop, Mailbox, MessageId, Precedence, Recipient, Source, Status, Submission, Terms};
 use crate::ops::{self, Event, Response};
-use crate::queue::accept::{self, Authority};
+use crate::queue::accept::Authority;
+use crate::queue::expand;
 use crate::queue::outcome;
 use crate::queue::schedule::Job;
 use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, TrackEntry};
@@ -56,7 +57,7 @@ impl Switch {
     pub(super) fn hop(&self, to: &Mailbox) -> Option<&Hop> {
         match self.asked_part(to) {
             Some(_) => Some(&HERE),
-            None => self.plan.routes.hop(to),
+            None => self.plan.directory.hop(to),
         }
     }
 
@@ -222,11 +223,14 @@ impl Switch {
         author: &str,
         batch: &mut Batch,
     ) -> Result<Vec<MessageRecord>, String> {
-        let decisions = self.decisions(&submission.envelope, None);
+        // Its recipients are whom the aliases led to, when the original was taken.
+        let expansion = self.as_they_stand(&submission.envelope);
         let subject = submission.body.clone();
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
-        let accepted = accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions)
+        let terms = Terms::default();
+        let entered = expand::accept_all(now, &self.policy, authority, &mut self.ids, submission, expansion, &terms)
             .map_err(|why| why.to_string())?;
+        let goes_as = entered.records.iter().map(|r| r.id.to_string()).collect::<Vec<_>>().join(", ");
         let line = TrackEntry {
             at: now.wall,
             event: "fetched".into(),
@@ -234,9 +238,9 @@ impl Switch {
             bearer: None,
             bytes_on_air: 0,
             air_s: 0.0,
-            detail: Some(format!("part {part} goes as {}, wanted by {author}", accepted.id)),
+            detail: Some(format!("part {part} goes as {goes_as}, wanted by {author}")),
         };
-        let (own, records) = self.with_report(now, accepted, &subject);
+        let (own, records) = self.with_reports(now, entered, &subject);
         batch.append(own);
         batch.changes.push(Change::Track(of, line));
         Ok(records)

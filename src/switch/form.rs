@@ -11,6 +11,7 @@ use crate::mail::{BearerId, Envelope, MessageId, PeerName, Precedence};
 use crate::queue::MessageRecord;
 use crate::time::Now;
 
+use super::addresses::among;
 use super::choice::first;
 use super::predict::Load;
 use super::{Reduction, Switch};
@@ -45,7 +46,9 @@ impl Switch {
     ) -> Option<Form> {
         let form = |name: &BearerId| self.form_on(name, &record.envelope, record.size_bytes, level);
         let net = self.nets.aldis_to(peer).map(|net| &net.plan.id);
-        let mut open: Vec<Form> = self.bearers_to(peer).map(|(name, _)| name).chain(net).map(form).collect();
+        let only = self.only_for(record, peer);
+        let serial = self.bearers_to(peer).map(|(name, _)| name).filter(|name| among(only, name));
+        let mut open: Vec<Form> = serial.chain(net).map(form).collect();
         open.retain(|form| !tried.contains(form));
         let any = *open.first()?;
         if open.iter().all(|form| *form == any) {

@@ -89,6 +89,7 @@ impl Switch {
             Source::Smtp { .. } | Source::Switch | Source::Receipts { .. } => Vec::new(),
         };
         hops.push(self.plan.node.name.clone());
+        let envelope = self.envelope_to(&first.hop, envelope);
         let peers: Vec<PeerName> = jobs.iter().filter_map(peer_of).cloned().collect();
         let count = |job: &Job| u32::try_from(job.recipients.len()).unwrap_or(u32::MAX);
         let serves = peers.iter().cloned().zip(jobs.iter().map(count)).collect();
@@ -114,6 +115,7 @@ impl Switch {
         let form = self.active.record(first.message);
         let form = form.and_then(|r| self.form_on(&bearer, &r.envelope, r.size_bytes, first.precedence));
         let reduction = self.reduction(form, first.message);
+        let body = self.handed_to(now, first.message, &first.hop, body);
         let (known, keeps_text) = (Vec::new(), peers.first().is_some_and(|peer| self.keeps_text_of(peer)));
         for (job, peer) in jobs.iter().zip(&peers) {
             self.await_receipts(now, peer, &lead, job, &body);

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use crate::bearer::Verdict;
 use crate::config::plan::ListenerKind;
 use crate::mail::{
-    BearerId, DeliverBy, Envelope, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status,
-    Submission, TransferId,
+    BearerId, DeliverBy, Envelope, Hop, MessageId, PeerName, Precedence, Source, Status, Submission, Terms, TransferId,
 };
 use crate::ops::Event;
-use crate::queue::accept::{self, Accepted, Authority, Decision};
-use crate::queue::{Batch, CommitError, MessageRecord, MessageState, dsn};
-use crate::route::Pattern;
+use crate::queue::accept::{self, Authority};
+use crate::queue::expand::{self, Entered};
+use crate::queue::{Batch, Change, CommitError, MessageRecord, MessageState, dsn};
+use crate::route::Direction;
 use crate::smtp::server::{Answer, AskId, Question, Transaction};
 use crate::smtp::{Reply, submission, trace};
 use crate::time::{Now, Wall};
 
+use super::addresses::{Asked, among};
 use super::air::Bearer;
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
@@ -47,9 +48,9 @@ impl Switch {
             Question::Rcpt { rcpt, user, trusted, mt_priority, size, require_tls, .. } => {
                 let may_relay = trusted || user.is_some();
                 let level = mt_priority.map_or(self.plan.precedence.default, |p| p.precedence());
-                let refused = self.recipient(now, &rcpt.to, may_relay, level, size);
-                let refused = refused.or_else(|| self.exposed(&rcpt.to).filter(|_| require_tls));
-                refused.map_or(Answer::Ok, Answer::Refuse)
+                let asked = Asked { level, size, require_tls, may_relay };
+                let to = self.arriving(listener, &rcpt.to);
+                self.recipient(now, &to, &asked).map_or(Answer::Ok, Answer::Refuse)
             }
             Question::End(transaction) => {
                 self.transaction(now, session, ask, listener, *transaction);
@@ -68,45 +69,20 @@ impl Switch {
         }
     }
 
-    /// Why this recipient cannot be served, if it cannot.
-    fn recipient(
+    /// D5 and B6: what none of the bearers to a peer will carry.
+    pub(super) fn over_air(
         &self,
         now: Now,
-        to: &Mailbox,
-        may_relay: bool,
+        peer: &PeerName,
+        only: &[BearerId],
         level: Precedence,
         size: Option<u64>,
     ) -> Option<Reply> {
-        let is_postmaster = to.local().eq_ignore_ascii_case("postmaster");
-        if to.domain().is_empty() {
-            return (!is_postmaster).then(|| Reply::new(550, Status(5, 1, 2), "a recipient needs a domain"));
-        }
-        if self.asked_part(to).is_some() {
-            let why = "parts are sent to whoever asks over the air; here an operator fetches them";
-            return Some(Reply::new(550, Status(5, 7, 1), why));
-        }
-        let hop = match self.plan.routes.route(to) {
-            // Strangers reach only what a route names: the way out for everything is not theirs.
-            Some(route) if may_relay || route.pattern != Pattern::Any => &route.hop,
-            None if may_relay => return Some(Reply::new(550, Status(5, 1, 2), format!("no route to {}", to.domain()))),
-            Some(_) | None => return Some(Reply::new(550, Status(5, 7, 1), "relaying denied")),
-        };
-        match hop {
-            Hop::Local if !self.is_local_user(to) && !is_postmaster => {
-                Some(Reply::new(550, Status(5, 1, 1), "no such mailbox here"))
-            }
-            Hop::Peer(peer) => self.over_air(now, peer, level, size),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
-        }
-    }
-
-    /// D5 and B6: what none of the bearers to a peer will carry.
-    fn over_air(&self, now: Now, peer: &PeerName, level: Precedence, size: Option<u64>) -> Option<Reply> {
         if let Some(net) = self.nets.to(peer) {
             return self.over_multicast(now, net, peer, level, size);
         }
         let mut refused = None;
-        for (_, bearer) in self.bearers_to(peer) {
+        for (_, bearer) in self.bearers_to(peer).filter(|(name, _)| among(only, name)) {
             match self.over_bearer(now, bearer, peer, level, size) {
                 None => return None,
                 Some(reply) => refused = refused.or(Some(reply)),
@@ -142,35 +118,24 @@ impl Switch {
         })
     }
 
-    /// C4: why mail that asks for protection cannot go to this recipient, if it cannot.
-    fn exposed(&self, to: &Mailbox) -> Option<Reply> {
-        let hop = self.hop(&self.resolve(to))?;
-        (!self.protects(hop)).then(|| Reply::new(550, UNPROTECTED.0, UNPROTECTED.1))
-    }
-
     /// Whether mail may go this way, as far as the protection it asks for is concerned (C4). Reports come from nobody, and no
     /// missing protection may cost one (RFC 8689 5).
     pub(super) fn may_take(&self, hop: &Hop, envelope: &Envelope) -> bool {
-        !envelope.require_tls || envelope.from.is_none() || self.protects(hop)
+        !envelope.require_tls || envelope.from.is_none() || self.protects(hop, &[])
     }
 
     /// Where mail stays on this machine or goes over a bearer that is marked protected. Towards SMTP servers TLS is opportunistic:
     /// no certificate is checked, so none of them will do.
-    fn protects(&self, hop: &Hop) -> bool {
+    pub(super) fn protects(&self, hop: &Hop, only: &[BearerId]) -> bool {
         match hop {
             Hop::Local | Hop::Hold | Hop::Fetch => true,
             Hop::Lmtp(path) => path.starts_with('/'),
             Hop::Smtp(_) => false,
             Hop::Peer(peer) => {
-                self.bearers_to(peer).any(|(_, b)| b.plan.protected)
+                self.bearers_to(peer).any(|(name, b)| b.plan.protected && among(only, name))
                     || self.nets.to(peer).is_some_and(|net| net.plan.protected)
             }
         }
-    }
-
-    fn is_local_user(&self, to: &Mailbox) -> bool {
-        let users = &self.plan.local.users;
-        users.is_empty() || users.iter().any(|u| u.eq_ignore_ascii_case(to.local()))
     }
 
     fn transaction(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, transaction: Transaction) {
@@ -187,6 +152,7 @@ impl Switch {
             let deadline = Wall(now.wall.0.saturating_add(left.saturating_mul(1000)));
             envelope.deliver_by = Some(DeliverBy { deadline, mode: by.mode, trace: by.trace });
         }
+        self.rewrite_envelope(Direction::In, listener, &mut envelope);
         let id = self.ids.upcoming();
         let completed = match submitted {
             true => {
@@ -200,18 +166,21 @@ impl Switch {
         };
         let received =
             trace::received(&facts, &self.plan.node.hostname, &id.to_string(), for_one, envelope.mt_priority, now.wall);
-        let body: Arc<[u8]> = trace::prepend(&received, &completed).into();
+        let (other, rewriting) = self.rewrite_header(Direction::In, listener, &completed);
+        let body: Arc<[u8]> = trace::prepend(&received, other.as_deref().unwrap_or(&completed)).into();
         let ceiling = self.ceiling(listener, facts.user.as_deref(), trusted);
         let source = Source::Smtp { listener: listener.to_owned(), address: facts.address, user: facts.user };
-        let decisions = self.decisions(&envelope, None);
+        let expansion = self.expand(&envelope, &body, None);
         let subject = body.clone();
         let submission = Submission { envelope, precedence: Precedence::Routine, source, body };
         let authority = Authority { trusted, ceiling };
-        match accept::accept_on(now, &self.policy, authority, &mut self.ids, submission, decisions, &terms) {
-            Ok(accepted) => {
-                let waits = self.future_changes(&accepted.record, user.as_deref());
-                let (mut batch, records) = self.with_report(now, accepted, &subject);
+        match expand::accept_all(now, &self.policy, authority, &mut self.ids, submission, expansion, &terms) {
+            Ok(entered) => {
+                let waits: Vec<Change> =
+                    entered.records.iter().flat_map(|r| self.future_changes(r, user.as_deref())).collect();
+                let (mut batch, records) = self.with_reports(now, entered, &subject);
                 batch.changes.extend(waits);
+                self.note_rewriting(now, records.first().map(|r| r.id), rewriting, &mut batch);
                 let ids = self.ids_in(&batch);
                 #[cfg(feature = "mutations")]
                 if crate::mutation::is(crate::mutation::Mutation::PromiseEarly) {
@@ -286,46 +255,17 @@ impl Switch {
         }
     }
 
-    /// A message with recipients refused on acceptance carries its own report in the same batch.
-    pub(super) fn with_report(&mut self, now: Now, accepted: Accepted, subject: &[u8]) -> (Batch, Vec<MessageRecord>) {
-        let Accepted { record, mut batch, report, .. } = accepted;
-        let mut records = vec![record];
-        if let Some(report) = report {
+    /// Messages with recipients refused on acceptance, or of whom the sender is told at once, carry the reports in the same batch.
+    pub(super) fn with_reports(&mut self, now: Now, entered: Entered, subject: &[u8]) -> (Batch, Vec<MessageRecord>) {
+        let Entered { mut records, mut batch, reports } = entered;
+        for report in reports {
             let submission = dsn::build(now, &self.reporter, &report, subject);
             if let Some(own) = self.accept_own(now, submission) {
                 batch.append(own.batch);
-                records.push(own.record);
+                records.extend(own.records);
             }
         }
         (batch, records)
-    }
-
-    /// What becomes of each recipient: where its address leads. `from` is the neighbour it must not go back to (A8).
-    pub(super) fn decisions(&self, envelope: &Envelope, from: Option<&PeerName>) -> Vec<Decision> {
-        let fail = |status, text: String| Decision::Fail { status, text };
-        let decide = |recipient: &Recipient| {
-            let to = self.resolve(&recipient.address);
-            match self.hop(&to) {
-                None => fail(Status(5, 1, 2), format!("no route to {}", to.domain())),
-                Some(Hop::Hold) => Decision::Held { why: "the route says hold".into() },
-                Some(Hop::Peer(peer)) if Some(peer) == from => {
-                    fail(Status(5, 4, 6), format!("routing loop: {peer} sent it, and the route leads back there"))
-                }
-                Some(hop) if !self.may_take(hop, envelope) => fail(UNPROTECTED.0, UNPROTECTED.1.into()),
-                Some(Hop::Local) if !self.is_local_user(&to) => fail(Status(5, 1, 1), "no such mailbox here".into()),
-                Some(Hop::Peer(_)) => Decision::Due { over_air: true },
-                Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Fetch) => Decision::Due { over_air: false },
-            }
-        };
-        envelope.recipients.iter().map(decide).collect()
-    }
-
-    /// A bare postmaster is this node's.
-    pub(super) fn resolve(&self, address: &Mailbox) -> Mailbox {
-        match address.domain().is_empty() {
-            true => self.plan.node.postmaster.clone(),
-            false => address.clone(),
-        }
     }
 
     /// A station holds a whole payload: open it off the thread.
@@ -403,16 +343,21 @@ impl Switch {
         let number = self.ids.upcoming();
         let by = if self.nets.get(bearer).is_some() { "multicast" } else { "HF" };
         let received = air_trace(&from, &self.plan.node.hostname, number, (by, bearer), now.wall);
-        let body: Arc<[u8]> = trace::prepend(&received, &body).into();
-        let decisions = self.decisions(&air.envelope, Some(&from));
+        let at = format!("peer:{from}");
+        self.rewrite_envelope(Direction::In, &at, &mut air.envelope);
+        let (other, rewriting) = self.rewrite_header(Direction::In, &at, &body);
+        let body: Arc<[u8]> = trace::prepend(&received, other.as_deref().unwrap_or(&body)).into();
+        let expansion = self.expand(&air.envelope, &body, Some(&from));
         let kept = self.keep_received(&from, &id, text);
         let source = Source::Bearer { peer: from, transfer: id, hops: air.hops };
         let subject = body.clone();
         let submission = Submission { envelope: air.envelope, precedence: air.precedence, source, body };
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
-        match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
-            Ok(accepted) => {
-                let (mut batch, records) = self.with_report(now, accepted, &subject);
+        let terms = Terms::default();
+        match expand::accept_all(now, &self.policy, authority, &mut self.ids, submission, expansion, &terms) {
+            Ok(entered) => {
+                let (mut batch, records) = self.with_reports(now, entered, &subject);
+                self.note_rewriting(now, records.first().map(|r| r.id), rewriting, &mut batch);
                 let mut ids = self.ids_in(&batch);
                 ids.changes.extend(kept.iter().cloned());
                 batch.changes.extend(kept);

@@ -4,6 +4,7 @@
 //! [`Output::Work`] under a ticket and returns as [`Input::Done`], in any order or never; a late ticket of something that no longer
 //! exists is harmless. `node/` drives it with real sockets and threads, the simulator with virtual ones.
 
+mod addresses;
 mod air;
 mod awaited;
 mod choice;
@@ -21,6 +22,7 @@ mod multicast;
 mod predict;
 mod receipts;
 mod renewal;
+mod rewriting;
 mod settle;
 mod silence;
 mod sizes;

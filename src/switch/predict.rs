@@ -38,6 +38,8 @@ pub(super) struct Load<'a> {
     pub(super) unbounded: bool,
     /// The transfer itself, which does not wait for itself.
     pub(super) id: Option<&'a TransferId>,
+    /// The bearers its route names; empty: any.
+    pub(super) only: &'a [BearerId],
     /// It is frozen for this bearer, where MINIMIZE no longer holds it.
     pub(super) frozen_for: Option<&'a BearerId>,
 }
@@ -164,7 +166,7 @@ impl Switch {
     }
 
     /// A frozen payload as it stands.
-    pub(super) fn load_of<'a>(&self, record: &'a TransferRecord, peer: &'a PeerName, level: Precedence) -> Load<'a> {
+    pub(super) fn load_of<'a>(&'a self, record: &'a TransferRecord, peer: &'a PeerName, level: Precedence) -> Load<'a> {
         let progress = self.bearers_to(peer).filter_map(|(_, b)| b.station.missing(&record.id));
         let (need, missing) = progress.min_by_key(|(_, missing)| *missing).unwrap_or((1, 1));
         let payload_bytes = u64::from(record.payload_bytes);
@@ -186,12 +188,13 @@ impl Switch {
             protect: self.asks_protection(record.message),
             unbounded: self.beyond.contains(&record.message),
             id: Some(&record.id),
+            only: self.only_over(record.message, peer),
             frozen_for: Some(&record.bearer),
         }
     }
 
     /// A message that is not frozen yet, for one of its peers.
-    pub(super) fn load_to_come<'a>(&self, record: &MessageRecord, peer: &'a PeerName) -> Load<'a> {
+    pub(super) fn load_to_come<'a>(&'a self, record: &MessageRecord, peer: &'a PeerName) -> Load<'a> {
         let payload_bytes = self.coding.foretell(record.size_bytes);
         let reached: Vec<&PeerName> = self.bearers_to(peer).flat_map(|(_, b)| &b.plan.peers).collect();
         let hops = reached.into_iter().map(|p| Hop::Peer(p.clone()));
@@ -205,6 +208,7 @@ impl Switch {
             protect: self.asks_protection(record.id),
             unbounded: self.beyond.contains(&record.id),
             id: None,
+            only: self.only_for(record, peer),
             frozen_for: None,
         }
     }

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, Source, TransferId};
+use crate::mail::{BearerId, Hop, MessageId, Outcome, PeerName, Precedence, RecipientState, Source, Terms, TransferId};
 use crate::ops;
 use crate::queue::accept::Authority;
 use crate::queue::dsn::{self, Returned};
+use crate::queue::expand::{self, Entered};
 use crate::queue::outcome::{self, Applied, Context, Event};
 use crate::queue::{
-    Batch, Change, CommitError, Ids, MessageRecord, MessageState, StoreCall, TrackEntry, TransferRecord, accept,
+    Batch, Change, CommitError, Ids, MessageRecord, MessageState, StoreCall, TrackEntry, TransferRecord,
 };
 use crate::time::{Duration, Instant, Now};
 
@@ -285,10 +286,10 @@ impl Switch {
         let mut own = Vec::new();
         if let Some(due) = &settled.applied.report {
             let submission = dsn::build(now, &self.reporter, due, subject);
-            own.extend(self.accept_own(now, submission).map(|accepted| {
-                batch.append(accepted.batch);
-                accepted.record
-            }));
+            if let Some(entered) = self.accept_own(now, submission) {
+                batch.append(entered.batch);
+                own.extend(entered.records);
+            }
         } else {
             batch.changes.extend(self.ids.cover());
         }
@@ -299,10 +300,12 @@ impl Switch {
         self.commit(batch, Pending::Step { settled, own, ids });
     }
 
-    pub(super) fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<accept::Accepted> {
-        let decisions = self.decisions(&submission.envelope, None);
+    /// What this node has to say, as messages to whom it is for; `None` where it is for nobody.
+    pub(super) fn accept_own(&mut self, now: Now, submission: crate::mail::Submission) -> Option<Entered> {
+        let expansion = self.expand(&submission.envelope, &submission.body, None);
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
-        accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions).ok()
+        let terms = Terms::default();
+        expand::accept_all(now, &self.policy, authority, &mut self.ids, submission, expansion, &terms).ok()
     }
 
     /// A step's commit came back.

@@ -348,6 +348,7 @@ pub fn message(
         reduced: Vec::new(),
         release: None,
         tracking: None,
+        expanded: false,
         envelope: Envelope {
             from: Some(Mailbox::new("bridge@ship.example")),
             recipients,

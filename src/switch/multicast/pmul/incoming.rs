@@ -10,12 +10,14 @@ use std::sync::Arc;
 use crate::bearer::pmul::{MessageKey, NodeId, Verdict};
 use crate::codec::mule::{MuleError, Opened};
 use crate::mail::{
-    BearerId, BodyKind, Envelope, Hop, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission,
+    BearerId, BodyKind, Envelope, Hop, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission, Terms,
     TransferId, header,
 };
 use crate::ops::Event;
-use crate::queue::accept::{self, Authority, Decision};
+use crate::queue::accept::{Authority, Decision};
+use crate::queue::expand::{self, Expansion};
 use crate::queue::{Batch, Change, CommitError, MessageRecord};
+use crate::route::Direction;
 use crate::smtp::trace;
 use crate::time::{Duration, Now, Wall};
 
@@ -135,23 +137,29 @@ impl Switch {
         envelope.mt_priority = envelope.mt_priority.or_else(|| stated(heard.priority));
         let level = envelope.mt_priority.map_or(self.plan.precedence.default, |p| p.precedence());
         let number = self.ids.upcoming();
-        let decisions = match header::received_count(&content) > self.plan.limits.received_fields {
+        let at = format!("peer:{peer}");
+        self.rewrite_envelope(Direction::In, &at, &mut envelope);
+        let (other, rewriting) = self.rewrite_header(Direction::In, &at, &content);
+        let expansion = match header::received_count(&content) > self.plan.limits.received_fields {
             true => {
                 let text = "routing loop: too many hops".to_owned();
-                vec![Decision::Fail { status: Status(5, 4, 6), text }; envelope.recipients.len()]
+                let fails = Decision::Fail { status: Status(5, 4, 6), text };
+                Expansion::plain(&envelope, |_| fails.clone())
             }
-            false => self.decisions(&envelope, Some(&peer)),
+            false => self.expand(&envelope, &content, Some(&peer)),
         };
         let received = trace_of(&peer, &self.plan.node.hostname, number, name, now.wall);
-        let body: Arc<[u8]> = trace::prepend(&received, &content).into();
+        let body: Arc<[u8]> = trace::prepend(&received, other.as_deref().unwrap_or(&content)).into();
         let transfer = seen_as(heard.message, heard.expiry);
         let source = Source::Bearer { peer, transfer, hops: Vec::new() };
         let subject = body.clone();
         let submission = Submission { envelope, precedence: level, source, body };
         let authority = Authority { trusted: true, ceiling: Precedence::Override };
-        match accept::accept(now, &self.policy, authority, &mut self.ids, submission, decisions) {
-            Ok(accepted) => {
-                let (batch, records) = self.with_report(now, accepted, &subject);
+        let terms = Terms::default();
+        match expand::accept_all(now, &self.policy, authority, &mut self.ids, submission, expansion, &terms) {
+            Ok(entered) => {
+                let (mut batch, records) = self.with_reports(now, entered, &subject);
+                self.note_rewriting(now, records.first().map(|r| r.id), rewriting, &mut batch);
                 self.keep_mule(now, name, &heard, batch, records);
             }
             Err(why) => {
@@ -163,7 +171,10 @@ impl Switch {
 
     /// Whether a recipient is this node's to deliver or pass on; otherwise the sender has addressed whoever it is for.
     fn is_mine(&self, name: &BearerId, from: &PeerName, recipient: &Recipient) -> bool {
-        match self.plan.routes.hop(&self.resolve(&recipient.address)) {
+        if self.plan.directory.takes(&recipient.address) {
+            return true;
+        }
+        match self.hop(&self.resolve(&recipient.address)) {
             Some(Hop::Peer(peer)) => {
                 let group_member = self.nets.pmul.get(name).is_some_and(|m| m.net.plan.peers.contains(peer));
                 peer != from && !group_member
@@ -196,7 +207,7 @@ impl Switch {
         }
         let submission = self.for_postmaster(now, name, heard, &peer, &message, &why);
         match self.accept_own(now, submission) {
-            Some(accepted) => self.keep_mule(now, name, heard, accepted.batch, vec![accepted.record]),
+            Some(entered) => self.keep_mule(now, name, heard, entered.batch, entered.records),
             None => self.keep_mule(now, name, heard, Batch::default(), Vec::new()),
         }
     }

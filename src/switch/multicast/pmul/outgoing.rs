@@ -123,6 +123,7 @@ impl Switch {
         }
         // What may go all the same is a report, and no missing protection may cost one (RFC 8689 5).
         envelope.require_tls = false;
+        let envelope = self.envelope_to(&first.hop, envelope);
         if self.renewal.is_some() {
             return jobs.iter().for_each(|job| self.put_back(now, job));
         }
@@ -137,6 +138,7 @@ impl Switch {
         let (origin, epoch) = (self.plan.node.name.clone(), self.epoch);
         let id = |counter| TransferId { origin: origin.clone(), epoch, counter };
         let ids = counters.into_iter().map(id).collect();
+        let body = self.handed_to(now, first.message, &first.hop, body);
         let encode = MuleEncode { envelope, body, tagging, now: now.wall };
         self.mule_work(Work::MuleEncode(Box::new(encode)), Pending::Encoded { jobs, ids, bearer });
     }
