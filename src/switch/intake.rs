@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::bearer::Verdict;
+use crate::config::Plan;
 use crate::config::plan::ListenerKind;
 use crate::mail::{
     BearerId, DeliverBy, Envelope, Hop, Mailbox, MessageId, PeerName, Precedence, Recipient, Source, Status,
@@ -17,6 +18,7 @@ use crate::smtp::{Reply, submission, trace};
 use crate::time::{Now, Wall};
 
 use super::air::Bearer;
+use super::fetch::asked_part;
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
 /// What mail that asks for protection is told where there is none (RFC 8689 4.2.1).
@@ -32,6 +34,60 @@ const REFUSED_NOT_OURS: u8 = 3;
 pub(super) const REFUSED_OTHER_CONTEXT: u8 = 4;
 /// The payload relies on a site's dictionary that this node does not have.
 pub(super) const REFUSED_OTHER_DICTIONARY: u8 = 6;
+
+/// The answer to a question that the profile alone decides, so that nobody waits for the switch: it must not be told to a session while the store
+/// has failed. `None`: the switch decides.
+pub fn by_profile(plan: &Plan, question: &Question) -> Option<Answer> {
+    match question {
+        Question::Mail { mail, .. } if mail.release.is_none() => Some(Answer::Ok),
+        Question::Rcpt { rcpt, user, trusted, require_tls: false, .. } => {
+            match way(plan, &rcpt.to, *trusted || user.is_some()) {
+                Ok(Some(Hop::Peer(_))) => None,
+                Ok(_) => Some(Answer::Ok),
+                Err(refused) => Some(Answer::Refuse(refused)),
+            }
+        }
+        Question::Mail { .. }
+        | Question::Rcpt { .. }
+        | Question::Auth { .. }
+        | Question::Scram { .. }
+        | Question::External { .. }
+        | Question::End(_) => None,
+    }
+}
+
+/// Where a recipient's mail goes as the profile has it, or why it is not taken. The postmaster without a domain is served here.
+fn way<'a>(plan: &'a Plan, to: &Mailbox, may_relay: bool) -> Result<Option<&'a Hop>, Reply> {
+    let is_postmaster = to.local().eq_ignore_ascii_case("postmaster");
+    if to.domain().is_empty() {
+        return if is_postmaster {
+            Ok(None)
+        } else {
+            Err(Reply::new(550, Status(5, 1, 2), "a recipient needs a domain"))
+        };
+    }
+    if asked_part(plan, to).is_some() {
+        let why = "parts are sent to whoever asks over the air; here an operator fetches them";
+        return Err(Reply::new(550, Status(5, 7, 1), why));
+    }
+    let hop = match plan.routes.route(to) {
+        // Strangers reach only what a route names: the way out for everything is not theirs.
+        Some(route) if may_relay || route.pattern != Pattern::Any => &route.hop,
+        None if may_relay => return Err(Reply::new(550, Status(5, 1, 2), format!("no route to {}", to.domain()))),
+        Some(_) | None => return Err(Reply::new(550, Status(5, 7, 1), "relaying denied")),
+    };
+    match hop {
+        Hop::Local if !is_local_user(plan, to) && !is_postmaster => {
+            Err(Reply::new(550, Status(5, 1, 1), "no such mailbox here"))
+        }
+        hop => Ok(Some(hop)),
+    }
+}
+
+fn is_local_user(plan: &Plan, to: &Mailbox) -> bool {
+    let users = &plan.local.users;
+    users.is_empty() || users.iter().any(|u| u.eq_ignore_ascii_case(to.local()))
+}
 
 impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
@@ -77,26 +133,10 @@ impl Switch {
         level: Precedence,
         size: Option<u64>,
     ) -> Option<Reply> {
-        let is_postmaster = to.local().eq_ignore_ascii_case("postmaster");
-        if to.domain().is_empty() {
-            return (!is_postmaster).then(|| Reply::new(550, Status(5, 1, 2), "a recipient needs a domain"));
-        }
-        if self.asked_part(to).is_some() {
-            let why = "parts are sent to whoever asks over the air; here an operator fetches them";
-            return Some(Reply::new(550, Status(5, 7, 1), why));
-        }
-        let hop = match self.plan.routes.route(to) {
-            // Strangers reach only what a route names: the way out for everything is not theirs.
-            Some(route) if may_relay || route.pattern != Pattern::Any => &route.hop,
-            None if may_relay => return Some(Reply::new(550, Status(5, 1, 2), format!("no route to {}", to.domain()))),
-            Some(_) | None => return Some(Reply::new(550, Status(5, 7, 1), "relaying denied")),
-        };
-        match hop {
-            Hop::Local if !self.is_local_user(to) && !is_postmaster => {
-                Some(Reply::new(550, Status(5, 1, 1), "no such mailbox here"))
-            }
-            Hop::Peer(peer) => self.over_air(now, peer, level, size),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
+        match way(&self.plan, to, may_relay) {
+            Ok(Some(Hop::Peer(peer))) => self.over_air(now, peer, level, size),
+            Ok(_) => None,
+            Err(refused) => Some(refused),
         }
     }
 
@@ -166,11 +206,6 @@ impl Switch {
                     || self.nets.to(peer).is_some_and(|net| net.plan.protected)
             }
         }
-    }
-
-    fn is_local_user(&self, to: &Mailbox) -> bool {
-        let users = &self.plan.local.users;
-        users.is_empty() || users.iter().any(|u| u.eq_ignore_ascii_case(to.local()))
     }
 
     fn transaction(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, transaction: Transaction) {
@@ -312,7 +347,9 @@ impl Switch {
                     fail(Status(5, 4, 6), format!("routing loop: {peer} sent it, and the route leads back there"))
                 }
                 Some(hop) if !self.may_take(hop, envelope) => fail(UNPROTECTED.0, UNPROTECTED.1.into()),
-                Some(Hop::Local) if !self.is_local_user(&to) => fail(Status(5, 1, 1), "no such mailbox here".into()),
+                Some(Hop::Local) if !is_local_user(&self.plan, &to) => {
+                    fail(Status(5, 1, 1), "no such mailbox here".into())
+                }
                 Some(Hop::Peer(_)) => Decision::Due { over_air: true },
                 Some(Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Fetch) => Decision::Due { over_air: false },
             }
