@@ -180,5 +180,6 @@ fn record(id: u64) -> MessageRecord {
         reduced: Vec::new(),
         release: None,
         tracking: None,
+        expanded: false,
     }
 }

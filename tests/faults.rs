@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use aldis::queue::{Engine, Options, RealDisk};
+use aldis::queue::{Engine, LOG_FILE, Options, RealDisk, STORE_FILE};
 use client::{Client, Told};
 use process::{Running, aldis, ended, start, tail};
 
@@ -87,7 +87,8 @@ fn an_order_of_silence_that_the_disk_refused_outlives_the_end_of_the_node() {
         std::fs::write(&profile, BASE.replace("DIR", &directory.display().to_string()) + BEARER).expect("written");
         let mut node = start(&[], &profile, &log).expect("a sound disk");
         node.child.kill().and_then(|()| node.child.wait()).expect("our own child");
-        let Ok(mut node) = start(&strace(directory, "fdatasync", "error=EIO", moment), &profile, &log) else {
+        let Ok(mut node) = start(&strace(directory, &[LOG_FILE], "fdatasync", "error=EIO", moment), &profile, &log)
+        else {
             continue;
         };
         let socket = directory.join("sock").display().to_string();
@@ -109,13 +110,16 @@ fn an_order_of_silence_that_the_disk_refused_outlives_the_end_of_the_node() {
     assert!(refused > 0, "no order met the failing sync");
 }
 
-fn strace(directory: &Path, call: &str, doing: &str, moment: usize) -> Vec<String> {
-    let store = directory.join("state/store.redb").display().to_string();
+/// A call on these of the store's files goes wrong at that moment, counted for each thread.
+fn strace(directory: &Path, files: &[&str], call: &str, doing: &str, moment: usize) -> Vec<String> {
     let inject = format!("inject={call}:{doing}:when={moment}");
     let trace = format!("trace={call}");
     let log = directory.join("trace").display().to_string();
-    let words = ["strace", "-f", "-qq", "-o", &log, "-P", &store, "-e", &trace, "-e", &inject];
-    words.iter().map(ToString::to_string).collect()
+    let mut words = ["strace", "-f", "-qq", "-o", &log, "-e", &trace, "-e", &inject].map(str::to_owned).to_vec();
+    for file in files {
+        words.extend(["-P".to_owned(), directory.join("state").join(file).display().to_string()]);
+    }
+    words
 }
 
 /// A node that holds everything.
@@ -178,7 +182,7 @@ fn case(call: &str, fault: Fault, moment: usize, tally: &mut Tally) {
     };
     let (mut offered, mut promised) = (BTreeMap::new(), BTreeSet::new());
     tally.cases += 1;
-    let status = match start(&strace(directory, call, doing, moment), &profile, &log) {
+    let status = match start(&strace(directory, &[STORE_FILE, LOG_FILE], call, doing, moment), &profile, &log) {
         Err(status) => Some(status),
         Ok(mut node) => {
             let mut client = Client::open(node.smtp).ok();

@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use aldis::mail::{BodyRef, MessageId, Outcome, Precedence, RecipientState, Source, TransferId};
 use aldis::queue::{
-    Batch, Change, CommitError, Condition, Disk, Engine, Ids, MessageRecord, MessageState, OpenError, Opened, Options,
-    RealDisk, STORE_FILE, SeenKey, StoreCall, StoreResult, TrackEntry, UNDATED,
+    Batch, Change, CommitError, Condition, Disk, Engine, Ids, LOG_FILE, MessageRecord, MessageState, OpenError, Opened,
+    Options, RealDisk, STORE_FILE, SeenKey, StoreCall, StoreResult, TrackEntry, UNDATED,
 };
 use aldis::time::Wall;
 use aldis_sim::disk::SimDisk;
 use aldis_sim::rng::Stream;
 use store_model::{Model, Work, message};
 
-const SMALL: Options = Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch: 5, quick_repair: true };
+const SMALL: Options =
+    Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch: 5, quick_repair: true, log_bytes: 256 << 10 };
 
 fn open(disk: &SimDisk, options: Options) -> (Engine, Opened) {
     Engine::open(Arc::new(disk.clone()), options).expect("opens")
@@ -117,6 +118,68 @@ fn a_store_that_lost_count_of_its_numbers_gets_another_epoch() {
     }
 }
 
+fn next_message(disk: &SimDisk, options: Options) -> u64 {
+    open(disk, options).1.next_message
+}
+
+#[test]
+fn what_only_the_log_has_is_done_again() {
+    let disk = SimDisk::new(1);
+    let (mut engine, first) = open(&disk, SMALL);
+    for id in 1..5 {
+        let body = Change::Body(BodyRef(id), vec![id as u8; 9000].into());
+        commit(&mut engine, vec![body, put(record(id))]).expect("commits");
+    }
+    assert_eq!(claim(&mut engine, "node-a", 2000, 1, vec![]).len(), 1);
+    disk.kill();
+    drop(engine);
+    let alone = SimDisk::new(2);
+    alone.put(STORE_FILE, &disk.bytes(STORE_FILE).expect("there"));
+    assert_eq!(next_message(&alone, SMALL), 0, "no commit has them yet");
+    // Also by one that will not go on with a log.
+    let (mut engine, opened) = open(&disk, Options { log_bytes: 0, ..SMALL });
+    assert_eq!((opened.epoch, opened.fresh, opened.next_message, opened.next_body), (first.epoch, false, 5, 5));
+    let snapshot = engine.snapshot().expect("a snapshot");
+    for id in 1..5 {
+        assert_eq!(snapshot.read(BodyRef(id), 0, u64::MAX).expect("reads")[..], [id as u8; 9000]);
+    }
+    assert_eq!(claim(&mut engine, "node-b", 2000, 9, vec![]).len(), 3, "a lease is among it");
+}
+
+#[test]
+fn a_full_log_starts_again_and_is_never_taken_for_something_new() {
+    let disk = SimDisk::new(1);
+    let options = Options { log_bytes: 64 << 10, ..SMALL };
+    for round in 0..20 {
+        let (mut engine, opened) = open(&disk, options);
+        assert_eq!(opened.next_message, if round == 0 { 0 } else { 10 * round + 1 }, "round {round}");
+        for id in 10 * round + 1..=10 * round + 10 {
+            commit(&mut engine, vec![Change::Body(BodyRef(id), vec![7; 6000].into()), put(record(id))])
+                .expect("commits");
+        }
+        disk.kill();
+    }
+}
+
+#[test]
+fn a_log_of_another_store_is_put_aside_and_the_store_gets_another_epoch() {
+    let (disk, other) = (SimDisk::new(1), SimDisk::new(2));
+    for (disk, fresh_epoch, messages) in [(&disk, 5, 2), (&other, 6, 9)] {
+        let (mut engine, _) = open(disk, Options { fresh_epoch, ..SMALL });
+        for id in 1..=messages {
+            commit(&mut engine, vec![put(record(id))]).expect("commits");
+        }
+    }
+    disk.put(LOG_FILE, &other.bytes(LOG_FILE).expect("there"));
+    let (engine, opened) = open(&disk, Options { fresh_epoch: 9, ..SMALL });
+    assert_eq!((opened.epoch, opened.fresh, opened.next_message), (9, true, 3));
+    assert!(opened.damaged.iter().any(|what| what.contains("store.log.aside")), "{opened:?}");
+    assert!(opened.renewed.as_ref().is_some_and(|why| why.contains("another store's")), "{opened:?}");
+    drop(engine);
+    let (_, opened) = open(&disk, SMALL);
+    assert_eq!((opened.epoch, opened.fresh, opened.damaged.len()), (9, false, 0), "once");
+}
+
 #[test]
 fn mail_whose_life_is_over_is_found_wherever_it_waits() {
     let disk = SimDisk::new(1);
@@ -179,7 +242,7 @@ fn a_store_of_a_later_version_is_refused_by_name() {
     let later = later_version(&disk.bytes(STORE_FILE).expect("there"));
     disk.put(STORE_FILE, &later);
     let error = Engine::open(Arc::new(disk), SMALL).expect_err("later");
-    assert!(matches!(error, OpenError::NewerFormat { found: 99, known: 1 }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 99, known: 2 }), "{error}");
     assert!(error.to_string().contains("later version"));
 }
 

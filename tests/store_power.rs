@@ -15,6 +15,8 @@ use store_model::{Model, Work};
 
 const CUTS: u64 = 10_000;
 const CUTS_PER_STORE: u64 = 25;
+/// Messages among which a fault strikes: most are one sync.
+const MESSAGES: u64 = 50;
 
 fn options(fresh_epoch: u32) -> Options {
     Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch, ..Options::default() }
@@ -22,6 +24,12 @@ fn options(fresh_epoch: u32) -> Options {
 
 fn open(disk: &SimDisk, fresh_epoch: u32) -> Result<(Engine, Opened), aldis::queue::OpenError> {
     Engine::open(Arc::new(disk.clone()), options(fresh_epoch))
+}
+
+/// The same with a log that is often full, sometimes of another length than before, sometimes none.
+fn open_any(disk: &SimDisk, chance: &mut Stream) -> Result<(Engine, Opened), aldis::queue::OpenError> {
+    let log_bytes = [0, 96, 96, 256, 256, 1024].map(|kib| kib << 10)[chance.below(6) as usize];
+    Engine::open(Arc::new(disk.clone()), Options { log_bytes, ..options(chance.next_u64() as u32) })
 }
 
 fn failed(result: &StoreResult) -> bool {
@@ -96,10 +104,9 @@ fn life(seed: u64) -> Run {
         if early {
             disk.fail(cut, Fault::PowerLoss);
         }
-        if let Ok((mut engine, opened)) = open(&disk, chance.next_u64() as u32) {
-            if !early {
-                disk.fail(cut, Fault::PowerLoss);
-            }
+        if let Ok((mut engine, opened)) = open_any(&disk, &mut chance) {
+            // Looking must not be cut: a look writes too, where the cache is full of pages not written yet.
+            disk.heal();
             let difference = model.difference(&engine, &opened);
             match (&difference, doubtful.take()) {
                 (None, _) => {}
@@ -114,6 +121,7 @@ fn life(seed: u64) -> Run {
                 ),
             }
             assert_eq!(*epoch.get_or_insert(opened.epoch), opened.epoch, "seed {seed}");
+            disk.fail(cut, Fault::PowerLoss);
             for _ in 0..chance.below(30) {
                 let calls = work.calls(&model);
                 run.calls += calls.len() as u64;
@@ -130,8 +138,8 @@ fn life(seed: u64) -> Run {
     run
 }
 
-/// Runs twenty messages, one fault, and says what must hold after it.
-fn twenty_messages(seed: u64, at: At, fault: Fault) -> bool {
+/// Takes in messages, meets one fault, and says what must hold after it.
+fn messages_and_a_fault(seed: u64, at: At, fault: Fault) -> bool {
     let disk = SimDisk::new(seed);
     let (mut engine, _) = open(&disk, 5).expect("opens");
     let (mut work, mut model) = (Work::new(seed), Model::default());
@@ -139,7 +147,7 @@ fn twenty_messages(seed: u64, at: At, fault: Fault) -> bool {
     assert!(!step(&mut engine, &mut model, first, seed));
     disk.fail(at, fault);
     let what = format!("seed {seed}, {at:?}, {fault:?}");
-    for round in 0..20 {
+    for round in 0..MESSAGES {
         let before = model.clone();
         let calls = vec![StoreCall::Commit(work.accept(&model))];
         let results = engine.execute(calls.clone());
@@ -184,8 +192,8 @@ fn an_io_error_or_a_full_disk_at_any_operation_loses_nothing_that_was_reported()
     for n in 0..40 {
         for seed in 0..4 {
             for fault in [Fault::Io, Fault::NoSpace] {
-                struck += u32::from(twenty_messages(100 * n + seed, At::Operation(n), fault));
-                struck += u32::from(twenty_messages(100 * n + seed, At::Sync(n), fault));
+                struck += u32::from(messages_and_a_fault(100 * n + seed, At::Operation(n), fault));
+                struck += u32::from(messages_and_a_fault(100 * n + seed, At::Sync(n), fault));
             }
         }
     }

@@ -168,8 +168,13 @@ impl VirtualNode {
         self.boots += 1;
         let mut chance = Stream::new(self.seed, "process", self.boots);
         let fresh_epoch = (chance.next_u64() as u32).max(1);
-        let options =
-            Options { cache_bytes: 1 << 20, floor_bytes: 0, fresh_epoch, quick_repair: self.economy.quick_repair };
+        let options = Options {
+            cache_bytes: 1 << 20,
+            floor_bytes: 0,
+            fresh_epoch,
+            quick_repair: self.economy.quick_repair,
+            ..Options::default()
+        };
         let disk: Arc<dyn Disk> = Arc::new(self.store.clone());
         let (engine, opened) = match Engine::open(disk, options) {
             Ok(open) => open,

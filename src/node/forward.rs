@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::clock::Clock;
 use super::tls;
 use crate::config::Plan;
-use crate::mail::Status;
+use crate::mail::{Precedence, Status};
 use crate::smtp::client::{Config, Delivery, Dialect, Event, RecipientResult, Report, Session};
 use crate::switch::Forward;
 use crate::time::{Duration, Instant};
@@ -30,8 +30,10 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(180);
 const MESSAGES: u32 = 100;
 /// How long one connection takes further messages.
 const AGE: Duration = Duration::from_secs(300);
-/// Connections to one hop at once; what is more waits for one of them.
+/// Connections to one hop at once; what is more waits for one of them, the highest precedence first.
 const CONNECTIONS: usize = 4;
+/// From this level on mail has one connection more, so that it never waits for the end of a lesser message.
+const URGENT: Precedence = Precedence::Flash;
 
 /// Makes connections to next hops, a bounded number at once.
 #[derive(Clone)]
@@ -57,6 +59,14 @@ struct Target {
 struct Lane {
     waiting: VecDeque<Errand>,
     connections: usize,
+}
+
+impl Lane {
+    /// What goes next. While there is one connection too many for it, lesser mail waits.
+    fn next(&mut self) -> Option<Errand> {
+        let urgent = self.waiting.front()?.forward.precedence >= URGENT;
+        if urgent || self.connections <= CONNECTIONS { self.waiting.pop_front() } else { None }
+    }
 }
 
 /// A message and who wants to know what became of it.
@@ -113,21 +123,23 @@ impl Shared {
     fn enqueue(&self, target: &Target, errand: Errand) -> bool {
         let mut lanes = self.lanes();
         let lane = lanes.entry(target.clone()).or_default();
-        lane.waiting.push_back(errand);
-        let wanted = lane.connections < CONNECTIONS;
+        let precedence = errand.forward.precedence;
+        let wanted = lane.connections < CONNECTIONS + usize::from(precedence >= URGENT);
         lane.connections += usize::from(wanted);
+        let behind = lane.waiting.partition_point(|other| other.forward.precedence >= precedence);
+        lane.waiting.insert(behind, errand);
         wanted
     }
 
     fn next(&self, target: &Target) -> Option<Errand> {
-        self.lanes().get_mut(target)?.waiting.pop_front()
+        self.lanes().get_mut(target)?.next()
     }
 
     /// The same, for one that ends when nothing waits.
     fn next_or_end(&self, target: &Target) -> Option<Errand> {
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(target)?;
-        let errand = lane.waiting.pop_front();
+        let errand = lane.next();
         if errand.is_none() {
             lane.connections -= 1;
             if lane.connections == 0 {

@@ -27,7 +27,7 @@ use crate::security::certificate;
 use crate::smtp::policy::{Budget, Kind, Mechanisms, Peer, Policy};
 use crate::smtp::server::{Answer, AskId, Event, Question, Session, TlsFacts};
 use crate::smtp::{Reply, scram};
-use crate::switch::{Input, SessionId};
+use crate::switch::{Input, SessionId, by_profile};
 use crate::time::Duration;
 
 /// Passwords checked at once; Argon2 is dear by design.
@@ -97,6 +97,8 @@ pub struct House {
     sessions: Arc<Sessions>,
     to: Sender<Input>,
     stopped: watch::Receiver<bool>,
+    /// Why the store takes nothing any more.
+    failed: watch::Receiver<Option<String>>,
     checks: Arc<Semaphore>,
     /// What an unknown user's password is compared with, so that it costs as much time as a known one's.
     decoy: Option<Password>,
@@ -114,6 +116,7 @@ impl House {
         sessions: Arc<Sessions>,
         to: Sender<Input>,
         stopped: watch::Receiver<bool>,
+        failed: watch::Receiver<Option<String>>,
     ) -> Self {
         let passwords = || plan.users.values().filter_map(|u| u.password.as_ref());
         let decoy = passwords().next().cloned();
@@ -127,7 +130,14 @@ impl House {
         let iterations =
             passwords().find_map(Password::verifier).map_or(scram::USUAL_ITERATIONS, scram::Verifier::iterations);
         let checks = Arc::new(Semaphore::new(PASSWORD_CHECKS));
-        Self { plan, clock, sessions, to, stopped, checks, decoy, salts, iterations }
+        Self { plan, clock, sessions, to, stopped, failed, checks, decoy, salts, iterations }
+    }
+}
+
+impl House {
+    /// What needs no word of the switch.
+    fn answer(&self, listener: &str, question: &Question) -> Option<Answer> {
+        self.failed.borrow().is_none().then(|| by_profile(&self.plan, listener, question)).flatten()
     }
 }
 
@@ -319,13 +329,23 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         let _ = stream.flush().await;
-        let mut close = false;
+        let (mut close, mut answered) = (false, false);
         while let Some(event) = session.poll_event() {
             match event {
-                Event::Ask { id: ask, question } => ask_someone(door, house, id, ask, question, &done_tx),
+                Event::Ask { id: ask, question } => match house.answer(&door.name, &question) {
+                    Some(answer) => {
+                        session.answer(house.clock.at(), ask, answer);
+                        answered = true;
+                    }
+                    None => ask_someone(door, house, id, ask, question, &done_tx),
+                },
                 Event::StartTls => return Some(stream),
                 Event::Close => close = true,
             }
+        }
+        if answered && !close {
+            // It may say something now, or ask more.
+            continue;
         }
         if close {
             let _ = tokio::time::timeout(Duration::from_secs(2), stream.shutdown()).await;

@@ -58,6 +58,8 @@ pub struct Node {
 
 /// Events a control client may fall behind before it is told that it missed some.
 const EVENT_BACKLOG: usize = 4096;
+/// Length of the store's log. What stands in it is done again by a start after a crash, in less than a second.
+const STORE_LOG_BYTES: u64 = 16 << 20;
 /// How long a start waits for the store of a node that is still ending.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a stop waits for modems to take their last orders.
@@ -71,6 +73,7 @@ impl Node {
         let options = Options {
             floor_bytes: plan.limits.disk_floor_bytes,
             fresh_epoch: u32::from_ne_bytes(random()?),
+            log_bytes: STORE_LOG_BYTES,
             ..Options::default()
         };
         let (engine, opened) = Engine::open(disk.clone(), options).map_err(|e| e.to_string())?;
@@ -135,11 +138,13 @@ impl Node {
         let driver = clock.clone();
         threads
             .push(thread("aldis-switch", move || run_switch(switch, &inputs, &driver, &executor, &orders, &backlog))?);
-        let site = plan.codec.dictionary.clone();
-        // Nobody waits for it, at the end neither; where there is no thread to be had, the first message reads the dictionaries itself.
-        let _ = std::thread::Builder::new()
-            .name("aldis-warm".into())
-            .spawn(move || crate::codec::payload::warm(site.as_deref()));
+        if !plan.peers.is_empty() || !plan.mules.is_empty() {
+            let site = plan.codec.dictionary.clone();
+            // Nobody waits for it, at the end neither; where there is no thread to be had, the first message reads the dictionaries itself.
+            let _ = std::thread::Builder::new()
+                .name("aldis-warm".into())
+                .spawn(move || crate::codec::payload::warm(site.as_deref()));
+        }
 
         let (reader_clock, readers) = (clock.clone(), snapshots.clone());
         let at_desk = control::Desk {
@@ -158,7 +163,7 @@ impl Node {
         };
         let mut desk = JoinSet::new();
         desk.spawn(control::serve(socket, at_desk));
-        let house = Arc::new(listen::House::new(plan.clone(), clock, sessions, to.clone(), stopped));
+        let house = Arc::new(listen::House::new(plan.clone(), clock, sessions, to.clone(), stopped, failed.clone()));
         for door in doors {
             tokio::spawn(door.serve(house.clone()));
         }

@@ -67,6 +67,10 @@ pub(super) struct Writer<'t> {
     pub(super) tally: Tally,
     /// Whether anything was written.
     pub(super) touched: bool,
+    /// Whether a row was set aside.
+    pub(super) aside_used: bool,
+    /// The epoch the store was given.
+    pub(super) epoch: Option<u32>,
 }
 
 impl<'t> Writer<'t> {
@@ -90,6 +94,8 @@ impl<'t> Writer<'t> {
             meta: Lazy::new(transaction, table::META),
             tally,
             touched: false,
+            aside_used: false,
+            epoch: None,
         }
     }
 
@@ -197,7 +203,10 @@ impl<'t> Writer<'t> {
                 Change::Setting(name, None) => {
                     self.setting.open()?.remove(name.as_str())?;
                 }
-                Change::Epoch(epoch) => self.put_meta("epoch", &epoch.to_le_bytes())?,
+                Change::Epoch(epoch) => {
+                    self.epoch = Some(*epoch);
+                    self.put_meta("epoch", &epoch.to_le_bytes())?;
+                }
                 Change::Track(id, entry) => {
                     self.add_track(id.0, entry.at, &table::encode(entry).map_err(Trouble::Record)?)?;
                 }
@@ -292,7 +301,7 @@ impl<'t> Writer<'t> {
 
     /// Moves a message whose record cannot be read to where an operator finds it. Its body stays.
     pub(super) fn set_aside(&mut self, id: MessageId) -> Result<(), Trouble> {
-        self.touched = true;
+        (self.touched, self.aside_used) = (true, true);
         let row = self.message.open()?.remove(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
         self.aside.open()?.insert(table::message_words(id).as_str(), row.as_slice())?;
         // The record no longer says which keys are its own: look for them. Rare enough to be slow.
@@ -314,7 +323,7 @@ impl<'t> Writer<'t> {
 
     /// Moves any other row that cannot be read.
     pub(super) fn set_row_aside(&mut self, row: &Damaged) -> Result<(), Trouble> {
-        self.touched = true;
+        (self.touched, self.aside_used) = (true, true);
         let bytes = match row {
             Damaged::Message(id) => return self.set_aside(*id),
             Damaged::Transfer(key) => self.transfer.open()?.remove(key.as_slice())?.map(|v| v.value().to_vec()),

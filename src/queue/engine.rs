@@ -2,9 +2,9 @@
 //! inline (the simulator).
 //!
 //! Promises, each shown by `tests/store_power.rs`:
-//! - nothing is reported done before its transaction is on the disk (two syncs: data, then the root that points to it);
-//! - batches that come together share a transaction, yet each is applied whole or not at all, and a refused one
-//!   disturbs no other;
+//! - nothing is reported done before it is on the disk: in the log (one sync; [`super::journal`]), or, where it does not fit there, in a commit
+//!   (two syncs: data, then the root that points to it), which then covers the log too;
+//! - batches that come together share that, yet each is applied whole or not at all, and a refused one disturbs no other;
 //! - no room is an answer, not a failure: nothing changed and the engine goes on;
 //! - after any other failure the engine answers `Failed` to everything until [`Engine::reopen`]: what reached the disk
 //!   is then read back, never guessed.
@@ -13,7 +13,7 @@
 //! record of the numbers used under it cannot be read.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
@@ -21,6 +21,8 @@ use super::apply::{Claim, Damaged, Refusal, Writer};
 use super::backend::{Backend, Fault, Faults, is_no_room};
 use super::disk::Disk;
 use super::ids::{self, Counters};
+use super::journal::{Draft, Journal};
+use super::long::Long;
 use super::record::{MessageRecord, TransferRecord};
 use super::snapshot::{self, Snapshot, Snapshots};
 use super::store::{Batch, Change, CommitError, Health, Opened, StoreCall, StoreResult};
@@ -52,11 +54,13 @@ pub struct Options {
     pub fresh_epoch: u32,
     /// Every commit says which pages are free, so that opening after a crash takes no look at them all.
     pub quick_repair: bool,
+    /// Length of the log, which is filled when it is made; 0: no log, every group of calls is a commit.
+    pub log_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, floor_bytes: 64 << 20, fresh_epoch: 0, quick_repair: true }
+        Self { cache_bytes: 16 << 20, floor_bytes: 64 << 20, fresh_epoch: 0, quick_repair: true, log_bytes: 256 << 10 }
     }
 }
 
@@ -144,18 +148,20 @@ impl From<Trouble> for OpenError {
     }
 }
 
-/// The open database, shared with the readers. Empty while it is being reopened or after that failed.
-pub(super) type Shared = Arc<RwLock<Option<Database>>>;
-
 /// The store of one node; see the module header.
 #[derive(Debug)]
 pub struct Engine {
     disk: Arc<dyn Disk>,
     options: Options,
-    shared: Shared,
+    shared: Arc<Long>,
     faults: Arc<Faults>,
+    /// `None`: every group is a commit.
+    journal: Option<Journal>,
+    epoch: u32,
     tally: Tally,
-    /// Sequence of the last transaction the file held when it was opened.
+    /// Commits of the long transaction when the log was last begun.
+    commits: u64,
+    /// Sequence of the last group that was found when the store was opened.
     found: u64,
     /// Why every call is refused until the next reopening.
     failed: Option<String>,
@@ -169,7 +175,10 @@ impl Engine {
             options,
             shared: Arc::default(),
             faults: Arc::default(),
+            journal: None,
+            epoch: 0,
             tally: Tally::default(),
+            commits: 0,
             found: 0,
             failed: None,
         };
@@ -186,7 +195,7 @@ impl Engine {
             Ok(_) => self.failed = None,
             Err(e) => {
                 self.failed = Some(e.to_string());
-                self.close();
+                self.shared.close(false);
             }
         }
         result
@@ -244,7 +253,9 @@ impl Engine {
     fn execute_group(&mut self, group: &[StoreCall], results: &mut Vec<StoreResult>) {
         let done = results.len();
         if self.failed.is_none() {
-            self.faults.clear();
+            if !self.shared.is_behind() {
+                self.faults.clear();
+            }
             let Err(trouble) = self.attempt(group, results) else { return };
             if self.recover(trouble) && results.len() == done + group.len() {
                 // The disk had room for the commit after all and only said no to something later.
@@ -269,17 +280,47 @@ impl Engine {
         }
     }
 
-    /// Executes a group in one transaction. On an error whatever was pushed to `results` is void, unless the transaction
-    /// turns out to have landed.
+    /// Executes a group whole: in the log, or as a commit. On an error whatever was pushed to `results` is void, unless the group turns out to
+    /// have landed.
     fn attempt(&mut self, group: &[StoreCall], results: &mut Vec<StoreResult>) -> Result<(), Trouble> {
-        if group.iter().all(|call| matches!(call, StoreCall::Load(_) | StoreCall::Read(..))) {
+        let reads = group.iter().all(|call| matches!(call, StoreCall::Load(_) | StoreCall::Read(..)));
+        if reads && !self.shared.is_open() {
             let snapshot = self.snapshots().take().map_err(|e| Trouble::Record(e.to_string()))?;
             results.extend(group.iter().map(|call| snapshot.answer(call)));
             return if self.faults.worst() == Fault::None { Ok(()) } else { Err(Trouble::Record(self.faults.words())) };
         }
-        let transaction = self.begin()?;
-        let mut writer = Writer::open(&transaction, self.tally);
+        let options = self.options;
+        let (transaction, commits) = self.shared.take(|database| begin(database, &options))?;
+        if commits != self.commits {
+            // A reader had everything committed.
+            self.commits = commits;
+            self.journal.iter_mut().for_each(Journal::restart);
+        }
+        let done = self.within(&transaction, group, results);
+        let result = match done {
+            Ok(Some(done)) => self.promise(transaction, done),
+            Ok(None) => self.shared.keep(transaction),
+            Err(trouble) => {
+                drop(transaction);
+                Err(trouble)
+            }
+        };
+        if result.is_err() {
+            self.shared.lost();
+        }
+        result
+    }
+
+    /// Does a group's work in the transaction; `None` where it changed nothing.
+    fn within(
+        &mut self,
+        transaction: &WriteTransaction,
+        group: &[StoreCall],
+        results: &mut Vec<StoreResult>,
+    ) -> Result<Option<Done>, Trouble> {
+        let mut writer = Writer::open(transaction, self.tally);
         let free = self.disk.free_bytes().unwrap_or(0);
+        let mut draft = self.draft(free);
         let mut taken = 0;
         for call in group {
             let result = match call {
@@ -288,6 +329,7 @@ impl Engine {
                     StoreResult::Committed(match writer.check(batch, tight)? {
                         Ok(()) => {
                             writer.apply(batch)?;
+                            note(&mut draft, batch.changes.iter())?;
                             taken += bytes_of(call) as u64;
                             Ok(())
                         }
@@ -299,7 +341,11 @@ impl Engine {
                 StoreCall::Claim { owner, now, beyond, until, classes, limit, except } => {
                     let claim =
                         Claim { owner, now: *now, beyond: *beyond, until: *until, classes, limit: *limit, except };
-                    StoreResult::Claimed(Ok(writer.claim(&claim)?))
+                    let records = writer.claim(&claim)?;
+                    for record in &records {
+                        note(&mut draft, [&Change::Message(Box::new(record.clone()))].into_iter())?;
+                    }
+                    StoreResult::Claimed(Ok(records))
                 }
                 StoreCall::Ended { now, limit, except } => StoreResult::Ended(Ok(writer.ended(*now, *limit, except)?)),
                 StoreCall::Load(id) => StoreResult::Loaded(snapshot::load(writer.message.open()?, *id)),
@@ -313,21 +359,35 @@ impl Engine {
             return Err(Trouble::Record(self.faults.words()));
         }
         if !writer.touched {
-            drop(writer);
-            transaction.abort()?;
-            return Ok(());
+            return Ok(None);
         }
-        let tally = writer.finish()?;
-        // From here on the transaction may land even when redb reports an error.
-        let before = std::mem::replace(&mut self.tally, tally);
-        transaction.commit().inspect_err(|_| self.tally = before)?;
-        Ok(())
+        // A log does not repeat what was set aside, and its records name one epoch.
+        let epoch = writer.epoch;
+        let draft = draft.filter(|_| !writer.aside_used && epoch.is_none());
+        Ok(Some(Done { tally: writer.finish()?, draft, epoch }))
     }
 
-    fn begin(&self) -> Result<WriteTransaction, Trouble> {
-        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = shared.as_ref() else { return Err(Trouble::Record("the store is closed".into())) };
-        begin(database, &self.options)
+    /// Makes a group durable. From here on it may land even when an error comes back.
+    fn promise(&mut self, transaction: WriteTransaction, done: Done) -> Result<(), Trouble> {
+        let before = std::mem::replace(&mut self.tally, done.tally);
+        let result = match (&mut self.journal, done.draft) {
+            (Some(journal), Some(draft)) if journal.fits(&draft) => journal
+                .append(draft, self.epoch, done.tally.sequence)
+                .map_err(|e| Trouble::Store(redb::Error::Io(e)))
+                .and_then(|()| self.shared.keep(transaction)),
+            _ => self.shared.commit(transaction),
+        };
+        match result {
+            Ok(()) => self.epoch = done.epoch.unwrap_or(self.epoch),
+            Err(_) => self.tally = before,
+        }
+        result
+    }
+
+    /// Where a group's changes are written down, if the log may be used: what it promises must find room in the database.
+    fn draft(&self, free: u64) -> Option<Draft> {
+        let margin = self.options.floor_bytes.saturating_add(self.options.log_bytes.saturating_mul(4));
+        (self.journal.is_some() && free >= margin).then(|| Draft::new(self.options.log_bytes))
     }
 
     /// After a failed transaction: reopens when there was merely no room, else refuses everything from now on.
@@ -348,24 +408,55 @@ impl Engine {
         self.reopen().is_ok() && self.found == tried
     }
 
-    fn close(&self) {
-        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     fn open_file(&mut self) -> Result<Opened, OpenError> {
-        self.close();
+        self.journal = None;
+        self.shared.close(false);
         self.faults.clear();
         let mut opened = Opened::default();
         self.prepare(&mut opened)?;
         let database = self.database(STORE_FILE)?;
-        self.check_format(&database)?;
+        let format = self.check_format(&database)?;
+        let strange = self.recover_log(&database)?;
         let mut damaged = Vec::new();
         self.tally = survey(&database, &mut opened, &mut damaged).map_err(OpenError::from)?;
         self.found = self.tally.sequence;
-        self.settle(&database, &mut opened, &damaged)?;
+        self.settle(&database, &mut opened, &damaged, Before { format, strange })?;
+        self.epoch = opened.epoch;
+        if self.options.log_bytes > 0 {
+            let started = Journal::start(&*self.disk, self.options.log_bytes, &self.faults);
+            // A log that finds no room is done without.
+            self.journal = started.map(Some).or_else(|e| if is_no_room(&e) { Ok(None) } else { Err(e) })?;
+        }
         (opened.next_message, opened.next_body) = (self.tally.next_message, self.tally.next_body);
-        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        self.shared.open(database);
         Ok(opened)
+    }
+
+    /// Does again what the log has beyond the last commit, and commits it. Says so when the log is another store's, which is put out of the way.
+    fn recover_log(&mut self, database: &Database) -> Result<Option<String>, OpenError> {
+        let records = Journal::read(&*self.disk, &self.faults)?;
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(None) };
+        let (tally, epoch) = {
+            let read = database.begin_read().map_err(Trouble::from)?;
+            let meta = read.open_table(table::META).map_err(Trouble::from)?;
+            (read_tally(&meta)?, number(&meta, "epoch")?)
+        };
+        if last.sequence <= tally.sequence {
+            return Ok(None);
+        }
+        if first.sequence > tally.sequence + 1 || epoch != Some(u64::from(first.epoch)) {
+            return Journal::set_aside(&*self.disk).map(Some).map_err(OpenError::from);
+        }
+        let transaction = begin(database, &self.options)?;
+        let mut tally = tally;
+        let covered = tally.sequence;
+        for record in records.into_iter().filter(|record| record.sequence > covered) {
+            let mut writer = Writer::open(&transaction, tally);
+            writer.apply(&Batch { conditions: Vec::new(), changes: record.changes })?;
+            tally = writer.finish()?;
+        }
+        transaction.commit().map_err(Trouble::from)?;
+        Ok(None)
     }
 
     /// Makes sure that there is a whole store file.
@@ -403,7 +494,7 @@ impl Engine {
         builder.create_with_backend(backend).map_err(|e| OpenError::from(Trouble::from(e)))
     }
 
-    fn check_format(&self, database: &Database) -> Result<(), OpenError> {
+    fn check_format(&self, database: &Database) -> Result<u64, OpenError> {
         let read = database.begin_read().map_err(Trouble::from)?;
         let meta = match read.open_table(table::META) {
             Ok(meta) => meta,
@@ -411,7 +502,7 @@ impl Engine {
             Err(e) => return Err(OpenError::Damaged(e.to_string())),
         };
         match number(&meta, "format")? {
-            Some(format) if format == u64::from(table::FORMAT) => Ok(()),
+            Some(format) if (1..=u64::from(table::FORMAT)).contains(&format) => Ok(format),
             Some(format) if format > u64::from(table::FORMAT) => {
                 Err(OpenError::NewerFormat { found: u32::try_from(format).unwrap_or(u32::MAX), known: table::FORMAT })
             }
@@ -420,7 +511,13 @@ impl Engine {
     }
 
     /// Gives the store its epoch and moves damaged rows aside, in one transaction, if there is anything to do.
-    fn settle(&mut self, database: &Database, opened: &mut Opened, damaged: &[Damaged]) -> Result<(), OpenError> {
+    fn settle(
+        &mut self,
+        database: &Database,
+        opened: &mut Opened,
+        damaged: &[Damaged],
+        Before { format, strange }: Before,
+    ) -> Result<(), OpenError> {
         let identity = self.disk.identity(STORE_FILE)?;
         let (epoch, known) = {
             let read = database.begin_read().map_err(Trouble::from)?;
@@ -430,6 +527,9 @@ impl Engine {
         let used = Counters::stored(&opened.settings);
         let old = epoch.and_then(|epoch| u32::try_from(epoch).ok());
         let doubt = match old {
+            Some(_) if strange.is_some() => {
+                Some("the log beside the store is another store's, or the store is an older one")
+            }
             Some(_) if known != Some(identity) => {
                 Some("the store's file is not the one written before but a copy put back")
             }
@@ -442,7 +542,10 @@ impl Engine {
             Some(epoch) if !opened.fresh => epoch,
             old => ids::another_epoch(old, self.options.fresh_epoch),
         };
-        if !opened.fresh && damaged.is_empty() {
+        opened.damaged.extend(strange);
+        // Versions that know no log must not open what may have one.
+        let renamed = self.options.log_bytes > 0 && format != u64::from(table::FORMAT);
+        if !opened.fresh && damaged.is_empty() && !renamed {
             return Ok(());
         }
         let transaction = begin(database, &self.options)?;
@@ -460,6 +563,9 @@ impl Engine {
             writer.apply(&Batch { conditions: Vec::new(), changes })?;
             writer.put_meta("identity", &identity.to_le_bytes())?;
         }
+        if renamed {
+            writer.put_meta("format", &table::FORMAT.to_le_bytes())?;
+        }
         self.tally = writer.finish()?;
         transaction.commit().map_err(Trouble::from)?;
         Ok(())
@@ -469,7 +575,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         // Readers may outlive the writer; the file must not stay open behind the next one's back.
-        self.close();
+        self.shared.close(self.failed.is_none());
     }
 }
 
@@ -518,9 +624,41 @@ fn survey(database: &Database, opened: &mut Opened, damaged: &mut Vec<Damaged>) 
     }
     let words = damaged[before..].iter().map(|row| format!("{} could not be read and was set aside", row.words()));
     opened.damaged.extend(words);
-    let meta = read.open_table(table::META)?;
+    read_tally(&read.open_table(table::META)?)
+}
+
+fn read_tally(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Tally, Trouble> {
     let Some(row) = meta.get("tally")? else { return Err(Trouble::Record("the tally is missing".into())) };
     table::decode(row.value()).map_err(|e| Trouble::Record(format!("the tally: {e}")))
+}
+
+/// What an opening found.
+struct Before {
+    format: u64,
+    /// A log that belongs to another store.
+    strange: Option<String>,
+}
+
+/// What a group came to, before it is durable.
+struct Done {
+    tally: Tally,
+    /// What the log would say; `None` where it cannot.
+    draft: Option<Draft>,
+    /// The store's new epoch.
+    epoch: Option<u32>,
+}
+
+/// Writes changes down, until there are too many of them for any log.
+fn note<'a>(draft: &mut Option<Draft>, changes: impl Iterator<Item = &'a Change>) -> Result<(), Trouble> {
+    for change in changes {
+        if let Some(open) = draft {
+            open.add(change).map_err(Trouble::Record)?;
+            if open.is_full() {
+                *draft = None;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn number(meta: &impl ReadableTable<&'static str, &'static [u8]>, name: &str) -> Result<Option<u64>, Trouble> {

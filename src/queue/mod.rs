@@ -23,6 +23,8 @@ pub mod dsn;
 mod engine;
 pub mod expand;
 pub mod ids;
+mod journal;
+mod long;
 pub mod maildir;
 pub mod outcome;
 mod real_disk;
@@ -43,6 +45,7 @@ pub use accept::{
 pub use disk::{Disk, DiskFile};
 pub use engine::{Engine, OpenError, Options, STORE_FILE};
 pub use ids::{Ids, RESERVATION};
+pub use journal::LOG_FILE;
 pub use real_disk::RealDisk;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
 pub use snapshot::{Snapshot, Snapshots};

@@ -1,10 +1,10 @@
 //! The store as it was at one moment: for the console, the CLI and `track`, on their own threads while the writer writes.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadTransaction, ReadableTable};
 
-use super::engine::Shared;
+use super::long::Long;
 use super::record::{MessageRecord, MessageState, TrackEntry};
 use super::store::{CommitError, StoreCall, StoreResult};
 use super::table::{self, Tally};
@@ -13,18 +13,18 @@ use crate::time::Wall;
 
 /// Where snapshots come from; cheap to clone, for any thread.
 #[derive(Clone, Debug)]
-pub struct Snapshots(Shared);
+pub struct Snapshots(Arc<Long>);
 
 impl Snapshots {
-    pub(super) fn new(shared: Shared) -> Self {
+    pub(super) fn new(shared: Arc<Long>) -> Self {
         Self(shared)
     }
 
-    /// The store as it is now. Fails while the store is closed or being reopened.
+    /// The store as it is now, which has it committed. Fails while the store is closed or being reopened.
     pub fn take(&self) -> Result<Snapshot, CommitError> {
-        let shared = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = shared.as_ref() else { return Err(CommitError::Failed("the store is closed".into())) };
-        let read = database.begin_read().map_err(failed)?;
+        let Some(read) = self.0.read().map_err(failed)? else {
+            return Err(CommitError::Failed("the store is closed".into()));
+        };
         Ok(Snapshot { read: Arc::new(read) })
     }
 }

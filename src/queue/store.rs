@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::record::{MessageRecord, TrackEntry, TransferRecord};
 use crate::mail::{BodyRef, MessageId, Precedence, TransferId};
 use crate::time::Wall;
 
 /// Key of duplicate detection.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum SeenKey {
     /// A transfer received over the air.
     Transfer(TransferId),
@@ -33,11 +35,11 @@ pub enum Condition {
     },
 }
 
-/// One change. A batch is applied whole or not at all.
-#[derive(Clone, PartialEq, Debug)]
+/// One change. A batch is applied whole or not at all. The log holds changes in this form, so new ones are added at the end.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Change {
     /// Stores an immutable body under a fresh ref.
-    Body(BodyRef, Arc<[u8]>),
+    Body(BodyRef, #[serde(serialize_with = "write_bytes", deserialize_with = "read_bytes")] Arc<[u8]>),
     /// Drops a body nothing refers to any more.
     DropBody(BodyRef),
     /// Inserts or replaces a message; the due index follows from it.
@@ -71,6 +73,14 @@ pub enum Change {
         /// Bound on the work of one batch; repeat until nothing is left.
         limit: u32,
     },
+}
+
+fn write_bytes<S: Serializer>(bytes: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(bytes)
+}
+
+fn read_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
+    <&[u8]>::deserialize(from).map(Arc::from)
 }
 
 /// Changes that become durable together.

@@ -13,8 +13,8 @@ use super::record::{Lease, MessageRecord, MessageState};
 use crate::mail::{BodyRef, MessageId, Precedence, RecipientState, TransferId};
 use crate::time::Wall;
 
-/// Version of the tables. A store with a higher one is refused.
-pub(super) const FORMAT: u32 = 1;
+/// Version of the tables and what is beside them. A store with a higher one is refused. Format 1 had no log.
+pub(super) const FORMAT: u32 = 2;
 /// Version of the records.
 const RECORD: u8 = 1;
 /// Bytes of a body in one row: one row, with its key and CRC, fills one 4096-byte page of redb, which gives a larger
@@ -92,6 +92,11 @@ pub(super) fn unseal(row: &[u8]) -> Result<&[u8], String> {
         return Err(format!("record version {version} is not known"));
     }
     Ok(content)
+}
+
+/// CRC-32 as everywhere in the store.
+pub(super) fn crc(bytes: &[u8]) -> u32 {
+    CRC.checksum(bytes)
 }
 
 fn seal_crc(content: &[u8]) -> u32 {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::Plan;
 use crate::mail::{BearerId, Envelope, Hop, Mailbox, PeerName, Precedence, Recipient, Status, header};
 use crate::ops::Event;
 use crate::queue::accept::Decision;
@@ -10,10 +11,13 @@ use crate::queue::dsn::{self, Action};
 use crate::queue::expand::{Apart, Copied, Expansion, without_success};
 use crate::route::{self, Fault, Placed, Refusal, Resolved, Told};
 use crate::smtp::Reply;
+use crate::smtp::server::{Answer, Question};
 use crate::time::Now;
 
 use super::Switch;
+use super::fetch::asked_part;
 use super::intake::UNPROTECTED;
+use super::rewriting::arriving;
 
 /// Addresses that a line of a message's history names.
 const SHOWN: usize = 10;
@@ -31,6 +35,35 @@ pub(super) struct Asked {
 /// Whether a bearer is one of those a route names; one that names none means all.
 pub(super) fn among(only: &[BearerId], bearer: &BearerId) -> bool {
     only.is_empty() || only.contains(bearer)
+}
+
+/// The answer to a question that the profile alone decides, so that nobody waits for the switch: it must not be told to a session while the store
+/// has failed. `None`: the switch decides, or has to tell of it.
+pub fn by_profile(plan: &Plan, listener: &str, question: &Question) -> Option<Answer> {
+    match question {
+        Question::Mail { mail, .. } if mail.release.is_none() => Some(Answer::Ok),
+        Question::Rcpt { rcpt, user, trusted, require_tls: false, .. } => {
+            let to = arriving(plan, listener, &rcpt.to);
+            if asked_part(plan, &to).is_some() {
+                return None;
+            }
+            let resolved = plan.directory.resolve(&to, &mut |_| {});
+            if faults(&resolved).is_some() {
+                return None;
+            }
+            if let Some(Refusal { status, text }) = resolved.refusal(*trusted || user.is_some()) {
+                return Some(Answer::Refuse(Reply::new(550, status, text)));
+            }
+            let over_air = |route: &route::Route| matches!(route.hop, Hop::Peer(_));
+            (!resolved.copies.iter().filter_map(|copy| copy.placed.route()).any(over_air)).then_some(Answer::Ok)
+        }
+        Question::Mail { .. }
+        | Question::Rcpt { .. }
+        | Question::Auth { .. }
+        | Question::Scram { .. }
+        | Question::External { .. }
+        | Question::End(_) => None,
+    }
 }
 
 impl Switch {
@@ -55,7 +88,7 @@ impl Switch {
 
     /// Why this recipient cannot be served, if it cannot: none of its copies can.
     pub(super) fn recipient(&mut self, now: Now, to: &Mailbox, asked: &Asked) -> Option<Reply> {
-        if self.asked_part(to).is_some() {
+        if asked_part(&self.plan, to).is_some() {
             let why = "parts are sent to whoever asks over the air; here an operator fetches them";
             return Some(Reply::new(550, Status(5, 7, 1), why));
         }
@@ -100,7 +133,7 @@ impl Switch {
         // Where each address has its copy, and whether it was given by name.
         let mut places: BTreeMap<String, (usize, bool)> = BTreeMap::new();
         for given in &envelope.recipients {
-            let mut resolved = match self.asked_part(&given.address) {
+            let mut resolved = match asked_part(&self.plan, &given.address) {
                 Some(_) => None,
                 None => Some(plan.directory.resolve(&given.address, &mut |_| {})),
             };
@@ -217,7 +250,7 @@ impl Switch {
     /// What becomes of a copy: where its address leads.
     fn decide(&self, envelope: &Envelope, recipient: &Recipient) -> (Decision, Apart) {
         let to = self.resolve(&recipient.address);
-        if self.asked_part(&to).is_some() {
+        if asked_part(&self.plan, &to).is_some() {
             return (Decision::Due { over_air: false }, Apart::default());
         }
         let placed = self.plan.directory.place(&to);

@@ -147,7 +147,7 @@ impl Switch {
             }
             Hop::Smtp(to) | Hop::Lmtp(to) => {
                 let lmtp = matches!(job.hop, Hop::Lmtp(_));
-                let forward = Forward { to: to.clone(), lmtp, envelope, tracking, body };
+                let forward = Forward { to: to.clone(), lmtp, precedence: job.precedence, envelope, tracking, body };
                 self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
             }
             Hop::Peer(peer) => {

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use crate::codec::reduce;
+use crate::config::Plan;
 use crate::mail::{Envelope, Hop, Mailbox, MessageId, Precedence, Recipient, Source, Status, Submission, Terms};
 use crate::ops::{self, Event, Response};
 use crate::queue::accept::Authority;
@@ -52,20 +53,20 @@ pub(super) struct Granted {
 /// This node as the next hop of a request.
 const HERE: Hop = Hop::Fetch;
 
+/// The message and the part of it that mail to this address asks for.
+pub(super) fn asked_part(plan: &Plan, to: &Mailbox) -> Option<(MessageId, u32)> {
+    let here = to.domain().eq_ignore_ascii_case(plan.node.postmaster.domain());
+    let asked = reduce::asked(to.local()).filter(|_| here)?;
+    plan.reduce.iter().any(|r| r.fetch_by_mail).then_some(asked)
+}
+
 impl Switch {
     /// Where an address leads: to what its route says, or to this node, if it asks for a part.
     pub(super) fn hop(&self, to: &Mailbox) -> Option<&Hop> {
-        match self.asked_part(to) {
+        match asked_part(&self.plan, to) {
             Some(_) => Some(&HERE),
             None => self.plan.directory.hop(to),
         }
-    }
-
-    /// The message and the part of it that mail to this address asks for.
-    pub(super) fn asked_part(&self, to: &Mailbox) -> Option<(MessageId, u32)> {
-        let here = to.domain().eq_ignore_ascii_case(self.plan.node.postmaster.domain());
-        let asked = reduce::asked(to.local()).filter(|_| here)?;
-        self.plan.reduce.iter().any(|r| r.fetch_by_mail).then_some(asked)
     }
 
     /// A message asks for a part of another.
@@ -73,7 +74,7 @@ impl Switch {
         let Some(record) = self.active.record(job.message) else { return };
         let index = job.recipients.first().and_then(|i| usize::try_from(*i).ok());
         let to = index.and_then(|i| record.envelope.recipients.get(i)).map(|r| &r.address);
-        match (to.and_then(|to| self.asked_part(to)), record.envelope.from.clone()) {
+        match (to.and_then(|to| asked_part(&self.plan, to)), record.envelope.from.clone()) {
             (Some((message, part)), Some(requester)) => {
                 self.fetch(now, Wanted { message, part, by: By::Mail { job, requester } });
             }

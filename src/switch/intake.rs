@@ -18,6 +18,7 @@ use crate::time::{Now, Wall};
 
 use super::addresses::{Asked, among};
 use super::air::Bearer;
+use super::rewriting::arriving;
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
 /// What mail that asks for protection is told where there is none (RFC 8689 4.2.1).
@@ -49,7 +50,7 @@ impl Switch {
                 let may_relay = trusted || user.is_some();
                 let level = mt_priority.map_or(self.plan.precedence.default, |p| p.precedence());
                 let asked = Asked { level, size, require_tls, may_relay };
-                let to = self.arriving(listener, &rcpt.to);
+                let to = arriving(&self.plan, listener, &rcpt.to);
                 self.recipient(now, &to, &asked).map_or(Answer::Ok, Answer::Refuse)
             }
             Question::End(transaction) => {

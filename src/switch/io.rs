@@ -12,7 +12,7 @@ use crate::codec::reduce::{Reducer, Rule};
 use crate::codec::repertoire::Repertoire;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::Emission;
-use crate::mail::{BearerId, Envelope, LinkKey, Protection, Reliance, TransferId};
+use crate::mail::{BearerId, Envelope, LinkKey, Precedence, Protection, Reliance, TransferId};
 use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::{StoreCall, StoreResult};
@@ -327,6 +327,8 @@ pub struct Forward {
     pub to: String,
     /// LMTP instead of SMTP.
     pub lmtp: bool,
+    /// Its level of service: what is higher goes first.
+    pub precedence: Precedence,
     /// The envelope, recipients limited to those this delivery serves.
     pub envelope: Envelope,
     /// The value of MTRK for a hop that knows it.

@@ -29,6 +29,7 @@ mod sizes;
 mod what_if;
 pub mod work;
 
+pub use addresses::by_profile;
 pub use io::{
     Coded, Decode, Encode, Fetch, Forward, Input, Local, MuleDecode, MuleEncode, Omission, OpenError, Opened, Output,
     Reduction, RequestId, SessionId, Ticket, Work, WorkResult,

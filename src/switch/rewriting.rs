@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::config::Plan;
 use crate::mail::{Envelope, Hop, Mailbox, MessageId};
 use crate::ops::Event;
 use crate::queue::{Batch, Change, TrackEntry};
@@ -10,6 +11,7 @@ use crate::route::{self, Direction, Part, Passing};
 use crate::time::Now;
 
 use super::addresses::orcpt;
+use super::fetch::asked_part;
 use super::{Pending, Switch};
 
 /// What became of the addresses of a header.
@@ -53,30 +55,30 @@ impl Rewriting {
     }
 }
 
+/// A recipient as it counts once it has come in by a listener.
+pub(super) fn arriving(plan: &Plan, listener: &str, to: &Mailbox) -> Mailbox {
+    other_address(plan, Direction::In, listener, to).unwrap_or_else(|| to.clone())
+}
+
+fn other_address(plan: &Plan, direction: Direction, at: &str, address: &Mailbox) -> Option<Mailbox> {
+    if address.domain().is_empty() || asked_part(plan, address).is_some() {
+        return None;
+    }
+    let passing = Passing { direction, at, part: Part::Envelope };
+    plan.directory.rewrite(passing, address).map(|(to, _)| to)
+}
+
 impl Switch {
-    /// A recipient as it counts once it has come in by a listener.
-    pub(super) fn arriving(&self, listener: &str, to: &Mailbox) -> Mailbox {
-        self.other_address(Direction::In, listener, to).unwrap_or_else(|| to.clone())
-    }
-
-    fn other_address(&self, direction: Direction, at: &str, address: &Mailbox) -> Option<Mailbox> {
-        if address.domain().is_empty() || self.asked_part(address).is_some() {
-            return None;
-        }
-        let passing = Passing { direction, at, part: Part::Envelope };
-        self.plan.directory.rewrite(passing, address).map(|(to, _)| to)
-    }
-
     /// Sender and recipients as the rules write them. A recipient that had none gets its original address as ORCPT on the way in.
     pub(super) fn rewrite_envelope(&self, direction: Direction, at: &str, envelope: &mut Envelope) {
         if self.plan.directory.rewrites.rules.is_empty() {
             return;
         }
-        if let Some(to) = envelope.from.as_ref().and_then(|from| self.other_address(direction, at, from)) {
+        if let Some(to) = envelope.from.as_ref().and_then(|from| other_address(&self.plan, direction, at, from)) {
             envelope.from = Some(to);
         }
         for recipient in &mut envelope.recipients {
-            let Some(to) = self.other_address(direction, at, &recipient.address) else { continue };
+            let Some(to) = other_address(&self.plan, direction, at, &recipient.address) else { continue };
             if direction == Direction::In && recipient.orcpt.is_none() {
                 recipient.orcpt = orcpt(&recipient.address);
             }

@@ -151,8 +151,9 @@ impl Model {
             })
             .or_else(|| {
                 (0..self.next_body + 3).find_map(|body| {
-                    let found = snapshot.read(BodyRef(body), 0, u64::MAX).ok();
-                    differs(&format!("body {body}"), found.as_ref() == self.bodies.get(&body))
+                    let found = snapshot.read(BodyRef(body), 0, u64::MAX);
+                    let same = found.as_ref().ok() == self.bodies.get(&body);
+                    differs(&format!("body {body}: {:?}", found.map(|bytes| bytes.len())), same)
                 })
             })
     }
