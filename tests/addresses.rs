@@ -1,6 +1,8 @@
 //! Where mail to an address goes, by the shipped program: aliases, plus addresses, the rest of a domain, lists, rewriting both ways, and
 //! that `aldis route` says of each address what the node does.
 
+#[path = "common/lab.rs"]
+mod lab;
 #[path = "common/process.rs"]
 mod process;
 
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use lab::{KEY, Lab};
 use process::{Client, Running, aldis, ask, send, wait_for};
 use serde_json::Value;
 
@@ -391,6 +394,40 @@ fn a_route_parts_levels_of_service_in_one_commit() {
     let (_, first) = ask(&house.node.socket, &["track", "<levels@ship.example>"]);
     assert_eq!(first["schema"], "aldis.track/1");
     house.node.stop();
+}
+
+#[test]
+fn aliases_beyond_the_air_are_followed_there_and_reports_name_who_was_asked_for() {
+    let mut lab = Lab::new();
+    lab.link("hf1", &["shore", "ship"], |_| {});
+    let ship = lab.pair_profile("ship", KEY, "");
+    lab.start("ship", &ship);
+    let aliases = "\n[[alias]]\naddress = \"crew@shore.example\"\nto = [\"jack@shore.example\", \"jane@shore.example\"]\n\n\
+                   [[alias]]\naddress = \"captain@shore.example\"\nto = [\"master@shore.example\"]\n";
+    let shore = lab.pair_profile("shore", KEY, aliases);
+    lab.start("shore", &shore);
+    let success = " NOTIFY=SUCCESS";
+    let to = [("crew@shore.example", success), ("watch@shore.example", success), ("captain@shore.example", success)];
+    send(lab.address("ship"), "<ops@ship.example>", &to, &message("over-air"));
+    for user in ["jack", "jane", "watch", "master"] {
+        lab.arrival("shore", user, "over-air@ship.example");
+    }
+    let text = |mail: Vec<u8>| String::from_utf8_lossy(&mail).into_owned();
+    for (recipient, action, original) in [
+        ("crew@shore.example", "expanded", None),
+        ("watch@shore.example", "delivered", None),
+        ("master@shore.example", "delivered", Some("Original-Recipient: rfc822; captain@shore.example\r\n")),
+    ] {
+        let line =
+            format!("{}Final-Recipient: rfc822; {recipient}\r\nAction: {action}\r\n", original.unwrap_or_default());
+        wait_for(&line, Duration::from_secs(60), || {
+            lab.mailbox("ship", "ops").into_iter().map(text).find(|m| m.contains(&line))
+        });
+    }
+    lab.settle();
+    let reports = lab.mailbox("ship", "ops").into_iter().map(text);
+    let lines: usize = reports.map(|m| m.matches("\r\nAction: ").count()).sum();
+    assert_eq!(lines, 3, "no report twice");
 }
 
 fn line_of(profile: &Path, place: &str) -> String {

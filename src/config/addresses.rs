@@ -110,6 +110,8 @@ pub fn routes_have_their_bearers(reader: &mut Reader, d: &Declared<'_>) {
 
 pub fn aliases_lead_somewhere(reader: &mut Reader, d: &Declared<'_>, directory: &Directory) {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    // Where routes or mailboxes could not be read, nobody knows what leads there.
+    let known = d.routes.len() == d.routes_written && d.local.is_some();
     for (path, alias) in d.aliases {
         if let Some(other) = seen.insert(alias.address.to_string().to_lowercase(), path) {
             let problem = format!("{} is also the address of {other}", alias.address);
@@ -128,6 +130,9 @@ pub fn aliases_lead_somewhere(reader: &mut Reader, d: &Declared<'_>, directory: 
                 let problem = "it takes nothing: every local part of this domain has a mailbox here";
                 reader.warn(&join(path, "address"), problem, "local.users, with those that have one");
             }
+        }
+        if !known {
+            continue;
         }
         // A local part that nothing names stands for the rest of a domain.
         let given = match &alias.address {
@@ -166,7 +171,8 @@ pub fn aliases_lead_somewhere(reader: &mut Reader, d: &Declared<'_>, directory: 
 }
 
 pub fn rewrites_apply_somewhere(reader: &mut Reader, d: &Declared<'_>) {
-    let listeners = || d.listeners.iter().map(|(_, l)| l.name.clone());
+    let listeners = || d.listener_names.iter().cloned();
+    let all_routes = d.routes.len() == d.routes_written;
     let peers = || d.peers.iter().map(|p| format!("peer:{p}"));
     for (path, rule) in d.rewrites {
         let places: BTreeSet<String> = match rule.direction {
@@ -177,7 +183,8 @@ pub fn rewrites_apply_somewhere(reader: &mut Reader, d: &Declared<'_>) {
             }
         };
         let known = |at: &String| places.iter().any(|p| p.eq_ignore_ascii_case(at));
-        for at in rule.at.iter().filter(|at| !known(at)) {
+        let told = rule.direction == Direction::In || all_routes;
+        for at in rule.at.iter().filter(|at| told && !known(at)) {
             let allowed: Vec<&str> = places.iter().map(String::as_str).collect();
             reader.problem(&join(path, "at"), format!("no mail passes {at:?} this way"), &allowed.join(", "));
         }

@@ -16,6 +16,10 @@ use crate::units::show_duration;
 pub struct Declared<'d> {
     /// Names of all peers written, sound or not.
     pub peers: BTreeSet<String>,
+    /// Names of all listeners written, sound or not.
+    pub listener_names: BTreeSet<String>,
+    /// How many routes are written, sound or not.
+    pub routes_written: usize,
     /// Names of all bearers written, sound or not.
     pub bearer_names: BTreeSet<String>,
     /// Names of peers that some bearer lists, sound or not.

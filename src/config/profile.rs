@@ -80,6 +80,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
 
     let declared = cross::Declared {
         peers: names(table("peer")),
+        listener_names: names(table("listener")),
+        routes_written: elements(table("route")),
         bearer_names: names(table("bearer")),
         carried: carried(table("bearer")),
         node: node.as_ref(),
@@ -179,6 +181,13 @@ fn names(entry: Option<&Entry>) -> BTreeSet<String> {
     match entry.map(|e| &e.value) {
         Some(Value::List(items)) => items.iter().filter_map(tree::name_of).collect(),
         _ => BTreeSet::new(),
+    }
+}
+
+fn elements(entry: Option<&Entry>) -> usize {
+    match entry.map(|e| &e.value) {
+        Some(Value::List(items)) => items.len(),
+        _ => 0,
     }
 }
 
