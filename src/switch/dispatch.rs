@@ -34,8 +34,8 @@ const TRANSFER_BYTES: u64 = 4096;
 const RECIPIENTS: usize = 100;
 /// Local deliveries at once.
 const LOCAL_DELIVERIES: usize = 16;
-/// Connections to one next hop at once.
-const PER_NEXT_HOP: usize = 8;
+/// Messages on their way to one next hop at once, over fewer connections: while the outcome of some becomes durable, others are sent.
+const PER_NEXT_HOP: usize = 16;
 /// Parts made at once of messages that went reduced, for peers that asked.
 const FETCHES: usize = 2;
 /// Messages leased by one claim.
