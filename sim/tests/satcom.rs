@@ -9,12 +9,13 @@ fn a_group_has_it_in_little_more_than_an_ideal_code_takes_and_sooner_than_by_rep
     let count = std::env::var("ALDIS_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
     let seeds: Vec<u64> = (1..=count).collect();
     let cells = ["64000,3,apart,0", "64000,10,apart,0.2", "4800,3,apart,0.3", "512000,10,together,0.2", "64000,3,rain"];
-    for cell in cells.map(|text| Cell::parse(text).expect("a cell")) {
+    for (text, cell) in cells.map(|text| (text, Cell::parse(text).expect("a cell"))) {
         let report = cell.measure(&seeds, 2);
         println!("{}", report.text());
         assert!(report.passed, "{}", report.text());
         // MULE repeats by name: what one of ten lacks is sent to all. Where nothing is lost its shorter heads are ahead by one in a hundred.
-        assert!(report.aldis.whole_s < report.mule.whole_s * 1.02, "{}", report.text());
+        let bar = if text.ends_with(",0") { 1.02 } else { 1.01 };
+        assert!(report.aldis.whole_s < report.mule.whole_s * bar, "{}", report.text());
         assert!(report.aldis.answers < 16.0, "{}", report.text());
     }
 }
