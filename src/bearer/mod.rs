@@ -262,6 +262,8 @@ pub enum Event {
         air: Duration,
         /// Bytes fed.
         bytes: u64,
+        /// Those of them that only fill the last block: symbols beyond what the transmission was meant to carry.
+        fill: u64,
     },
     /// The far side holds all of a transfer but this, by its report; for the other bearers that may carry it.
     Lacks {

@@ -276,6 +276,8 @@ events! {
         air_s: f64,
         /// Bytes fed.
         bytes: u64,
+        /// Those of them that only filled the last block with symbols beyond what was meant to go.
+        fill_bytes: u64,
     }
     /// An order of silence, or its end, is in force and stored.
     WARN SilenceOrdered "silence-ordered" {

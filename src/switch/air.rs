@@ -145,14 +145,14 @@ impl Switch {
                 self.others(name).for_each(|bearer| bearer.station.adopt(now.at, share.clone()));
             }
             bearer::Event::Keyed { at, precedence, transfers } => self.keyed(now, name, at, precedence, &transfers),
-            bearer::Event::Unkeyed { air, bytes } => {
+            bearer::Event::Unkeyed { air, bytes, fill } => {
                 if let Some(bearer) = self.bearers.get_mut(name) {
                     bearer.keyed_at = None;
                     bearer.account.air += air;
                     bearer.account.bytes += bytes;
                     bearer.account.transmissions += 1;
                     let air_s = air.as_secs_f64();
-                    self.event(Event::KeyUp { bearer: name.clone(), air_s, bytes });
+                    self.event(Event::KeyUp { bearer: name.clone(), air_s, bytes, fill_bytes: fill });
                 }
             }
             bearer::Event::Alarm(text) => {

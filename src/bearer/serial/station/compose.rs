@@ -289,7 +289,8 @@ impl Station {
             let served = id.clone();
             let silent = self.outgoing.get(&id).is_some_and(|t| self.is_silent(t.station));
             let Some(t) = self.outgoing.get_mut(&id) else { break };
-            let limit = others && t.outstanding() > 0;
+            let owed = t.outstanding();
+            let limit = others && owed > 0;
             let before = t.rows().to_vec();
             let Some(chunk) = t.take(room, limit) else { break };
             self.turn += 1;
@@ -305,6 +306,9 @@ impl Station {
                 (t.turn, t.served) = (self.turn, 0);
             }
             let overhead = if chunks.is_empty() { FRAME_OVERHEAD } else { CHUNK_OVERHEAD };
+            let meant = usize::try_from(owed).unwrap_or(usize::MAX);
+            let beyond: usize = chunk.symbols.iter().skip(meant).map(Vec::len).sum();
+            tx.fill += (beyond + if owed == 0 { overhead } else { 0 }) as u64;
             *tx.shares.entry(id).or_default() += (bytes + overhead) as u64;
             self.counts.repeats += u64::from(t.repeats > 0);
             beside = Some(frame);

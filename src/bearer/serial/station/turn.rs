@@ -258,6 +258,7 @@ impl Station {
             out: 0,
             carry: Vec::new(),
             idle: (0, 0),
+            fill: 0,
             composed: false,
             lead: VecDeque::new(),
             copies: Vec::new(),
@@ -349,7 +350,7 @@ impl Station {
                 t.unsure = !silent && tx.sure.get(id).is_none_or(|end| tx.out >= *end);
             }
         }
-        self.events.push_back(Event::Unkeyed { air, bytes: tx.out });
+        self.events.push_back(Event::Unkeyed { air, bytes: tx.out, fill: tx.fill });
     }
 
     /// Those who should have answered did not: ask them again, later each time.
