@@ -150,7 +150,7 @@ impl Case {
         let pieces = said.iter().filter(|t| t.station == SENDER).flat_map(|t| &t.pieces);
         let symbols: usize = pieces.filter(|p| matches!(p.what, What::Symbols(_))).map(|p| p.bytes).sum();
         let keyed = lab.node(SENDER).log().events.iter().filter(|(at, _)| *at >= from);
-        // No more of a transmission is forced than its last block, whatever it was meant to carry.
+        // No more of a transmission is forced than its last block.
         let block = waveform().bytes(1);
         let fill: u64 = keyed
             .filter_map(

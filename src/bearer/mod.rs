@@ -262,7 +262,7 @@ pub enum Event {
         air: Duration,
         /// Bytes fed.
         bytes: u64,
-        /// Those of them that only fill the last block: symbols beyond what the transmission was meant to carry.
+        /// Those of them that were symbols beyond what was owed: room that whole blocks, or the best length, left.
         fill: u64,
     },
     /// The far side holds all of a transfer but this, by its report; for the other bearers that may carry it.

@@ -276,7 +276,7 @@ events! {
         air_s: f64,
         /// Bytes fed.
         bytes: u64,
-        /// Those of them that only filled the last block with symbols beyond what was meant to go.
+        /// Those of them that were symbols beyond what was owed: room that whole blocks, or the best length, left.
         fill_bytes: u64,
     }
     /// An order of silence, or its end, is in force and stored.

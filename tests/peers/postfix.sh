@@ -4,6 +4,7 @@
 #   postfix.sh start DIR PORT relay NEXT-HOP-PORT     takes mail from 127.0.0.1 and relays all of it
 #   postfix.sh start DIR PORT lmtp NEXT-HOP-PORT      takes mail from 127.0.0.1 and hands all of it on over LMTP
 #   postfix.sh start DIR PORT deliver DOMAIN          takes mail for DOMAIN, any user, into the Maildir DIR/mail/box
+#   postfix.sh start DIR PORT both DOMAIN NEXT-PORT   the same for DOMAIN, and relays all else; over STARTTLS both ways (files CERT, KEY)
 #   postfix.sh start DIR PORT hold                    takes mail and keeps it: what a load generator measures
 #   postfix.sh stop DIR
 set -eu
@@ -27,7 +28,7 @@ lmtp)
 relay_transport = lmtp:inet:[127.0.0.1]:$5
 default_destination_recipient_limit = 50"
     ;;
-deliver)
+deliver | both)
     special="virtual_mailbox_domains = $5
 virtual_mailbox_base = $D/mail
 virtual_mailbox_maps = static:box/
@@ -41,6 +42,15 @@ relay_transport = discard:
 defer_transports = discard"
     ;;
 esac
+if [ "$4" = both ]; then
+    special="$special
+relayhost = [127.0.0.1]:$6
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = $CERT
+smtpd_tls_key_file = $KEY
+smtpd_tls_received_header = yes
+smtp_tls_security_level = encrypt"
+fi
 cat >"$D/etc/main.cf" <<C
 compatibility_level = 3.6
 queue_directory = $D/queue
@@ -92,6 +102,7 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - 20 discard
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 C

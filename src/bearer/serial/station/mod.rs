@@ -202,7 +202,7 @@ struct Transmission {
     carry: Vec<u8>,
     /// The last block with idle fill in it, and how many bytes.
     idle: (u64, u64),
-    /// Bytes of symbols beyond what was meant to leave: the last block has room for them.
+    /// Bytes of symbols beyond what was owed.
     fill: u64,
     composed: bool,
     /// Control frames with the first piece they may stand in.
