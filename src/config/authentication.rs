@@ -27,9 +27,8 @@ pub fn dns(reader: &mut Reader, entry: Option<&Entry>) -> Option<DnsPlan> {
         }),
         None => Some(None),
     };
-    let bounded = |t: &str| {
-        parse_duration(t).filter(|d| (Duration::from_millis(100)..=Duration::from_secs(30)).contains(d))
-    };
+    let bounded =
+        |t: &str| parse_duration(t).filter(|d| (Duration::from_millis(100)..=Duration::from_secs(30)).contains(d));
     let timeout = s.field("timeout", parsed(bounded));
     let attempts = s.field("attempts", integer(1, 5));
     let cache = s.field("cache", integer(0, 100_000));
@@ -43,7 +42,10 @@ pub fn dns(reader: &mut Reader, entry: Option<&Entry>) -> Option<DnsPlan> {
 
 /// An address, with port 53 unless another is written.
 fn server(text: &str) -> Option<SocketAddr> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53))).filter(|a| a.port() != 0)
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
+        .filter(|a| a.port() != 0)
 }
 
 pub fn checks(reader: &mut Reader, entry: Option<&Entry>, host: Option<&str>) -> Option<ChecksPlan> {
@@ -76,10 +78,13 @@ pub fn dkim(reader: &mut Reader, context: &Context<'_>, at: &str, entry: &Entry)
     let file = s.field("key", parsed(path));
     let headers = fields(&mut s, "headers", HEADERS);
     let oversigned = fields(&mut s, "oversigned", OVERSIGNED);
-    let form = s.field("canonicalization", parsed(|t| {
-        let (header, body) = t.split_once('/')?;
-        Some((Form::parse(header)?, Form::parse(body)?))
-    }));
+    let form = s.field(
+        "canonicalization",
+        parsed(|t| {
+            let (header, body) = t.split_once('/')?;
+            Some((Form::parse(header)?, Form::parse(body)?))
+        }),
+    );
     let key = secrets::signing_key(reader, context.files, &join(at, "key"), &context.resolve(&file?));
     let (header_form, body_form) = form?;
     Some(Arc::new(Signer {
@@ -184,7 +189,11 @@ fn listener_has_what_it_asks_for(reader: &mut Reader, d: &Declared<'_>, path: &s
     if let Some((_, signer)) = d.dkim.iter().find(|(_, s)| s.name == *seal)
         && signer.key.kind() != KeyKind::Rsa
     {
-        reader.problem(&at, format!("{seal} is no RSA key, and seals of ARC know no other"), "a [[dkim]] with an RSA key");
+        reader.problem(
+            &at,
+            format!("{seal} is no RSA key, and seals of ARC know no other"),
+            "a [[dkim]] with an RSA key",
+        );
     }
 }
 

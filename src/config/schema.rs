@@ -188,7 +188,11 @@ pub static DNS: Section = Section {
     name: "dns",
     many: false,
     keys: &[
-        from("servers", "a list of addresses, with a port or 53: [\"192.0.2.53\", \"127.0.0.1:5353\"]", "those of /etc/resolv.conf"),
+        from(
+            "servers",
+            "a list of addresses, with a port or 53: [\"192.0.2.53\", \"127.0.0.1:5353\"]",
+            "those of /etc/resolv.conf",
+        ),
         or("timeout", "a duration, 100ms to 30s", "2s"),
         or("attempts", "an integer, 1 to 5", "2"),
         or("cache", "an integer, 0 to 100000", "1024"),

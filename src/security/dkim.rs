@@ -33,7 +33,8 @@ pub const HEADERS: &[&str] = &[
 /// Of which fields no further one may be added: each is signed once more than it is there (RFC 6376 5.4).
 pub const OVERSIGNED: &[&str] = &["From", "Reply-To", "Subject", "Date", "To", "Cc"];
 /// Fields that change under way, so that no signature may cover them.
-const VOLATILE: &[&str] = &["Return-Path", "Received", "Authentication-Results", "DKIM-Signature", "MT-Priority", "Bcc"];
+const VOLATILE: &[&str] =
+    &["Return-Path", "Received", "Authentication-Results", "DKIM-Signature", "MT-Priority", "Bcc"];
 /// Names one key may sign.
 pub const MOST_HEADERS: usize = 40;
 
@@ -283,7 +284,10 @@ mod tests {
         let signer = signer();
         let field = signer.sign(b"From: a@ship.example\r\nSubject: s\r\nX: y\r\n\r\nbody\r\n").expect("signed");
         let text = String::from_utf8(field).expect("ASCII").replace("\r\n\t", "");
-        assert!(text.starts_with("DKIM-Signature: v=1; a=ed25519-sha256; s=s1; d=ship.example; c=relaxed/relaxed;"), "{text}");
+        assert!(
+            text.starts_with("DKIM-Signature: v=1; a=ed25519-sha256; s=s1; d=ship.example; c=relaxed/relaxed;"),
+            "{text}"
+        );
         let names = text.split("h=").nth(1).and_then(|t| t.split(';').next()).expect("h=");
         let mut names: Vec<&str> = names.split(':').collect();
         names.sort_unstable();
@@ -305,7 +309,11 @@ mod tests {
         for pem in ["", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
             assert!(Key::from_pem(pem.as_bytes()).is_err(), "{pem:?}");
         }
-        assert!(Signer::unfit("Received").is_some() && Signer::unfit("arc-seal").is_some() && Signer::unfit("a:b").is_some());
+        assert!(
+            Signer::unfit("Received").is_some()
+                && Signer::unfit("arc-seal").is_some()
+                && Signer::unfit("a:b").is_some()
+        );
         assert!(HEADERS.iter().chain(OVERSIGNED).all(|name| Signer::unfit(name).is_none()));
     }
 

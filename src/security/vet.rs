@@ -135,8 +135,14 @@ pub fn vet<B>(
     beside: &B,
     verify: impl for<'m> FnOnce(&'m AuthenticatedMessage<'m>, &'m B) -> Verified<'m>,
 ) -> Vetted {
-    let mut out =
-        Vetted { results: None, top: Vec::new(), signatures: Vec::new(), signed: Signed::Unasked, sealed: false, bounded: Vec::new() };
+    let mut out = Vetted {
+        results: None,
+        top: Vec::new(),
+        signatures: Vec::new(),
+        signed: Signed::Unasked,
+        sealed: false,
+        bounded: Vec::new(),
+    };
     if vet.checks.any() {
         check(vet, beside, verify, &mut out);
     }
@@ -389,7 +395,9 @@ fn reason(error: &Error) -> &'static str {
         Error::Dns(DnsError::InvalidRecordType) | Error::ParseError => "no usable key record",
         Error::Dkim(DkimError::RevokedPublicKey) => "key revoked",
         Error::Dkim(DkimError::FailedAuidMatch) => "identity is not of the domain",
-        Error::Dkim(DkimError::SignatureLength) | Error::Arc(ArcError::SignatureLength) => "covers a part of the body only",
+        Error::Dkim(DkimError::SignatureLength) | Error::Arc(ArcError::SignatureLength) => {
+            "covers a part of the body only"
+        }
         Error::Dkim(DkimError::SignatureExpired) | Error::Arc(ArcError::SignatureExpired) => "expired",
         Error::Dkim(DkimError::UnsupportedAlgorithm) => "unknown algorithm",
         Error::Dkim(DkimError::UnsupportedCanonicalization) => "unknown canonicalization",
@@ -458,7 +466,8 @@ mod tests {
     }
 
     const ALL: Checks = Checks { spf: true, dkim: true, dmarc: true, arc: true };
-    const SIGNATURE: &str = "DKIM-Signature: v=1; a=rsa-sha256; d=x.example; s=s; c=relaxed/relaxed; h=from; bh=AAAA; b=AAAA\r\n";
+    const SIGNATURE: &str =
+        "DKIM-Signature: v=1; a=rsa-sha256; d=x.example; s=s; c=relaxed/relaxed; h=from; bh=AAAA; b=AAAA\r\n";
 
     #[test]
     fn without_dns_everything_that_is_there_is_a_temporary_error() {
@@ -503,7 +512,9 @@ mod tests {
     #[test]
     fn only_one_author_can_be_signed_for() {
         assert_eq!(author_domain(b"From: A <a@Ship.Example>, b@y.example\r\n\r\n"), Ok("ship.example".into()));
-        for message in [&b"From: a@x.example\r\nFrom: b@y.example\r\n\r\n"[..], b"To: x\r\n\r\n", b"From: nobody\r\n\r\n"] {
+        for message in
+            [&b"From: a@x.example\r\nFrom: b@y.example\r\n\r\n"[..], b"To: x\r\n\r\n", b"From: nobody\r\n\r\n"]
+        {
             assert!(author_domain(message).is_err(), "{}", String::from_utf8_lossy(message));
         }
         let none = sign(&[], b"From: a@x.example\r\n\r\n");

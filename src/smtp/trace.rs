@@ -266,7 +266,14 @@ mod tests {
             let (rest, found) = strip_results(m.as_bytes(), "mx.example");
             assert_eq!((&*rest, found), (&b"Subject: s\r\nTo: x\r\n\r\nb\r\n"[..], 1), "{ours}");
         }
-        for other in ["mx.example.org; spf=pass", "a.mx.example; none", "", "(mx.example", "(mx.example); x; none", "\"mx.example"] {
+        for other in [
+            "mx.example.org; spf=pass",
+            "a.mx.example; none",
+            "",
+            "(mx.example",
+            "(mx.example); x; none",
+            "\"mx.example",
+        ] {
             let m = format!("Authentication-Results: {other}\r\nX-Authentication-Results: mx.example\r\n\r\nb\r\n");
             let (rest, found) = strip_results(m.as_bytes(), "mx.example");
             assert!(found == usize::from(other == "\"mx.example") && (found == 1 || *rest == *m.as_bytes()), "{other}");

@@ -175,7 +175,8 @@ impl Switch {
         let completed = match at.map(|l| l.kind) {
             Some(ListenerKind::Submission) => {
                 // Where mail is signed first, several messages may be on their way to the same number.
-                let ticket = at.filter(|l| l.vetting.sign).map(|_| format!("{}.", self.next_ticket)).unwrap_or_default();
+                let ticket =
+                    at.filter(|l| l.vetting.sign).map(|_| format!("{}.", self.next_ticket)).unwrap_or_default();
                 let unique = format!("{}.{ticket}{:08x}", self.ids.upcoming(), self.epoch);
                 submission::complete(&arrived, &plan.node.hostname, now.wall, &unique)
             }

@@ -20,7 +20,13 @@ use crate::mail::Status;
 
 impl Switch {
     /// What is to be done to a message of this listener before it is taken; `None`: nothing.
-    pub(super) fn to_vet(&self, listener: &ListenerPlan, prepared: &Prepared, arrived: &Arc<[u8]>, sender: &str) -> Option<Work> {
+    pub(super) fn to_vet(
+        &self,
+        listener: &ListenerPlan,
+        prepared: &Prepared,
+        arrived: &Arc<[u8]>,
+        sender: &str,
+    ) -> Option<Work> {
         let wants = &listener.vetting;
         let authenticated = prepared.facts.user.is_some();
         let checks = if authenticated { Default::default() } else { wants.checks };
@@ -49,12 +55,14 @@ impl Switch {
     /// That work came back.
     pub(super) fn vetted(&mut self, now: Now, prepared: Prepared, since: Instant, result: WorkResult) {
         let WorkResult::Vetted(vetted) = result else {
-            return self.turn_away(&prepared, Reply::new(451, Status(4, 3, 0), "mail cannot be checked now, try again later"));
+            return self
+                .turn_away(&prepared, Reply::new(451, Status(4, 3, 0), "mail cannot be checked now, try again later"));
         };
         self.tell_found(now, &prepared.listener, since, &vetted);
         if let Signed::Failed(why) = &vetted.signed {
             self.event(Event::SigningFailed { listener: prepared.listener.clone(), why: why.clone() });
-            return self.turn_away(&prepared, Reply::new(451, Status(4, 3, 0), "mail cannot be signed now, try again later"));
+            return self
+                .turn_away(&prepared, Reply::new(451, Status(4, 3, 0), "mail cannot be signed now, try again later"));
         }
         let listener = self.plan.listeners.iter().find(|l| l.name == prepared.listener);
         if let (true, Some(results)) = (listener.is_some_and(|l| l.vetting.dmarc_reject), &vetted.results)
