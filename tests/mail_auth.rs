@@ -87,8 +87,8 @@ impl Keys {
     }
 
     fn der(&self, name: &str, words: &[&str]) -> Vec<u8> {
-        let words = [&["pkey", "-in", &*self.path(name), "-outform", "DER"], words].concat();
-        run(60, "openssl", &words).stdout
+        let path = self.path(name);
+        run(60, "openssl", &[&["pkey", "-in", &*path, "-outform", "DER"], words].concat()).stdout
     }
 
     /// The records of both keys, as OpenSSL knows them.
@@ -567,11 +567,8 @@ fn results_that_claim_to_be_ours_are_taken_out_and_nothing_else() {
     );
     let stored = text(&house.stored("forged.1@"));
     assert!(stored.ends_with(&format!("{other}{other}{rest}")), "{stored}");
-    assert_eq!(
-        stored.to_lowercase().matches("ship.example; ").count() + stored.matches("ship.example;\r\n").count(),
-        2,
-        "{stored}"
-    );
+    let kept = stored.to_lowercase().lines().filter(|line| line.starts_with("authentication-results")).count();
+    assert_eq!(kept, 3, "{stored}");
     assert_eq!(house.count("results-removed"), 1);
 }
 

@@ -70,8 +70,11 @@ impl Checker {
         match done.await {
             Ok(vetted) => vetted,
             Err(error) => {
-                // A fault in what reads a stranger's bytes costs nobody's mail. What is unsigned goes back to its sender.
-                tracing::error!(%error, "a message could not be checked for a fault of this program");
+                // A fault in what reads a stranger's bytes costs nobody's mail. What is unsigned goes back to its sender. At the end
+                // of the process nobody hears of it any more.
+                if error.is_panic() {
+                    tracing::error!(%error, "a message could not be checked for a fault of this program");
+                }
                 fault(&work)
             }
         }
