@@ -5,6 +5,7 @@
   dkim_peer.py verify ZONE                 one line a signature: its number, DOMAIN, ALGORITHM, pass or fail
   dkim_peer.py arc-sign KEY-FILE SELECTOR DOMAIN AUTHSERV-ID                  the sealed message
   dkim_peer.py arc-verify ZONE             CV, number of sets
+  dkim_peer.py results AUTHSERV-ID         METHOD=RESULT of the Authentication-Results field of this server
 
 ZONE is a file of lines: NAME, a blank, the TXT record.
 """
@@ -60,5 +61,14 @@ elif command == "arc-verify":
     cv, results, reason = dkim.arc_verify(message, dnsfunc=records(words[0]))
     print(cv.decode(), len(results))
     print(reason, file=sys.stderr)
+elif command == "results":
+    import authres
+
+    fields = [value for name, value in dkim.DKIM(message).headers if name.lower() == b"authentication-results"]
+    for value in fields:
+        text = " ".join(value.decode().split())
+        field = authres.AuthenticationResultsHeader.parse("Authentication-Results: " + text)
+        if field.authserv_id == words[0]:
+            print(*[f"{result.method}={result.result}" for result in field.results])
 else:
     sys.exit(__doc__)
