@@ -273,7 +273,11 @@ fn results(vet: &Vet, message: &AuthenticatedMessage<'_>, verified: &Verified<'_
     let mut wish = Wish::None;
     let author_domain = verified.dmarc.as_ref().map(|d| d.domain().to_owned()).unwrap_or_default();
     if vet.checks.dmarc {
+        let authors =
+            message.raw_parsed_headers().iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"From")).count();
         match &verified.dmarc {
+            // Who reads it sees one of them, and nobody knows which (RFC 5322 3.6).
+            _ if authors > 1 => findings.push(Finding::new("dmarc", Outcome::PermError, "several From fields")),
             Some(output) => {
                 wish = match output.policy() {
                     Policy::Reject => Wish::Reject,
@@ -507,6 +511,18 @@ mod tests {
             Verified { dkim: Some(Vec::new()), ..Verified::default() }
         });
         assert_eq!(vetted.results.expect("checked").summary(), "dkim=policy");
+    }
+
+    #[test]
+    fn several_from_fields_have_no_policy() {
+        let message = b"From: a@x.example\r\nfrom: b@y.example\r\n\r\nb\r\n";
+        let vetted = vet(&work(message, ALL), &(), |_, ()| Verified {
+            dmarc: Some(DmarcOutput::default()),
+            ..Verified::default()
+        });
+        let results = vetted.results.expect("checked");
+        assert_eq!(results.outcome("dmarc"), Some(Outcome::PermError));
+        assert!(!results.unwanted());
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn claims_id(value: &[u8], id: &str) -> bool {
         }
         _ => claimed.extend(rest.iter().take_while(|b| !b.is_ascii_whitespace() && !b";(".contains(b))),
     }
-    claimed.eq_ignore_ascii_case(id.as_bytes())
+    claimed.trim_ascii().eq_ignore_ascii_case(id.as_bytes())
 }
 
 /// Whether a Received field's `by` clause names `host`.
