@@ -146,7 +146,7 @@ impl Signer {
         }
         let volatile = |v: &&str| v.eq_ignore_ascii_case(name);
         let arc = name.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("ARC-"));
-        (arc || VOLATILE.iter().any(|v| volatile(&v))).then_some("changes under way")
+        (arc || VOLATILE.iter().any(volatile)).then_some("changes under way")
     }
 
     /// The DKIM-Signature field of `message`, ready to be put on top of it. It reads the machine's clock for `t=`.
