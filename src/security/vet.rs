@@ -271,7 +271,7 @@ fn results(vet: &Vet, message: &AuthenticatedMessage<'_>, verified: &Verified<'_
         }
     }
     let mut wish = Wish::None;
-    let author_domain = verified.dmarc.as_ref().map(|d| d.domain().to_owned()).unwrap_or_default();
+    let author_domain = verified.dmarc.as_ref().map(|d| printable(d.domain())).unwrap_or_default();
     if vet.checks.dmarc {
         let authors =
             message.raw_parsed_headers().iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"From")).count();
@@ -299,6 +299,11 @@ fn results(vet: &Vet, message: &AuthenticatedMessage<'_>, verified: &Verified<'_
         });
     }
     Results { findings, author_domain, wish }
+}
+
+/// A stranger's domain as a reply may hold it.
+fn printable(domain: &str) -> String {
+    domain.chars().take(255).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 fn late(method: &'static str) -> Finding {
@@ -511,6 +516,11 @@ mod tests {
             Verified { dkim: Some(Vec::new()), ..Verified::default() }
         });
         assert_eq!(vetted.results.expect("checked").summary(), "dkim=policy");
+    }
+
+    #[test]
+    fn a_domain_cannot_end_a_line_of_a_reply() {
+        assert_eq!(printable("x\r\n250 ok.\u{e9}.example"), "x??250?ok.?.example");
     }
 
     #[test]
