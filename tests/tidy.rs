@@ -59,7 +59,7 @@ const ADDRESSES: &[&str] =
     &["IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr", "SocketAddrV4", "SocketAddrV6", "AddrParseError"];
 
 /// Crates of the async edge: node/ alone.
-const ASYNC: &[&str] = &["tokio", "tokio_serial", "tokio_rustls", "socket2"];
+const ASYNC: &[&str] = &["tokio", "tokio_serial", "tokio_rustls", "socket2", "hickory_resolver"];
 
 #[test]
 fn no_module_names_one_above_it_and_none_below_node_touches_the_machine() {

@@ -1,15 +1,17 @@
 //! What the tables of a profile must have in common. Each rule is one function; all of them always run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::plan::{
     BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
     PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
-use super::{addresses, net};
+use super::{addresses, authentication, net};
 use crate::mail::{Hop, Precedence, Protection};
 use crate::route::{Alias, Directory, Placed, Rewrite, Route};
+use crate::security::dkim::Signer;
 use crate::units::show_duration;
 
 /// The parts of a plan, each with the path of its table; what could not be read is absent.
@@ -41,6 +43,11 @@ pub struct Declared<'d> {
     pub reduce: &'d [(String, ReducePlan)],
     /// Whether `[codec]` names a dictionary, readable or not.
     pub dictionary_named: bool,
+    pub dkim: &'d [(String, Arc<Signer>)],
+    /// Names of all keys that sign mail, sound or not.
+    pub dkim_names: BTreeSet<String>,
+    /// Names of all tables written.
+    pub written: BTreeSet<&'d str>,
 }
 
 pub fn check(reader: &mut Reader, d: &Declared<'_>) {
@@ -67,6 +74,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     net::check(reader, d);
     rules_of_reduction_apply(reader, d);
     a_shared_dictionary_is_named(reader, d);
+    authentication::check(reader, d);
 }
 
 fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {

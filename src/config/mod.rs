@@ -4,6 +4,7 @@
 //! [`explain`] lists every effective value and where it came from. Called by the command line and by `node/` at start and reload.
 
 mod addresses;
+mod authentication;
 mod cross;
 mod load;
 mod net;

@@ -13,6 +13,8 @@ use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
 use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
 use crate::route::Directory;
+use crate::security::dkim::Signer;
+use crate::security::vet::{Bounds, Checks};
 use crate::time::Duration;
 use crate::units::Bps;
 
@@ -51,6 +53,12 @@ pub struct Plan {
     pub reduce: Vec<ReducePlan>,
     /// How mail is coded.
     pub codec: CodecPlan,
+    /// Who is asked for what the DNS knows.
+    pub dns: DnsPlan,
+    /// How mail is checked where a listener asks for it.
+    pub checks: ChecksPlan,
+    /// Keys that sign mail.
+    pub dkim: Vec<Arc<Signer>>,
 }
 
 impl Plan {
@@ -58,6 +66,11 @@ impl Plan {
     pub fn neighbours(&self) -> impl Iterator<Item = (&PeerName, &Silences)> {
         let aldis = self.peers.iter().map(|p| (&p.name, &p.silent));
         aldis.chain(self.mules.iter().map(|p| (&p.name, &p.silent)))
+    }
+
+    /// Whether any listener checks mail: then this node's word on it is nobody else's to give.
+    pub fn checks_mail(&self) -> bool {
+        self.listeners.iter().any(|l| l.vetting.checks.any())
     }
 
     /// Whether a bearer never radiates, whatever is ordered.
@@ -177,6 +190,47 @@ pub struct ListenerPlan {
     pub max_precedence: Precedence,
     /// How far away a release may be that a sender asks for (RFC 4865); submission alone.
     pub future_release: Option<Duration>,
+    /// What is checked and signed.
+    pub vetting: VettingPlan,
+}
+
+/// What a listener does about who vouches for mail.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VettingPlan {
+    /// What is checked of mail from peers that have not authenticated.
+    pub checks: Checks,
+    /// Mail whose author's domain wants it refused is refused.
+    pub dmarc_reject: bool,
+    /// Mail of peers that have authenticated or are trusted is signed.
+    pub sign: bool,
+    /// The name of the key that goes on with ARC chains.
+    pub seal: Option<String>,
+}
+
+/// `[dns]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DnsPlan {
+    /// Who is asked; `None`: whom the machine asks.
+    pub servers: Option<Vec<SocketAddr>>,
+    /// How long one try may take.
+    pub timeout: Duration,
+    /// Tries for one question.
+    pub attempts: usize,
+    /// Answers that are remembered.
+    pub cache: u64,
+}
+
+/// `[checks]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChecksPlan {
+    /// Who this node is in Authentication-Results.
+    pub authserv_id: String,
+    /// How long all checks of one message may take.
+    pub within: Duration,
+    /// Messages that are checked at once.
+    pub at_once: usize,
+    /// What one message may cost.
+    pub bounds: Bounds,
 }
 
 /// One `[[user]]`

@@ -14,7 +14,7 @@ use super::plan::{
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, Password, addresses, cross, net, schema, secrets};
+use super::{Files, Password, addresses, authentication, cross, net, schema, secrets};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -77,6 +77,9 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
 
     let rules = each(reader, "reduce", table("reduce"), reduction);
     let codec = codec(reader, context, table("codec"));
+    let dns = authentication::dns(reader, table("dns"));
+    let checks = authentication::checks(reader, table("checks"), node.as_ref().map(|n| n.hostname.as_str()));
+    let dkim = each(reader, "dkim", table("dkim"), |r, at, e| authentication::dkim(r, context, at, e));
 
     let declared = cross::Declared {
         peers: names(table("peer")),
@@ -100,6 +103,9 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         multicast: &multicast,
         reduce: &rules,
         dictionary_named: codec.as_ref().is_some_and(|(named, _)| *named),
+        dkim: &dkim,
+        dkim_names: names(table("dkim")),
+        written: tables.iter().filter(|(_, entry)| entry.is_some()).map(|(name, _)| *name).collect(),
     };
     cross::check(reader, &declared);
     if !reader.problems.is_empty() {
@@ -132,6 +138,9 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         multicast: multicast.into_iter().map(|(_, m)| m).collect(),
         reduce: rules.into_iter().map(|(_, r)| r).collect(),
         codec: codec?.1,
+        dns: dns?,
+        checks: checks?,
+        dkim: dkim.into_iter().map(|(_, d)| d).collect(),
     })
 }
 
@@ -306,6 +315,7 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
             _ if !submission => Err("is for submission alone (RFC 4865)".into()),
             _ => parsed(|t| at_least_a_second(t).filter(|d| *d <= LONGEST_RELEASE))(e).map(Some),
         });
+    let vetting = authentication::vetting(&mut s);
     let tls_path = s.at("tls");
     let tls = match s.raw("tls") {
         Some(entry) => Some(tls(reader, context, &tls_path, &entry)?),
@@ -321,6 +331,7 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
         trust: trust?,
         max_precedence: max_precedence?,
         future_release: future_release?,
+        vetting: vetting?,
     })
 }
 
@@ -1020,11 +1031,11 @@ pub fn name(text: &str) -> Option<String> {
     ok.then(|| text.to_string())
 }
 
-fn path(text: &str) -> Option<String> {
+pub fn path(text: &str) -> Option<String> {
     (!text.is_empty() && !text.contains('\0')).then(|| text.to_string())
 }
 
-fn hostname(text: &str) -> Option<String> {
+pub fn hostname(text: &str) -> Option<String> {
     let literal = text.starts_with('[') && text.ends_with(']') && text.len() > 2;
     let label = |l: &str| {
         !l.is_empty()

@@ -101,6 +101,9 @@ pub static ROOT: Section = Section {
         from("bearer", "[[bearer]] tables", "none"),
         from("reduce", "[[reduce]] tables", "none"),
         from("codec", "the [codec] table", "every default"),
+        from("dns", "the [dns] table", "every default"),
+        from("checks", "the [checks] table", "every default"),
+        from("dkim", "[[dkim]] tables", "none"),
     ],
 };
 
@@ -161,6 +164,10 @@ pub static LISTENER: Section = Section {
         or("trust", "a list of networks: [\"127.0.0.0/8\", \"::1/128\"]", "[]"),
         or("max_precedence", LEVEL, "routine"),
         from("future_release", "a duration of at most 60d, or never", "7d for submission, never otherwise"),
+        or("check", "a list of spf, dkim, dmarc and arc", "[]"),
+        or("dmarc_reject", YES_NO, "false"),
+        or("sign", YES_NO, "false"),
+        from("seal", "the name of a [[dkim]] table with an RSA key", "no seal"),
     ],
 };
 
@@ -173,6 +180,52 @@ pub static TLS: Section = Section {
         must("key", "a PEM file"),
         or("implicit", YES_NO, "false"),
         from("client_ca", "a PEM file of the authorities of client certificates", "none are asked for"),
+    ],
+};
+
+/// `[dns]`
+pub static DNS: Section = Section {
+    name: "dns",
+    many: false,
+    keys: &[
+        from(
+            "servers",
+            "a list of addresses, with a port or 53: [\"192.0.2.53\", \"127.0.0.1:5353\"]",
+            "those of /etc/resolv.conf",
+        ),
+        or("timeout", "a duration, 100ms to 30s", "2s"),
+        or("attempts", "an integer, 1 to 5", "2"),
+        or("cache", "an integer, 0 to 100000", "1024"),
+    ],
+};
+
+/// `[checks]`
+pub static CHECKS: Section = Section {
+    name: "checks",
+    many: false,
+    keys: &[
+        from("authserv_id", "a host name", "node.hostname"),
+        or("within", "a duration, 1s to 60s", "10s"),
+        or("at_once", "an integer, 1 to 16", "8"),
+        or("signatures", "an integer, 1 to 20", "5"),
+        or("lookups", "an integer, 10 to 1000", "100"),
+        or("arc_sets", "an integer, 1 to 50", "20"),
+        or("header", "a size, 4KiB to 1MiB", "128KiB"),
+    ],
+};
+
+/// `[[dkim]]`
+pub static DKIM: Section = Section {
+    name: "dkim",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("domain", "a domain"),
+        must("selector", "a DNS label, or several with dots between"),
+        must("key", "a PEM file, mode 0600: RSA of 2048 bits or more, or Ed25519"),
+        from("headers", "a list of names of header fields, at most 40", "the fields below"),
+        from("oversigned", "a list of names of header fields, at most 40", "From, Reply-To, Subject, Date, To, Cc"),
+        or("canonicalization", "HEADER/BODY, each simple or relaxed", "relaxed/relaxed"),
     ],
 };
 
@@ -534,11 +587,14 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 31] = [
+pub static SECTIONS: [&Section; 34] = [
     &NODE,
     &LIMITS,
     &LISTENER,
     &TLS,
+    &DNS,
+    &CHECKS,
+    &DKIM,
     &USER,
     &ROUTE,
     &ALIAS,

@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::Files;
 use super::plan::TlsPlan;
 use super::reader::{Reader, join};
+use crate::security::dkim;
 use crate::smtp::scram::{self, Verifier};
 
 /// The link key of the shipped profiles. Published, hence worthless: `check` warns about it.
@@ -74,7 +75,24 @@ pub fn key_text(text: &str) -> Result<[u8; 32], String> {
 
 /// The key in a file that nobody but its owner can read.
 pub fn key_file(reader: &mut Reader, files: &dyn Files, key: &str, path: &Path) -> Option<[u8; 32]> {
-    let form = "a file of 64 hexadecimal digits, mode 0600";
+    let text = |bytes| String::from_utf8(bytes).map_err(|_| "is not text".into()).and_then(|text| key_text(&text));
+    secret_file(reader, files, key, path, "a file of 64 hexadecimal digits, mode 0600", text)
+}
+
+/// The key that signs mail, in such a file.
+pub fn signing_key(reader: &mut Reader, files: &dyn Files, key: &str, path: &Path) -> Option<dkim::Key> {
+    let form = "a PEM file, mode 0600: RSA of 2048 bits or more, or Ed25519";
+    secret_file(reader, files, key, path, form, |bytes| dkim::Key::from_pem(&bytes))
+}
+
+fn secret_file<T>(
+    reader: &mut Reader,
+    files: &dyn Files,
+    key: &str,
+    path: &Path,
+    form: &str,
+    parse: impl FnOnce(Vec<u8>) -> Result<T, String>,
+) -> Option<T> {
     let file = match files.read(path) {
         Ok(file) => file,
         Err(e) => {
@@ -86,8 +104,7 @@ pub fn key_file(reader: &mut Reader, files: &dyn Files, key: &str, path: &Path) 
         let problem = format!("{} can be used by others: its mode is {:04o}", path.display(), file.mode & 0o777);
         reader.problem(key, problem, form);
     }
-    let parsed = String::from_utf8(file.bytes).map_err(|_| "is not text".into()).and_then(|text| key_text(&text));
-    match parsed {
+    match parse(file.bytes) {
         Ok(secret) => Some(secret),
         Err(why) => {
             reader.problem(key, format!("{} {why}", path.display()), form);

@@ -49,6 +49,34 @@ auth_required = false
 trust = ["127.0.0.0/8", "::1/128"]
 max_precedence = "routine"
 future_release = "never"
+check = ["spf", "dkim", "dmarc", "arc"]
+dmarc_reject = true
+sign = true
+seal = "rsa"
+
+[dns]
+servers = ["192.0.2.53", "[::1]:5353"]
+timeout = "1s"
+attempts = 3
+cache = 100
+
+[checks]
+authserv_id = "mx.ship.example"
+within = "5s"
+at_once = 4
+signatures = 3
+lookups = 50
+arc_sets = 10
+header = "64KiB"
+
+[[dkim]]
+name = "rsa"
+domain = "Ship.example"
+selector = "r1"
+key = "keys/dkim.pem"
+headers = ["From", "Subject"]
+oversigned = ["From"]
+canonicalization = "relaxed/simple"
 
 [[user]]
 name = "op1@ship.example"
@@ -225,6 +253,9 @@ drop_html = true
 hold_attachments = "32KiB"
 signed = true
 "#;
+
+/// Published, hence worthless.
+const SIGNING_KEY: &str = include_str!("../../tests/data/dkim-test-key.pem");
 
 const SMALL: &str = "[node]\nname = \"a\"\n[[route]]\nmatch = \"*\"\nto = \"hold\"\n";
 
@@ -672,10 +703,64 @@ fn disk(profile: &str) -> Disk {
         ("tls/other.pem", other, 0o600),
         ("keys/shore.key", &digits, 0o600),
         ("keys/open.key", &digits, 0o644),
+        ("keys/dkim.pem", &SIGNING_KEY.to_owned(), 0o600),
+        ("keys/open.pem", &SIGNING_KEY.to_owned(), 0o640),
         ("site.dict", &digits, 0o644),
     ]
     .map(|(path, text, mode)| (Path::new("/etc/aldis").join(path), File { bytes: text.clone().into_bytes(), mode }));
     Disk { profile: profile.into(), files: files.into() }
+}
+
+#[test]
+fn what_vouches_for_mail_is_read_and_checked() {
+    let plan = disk(FULL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    let servers = plan.dns.servers.as_ref().expect("written");
+    assert_eq!(servers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.53:53", "[::1]:5353"]);
+    let (listener, signer) = (&plan.listeners[0].vetting, &plan.dkim[0]);
+    assert!(listener.checks.arc && listener.dmarc_reject && listener.sign && plan.checks_mail());
+    assert_eq!((listener.seal.as_deref(), &*signer.domain, &*signer.selector), (Some("rsa"), "ship.example", "r1"));
+    assert_eq!((plan.checks.within, plan.checks.bounds.signatures), (Duration::from_secs(5), 3));
+    // Nothing of it unless it is asked for.
+    let small = disk(SMALL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert!(!small.checks_mail() && small.dkim.is_empty() && small.checks.authserv_id == "a");
+    for (from, to, key, words) in [
+        (
+            "check = [\"spf\", \"dkim\", \"dmarc\", \"arc\"]",
+            "check = [\"dmarc\", \"arc\"]",
+            "listener.relay.check",
+            "DMARC",
+        ),
+        ("check = [\"spf\", \"dkim\", \"dmarc\", \"arc\"]", "check = [\"dkom\"]", "listener.relay.check", "dkom"),
+        ("\"dmarc\", \"arc\"]", "\"arc\"]", "listener.relay.dmarc_reject", "not checked"),
+        ("\"dmarc\", \"arc\"]", "\"dmarc\"]", "listener.relay.seal", "where it was checked"),
+        ("seal = \"rsa\"", "seal = \"ras\"", "listener.relay.seal", "no [[dkim]] named ras"),
+        ("keys/dkim.pem", "keys/none.pem", "dkim.rsa.key", "cannot read"),
+        ("keys/dkim.pem", "keys/open.pem", "dkim.rsa.key", "can be used by others"),
+        ("keys/dkim.pem", "keys/shore.key", "dkim.rsa.key", "no private key"),
+        ("keys/dkim.pem", "tls/key.pem", "dkim.rsa.key", "neither RSA"),
+        ("headers = [\"From\", \"Subject\"]", "headers = [\"Received\"]", "dkim.rsa.headers", "changes under way"),
+        ("\"relaxed/simple\"", "\"relaxed\"", "dkim.rsa.canonicalization", "is not one"),
+        ("domain = \"Ship.example\"", "domain = \"ship example\"", "dkim.rsa.domain", "is not one"),
+        ("servers = [\"192.0.2.53\", ", "servers = [\"dns.example\", ", "dns.servers", "is not one"),
+        ("within = \"5s\"", "within = \"5min\"", "checks.within", "is not one"),
+    ] {
+        assert!(FULL.contains(from), "{from}");
+        let changed = FULL.replacen(from, to, 1);
+        let problems = disk(&changed).load(&[]).expect_err(to);
+        let problem = problems.iter().find(|p| p.key == key).unwrap_or_else(|| panic!("{to}: {key} in {problems:#?}"));
+        assert!(problem.problem.contains(words) && problem.line > 0, "{problem}");
+    }
+    let again = FULL.find("[[dkim]]").expect("written");
+    let (table, _) = FULL[again..].split_once("\n\n").expect("more follows");
+    let twice = format!("{FULL}\n{}\n", table.replace("name = \"rsa\"", "name = \"second\""));
+    let problems = disk(&twice).load(&[]).expect_err("one place for two keys");
+    assert!(
+        problems.iter().any(|p| p.key == "dkim.second.selector" && p.problem.contains("also the record")),
+        "{problems:#?}"
+    );
+    let bare = FULL.replace(table, "");
+    let problems = disk(&bare).load(&[]).expect_err("no key");
+    assert!(problems.iter().any(|p| p.key == "listener.relay.sign"), "{problems:#?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::check::Checker;
 use super::clock::Clock;
 use super::control::Pending;
 use super::forward::Forwarder;
@@ -38,6 +39,8 @@ pub struct Executor {
     pub maildirs: PathBuf,
     /// Onward connections.
     pub forwards: Forwarder,
+    /// Checks of mail that comes in.
+    pub checker: Checker,
     /// For event times.
     pub clock: Clock,
 }
@@ -89,6 +92,13 @@ impl Executor {
             Work::MuleDecode(decode) => self.pool(ticket, move || work::mule_decode(&decode)),
             Work::Job(job) => self.pool(ticket, move || work::job(job)),
             Work::Fetch(fetch) => self.pool(ticket, move || work::fetch(&fetch)),
+            Work::Vet(vet) => {
+                let (to, checker) = (self.to.clone(), self.checker.clone());
+                self.runtime.spawn(async move {
+                    let result = WorkResult::Vetted(Box::new(checker.vet(*vet).await));
+                    let _ = to.send(Input::Done { ticket, result });
+                });
+            }
         }
     }
 

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! listeners --Ask--> +--------+ --Work::Store--> writer thread (redb, group commit)
-//! modems  --Event--> | switch | --Work::*------> pool (encode, decode, symbols, Maildir), tasks (SMTP, LMTP out)
+//! modems  --Event--> | switch | --Work::*------> pool (encode, decode, symbols, Maildir), tasks (SMTP, LMTP out, checks)
 //! control --Request> | thread | --Emit, Act----> modem drivers
 //! Done    ---------> +--------+ --Answer, Reply> sessions, control clients
 //! ```
 //!
 //! It moves bytes and timers and decides nothing.
 
+pub mod check;
 pub mod clock;
 mod control;
+mod dns;
 mod executor;
 mod forward;
 mod listen;
@@ -126,6 +128,7 @@ impl Node {
             runtime: tokio::runtime::Handle::current(),
             maildirs: plan.local.maildir.clone(),
             forwards: forward::Forwarder::new(&plan, clock.clone())?,
+            checker: check::Checker::new(&plan),
             clock: clock.clone(),
         };
         let mut threads = Vec::new();

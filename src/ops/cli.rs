@@ -16,7 +16,7 @@ use super::client::{self, AskError};
 use super::codec::{self, CodecCommand};
 use super::document::{Check, Explain, PasswordHash, QueueOriginal, QueueRead, Refusal};
 use super::print::{document, event, table};
-use super::{BearerChoice, EmconWord, Request, password, route};
+use super::{BearerChoice, EmconWord, Request, dkim, password, route};
 use crate::config::{self, Checked, Problem, RealFiles};
 use crate::mail::{MessageId, Precedence};
 use crate::time::Wall;
@@ -124,6 +124,11 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Keys that sign mail
+    Dkim {
+        #[command(subcommand)]
+        command: DkimCommand,
+    },
     /// Show how a node is
     Status {
         #[command(flatten)]
@@ -166,6 +171,19 @@ pub enum Command {
     Peer {
         #[command(subcommand)]
         command: PeerCommand,
+    },
+}
+
+/// `aldis dkim`
+#[derive(Subcommand, Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "doc comments here are help texts; flattened and plain arguments need none")]
+pub enum DkimCommand {
+    /// Print the DNS record of each key of a profile, as a line of a zone file
+    Record {
+        #[command(flatten)]
+        profile: ProfileArgs,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -444,6 +462,9 @@ pub fn execute(command: Command, out: &mut impl Write, err: &mut impl Write) -> 
         }
         Command::Codec { command } => return codec(&mut say, &command),
         Command::HashPassword { scram, output } => return hash_password(&mut say, scram, output),
+        Command::Dkim { command: DkimCommand::Record { profile, output } } => {
+            return dkim_record(&mut say, &profile, output);
+        }
         Command::Status { node, output } => (node, output, Request::Status),
         Command::Watch { node, output } => return watch(&mut say, &node, output),
         Command::Track { key, node, output } => (node, output, Request::Track { key }),
@@ -593,6 +614,22 @@ fn hash_password<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, scram: bool, o
         Ok(password_hash) if output.json => say.json(&PasswordHash { schema: PasswordHash::SCHEMA, password_hash }),
         Ok(password_hash) => say.line(&password_hash),
         Err(why) => return say.refuse(&why, REFUSED, output),
+    }
+    0
+}
+
+fn dkim_record<O: Write, E: Write>(say: &mut Speaker<'_, O, E>, profile: &ProfileArgs, output: Output) -> u8 {
+    let plan = match config::check(profile.profile(), &profile.set) {
+        Ok(plan) => plan,
+        Err(problems) => return say.problems(problems, output),
+    };
+    if plan.dkim.is_empty() {
+        return say.refuse("the profile has no [[dkim]] table", REFUSED, output);
+    }
+    let document = dkim::records(&plan);
+    match output.json {
+        true => say.json(&document),
+        false => say.text(&dkim::zone(&document)),
     }
     0
 }

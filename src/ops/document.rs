@@ -40,6 +40,7 @@ schema! {
     Minimize = "aldis.minimize/1",
     Peers = "aldis.peers/1",
     PasswordHash = "aldis.password-hash/1",
+    DkimRecords = "aldis.dkim-records/1",
     Refusal = "aldis.refusal/1",
 }
 
@@ -211,6 +212,28 @@ pub struct PasswordHash {
     pub schema: &'static str,
     /// For `[[user]] password_hash`.
     pub password_hash: String,
+}
+
+/// `aldis dkim record`
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct DkimRecords {
+    /// The schema's name.
+    pub schema: &'static str,
+    /// One of each key.
+    pub records: Vec<DkimRecord>,
+}
+
+/// What publishes one key.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct DkimRecord {
+    /// The key's name in the profile.
+    pub key: String,
+    /// Where the record stands, with the final dot.
+    pub name: String,
+    /// Its type: `TXT`.
+    pub kind: &'static str,
+    /// What it says, in one piece.
+    pub content: String,
 }
 
 /// Why something was not done.

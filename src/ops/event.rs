@@ -150,6 +150,71 @@ events! {
         /// Whether a signature was broken by it, as the rule allows.
         breaks: bool,
     }
+    /// Mail was checked as it came in.
+    INFO MailChecked "mail-checked" {
+        /// On which listener.
+        listener: String,
+        /// What was found, by method.
+        results: String,
+        /// How long it took, milliseconds.
+        took_ms: u64,
+    }
+    /// A check could not be done in time or for want of the DNS; the mail went on all the same.
+    WARN ChecksIncomplete "checks-incomplete" {
+        /// On which listener.
+        listener: String,
+        /// What was found, by method.
+        results: String,
+    }
+    /// Mail met a bound of `[checks]`, and was checked no further.
+    INFO CheckBounded "check-bounded" {
+        /// On which listener.
+        listener: String,
+        /// Which key of the table.
+        bound: String,
+    }
+    /// Mail was refused because the domain in From wants that.
+    INFO DmarcRefused "dmarc-refused" {
+        /// On which listener.
+        listener: String,
+        /// Whose policy.
+        domain: String,
+    }
+    /// Fields that claimed to be this node's own results were taken out of mail that came in.
+    INFO ResultsRemoved "results-removed" {
+        /// The listener, or the peer.
+        from: String,
+        /// How many.
+        fields: u64,
+    }
+    /// A message was signed.
+    INFO MessageSigned "message-signed" {
+        /// Which.
+        message: MessageId,
+        /// For which domain.
+        domain: String,
+        /// With how many keys.
+        signatures: u32,
+    }
+    /// A message was to be signed and could not be; it went on without.
+    INFO MessageUnsigned "message-unsigned" {
+        /// Which.
+        message: MessageId,
+        /// Why.
+        why: String,
+    }
+    /// An ARC chain was sealed and goes on.
+    INFO ChainSealed "chain-sealed" {
+        /// Of which message.
+        message: MessageId,
+    }
+    /// A key did not sign; the mail stayed with its sender.
+    ERROR SigningFailed "signing-failed" {
+        /// On which listener.
+        listener: String,
+        /// Which key, and why.
+        why: String,
+    }
     /// A transfer went round and came back to this node.
     WARN LoopDetected "loop-detected" {
         /// Who handed it over.

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod client;
 mod codec;
+mod dkim;
 pub mod document;
 mod event;
 mod password;

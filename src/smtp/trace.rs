@@ -106,6 +106,51 @@ pub fn strip_return_path(message: &[u8]) -> Cow<'_, [u8]> {
     header::without(message, |f| f.is("Return-Path"))
 }
 
+/// Drops Authentication-Results fields that claim to be of `authserv_id` (RFC 8601 5): who checks mail must be the only one to say so.
+/// Also how many there were.
+pub fn strip_results<'m>(message: &'m [u8], authserv_id: &str) -> (Cow<'m, [u8]>, usize) {
+    let mut found = 0;
+    let claims = |f: &header::Field<'_>| f.is("Authentication-Results") && claims_id(f.value, authserv_id);
+    let rest = header::without(message, |f| {
+        let ours = claims(f);
+        found += usize::from(ours);
+        ours
+    });
+    (rest, found)
+}
+
+/// Whether the value of an Authentication-Results field begins with this id, behind any comments, bare or in quotes.
+fn claims_id(value: &[u8], id: &str) -> bool {
+    let mut rest = value.trim_ascii_start();
+    while let Some(b'(') = rest.first() {
+        let mut depth = 0_usize;
+        let mut escaped = false;
+        let end = rest.iter().position(|b| {
+            match b {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'(' => depth += 1,
+                b')' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        let Some(end) = end else { return false };
+        rest = rest.get(end + 1..).unwrap_or_default().trim_ascii_start();
+    }
+    let mut claimed = Vec::new();
+    match rest.split_first() {
+        Some((b'"', quoted)) => {
+            let mut octets = quoted.iter();
+            while let Some(b) = octets.next().filter(|b| **b != b'"') {
+                claimed.extend(if *b == b'\\' { octets.next() } else { Some(b) });
+            }
+        }
+        _ => claimed.extend(rest.iter().take_while(|b| !b.is_ascii_whitespace() && !b";(".contains(b))),
+    }
+    claimed.trim_ascii().eq_ignore_ascii_case(id.as_bytes())
+}
+
 /// Whether a Received field's `by` clause names `host`.
 pub fn names_host(value: &[u8], host: &str) -> bool {
     let mut words = value.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty());
@@ -204,6 +249,35 @@ mod tests {
     fn return_path_goes_and_nothing_else() {
         let m = b"Return-Path: <a@x>\r\nReceived: from a by b; now\r\nReturn-path:\r\n <b@x>\r\nSubject: s\r\n\r\nReturn-Path: body\r\n";
         assert_eq!(&*strip_return_path(m), b"Received: from a by b; now\r\nSubject: s\r\n\r\nReturn-Path: body\r\n");
+    }
+
+    #[test]
+    fn results_that_claim_to_be_ours_go_and_others_stay() {
+        for ours in [
+            "mx.example; spf=pass",
+            "\r\n\tMX.Example 1;\r\n\tdkim=pass",
+            "(a (b) \\) c) mx.example;none",
+            "\"mx.example\" ; none",
+            "\"mx\\.example\"; none",
+            "mx.example(x); none",
+            "mx.example",
+        ] {
+            let m = format!("Subject: s\r\nauthentication-results :{ours}\r\nTo: x\r\n\r\nb\r\n");
+            let (rest, found) = strip_results(m.as_bytes(), "mx.example");
+            assert_eq!((&*rest, found), (&b"Subject: s\r\nTo: x\r\n\r\nb\r\n"[..], 1), "{ours}");
+        }
+        for other in [
+            "mx.example.org; spf=pass",
+            "a.mx.example; none",
+            "",
+            "(mx.example",
+            "(mx.example); x; none",
+            "\"mx.example",
+        ] {
+            let m = format!("Authentication-Results: {other}\r\nX-Authentication-Results: mx.example\r\n\r\nb\r\n");
+            let (rest, found) = strip_results(m.as_bytes(), "mx.example");
+            assert!(found == usize::from(other == "\"mx.example") && (found == 1 || *rest == *m.as_bytes()), "{other}");
+        }
     }
 
     #[test]

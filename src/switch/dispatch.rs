@@ -358,6 +358,7 @@ impl Switch {
             | WorkResult::Mule(_)
             | WorkResult::MuleOpened(_)
             | WorkResult::Fetched(_)
+            | WorkResult::Vetted(_)
             | WorkResult::Dropped => Vec::new(),
         };
         self.job_result(now, &job, events, AirNote::default(), None);
@@ -574,6 +575,7 @@ impl Switch {
                 let response = self.mark_stored(now, peer, mark, committed(result));
                 self.outputs.push_back(super::Output::Reply { id: reply, response });
             }
+            Pending::Vet { prepared, since } => self.vetted(now, *prepared, since, result),
             Pending::FetchRecord { wanted } => match result {
                 WorkResult::Store(StoreResult::Loaded(Ok(record))) => self.fetch_from(now, wanted, record),
                 _ => self.fetch_from(now, wanted, None),

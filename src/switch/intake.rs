@@ -1,5 +1,6 @@
 //! What comes in: SMTP questions and transactions, and payloads heard whole over the air. Both end in `queue::accept`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::bearer::Verdict;
@@ -12,13 +13,16 @@ use crate::queue::accept::{self, Authority};
 use crate::queue::expand::{self, Entered};
 use crate::queue::{Batch, Change, CommitError, MessageRecord, MessageState, dsn};
 use crate::route::Direction;
+use crate::security::vet::Vetted;
+use crate::smtp::command::By;
 use crate::smtp::server::{Answer, AskId, Question, Transaction};
+use crate::smtp::trace::TraceFacts;
 use crate::smtp::{Reply, submission, trace};
-use crate::time::{Now, Wall};
+use crate::time::{Instant, Now, Wall};
 
 use super::addresses::{Asked, among};
 use super::air::Bearer;
-use super::rewriting::arriving;
+use super::rewriting::{Rewriting, arriving};
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
 /// What mail that asks for protection is told where there is none (RFC 8689 4.2.1).
@@ -34,6 +38,22 @@ const REFUSED_NOT_OURS: u8 = 3;
 pub(super) const REFUSED_OTHER_CONTEXT: u8 = 4;
 /// The payload relies on a site's dictionary that this node does not have.
 pub(super) const REFUSED_OTHER_DICTIONARY: u8 = 6;
+
+/// A transaction that may be taken in, mended as its listener does.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub session: SessionId,
+    pub ask: AskId,
+    pub listener: String,
+    pub envelope: Envelope,
+    by: Option<(By, Instant)>,
+    terms: Terms,
+    pub facts: TraceFacts,
+    pub trusted: bool,
+    /// The message, less the trace field.
+    pub body: Arc<[u8]>,
+    rewriting: Rewriting,
+}
 
 impl Switch {
     pub(super) fn ask(&mut self, now: Now, session: SessionId, ask: AskId, listener: &str, question: Question) {
@@ -147,30 +167,60 @@ impl Switch {
             return;
         }
         let Transaction { mut envelope, by, terms, body, facts, trusted, .. } = transaction;
-        let submitted = self.plan.listeners.iter().any(|l| l.name == listener && l.kind == ListenerKind::Submission);
+        let plan = self.plan.clone();
+        let at = plan.listeners.iter().find(|l| l.name == listener);
+        let sender = envelope.from.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.rewrite_envelope(Direction::In, listener, &mut envelope);
+        let arrived = self.without_our_results(listener, body.clone());
+        let completed = match at.map(|l| l.kind) {
+            Some(ListenerKind::Submission) => {
+                // Where mail is signed first, several messages may be on their way to the same number.
+                let ticket =
+                    at.filter(|l| l.vetting.sign).map(|_| format!("{}.", self.next_ticket)).unwrap_or_default();
+                let unique = format!("{}.{ticket}{:08x}", self.ids.upcoming(), self.epoch);
+                submission::complete(&arrived, &plan.node.hostname, now.wall, &unique)
+            }
+            Some(ListenerKind::Relay | ListenerKind::Lmtp) | None => trace::strip_return_path(&arrived),
+        };
+        let (other, rewriting) = self.rewrite_header(Direction::In, listener, &completed);
+        let mended = match (other, completed) {
+            (Some(other), _) => other.into(),
+            (None, Cow::Owned(completed)) => completed.into(),
+            (None, Cow::Borrowed(_)) => arrived.clone(),
+        };
+        let listener = listener.to_owned();
+        let prepared =
+            Prepared { session, ask, listener, envelope, by, terms, facts, trusted, body: mended, rewriting };
+        // What is checked is what came in, to the octet.
+        match at.and_then(|at| self.to_vet(at, &prepared, &body, &sender)) {
+            Some(work) => self.work(work, Pending::Vet { prepared: Box::new(prepared), since: now.at }),
+            None => self.admit(now, prepared, None),
+        }
+    }
+
+    /// Takes a message in, with what was found out about it.
+    pub(super) fn admit(&mut self, now: Now, prepared: Prepared, vetted: Option<&Vetted>) {
+        let Prepared { session, ask, listener, mut envelope, by, terms, facts, trusted, body, rewriting } = prepared;
+        let user = facts.user.clone();
         if let Some((by, given)) = by {
             let left = by.seconds - i64::try_from(now.at.since(given).as_secs()).unwrap_or(0);
             let deadline = Wall(now.wall.0.saturating_add(left.saturating_mul(1000)));
             envelope.deliver_by = Some(DeliverBy { deadline, mode: by.mode, trace: by.trace });
         }
-        self.rewrite_envelope(Direction::In, listener, &mut envelope);
         let id = self.ids.upcoming();
-        let completed = match submitted {
-            true => {
-                submission::complete(&body, &self.plan.node.hostname, now.wall, &format!("{id}.{:08x}", self.epoch))
-            }
-            false => trace::strip_return_path(&body),
-        };
         let for_one = match envelope.recipients.as_slice() {
             [one] => Some(&one.address),
             _ => None,
         };
         let received =
             trace::received(&facts, &self.plan.node.hostname, &id.to_string(), for_one, envelope.mt_priority, now.wall);
-        let (other, rewriting) = self.rewrite_header(Direction::In, listener, &completed);
-        let body: Arc<[u8]> = trace::prepend(&received, other.as_deref().unwrap_or(&completed)).into();
-        let ceiling = self.ceiling(listener, facts.user.as_deref(), trusted);
-        let source = Source::Smtp { listener: listener.to_owned(), address: facts.address, user: facts.user };
+        let top = match vetted {
+            Some(vetted) => [&vetted.top, &received, &vetted.signatures].map(Vec::as_slice).concat(),
+            None => received,
+        };
+        let body: Arc<[u8]> = trace::prepend(&top, &body).into();
+        let ceiling = self.ceiling(&listener, facts.user.as_deref(), trusted);
+        let source = Source::Smtp { listener, address: facts.address, user: facts.user };
         let expansion = self.expand(&envelope, &body, None);
         let subject = body.clone();
         let submission = Submission { envelope, precedence: Precedence::Routine, source, body };
@@ -181,7 +231,11 @@ impl Switch {
                     entered.records.iter().flat_map(|r| self.future_changes(r, user.as_deref())).collect();
                 let (mut batch, records) = self.with_reports(now, entered, &subject);
                 batch.changes.extend(waits);
-                self.note_rewriting(now, records.first().map(|r| r.id), rewriting, &mut batch);
+                let first = records.first().map(|r| r.id);
+                self.note_rewriting(now, first, rewriting, &mut batch);
+                if let Some(vetted) = vetted {
+                    self.note_vetting(now, first, vetted, &mut batch);
+                }
                 let ids = self.ids_in(&batch);
                 #[cfg(feature = "mutations")]
                 if crate::mutation::is(crate::mutation::Mutation::PromiseEarly) {
@@ -346,6 +400,7 @@ impl Switch {
         let received = air_trace(&from, &self.plan.node.hostname, number, (by, bearer), now.wall);
         let at = format!("peer:{from}");
         self.rewrite_envelope(Direction::In, &at, &mut air.envelope);
+        let body = self.without_our_results(&at, body.into());
         let (other, rewriting) = self.rewrite_header(Direction::In, &at, &body);
         let body: Arc<[u8]> = trace::prepend(&received, other.as_deref().unwrap_or(&body)).into();
         let expansion = self.expand(&air.envelope, &body, Some(&from));

@@ -16,6 +16,7 @@ use crate::mail::{BearerId, Envelope, LinkKey, Precedence, Protection, Reliance,
 use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::{StoreCall, StoreResult};
+use crate::security::vet::{Vet, Vetted};
 use crate::smtp;
 use crate::time::Wall;
 
@@ -151,6 +152,8 @@ pub enum Work {
     Forward(Box<Forward>),
     /// Make a message of a part of one.
     Fetch(Box<Fetch>),
+    /// Check a message that comes in, and sign it.
+    Vet(Box<Vet>),
 }
 
 /// Result of a [`Work`].
@@ -176,6 +179,8 @@ pub enum WorkResult {
     Forwarded(smtp::client::Report),
     /// Of `Fetch`; why there is none, in words.
     Fetched(Result<Vec<u8>, String>),
+    /// Of `Vet`.
+    Vetted(Box<Vetted>),
     /// The executor could not take it (its queue is full, or it stops).
     Dropped,
 }

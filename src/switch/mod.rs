@@ -26,6 +26,7 @@ mod rewriting;
 mod settle;
 mod silence;
 mod sizes;
+mod vetting;
 mod what_if;
 pub mod work;
 
@@ -138,6 +139,8 @@ struct Minimize {
 /// What a ticket was for.
 #[derive(Debug)]
 enum Pending {
+    /// A message that comes in is being checked and signed.
+    Vet { prepared: Box<intake::Prepared>, since: Instant },
     /// An SMTP transaction is being made durable.
     Accept { session: SessionId, ask: smtp::server::AskId, records: Vec<MessageRecord>, ids: Batch },
     /// A message from the air is being made durable.

@@ -1,0 +1,256 @@
+//! Checks mail as it comes in: asks the DNS for what [`security::vet`](crate::security::vet) needs, within a time and a number of
+//! questions.
+//!
+//! A body is hashed on the pool, so that neither the switch nor a connection waits for it. So many messages are checked at once; one
+//! that finds no place in time, or no answer, or an error of ours, goes on with `temperror`.
+
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{
+    AuthenticatedMessage, DnsError, Error, MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache, SpfOutput,
+    SpfResult, Txt,
+};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::dns;
+use crate::config::Plan;
+use crate::security::vet::{Verified, Vet, Vetted, vet, without_dns};
+use crate::time::Duration;
+
+/// The checks of one node.
+#[derive(Clone)]
+pub struct Checker {
+    authenticator: Option<Arc<MessageAuthenticator>>,
+    places: Arc<Semaphore>,
+    within: Duration,
+}
+
+impl Checker {
+    /// A checker for this plan; it has a resolver only where a listener checks mail.
+    pub fn new(plan: &Plan) -> Self {
+        let resolver = plan.checks_mail().then(|| dns::resolver(&plan.dns));
+        if let Some(Err(why)) = &resolver {
+            tracing::warn!(%why, "no DNS: mail is taken unchecked");
+        }
+        Self {
+            authenticator: resolver.and_then(Result::ok).map(|r| Arc::new(MessageAuthenticator(r))),
+            places: Arc::new(Semaphore::new(plan.checks.at_once)),
+            within: plan.checks.within,
+        }
+    }
+
+    /// Checks and signs one message.
+    pub async fn vet(&self, work: Vet) -> Vetted {
+        let work = Arc::new(work);
+        let deadline = Instant::now() + self.within;
+        let place = match work.checks.any() {
+            true => timeout_at(deadline, self.places.clone().acquire_owned()).await.ok().and_then(Result::ok),
+            false => None,
+        };
+        let authenticator = self.authenticator.clone().filter(|_| place.is_some());
+        let handle = Handle::current();
+        let on_pool = work.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let Some(authenticator) = authenticator else { return without_dns(&on_pool) };
+            let asked = Asked::new(on_pool.bounds.lookups);
+            vet(&on_pool, &asked, |message, asked| {
+                let verified = handle.block_on(verify(&authenticator, &on_pool, message, asked, deadline));
+                Verified { exhausted: asked.exhausted(), ..verified }
+            })
+        });
+        match done.await {
+            Ok(vetted) => vetted,
+            Err(error) => {
+                // A fault in what reads a stranger's bytes costs nobody's mail. What is unsigned goes back to its sender. At the end
+                // of the process nobody hears of it any more.
+                if error.is_panic() {
+                    tracing::error!(%error, "a message could not be checked for a fault of this program");
+                }
+                fault(&work)
+            }
+        }
+    }
+}
+
+/// What is said where the checks themselves broke.
+fn fault(work: &Vet) -> Vetted {
+    let bare = Vet {
+        arrived: Arc::from(&b"\r\n"[..]),
+        stored: Arc::from(&b"\r\n"[..]),
+        helo: work.helo.clone(),
+        sender: work.sender.clone(),
+        authserv_id: work.authserv_id.clone(),
+        hostname: String::new(),
+        signers: None,
+        sealer: None,
+        ..*work
+    };
+    let mut vetted = without_dns(&bare);
+    if work.signers.is_some() {
+        vetted.signed = crate::security::vet::Signed::Failed("fault of this program".into());
+    }
+    vetted
+}
+
+/// Counts the questions one message costs. It is the crate's cache, and remembers nothing: what it is asked for will be looked up
+/// next, unless there were too many.
+pub struct Asked {
+    left: AtomicU32,
+    over: std::sync::atomic::AtomicBool,
+}
+
+impl Asked {
+    /// A count that ends at `most`.
+    pub const fn new(most: u32) -> Self {
+        Self { left: AtomicU32::new(most), over: std::sync::atomic::AtomicBool::new(false) }
+    }
+
+    /// Whether there were more.
+    pub fn exhausted(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// True when this one is too many: then it is answered at once, with nothing, and nothing of what follows counts.
+    fn refuses(&self) -> bool {
+        let took = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if !took {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        !took
+    }
+}
+
+impl ResolverCache<Box<str>, Txt> for Asked {
+    fn get<Q: Hash + Eq + ?Sized>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+    {
+        self.refuses().then(|| Txt::Error(Error::Dns(DnsError::Resolver("too many questions".into()))))
+    }
+
+    fn remove<Q: Hash + Eq + ?Sized>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+    {
+        None
+    }
+
+    fn insert(&self, _: Box<str>, _: Txt, _: std::time::Instant) {}
+}
+
+/// The same for records that have no form for an error.
+macro_rules! counted {
+    ($($key:ty => $record:ty),* $(,)?) => { $(
+        impl ResolverCache<$key, RecordSet<$record>> for Asked {
+            fn get<Q: Hash + Eq + ?Sized>(&self, _: &Q) -> Option<RecordSet<$record>>
+            where
+                $key: Borrow<Q>,
+            {
+                self.refuses().then(|| RecordSet { rrset: Arc::new([]), dnssec_status: Default::default() })
+            }
+
+            fn remove<Q: Hash + Eq + ?Sized>(&self, _: &Q) -> Option<RecordSet<$record>>
+            where
+                $key: Borrow<Q>,
+            {
+                None
+            }
+
+            fn insert(&self, _: $key, _: RecordSet<$record>, _: std::time::Instant) {}
+        }
+    )* };
+}
+
+counted! {
+    Box<str> => MX,
+    Box<str> => Ipv4Addr,
+    Box<str> => Ipv6Addr,
+    IpAddr => Box<str>,
+}
+
+/// What may stand before the resolver: it answers a question, or lets it pass.
+pub trait Before:
+    ResolverCache<Box<str>, Txt>
+    + ResolverCache<Box<str>, RecordSet<MX>>
+    + ResolverCache<Box<str>, RecordSet<Ipv4Addr>>
+    + ResolverCache<Box<str>, RecordSet<Ipv6Addr>>
+    + ResolverCache<IpAddr, RecordSet<Box<str>>>
+{
+}
+
+impl Before for Asked {}
+
+/// Asks for everything `work` wants to know of `message`; what is not known at the deadline is left out. Must be called inside a
+/// tokio runtime. The fuzzer answers every question itself.
+pub async fn verify<'m, B: Before>(
+    authenticator: &MessageAuthenticator,
+    work: &Vet,
+    message: &'m AuthenticatedMessage<'m>,
+    asked: &'m B,
+    deadline: Instant,
+) -> Verified<'m> {
+    let checks = work.checks;
+    let spf = async {
+        let client = work.client.filter(|_| checks.spf)?.to_canonical();
+        timeout_at(deadline, check_sender(authenticator, work, client, asked)).await.ok()
+    };
+    let dkim = async {
+        let verifying = authenticator.verify_dkim(counting(message, asked));
+        if checks.dkim { timeout_at(deadline, verifying).await.ok() } else { None }
+    };
+    let arc = async {
+        let verifying = authenticator.verify_arc(counting(message, asked));
+        if checks.arc { timeout_at(deadline, verifying).await.ok() } else { None }
+    };
+    let (spf, dkim, arc) = tokio::join!(spf, dkim, arc);
+    let dmarc = match (checks.dmarc, &dkim) {
+        (true, Some(dkim)) => {
+            let late = SpfOutput::new(String::new()).with_result(SpfResult::TempError);
+            let parameters = DmarcParameters {
+                message,
+                dkim_output: dkim,
+                dkim2_output: None,
+                rfc5321_mail_from_domain: work.sender.rsplit_once('@').map_or(&work.helo, |(_, domain)| domain),
+                spf_output: spf.as_ref().unwrap_or(&late),
+            };
+            timeout_at(deadline, authenticator.verify_dmarc(counting(parameters, asked))).await.ok()
+        }
+        (true, None) | (false, _) => None,
+    };
+    Verified { spf, dkim, dmarc, arc, exhausted: false }
+}
+
+/// MAIL's domain, or the client's own name for `<>` (RFC 7208 2.4).
+async fn check_sender<B: Before>(
+    authenticator: &MessageAuthenticator,
+    work: &Vet,
+    client: IpAddr,
+    asked: &B,
+) -> SpfOutput {
+    let (helo, host) = (work.helo.as_str(), work.hostname.as_str());
+    let parameters = match work.sender.as_str() {
+        "" => SpfParameters::verify_ehlo(client, helo, host),
+        sender => SpfParameters::verify_mail_from(client, helo, host, sender),
+    };
+    authenticator.verify_spf(counting(parameters, asked)).await
+}
+
+fn counting<P, B: Before>(params: P, asked: &B) -> Parameters<'_, P, B, B, B, B, B> {
+    Parameters {
+        params,
+        cache_txt: Some(asked),
+        cache_mx: Some(asked),
+        cache_ptr: Some(asked),
+        cache_ipv4: Some(asked),
+        cache_ipv6: Some(asked),
+    }
+}
