@@ -13,10 +13,19 @@ fn seeds() -> u64 {
 }
 
 fn storm(mode: Mode, seed: u64) -> Fleet {
-    let mut chance = Stream::new(seed, "storm", 0);
+    storm_over(Setup { mode, seed, ..Setup::default() })
+}
+
+/// With so few dynamic groups that senders meet.
+fn storm_of_groups(always: bool, seed: u64) -> Fleet {
+    storm_over(Setup { pool: 2, always, seed, ..Setup::default() })
+}
+
+fn storm_over(setup: Setup) -> Fleet {
+    let mut chance = Stream::new(setup.seed, "storm", 0);
     let nodes = 3 + chance.below(3) as usize;
     let (loss, twice) = (chance.unit() * 0.3, chance.unit() * 0.05);
-    let mut fleet = Fleet::new(Setup { mode, nodes, loss, twice, seed, ..Setup::default() });
+    let mut fleet = Fleet::new(Setup { nodes, loss, twice, ..setup });
     for _ in 0..24 {
         let node = chance.below(nodes as u64) as usize;
         match chance.below(10) {
@@ -87,6 +96,26 @@ fn storms_lose_nothing_deliver_once_and_keep_every_silence() {
 #[test]
 fn storms_of_aldis_mode_lose_nothing_deliver_once_and_keep_every_silence() {
     (1..=seeds()).for_each(|seed| sound(storm(Mode::Aldis, seed), &format!("Aldis, seed {seed}")));
+}
+
+/// Groups come and go with the messages: nothing is lost, nobody tells the network anything in silence, and in the end nobody is a member.
+#[test]
+fn storms_of_dynamic_groups_lose_nothing_and_leave_every_group() {
+    for always in [false, true] {
+        for seed in 1..=seeds() {
+            let mut fleet = storm_of_groups(always, seed);
+            let settled = fleet.settle(Duration::from_secs(6 * 3600));
+            let what = format!("always {always}, seed {seed}");
+            assert!(settled && fleet.check().is_empty(), "{what}, settled {settled}: {:#?}", fleet.check());
+            let used: u64 = fleet.to_groups().iter().filter(|(group, _)| group.octets()[1] == 2).map(|(_, n)| n).sum();
+            assert!(used > 0, "{what}: no group of the pool was used");
+            // What is left over, because a release was lost, ends when nothing more is heard of it.
+            fleet.run(Duration::from_secs(2000));
+            for i in 0..fleet.nodes() {
+                assert!(fleet.joined(i).is_empty(), "{what}: {i} is still in {:?}", fleet.joined(i));
+            }
+        }
+    }
 }
 
 #[test]

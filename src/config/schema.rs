@@ -406,7 +406,7 @@ pub static PEER_MULE: Section = Section {
         must("protocol", PROTOCOL),
         must("addresses", "a list of IPv4 addresses"),
         from("node", ADDRESS, "the first of addresses"),
-        from("group", "a group of its bearer", "the first of its bearer's groups"),
+        from("group", "a group of its bearer, or dynamic", "the first of its bearer's groups"),
         or("ack_ranges", YES_NO, "true"),
         or("ack_entry_id", "originator, self", "originator"),
         or("silent", "true, false, or a list of { from, until }", "false"),
@@ -442,6 +442,7 @@ pub static BEARER_PMUL: Section = Section {
         or("on_excess", "return, hold", "return"),
         or("protected", "false", "false"),
         from("timers", "the [bearer.timers] table", "from rate, delay, max_pdu and the number of peers"),
+        from("dynamic", "the [bearer.dynamic] table", "no dynamic groups"),
     ],
 };
 
@@ -496,6 +497,25 @@ pub static TIMERS: Section = Section {
     ],
 };
 
+/// `[bearer.dynamic]`
+pub static DYNAMIC: Section = Section {
+    name: "bearer-pmul.dynamic",
+    many: false,
+    keys: &[
+        must("control_group", "a multicast address: 239.1.1.1"),
+        must("pool", "a list of multicast addresses, or of blocks: [\"239.2.3.0/28\"]; at most 1024"),
+        or("request_port", "an integer, 1 to 65535", "2751"),
+        or("announce_port", "an integer, 1 to 65535", "2752"),
+        or("use", "needed, always", "needed"),
+        from("wait_for_reject", DURATION, "derived"),
+        from("announce_delay", DURATION, "derived"),
+        or("announce_count", "an integer, 1 to 100", "5"),
+        or("most_tries", "an integer, 1 to 1000", "8"),
+        or("most_joined", "an integer, 1 to 1000", "16"),
+        or("idle", DURATION, "30min"),
+    ],
+};
+
 /// A modem's sheet.
 pub static SHEET: Section = Section {
     name: "sheet",
@@ -534,7 +554,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 31] = [
+pub static SECTIONS: [&Section; 32] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -561,6 +581,7 @@ pub static SECTIONS: [&Section; 31] = [
     &BEARER_MULTICAST,
     &DSCP,
     &TIMERS,
+    &DYNAMIC,
     &REDUCE,
     &CODEC,
     &SHEET,

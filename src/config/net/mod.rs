@@ -125,6 +125,7 @@ impl Basics {
             interface: self.interface?,
             groups,
             ports,
+            control: None,
             join: self.join?,
             ttl: u8::try_from(self.ttl?).ok()?,
             dscp,
@@ -157,7 +158,8 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     let aldis = d.multicast.iter().map(|(path, m)| (path, &m.net, "group", "port", "is in Aldis mode"));
     let (mut groups, mut sockets) = (BTreeMap::new(), BTreeMap::new());
     for (path, net, key, port_key, speaks) in pmul.chain(aldis) {
-        for group in &net.groups {
+        let dynamic = net.control.iter().flat_map(|control| control.pool.iter().chain([&control.group]));
+        for group in net.groups.iter().chain(dynamic) {
             let Some((other, others)) = groups.insert(*group, (path, speaks)) else { continue };
             let problem = match others == speaks {
                 true => format!("{group} is also a group of {other}"),
@@ -167,7 +169,8 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
             };
             reader.problem(&join(path, key), problem, "a group of its own");
         }
-        for port in &net.ports {
+        let control = net.control.iter().flat_map(|control| &control.ports);
+        for port in net.ports.iter().chain(control) {
             if let Some(other) = sockets.insert((net.interface, *port), path).filter(|other| *other != path) {
                 let problem = format!("{other} has port {port} of that interface");
                 reader.problem(&join(path, "interface"), problem, &format!("another interface, or another {port_key}"));
