@@ -118,6 +118,66 @@ fn storms_of_dynamic_groups_lose_nothing_and_leave_every_group() {
     }
 }
 
+/// How many datagrams went to groups of the pool, and to the agreed one.
+fn by_kind(fleet: &Fleet) -> (u64, u64) {
+    let of = |pool: bool| {
+        let groups =
+            fleet.to_groups().iter().filter(|(g, _)| (g.octets()[1] == 2) == pool && g.octets() != [239, 1, 1, 1]);
+        groups.map(|(_, n)| n).sum()
+    };
+    (of(true), of(false))
+}
+
+#[test]
+fn who_is_known_to_be_silent_and_what_cannot_wait_go_by_the_agreed_group() {
+    let setup = Setup { pool: 4, always: true, nodes: 4, loss: 0.05, seed: 3, ..Setup::default() };
+    let mut fleet = Fleet::new(setup.clone());
+    fleet.run(Duration::from_secs(5));
+    fleet.order(2, true);
+    [0, 1, 3].into_iter().for_each(|i| fleet.mark(i, 2, true));
+    fleet.submit(0, &[1, 2, 3], 20_000, Precedence::Routine);
+    fleet.run(Duration::from_secs(200));
+    let (made, agreed) = by_kind(&fleet);
+    assert!(
+        made > 14 && agreed > 14,
+        "{made} and {agreed}: one group for the two who speak, the agreed one for who does not"
+    );
+    assert!((1..4).all(|i| fleet.mailbox(i) == 1));
+    assert_eq!(fleet.unfinished(0), 1, "one has not confirmed");
+    fleet.order(2, false);
+    [0, 1, 3].into_iter().for_each(|i| fleet.mark(i, 2, false));
+    assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+
+    for (level, by_made) in [(Precedence::Flash, false), (Precedence::Immediate, true)] {
+        let mut fleet = Fleet::new(setup.clone());
+        fleet.run(Duration::from_secs(5));
+        fleet.submit(0, &[1, 2, 3], 2000, level);
+        assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+        let (made, agreed) = by_kind(&fleet);
+        assert_eq!((made > 0, agreed > 0), (by_made, !by_made), "{level}: {made} and {agreed}");
+    }
+}
+
+/// Nothing but dynamic groups, and a receiver that nobody knows to be silent: it hears nothing of the message, says so, and has it afterwards.
+#[test]
+fn a_receiver_in_silence_is_no_member_until_its_silence_ends() {
+    let mut fleet = Fleet::new(Setup { pool: 4, nodes: 3, seed: 5, ..Setup::default() });
+    fleet.run(Duration::from_secs(5));
+    fleet.order(2, true);
+    fleet.run(Duration::from_secs(1));
+    fleet.submit(0, &[1, 2], 20_000, Precedence::Routine);
+    fleet.run(Duration::from_secs(300));
+    assert_eq!((fleet.mailbox(1), fleet.mailbox(2)), (1, 0));
+    assert!(fleet.joined(2).is_empty() && fleet.joined(1).is_empty(), "the one who has it has left");
+    let told = fleet.log(2).events.iter().filter(|(_, event)| event.name() == "group-not-joined").count();
+    assert_eq!(told, 1, "once for the group, however often it is announced");
+    fleet.order(2, false);
+    assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+    assert_eq!(fleet.mailbox(2), 1);
+    fleet.run(Duration::from_secs(2000));
+    assert!((0..3).all(|i| fleet.joined(i).is_empty()));
+}
+
 #[test]
 fn a2_stores_put_back_stop_no_later_mail() {
     (1..=seeds()).for_each(|seed| sound(storm_of_backups(seed), &format!("backups, seed {seed}")));

@@ -466,7 +466,7 @@ pub static BEARER_MULTICAST: Section = Section {
         must("rate", "a bit rate of at least 75bps: 64kbps"),
         or("delay", "a duration of at most 60s", "270ms"),
         or("mtu", "an integer, 256 to 65535", "1500"),
-        or("max_payload", "a size, 1KiB to 511KiB", "511KiB"),
+        from("max_payload", "a size, 1KiB to 2400KiB", "2400KiB, or 511KiB where mtu is below 1412"),
         or("max_air", DURATION, "1d"),
         from("carry", "the [bearer.carry.LEVEL] tables", "max_payload and max_air"),
         or("on_excess", "return, hold", "return"),

@@ -76,7 +76,14 @@ struct Basics {
 }
 
 impl Basics {
-    fn read(s: &mut Scope<'_>, kind: &str, least_mtu: i64, largest: Bytes) -> Self {
+    /// `most`: the largest payload unless the profile says so, by mtu; `None`: the schema has it.
+    fn read(
+        s: &mut Scope<'_>,
+        kind: &str,
+        least_mtu: i64,
+        largest: Bytes,
+        most: impl Fn(i64) -> Option<Bytes>,
+    ) -> Self {
         let size = |t: &str| Bytes::parse(t).filter(|b| (1024..=largest.0).contains(&b.0));
         let mtu = s.field("mtu", integer(least_mtu, 65_535));
         Self {
@@ -98,7 +105,10 @@ impl Basics {
             rate: s.field("rate", parsed(|t| Bps::parse(t).filter(|r| r.0 >= 75))),
             delay: s.field("delay", parsed(|t| parse_duration(t).filter(|d| *d <= Duration::from_secs(60)))),
             room: mtu.and_then(|m| u64::try_from(m).ok()).map(|m| m - NetPlan::HEADERS),
-            max_payload: s.field("max_payload", parsed(size)),
+            max_payload: match most(mtu.unwrap_or(1500)) {
+                Some(most) => s.field_or("max_payload", most.to_string(), parsed(size)),
+                None => s.field("max_payload", parsed(size)),
+            },
             max_air: s.field("max_air", parsed(at_least_a_second)),
             hold_excess: s.field("on_excess", parsed(|t| ["return", "hold"].contains(&t).then(|| t == "hold"))),
             protected: s.field("protected", boolean),

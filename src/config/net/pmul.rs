@@ -83,7 +83,7 @@ fn peer_group(text: &str) -> Option<PeerGroup> {
 /// Reads `[[bearer]] kind = "pmul"`.
 pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<PmulPlan> {
     let mut s = reader.scope(&schema::BEARER_PMUL, path, Some(entry));
-    let basics = Basics::read(&mut s, "pmul", 128, Bytes(32 << 20));
+    let basics = Basics::read(&mut s, "pmul", 128, Bytes(32 << 20), |_| None);
     let own = basics.interface.map(|i| i.to_string()).unwrap_or_default();
     let node = if own.is_empty() && !s.has("node") { None } else { s.field_or("node", own, parsed(node)) };
     let groups = s.field("groups", list(multicast_address));
