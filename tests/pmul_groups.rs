@@ -629,7 +629,7 @@ fn a_life_that_ends_early_ends_its_group() {
     }
     // What may not leave while a message lives need not be said afterwards.
     let mut net = Net::new(2, 4, 0.0, 6);
-    let out = net.out(1, &[1], 3000, 100, Way::Asked(Vec::new()));
+    let out = net.out(1, &[1], 60_000, 100, Way::Asked(Vec::new()));
     net.stations[0].submit(net.now, out).expect("taken");
     net.run(Duration::from_secs(3));
     net.mute.insert(0);
@@ -745,7 +745,7 @@ fn stations_write_and_read_the_vectors() {
         "001400070000fed50a01010101020304ef020304",
     ]
     .map(read);
-    let mut now = Now { at: Instant::from_millis(1000), wall: Wall::from_seconds(START), set: true };
+    let mut now = Now { at: Instant::from_millis(1000), wall: Wall::from_seconds(i64::from(expiry) - 1000), set: true };
     let mut sender = make(source);
     let destinations = [2, 3].map(|i| Destination { node: member(i), sequence: 1 }).to_vec();
     let way = Way::Asked(Vec::new());
@@ -828,5 +828,56 @@ fn tshark_reads_every_word_about_groups() {
         assert!(types.contains(kind), "{kind} of {types:?}");
     }
     let groups = tshark(&["-Y", "p_mul.pdu_type == 4", "-T", "fields", "-e", "p_mul.ann_mc_group"]);
-    assert!(!groups.is_empty() && groups.lines().all(|line| line == group.to_string()), "{groups}");
+    let numbered = |line: &str| line == group.to_bits().to_string() || line == group.to_string();
+    assert!(!groups.is_empty() && groups.lines().all(numbered), "{groups}");
+}
+
+/// Any words about groups, from peers and under their names, at any time: bounded, deadlines lie ahead, and the rate is kept.
+#[test]
+fn any_words_about_groups_are_bounded() {
+    for seed in 0..seeds() * 5 {
+        let mut chance = Stream::new(seed, "words", 0);
+        let mut net = Net::new(3, 6, 0.0, seed);
+        for (number, way) in
+            [(1, Way::Agreed(vec![AGREED])), (2, Way::Asked(Vec::new())), (3, Way::Asked(vec![AGREED]))]
+        {
+            let out = net.out(number, &[1, 2], 4000, 100_000, way);
+            net.stations[0].submit(net.now, out).expect("taken");
+        }
+        let (begun, mut sent) = (net.now.at, 0);
+        for _ in 0..2000 {
+            let who = chance.below(4) as usize;
+            let group = if chance.chance(0.9) { pool(6)[chance.below(6) as usize] } else { AGREED };
+            let number = chance.below(30) as u32;
+            let expiry = [0, START as u32 + 50, START as u32 + 5000, u32::MAX][chance.below(4) as usize];
+            let pdu = match chance.below(6) {
+                0 | 1 => {
+                    announce(chance.below(3) as usize, number, group, expiry, &[0, 2][..1 + chance.below(2) as usize])
+                }
+                2 => word_of(GroupWord::Request, who.min(2), number, group),
+                3 => word_of(GroupWord::Reject, 0, 1 + chance.below(4) as u32, group),
+                4 => word_of(GroupWord::Release, who.min(2), number, group),
+                _ => Pdu::Discard { priority: 4, message: MessageKey { source: node(who.min(2)), number } },
+            };
+            let bytes = pdu.emit(Checksum::Internet, Default::default()).expect("short");
+            let mut now = net.now;
+            now.set = chance.chance(0.9);
+            net.stations[0].handle_datagram(now, address(who), &bytes);
+            if chance.chance(0.1) {
+                net.stations[0].set_silent(now, node(1), chance.chance(0.5));
+            }
+            for _ in 0..4 {
+                net.stations[0].handle_timeout(now);
+                while net.stations[0].poll_event().is_some() {}
+                while let Some(transmit) = net.stations[0].poll_transmit(now) {
+                    sent += transmit.bytes.len() as u64 + HEADERS;
+                }
+            }
+            assert!(net.stations[0].groups().len() <= 6);
+            assert!(net.stations[0].next_timeout().is_none_or(|at| at > now.at), "seed {seed}: busy");
+            net.go_to(now.at + Duration::from_millis(1 << chance.below(13)));
+        }
+        let most = RATE.airtime(sent - MAX_PDU as u64 * 2);
+        assert!(most <= net.now.at.since(begun), "seed {seed}: {sent} octets");
+    }
 }

@@ -353,6 +353,11 @@ impl Fleet {
         self.nodes[i].delivered().len()
     }
 
+    /// What lies in a node's mailboxes.
+    pub fn letters(&self, i: usize) -> Vec<Vec<u8>> {
+        self.nodes[i].delivered().into_iter().map(|(_, letter)| letter).collect()
+    }
+
     /// Messages of a node that are not at their end.
     pub fn unfinished(&self, i: usize) -> usize {
         self.nodes[i].unfinished(1000).len()

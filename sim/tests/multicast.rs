@@ -5,6 +5,7 @@
 
 use aldis::mail::Precedence;
 use aldis::time::Duration;
+use aldis::units::Bps;
 use aldis_sim::fleet::{Fleet, Mode, Setup};
 use aldis_sim::rng::Stream;
 
@@ -115,6 +116,30 @@ fn storms_of_dynamic_groups_lose_nothing_and_leave_every_group() {
                 assert!(fleet.joined(i).is_empty(), "{what}: {i} is still in {:?}", fleet.joined(i));
             }
         }
+    }
+}
+
+/// Two megabytes and more go to the whole group, over a crash of the sender; what no payload can be comes back to its sender, who reads how large
+/// it was and what the bearer takes.
+#[test]
+fn two_megabytes_are_carried_and_what_is_beyond_is_returned() {
+    let setup = Setup { mode: Mode::Aldis, rate: Bps(4_000_000), loss: 0.02, seed: 2, ..Setup::default() };
+    let mut fleet = Fleet::new(setup);
+    fleet.submit(0, &[1, 2], 2_900_000, Precedence::Routine);
+    fleet.run(Duration::from_secs(3));
+    assert_eq!((fleet.mailbox(1), fleet.mailbox(2)), (0, 0));
+    fleet.crash(0, true, Duration::from_secs(5));
+    assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+    let (before, sent) = (fleet.bytes(), fleet.sent(0));
+    assert!(before < 5_000_000, "{before} bytes for a payload of 2.2 MB");
+    fleet.submit(0, &[1, 2], 4_000_000, Precedence::Routine);
+    assert!(fleet.settle(Duration::from_secs(3600)));
+    assert_eq!((fleet.sent(0), fleet.mailbox(1), fleet.mailbox(2)), (sent, 1, 1), "nothing of it left");
+    let report = fleet.letters(0).pop().map(|letter| String::from_utf8_lossy(&letter).into_owned()).expect("a report");
+    for words in
+        ["Status: 5.3.4", "bytes when encoded; sat takes 2457600 of routine", "desk@n1.example", "desk@n2.example"]
+    {
+        assert!(report.contains(words), "{words}: {report:.3000}");
     }
 }
 
