@@ -824,7 +824,7 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
             "bearer.sat1.dynamic.wait_for_reject",
             "without a pause",
         ),
-        ("most_joined = 5", "most_joined = 0", "bearer.sat1.dynamic.most_joined", "is not"),
+        ("most_joined = 5", "most_joined = 0", "bearer.sat1.dynamic.most_joined", "out of range"),
         ("use = \"always\"", "use = \"never\"", "bearer.sat1.dynamic.use", "is not"),
         (
             "\"239.1.1.11\"\nack_ranges = false\nack_entry_id = \"self\"\nsilent = false",

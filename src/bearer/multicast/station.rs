@@ -954,9 +954,10 @@ impl Station {
                 break;
             }
             let open: Vec<u8> = s.open().filter(|(_, m)| !m.silent).map(|(station, _)| *station).collect();
-            // Who listens has heard what went to the others, too: one word of this node's past is as good as that of all.
+            // Who listens has heard what went to the others, too: one word of this node's past is as good as that of all. Every word sets
+            // the count of questions back, so that who is not there would otherwise be asked for ever.
             let one_spoke = s.open().any(|(_, m)| m.spoke);
-            if s.unsure && s.asked >= if s.next == 0 && !one_spoke { ASKED_IN_VAIN } else { 1 } {
+            if s.unsure && (one_spoke || s.asked >= if s.next == 0 { ASKED_IN_VAIN } else { 1 }) {
                 // Who does not say what it has of before the restart is sent what its last word lacks.
                 s.unsure = false;
                 in_vain.extend(open.iter().copied().filter(|_| s.next == 0));
