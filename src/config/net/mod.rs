@@ -24,14 +24,16 @@ pub use pmul::{is_mule, peer as mule_peer};
 
 /// A bearer of either kind.
 pub enum Net {
-    Pmul(PmulPlan),
+    Pmul(Box<PmulPlan>),
     Aldis(MulticastPlan),
 }
 
 /// Reads a `[[bearer]]` on an IP network; the outer `None`: it is none.
 pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Option<Net>> {
     match () {
-        () if says(entry, "kind", "pmul") => Some(pmul::bearer(reader, path, entry).map(Net::Pmul)),
+        () if says(entry, "kind", "pmul") => {
+            Some(pmul::bearer(reader, path, entry).map(|plan| Net::Pmul(Box::new(plan))))
+        }
         () if says(entry, "kind", "multicast") => Some(aldis::bearer(reader, path, entry).map(Net::Aldis)),
         () => None,
     }
