@@ -69,7 +69,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         match net::bearer(r, at, e) {
             None => return bearer(r, context, at, e),
             Some(Some(net::Net::Pmul(plan))) => pmul.push((at.to_owned(), *plan)),
-            Some(Some(net::Net::Aldis(plan))) => multicast.push((at.to_owned(), plan)),
+            Some(Some(net::Net::Aldis(plan))) => multicast.push((at.to_owned(), *plan)),
             Some(None) => {}
         }
         None

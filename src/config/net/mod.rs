@@ -25,7 +25,7 @@ pub use pmul::{is_mule, peer as mule_peer};
 /// A bearer of either kind.
 pub enum Net {
     Pmul(Box<PmulPlan>),
-    Aldis(MulticastPlan),
+    Aldis(Box<MulticastPlan>),
 }
 
 /// Reads a `[[bearer]]` on an IP network; the outer `None`: it is none.
@@ -34,7 +34,9 @@ pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Option<N
         () if says(entry, "kind", "pmul") => {
             Some(pmul::bearer(reader, path, entry).map(|plan| Net::Pmul(Box::new(plan))))
         }
-        () if says(entry, "kind", "multicast") => Some(aldis::bearer(reader, path, entry).map(Net::Aldis)),
+        () if says(entry, "kind", "multicast") => {
+            Some(aldis::bearer(reader, path, entry).map(|plan| Net::Aldis(Box::new(plan))))
+        }
         () => None,
     }
 }
