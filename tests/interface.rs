@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aldis::bearer::pmul::{Address, Checksum, Destination, MessageKey, NodeId, Part, Pdu, Ranges};
+use aldis::bearer::pmul::{Address, Checksum, Destination, GroupWord, MessageKey, NodeId, Part, Pdu, Ranges};
 use aldis::codec::mule::{self, Letter, Tagging};
 use data_encoding::{BASE64, HEXLOWER};
 use process::{Running, ask, have, message, root, run, wait_for};
@@ -22,6 +22,9 @@ const OWN: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 10);
 const HARDWARE: &str = "02:00:00:00:00:99";
+/// Where dynamic groups are spoken of, and one of them.
+const CONTROL: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
+const MADE: Ipv4Addr = Ipv4Addr::new(239, 2, 3, 4);
 
 /// Two namespaces and a cable between them: `sat0` here, the terminal there.
 struct Cable {
@@ -87,11 +90,16 @@ struct Terminal {
 
 impl Terminal {
     fn start(cable: &Cable) -> Self {
+        Self::at(cable, "term")
+    }
+
+    /// At an interface of the far end.
+    fn at(cable: &Cable, interface: &str) -> Self {
         let script = root().join("tests/peers/terminal.py");
         let mut child = Command::new("ip")
             .args(["netns", "exec", &cable.far, "python3"])
             .arg(script)
-            .args(["term", HARDWARE, &PEER.to_string(), &OWN.to_string(), &GROUP.to_string()])
+            .args([interface, HARDWARE, &PEER.to_string(), &OWN.to_string(), &GROUP.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -183,8 +191,31 @@ fn profile(directory: &Path) -> PathBuf {
     path
 }
 
+/// A node in Aldis mode, here or at the far end.
+fn aldis_profile(directory: &Path, [own, other]: [&str; 2], station: u8, interface: Ipv4Addr, emcon: &str) -> PathBuf {
+    let text = format!(
+        "[node]\nname = \"{own}\"\nhostname = \"mail.{own}.example\"\nclock = \"trusted\"\n\
+         postmaster = \"postmaster@{own}.example\"\n\
+         [[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\
+         [[route]]\nmatch = \"{own}.example\"\nto = \"local\"\n[[route]]\nmatch = \"{other}.example\"\nto = \"peer:{other}\"\n\
+         [[peer]]\nname = \"{other}\"\nstation = {}\nkeys = [{{ id = 1, hex = \"{}\" }}]\n\
+         [[bearer]]\nname = \"sat\"\nkind = \"multicast\"\ninterface = \"{interface}\"\ngroup = \"{GROUP}\"\njoin = \"static\"\n\
+         station = {station}\npeers = [\"{other}\"]\nrate = \"64kbps\"\ndelay = \"50ms\"\nemcon = \"{emcon}\"\nprotected = true\n",
+        3 - station,
+        "5a6b7c8d".repeat(8)
+    );
+    std::fs::create_dir_all(directory).expect("a directory");
+    let path = directory.join("profile.toml");
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
 /// Hands a mail of so many bytes that nothing shortens to the node, in its namespace.
 fn submit(cable: &Cable, node: &Running, bytes: usize) {
+    submit_at(&cable.near, node, ("ops@shore.example", "watch@ship.example"), bytes);
+}
+
+fn submit_at(namespace: &str, node: &Running, (from, to): (&str, &str), bytes: usize) {
     let mut state = 1u64;
     let noise: Vec<u8> = (0..bytes)
         .map(|_| {
@@ -196,9 +227,9 @@ fn submit(cable: &Cable, node: &Running, bytes: usize) {
     let text = String::from_utf8(message("outward", &lines.join("\r\n"))).expect("text");
     let script = "import smtplib, sys\n\
                   smtp = smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.shore.example')\n\
-                  smtp.sendmail('ops@shore.example', ['watch@ship.example'], sys.argv[2])\nsmtp.quit()\n";
+                  smtp.sendmail(sys.argv[3], [sys.argv[4]], sys.argv[2])\nsmtp.quit()\n";
     let port = node.address().port().to_string();
-    let done = run(20, "ip", &["netns", "exec", &cable.near, "python3", "-c", script, &port, &text]);
+    let done = run(20, "ip", &["netns", "exec", namespace, "python3", "-c", script, &port, &text, from, to]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
@@ -295,5 +326,158 @@ fn the_interface_of_the_page_is_silent_when_the_node_is() {
     wait_for("what was heard in the second silence", PATIENCE, || (mails() == 2).then_some(()));
     pause(2.0);
     assert_eq!(terminal.heard().len(), before, "{:?}", kinds(&terminal.heard()[before..]));
+    node.stop();
+}
+
+/// What UDP datagrams to the group hold.
+fn to_group(frames: &[Frame], port: u16) -> Vec<Vec<u8>> {
+    let held = |(ether, bytes): &Frame| {
+        let head = usize::from(bytes.first()? & 15) * 4;
+        let is_it = ether == "0800"
+            && bytes.get(9) == Some(&17)
+            && bytes.get(16..20)? == GROUP.octets()
+            && bytes.get(head + 2..head + 4)? == port.to_be_bytes();
+        let length = usize::from(u16::from_be_bytes(bytes.get(head + 4..head + 6)?.try_into().ok()?));
+        is_it.then(|| bytes.get(head + 8..head + length).map(<[u8]>::to_vec)).flatten()
+    };
+    frames.iter().filter_map(held).collect()
+}
+
+#[test]
+fn in_aldis_mode_the_interface_of_the_page_is_silent_when_the_node_is() {
+    const PORT: u16 = 2756;
+    let Some(cable) = Cable::new("aldis") else { return };
+    let mut terminal = Terminal::start(&cable);
+    // As the page says: another port, and no neighbours.
+    let lines = documented().into_iter().filter(|line| !line.starts_with("ip neigh"));
+    lines.for_each(|line| cable.line(&line.replace("2754", &PORT.to_string())));
+    let folder = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| folder.path().join(name);
+    let (near, far) = (["ip", "netns", "exec", &cable.near], ["ip", "netns", "exec", &cable.far]);
+    // A ship that speaks to itself; what it says is brought to the other end of the cable.
+    ip(&format!("-n {} link set lo up", cable.far));
+    let own_ears = Terminal::at(&cable, "lo");
+    let ship = aldis_profile(&at("ship"), ["ship", "shore"], 2, Ipv4Addr::new(127, 0, 0, 2), "open");
+    let ship = Running::start_by(&far, &ship, &at("ship"), &[]);
+    submit_at(&cable.far, &ship, ("watch@ship.example", "ops@shore.example"), 5000);
+    let said = wait_for("what the ship says", PATIENCE, || {
+        Some(to_group(&own_ears.heard(), PORT)).filter(|said| said.len() >= 4)
+    });
+    ship.stop();
+
+    let shore = aldis_profile(&at("shore"), ["shore", "ship"], 1, OWN, "silent");
+    let start = || Running::start_by(&near, &shore, &at("shore"), &[]);
+    let node = start();
+    submit(&cable, &node, 60_000);
+    let mailbox = at("shore").join("state/maildir/ops/new");
+    let mails = || std::fs::read_dir(&mailbox).map_or(0, Iterator::count);
+    wait_for("what was heard in silence", PATIENCE, || {
+        said.iter().for_each(|bytes| terminal.udp(PORT, GROUP, PORT, bytes));
+        pause(0.2);
+        (mails() == 1).then_some(())
+    });
+    terminal.say("provoke");
+    pause(1.5);
+    // Over a stop and a start, and what was heard before comes again.
+    node.stop();
+    terminal.say("provoke");
+    pause(0.5);
+    let node = start();
+    said.iter().for_each(|bytes| terminal.udp(PORT, GROUP, PORT, bytes));
+    terminal.say("provoke");
+    pause(1.5);
+    assert_eq!(kinds(&terminal.heard()), Vec::<String>::new(), "not one frame in silence");
+
+    order(&node, "open");
+    let ours = format!("udp {OWN}:{PORT} {GROUP}:{PORT}");
+    let count = |terminal: &Terminal| terminal.heard().iter().filter(|f| kind(f) == ours).count();
+    wait_for("a message and the answer that was owed", PATIENCE, || (count(&terminal) > 10).then_some(()));
+    terminal.say("provoke");
+    pause(1.0);
+    let off = order(&node, "silent");
+    assert_eq!(kinds(&terminal.heard()), [ours], "only what the node sends");
+    pause(off + 0.5);
+    let before = terminal.heard().len();
+    said.iter().for_each(|bytes| terminal.udp(PORT, GROUP, PORT, bytes));
+    terminal.say("provoke");
+    pause(2.0);
+    node.stop();
+    pause(0.5);
+    assert_eq!(terminal.heard().len(), before, "{:?}", kinds(&terminal.heard()[before..]));
+    assert_eq!(mails(), 1, "once");
+}
+
+/// Groups that IGMP reports (version 3) speak of, and how: 4 is a join, 3 that a group is left.
+fn memberships(frames: &[Frame]) -> Vec<(u8, Ipv4Addr)> {
+    let mut all = Vec::new();
+    for (_, bytes) in frames.iter().filter(|frame| kind(frame) == "igmp") {
+        let igmp = &bytes[usize::from(bytes[0] & 15) * 4..];
+        assert_eq!(igmp[0], 0x22, "a report of version 3");
+        let records = usize::from(u16::from_be_bytes([igmp[6], igmp[7]]));
+        // None of them names a source.
+        all.extend(igmp[8..].chunks_exact(8).take(records).map(|r| (r[0], Ipv4Addr::new(r[4], r[5], r[6], r[7]))));
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[test]
+fn a_dynamic_group_is_joined_when_an_order_lets_the_network_be_told() {
+    let Some(cable) = Cable::new("groups") else { return };
+    let mut terminal = Terminal::start(&cable);
+    let lines = documented();
+    let static_joins = |line: &String| line.contains("autojoin") || line.contains("table local");
+    lines.iter().filter(|line| !static_joins(line)).for_each(|line| cable.line(line));
+    cable.line("nft add rule netdev sat out meta protocol ip ip protocol igmp accept");
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = profile(folder.path());
+    let text = std::fs::read_to_string(&path).expect("just written").replace("\"static\"", "\"igmp\"");
+    let dynamic = format!("[bearer.dynamic]\ncontrol_group = \"{CONTROL}\"\npool = [\"239.2.3.0/28\"]\n");
+    std::fs::write(&path, text + &dynamic).expect("written");
+    let by = ["ip", "netns", "exec", &cable.near];
+    let node = Running::start_by(&by, &path, folder.path(), &[]);
+    pause(1.0);
+    assert_eq!(kinds(&terminal.heard()), Vec::<String>::new(), "nothing is joined in silence");
+    order(&node, "open");
+    wait_for("the groups of the profile", PATIENCE, || {
+        Some(()).filter(|()| memberships(&terminal.heard()) == [(4, CONTROL), (4, GROUP)])
+    });
+    // The kernel repeats a report once.
+    pause(2.5);
+    let off = order(&node, "silent");
+    pause(off + 0.5);
+    let before = terminal.heard().len();
+    let [address, data] = &offered(5)[..] else { panic!("two") };
+    let Ok(Pdu::Address(first)) = Pdu::parse(address) else { panic!("an address") };
+    let announce = Pdu::announce(first.message, first.expiry, MADE, vec![NodeId::from(OWN)], 1400).remove(0);
+    let release = Pdu::Group { word: GroupWord::Release, message: first.message, group: MADE };
+    let emit = |pdu: &Pdu| pdu.emit(Checksum::Fletcher, Ranges::Written).expect("short");
+    let counted = || {
+        let (_, status) = ask(&node.socket, &["status"]);
+        let net = status["multicast"][0]["counts"].to_string();
+        (net.contains("not_joined_in_silence"), status["events"]["group-not-joined"].as_u64())
+    };
+    wait_for("that it says so", PATIENCE, || {
+        terminal.udp(2754, CONTROL, 2752, &emit(&announce));
+        pause(0.2);
+        (counted() == (true, Some(1))).then_some(())
+    });
+    [address, data].iter().for_each(|bytes| terminal.udp(2754, MADE, 2753, bytes));
+    pause(2.0);
+    assert_eq!(terminal.heard().len(), before, "{:?}", kinds(&terminal.heard()[before..]));
+    let mailbox = folder.path().join("state/maildir/ops/new");
+    let mails = || std::fs::read_dir(&mailbox).map_or(0, Iterator::count);
+    assert_eq!(mails(), 0);
+
+    order(&node, "open");
+    wait_for("that it joins", PATIENCE, || Some(()).filter(|()| memberships(&terminal.heard()).contains(&(4, MADE))));
+    wait_for("the message", PATIENCE, || {
+        [address, data].iter().for_each(|bytes| terminal.udp(2754, MADE, 2753, bytes));
+        pause(0.2);
+        (mails() == 1).then_some(())
+    });
+    terminal.udp(2754, CONTROL, 2751, &emit(&release));
+    wait_for("that it leaves", PATIENCE, || Some(()).filter(|()| memberships(&terminal.heard()).contains(&(3, MADE))));
     node.stop();
 }

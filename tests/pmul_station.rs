@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use aldis::bearer::pmul::{
     Ack, AckEntry, Address, Checksum, Config, Destination, EntrySource, Event, Limits, MessageKey, Missing, NodeId,
-    Outgoing, Pacer, Part, Pdu, Peer, Port, Ranges, Station, SubmitError, Timers, Transmit, Verdict,
+    Outgoing, Pacer, Part, Pdu, Peer, Port, Ranges, Station, SubmitError, Timers, Transmit, Verdict, Way,
 };
 use aldis::time::{Duration, Instant, Now, Wall};
 use aldis::units::Bps;
@@ -43,6 +43,7 @@ fn config(i: usize, nodes: usize) -> Config {
         timers: Timers::of(RATE, DELAY, MAX_PDU, nodes - 1),
         limits: Limits::default(),
         peers: (0..nodes).filter(|j| *j != i).map(peer).collect(),
+        dynamic: None,
         seed: i as u64,
     }
 }
@@ -112,7 +113,7 @@ impl Net {
             number,
             priority,
             expiry: self.now.wall.seconds() as u32 + seconds,
-            group: GROUP,
+            way: Way::Agreed(vec![GROUP]),
             destinations: to.map(|j| Destination { node: node(j), sequence: number }).collect(),
             payload,
             resumed: false,
@@ -403,8 +404,15 @@ fn restarts_of_either_side_lose_nothing_and_deliver_nothing_twice() {
                     .map(|i| Destination { node: node(i), sequence: 1 })
                     .collect();
                 let payload = net.payloads[&1].clone();
-                let out =
-                    Outgoing { number: 1, priority: 6, expiry, group: GROUP, destinations, payload, resumed: true };
+                let out = Outgoing {
+                    number: 1,
+                    priority: 6,
+                    expiry,
+                    way: Way::Agreed(vec![GROUP]),
+                    destinations,
+                    payload,
+                    resumed: true,
+                };
                 // With nobody left, the caller has nothing to hand in again.
                 let taken = net.stations[0].submit(net.now, out);
                 assert!(matches!(taken, Ok(()) | Err(SubmitError::NoDestination)));
@@ -524,7 +532,15 @@ impl Bench {
         let destinations = [1, 2].map(|i| Destination { node: node(i), sequence: 1 }).to_vec();
         let payload = vec![7; total * (MAX_PDU - 16)].into();
         let expiry = START as u32 + 86_400;
-        let out = Outgoing { number: 9, priority: 6, expiry, group: GROUP, destinations, payload, resumed: false };
+        let out = Outgoing {
+            number: 9,
+            priority: 6,
+            expiry,
+            way: Way::Agreed(vec![GROUP]),
+            destinations,
+            payload,
+            resumed: false,
+        };
         self.station.submit(self.now, out).expect("taken");
     }
 

@@ -1,4 +1,4 @@
-//! A P_MUL station with a message on its way out, between hostile peers: datagrams of any fields under good checksums, any time between.
+//! A P_MUL station with two messages on their way out, one of them by a dynamic group, between hostile peers: datagrams of any fields under good checksums, any time between.
 //! What it holds stays within its limits, deadlines lie ahead, what it sends stays within what it was asked and its own repeats.
 #![no_main]
 
@@ -7,7 +7,8 @@ mod tally;
 use std::net::Ipv4Addr;
 
 use aldis::bearer::pmul::{
-    Checksum, Config, Destination, Event, Limits, NodeId, Outgoing, Pacer, Pdu, Peer, Station, Timers, Verdict,
+    Checksum, Config, Destination, Dynamic, Event, Limits, NodeId, Outgoing, Pacer, Pdu, Peer, Station, Timers, Verdict,
+    Way,
 };
 use aldis::time::{Duration, Instant, Now, Wall};
 use aldis::units::Bps;
@@ -31,16 +32,27 @@ fuzz_target!(|data: &[u8]| {
         timers: Timers::of(RATE, Duration::from_millis(270), 200, 2),
         limits,
         peers: peers.into(),
+        dynamic: Some(Dynamic {
+            control: Ipv4Addr::new(239, 1, 1, 1),
+            pool: (0..4).map(|i| Ipv4Addr::new(239, 2, 3, i)).collect(),
+            agreed: vec![Ipv4Addr::new(239, 9, 9, 9)],
+            wait_for_reject: Duration::from_secs(1),
+            announce_delay: Duration::from_secs(1),
+            announce_count: 3,
+            most_tries: 3,
+            most_joined: 4,
+            idle: Duration::from_secs(60),
+        }),
         seed: 7,
     };
     let mut station = Station::new(config, Pacer::new(RATE, 2000));
     let mut now = Now { at: Instant::from_millis(1000), wall: Wall::from_seconds(START), set: true };
-    let destinations = [1, 2].map(|i| Destination { node: address(i).into(), sequence: 1 }).to_vec();
-    let payload = vec![5; 1000].into();
-    let group = Ipv4Addr::new(239, 9, 9, 9);
-    let expiry = START as u32 + 100_000;
-    let out = Outgoing { number: 1, priority: 6, expiry, group, destinations, payload, resumed: false };
-    station.submit(now, out).expect("taken");
+    for (number, way) in [(1, Way::Agreed(vec![Ipv4Addr::new(239, 9, 9, 9)])), (2, Way::Asked(Vec::new()))] {
+        let destinations = [1, 2].map(|i| Destination { node: address(i).into(), sequence: 1 }).to_vec();
+        let (payload, expiry) = (vec![5; 1000].into(), START as u32 + 100_000);
+        let out = Outgoing { number, priority: 6, expiry, way, destinations, payload, resumed: false };
+        station.submit(now, out).expect("taken");
+    }
     let mut rest = data;
     while let [how, length, behind @ ..] = rest {
         let (piece, behind) = behind.split_at(usize::from(*length).min(behind.len()));
@@ -80,6 +92,7 @@ fuzz_target!(|data: &[u8]| {
         }
         // The bucket, and what one more datagram may overdraw.
         assert!(sent <= 2000 + 200, "{sent} at once");
+        assert!(station.groups().len() <= 4);
         assert!(station.held_bytes() <= 4000 && station.known_messages() <= 8);
         // Whatever is due was done.
         assert!(station.next_timeout().is_none_or(|at| at > now.at), "busy");

@@ -5,7 +5,7 @@
 //! from the seed. While a node has an order of silence in force, a datagram from it is a violation. [`Fleet::check`] holds what was
 //! promised against what lies in the mailboxes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -41,6 +41,10 @@ pub struct Setup {
     pub nodes: usize,
     /// Nodes that never radiate: their bearer only receives, and the others know it. Aldis mode only.
     pub deaf_ears: Vec<usize>,
+    /// Dynamic groups there are; 0: all groups are agreed beforehand. MULE only.
+    pub pool: u8,
+    /// With a pool: a group is agreed, too, and dynamic ones are used all the same. Otherwise there are only dynamic ones.
+    pub always: bool,
     /// Of every carrier.
     pub rate: Bps,
     /// One way.
@@ -57,7 +61,18 @@ impl Default for Setup {
     fn default() -> Self {
         let delay = Duration::from_millis(270);
         let deaf_ears = Vec::new();
-        Self { mode: Mode::Mule, nodes: 3, deaf_ears, rate: Bps(64_000), delay, loss: 0.0, twice: 0.0, seed: 1 }
+        Self {
+            mode: Mode::Mule,
+            nodes: 3,
+            deaf_ears,
+            pool: 0,
+            always: false,
+            rate: Bps(64_000),
+            delay,
+            loss: 0.0,
+            twice: 0.0,
+            seed: 1,
+        }
     }
 }
 
@@ -86,8 +101,12 @@ pub struct Fleet {
     setup: Setup,
     nodes: Vec<VirtualNode>,
     at: Instant,
-    /// Arrival, order: to whom, from which address, what.
-    flying: BTreeMap<(Instant, u64), (usize, Ipv4Addr, Vec<u8>)>,
+    /// Arrival, order: to whom, from which address to which, what.
+    flying: BTreeMap<(Instant, u64), (usize, [Ipv4Addr; 2], Vec<u8>)>,
+    /// Whether each has joined the groups that were agreed, and which others. Without a pool somebody else has joined for them.
+    joined: Vec<(bool, BTreeSet<Ipv4Addr>)>,
+    /// Parts of messages that went to each group.
+    to_groups: BTreeMap<Ipv4Addr, u64>,
     /// Until when each carrier is busy.
     busy: Vec<Instant>,
     /// When nodes that are down start again.
@@ -110,6 +129,11 @@ pub struct Fleet {
 /// What UDP and IPv4 add.
 const HEADERS: usize = 28;
 const START: i64 = 1_800_000_000;
+
+/// Of the pool.
+fn pool(setup: &Setup) -> Vec<Ipv4Addr> {
+    (0..setup.pool).map(|i| Ipv4Addr::new(239, 2, 3, i)).collect()
+}
 
 fn address(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 1, node as u8 + 1)
@@ -146,7 +170,10 @@ fn plan(setup: &Setup, node: usize) -> config::Plan {
         }
         text.push_str(&format!("[[peer]]\nname = \"{peer}\"\n"));
         text.push_str(&match setup.mode {
-            Mode::Mule => format!("protocol = \"mule\"\naddresses = [\"{}\"]\n", address(*other)),
+            Mode::Mule => {
+                let group = if setup.pool > 0 && !setup.always { "group = \"dynamic\"\n" } else { "" };
+                format!("protocol = \"mule\"\naddresses = [\"{}\"]\n{group}", address(*other))
+            }
             Mode::Aldis => {
                 let silent = setup.deaf_ears.contains(other);
                 format!(
@@ -169,6 +196,14 @@ fn plan(setup: &Setup, node: usize) -> config::Plan {
         setup.delay.as_millis(),
         if only_hears { "receive_only = true" } else { "emcon = \"open\"" },
     ));
+    if setup.pool > 0 {
+        let groups: Vec<String> = pool(setup).iter().map(|group| format!("\"{group}\"")).collect();
+        text.push_str(&format!(
+            "join = \"igmp\"\n[bearer.dynamic]\ncontrol_group = \"239.1.1.1\"\npool = [{}]\nuse = \"{}\"\n",
+            groups.join(", "),
+            if setup.always { "always" } else { "needed" }
+        ));
+    }
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()));
     checked.unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}")).plan
 }
@@ -190,6 +225,8 @@ impl Fleet {
             nodes: (0..setup.nodes).map(node).collect(),
             at: Instant::from_millis(1000),
             flying: BTreeMap::new(),
+            joined: vec![(false, BTreeSet::new()); setup.nodes],
+            to_groups: BTreeMap::new(),
             busy: vec![Instant::ZERO; setup.nodes],
             starts: BTreeMap::new(),
             orders: vec![Order::default(); setup.nodes],
@@ -236,6 +273,7 @@ impl Fleet {
 
     fn start(&mut self, i: usize) {
         let now = self.now();
+        self.joined[i] = (false, BTreeSet::new());
         self.nodes[i].start(now, &[]);
         self.drain(i);
     }
@@ -305,9 +343,19 @@ impl Fleet {
         self.sent[i]
     }
 
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Files in a node's mailboxes.
     pub fn mailbox(&self, i: usize) -> usize {
         self.nodes[i].delivered().len()
+    }
+
+    /// What lies in a node's mailboxes.
+    pub fn letters(&self, i: usize) -> Vec<Vec<u8>> {
+        self.nodes[i].delivered().into_iter().map(|(_, letter)| letter).collect()
     }
 
     /// Messages of a node that are not at their end.
@@ -374,8 +422,11 @@ impl Fleet {
                 self.start(i);
             }
             while let Some(entry) = self.flying.first_entry().filter(|e| e.key().0 <= self.at) {
-                let (i, from, bytes) = entry.remove();
+                let (i, [from, to], bytes) = entry.remove();
                 let now = self.now();
+                if !self.is_member(i, to) {
+                    continue;
+                }
                 self.nodes[i].datagram(now, 0, from, bytes);
                 self.drain(i);
             }
@@ -407,8 +458,9 @@ impl Fleet {
         let now = self.now();
         while self.nodes[i].poll_action().is_some() {}
         while let Some((_, keying)) = self.nodes[i].poll_emission(now) {
-            if let Keying::Datagram { to, bytes, .. } = keying {
-                self.transmit(i, *to.ip(), &bytes);
+            match keying {
+                Keying::Datagram { to, bytes, .. } => self.transmit(i, *to.ip(), &bytes),
+                keying => self.tell(i, keying),
             }
         }
         let order = &mut self.orders[i];
@@ -419,12 +471,49 @@ impl Fleet {
         }
     }
 
+    /// Whether what goes to an address comes to a node.
+    fn is_member(&self, i: usize, to: Ipv4Addr) -> bool {
+        let (agreed, others) = &self.joined[i];
+        match to.is_multicast() && self.setup.pool > 0 {
+            true if pool(&self.setup).contains(&to) => others.contains(&to),
+            true => *agreed,
+            false => true,
+        }
+    }
+
+    /// The dynamic groups that a node has joined.
+    pub fn joined(&self, i: usize) -> &BTreeSet<Ipv4Addr> {
+        &self.joined[i].1
+    }
+
+    /// How many datagrams went to each group.
+    pub fn to_groups(&self) -> &BTreeMap<Ipv4Addr, u64> {
+        &self.to_groups
+    }
+
+    /// A node joins groups or leaves one, and the network is told.
+    fn tell(&mut self, i: usize, keying: Keying) {
+        if self.orders[i].silent {
+            self.problems.push(format!("silence: {} told the network {keying:?} at {:?}", name(i), self.at));
+        }
+        let (agreed, others) = &mut self.joined[i];
+        match keying {
+            Keying::Join => *agreed = true,
+            Keying::Membership { group, member: true } => _ = others.insert(group),
+            Keying::Membership { group, member: false } => _ = others.remove(&group),
+            Keying::Key | Keying::Feed(_) | Keying::Datagram { .. } => {}
+        }
+    }
+
     fn transmit(&mut self, i: usize, to: Ipv4Addr, bytes: &[u8]) {
         if self.orders[i].silent {
             self.problems.push(format!("silence: {} sent {} octets at {:?}", name(i), bytes.len(), self.at));
         }
         self.datagrams += 1;
         self.sent[i] += 1;
+        if to.is_multicast() {
+            *self.to_groups.entry(to).or_default() += 1;
+        }
         let length = bytes.len() + HEADERS;
         self.bytes += length as u64;
         for byte in bytes.iter().chain(&self.at.0.to_be_bytes()).chain(&[i as u8]) {
@@ -438,10 +527,10 @@ impl Fleet {
                 continue;
             }
             let order = self.datagrams * 2;
-            self.flying.insert((arrives, order * 64 + j as u64), (j, address(i), bytes.to_vec()));
+            self.flying.insert((arrives, order * 64 + j as u64), (j, [address(i), to], bytes.to_vec()));
             if chance.chance(self.setup.twice) {
                 let late = arrives + Duration::from_millis(chance.below(5000));
-                self.flying.insert((late, (order + 1) * 64 + j as u64), (j, address(i), bytes.to_vec()));
+                self.flying.insert((late, (order + 1) * 64 + j as u64), (j, [address(i), to], bytes.to_vec()));
             }
         }
     }

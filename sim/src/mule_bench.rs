@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use aldis::bearer::pmul::{
     Checksum, Config, Destination, EntrySource, Event, Limits, NodeId, Outgoing, Pacer, Peer, Ranges, Station, Timers,
-    Verdict,
+    Verdict, Way,
 };
 use aldis::codec::mule::{self, Letter, Tagging};
 use aldis::mail::{BodyKind, Mailbox, Precedence, Recipient};
@@ -167,7 +167,7 @@ impl Case {
             number: 1,
             priority: 6,
             expiry: EXPIRY,
-            group: address(1),
+            way: Way::Agreed(vec![address(1)]),
             destinations: vec![Destination { node: node(1), sequence: 1 }],
             payload: payload.clone(),
             resumed: false,
@@ -292,6 +292,7 @@ impl Line {
                 timers: Timers::of(Bps(RATE), delay, pdu, 1),
                 limits: Limits::default(),
                 peers: BTreeMap::from([(node(other), peer)]),
+                dynamic: None,
                 seed,
             };
             // A little ahead of the modem, so that no block is padded for want of bytes.

@@ -5,6 +5,7 @@
 
 use aldis::mail::Precedence;
 use aldis::time::Duration;
+use aldis::units::Bps;
 use aldis_sim::fleet::{Fleet, Mode, Setup};
 use aldis_sim::rng::Stream;
 
@@ -13,10 +14,19 @@ fn seeds() -> u64 {
 }
 
 fn storm(mode: Mode, seed: u64) -> Fleet {
-    let mut chance = Stream::new(seed, "storm", 0);
+    storm_over(Setup { mode, seed, ..Setup::default() })
+}
+
+/// With so few dynamic groups that senders meet.
+fn storm_of_groups(always: bool, seed: u64) -> Fleet {
+    storm_over(Setup { pool: 2, always, seed, ..Setup::default() })
+}
+
+fn storm_over(setup: Setup) -> Fleet {
+    let mut chance = Stream::new(setup.seed, "storm", 0);
     let nodes = 3 + chance.below(3) as usize;
     let (loss, twice) = (chance.unit() * 0.3, chance.unit() * 0.05);
-    let mut fleet = Fleet::new(Setup { mode, nodes, loss, twice, seed, ..Setup::default() });
+    let mut fleet = Fleet::new(Setup { nodes, loss, twice, ..setup });
     for _ in 0..24 {
         let node = chance.below(nodes as u64) as usize;
         match chance.below(10) {
@@ -87,6 +97,110 @@ fn storms_lose_nothing_deliver_once_and_keep_every_silence() {
 #[test]
 fn storms_of_aldis_mode_lose_nothing_deliver_once_and_keep_every_silence() {
     (1..=seeds()).for_each(|seed| sound(storm(Mode::Aldis, seed), &format!("Aldis, seed {seed}")));
+}
+
+/// Groups come and go with the messages: nothing is lost, nobody tells the network anything in silence, and in the end nobody is a member.
+#[test]
+fn storms_of_dynamic_groups_lose_nothing_and_leave_every_group() {
+    for always in [false, true] {
+        for seed in 1..=seeds() {
+            let mut fleet = storm_of_groups(always, seed);
+            let settled = fleet.settle(Duration::from_secs(6 * 3600));
+            let what = format!("always {always}, seed {seed}");
+            assert!(settled && fleet.check().is_empty(), "{what}, settled {settled}: {:#?}", fleet.check());
+            let used: u64 = fleet.to_groups().iter().filter(|(group, _)| group.octets()[1] == 2).map(|(_, n)| n).sum();
+            assert!(used > 0, "{what}: no group of the pool was used");
+            // What is left over, because a release was lost, ends when nothing more is heard of it.
+            fleet.run(Duration::from_secs(2000));
+            for i in 0..fleet.nodes() {
+                assert!(fleet.joined(i).is_empty(), "{what}: {i} is still in {:?}", fleet.joined(i));
+            }
+        }
+    }
+}
+
+/// Two megabytes and more go to the whole group, over a crash of the sender; what no payload can be comes back to its sender, who reads how large
+/// it was and what the bearer takes.
+#[test]
+fn two_megabytes_are_carried_and_what_is_beyond_is_returned() {
+    let setup = Setup { mode: Mode::Aldis, rate: Bps(4_000_000), loss: 0.02, seed: 2, ..Setup::default() };
+    let mut fleet = Fleet::new(setup);
+    fleet.submit(0, &[1, 2], 2_900_000, Precedence::Routine);
+    fleet.run(Duration::from_secs(3));
+    assert_eq!((fleet.mailbox(1), fleet.mailbox(2)), (0, 0));
+    fleet.crash(0, true, Duration::from_secs(5));
+    assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+    let (before, sent) = (fleet.bytes(), fleet.sent(0));
+    assert!(before < 5_000_000, "{before} bytes for a payload of 2.2 MB");
+    fleet.submit(0, &[1, 2], 4_000_000, Precedence::Routine);
+    assert!(fleet.settle(Duration::from_secs(3600)));
+    assert_eq!((fleet.sent(0), fleet.mailbox(1), fleet.mailbox(2)), (sent, 1, 1), "nothing of it left");
+    let report = fleet.letters(0).pop().map(|letter| String::from_utf8_lossy(&letter).into_owned()).expect("a report");
+    for words in
+        ["Status: 5.3.4", "bytes when encoded; sat takes 2457600 of routine", "desk@n1.example", "desk@n2.example"]
+    {
+        assert!(report.contains(words), "{words}: {report:.3000}");
+    }
+}
+
+/// How many datagrams went to groups of the pool, and to the agreed one.
+fn by_kind(fleet: &Fleet) -> (u64, u64) {
+    let of = |pool: bool| {
+        let groups =
+            fleet.to_groups().iter().filter(|(g, _)| (g.octets()[1] == 2) == pool && g.octets() != [239, 1, 1, 1]);
+        groups.map(|(_, n)| n).sum()
+    };
+    (of(true), of(false))
+}
+
+#[test]
+fn who_is_known_to_be_silent_and_what_cannot_wait_go_by_the_agreed_group() {
+    let setup = Setup { pool: 4, always: true, nodes: 4, loss: 0.05, seed: 3, ..Setup::default() };
+    let mut fleet = Fleet::new(setup.clone());
+    fleet.run(Duration::from_secs(5));
+    fleet.order(2, true);
+    [0, 1, 3].into_iter().for_each(|i| fleet.mark(i, 2, true));
+    fleet.submit(0, &[1, 2, 3], 20_000, Precedence::Routine);
+    fleet.run(Duration::from_secs(200));
+    let (made, agreed) = by_kind(&fleet);
+    assert!(
+        made > 14 && agreed > 14,
+        "{made} and {agreed}: one group for the two who speak, the agreed one for who does not"
+    );
+    assert!((1..4).all(|i| fleet.mailbox(i) == 1));
+    assert_eq!(fleet.unfinished(0), 1, "one has not confirmed");
+    fleet.order(2, false);
+    [0, 1, 3].into_iter().for_each(|i| fleet.mark(i, 2, false));
+    assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+
+    for (level, by_made) in [(Precedence::Flash, false), (Precedence::Immediate, true)] {
+        let mut fleet = Fleet::new(setup.clone());
+        fleet.run(Duration::from_secs(5));
+        fleet.submit(0, &[1, 2, 3], 2000, level);
+        assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+        let (made, agreed) = by_kind(&fleet);
+        assert_eq!((made > 0, agreed > 0), (by_made, !by_made), "{level}: {made} and {agreed}");
+    }
+}
+
+/// Nothing but dynamic groups, and a receiver that nobody knows to be silent: it hears nothing of the message, says so, and has it afterwards.
+#[test]
+fn a_receiver_in_silence_is_no_member_until_its_silence_ends() {
+    let mut fleet = Fleet::new(Setup { pool: 4, nodes: 3, seed: 5, ..Setup::default() });
+    fleet.run(Duration::from_secs(5));
+    fleet.order(2, true);
+    fleet.run(Duration::from_secs(1));
+    fleet.submit(0, &[1, 2], 20_000, Precedence::Routine);
+    fleet.run(Duration::from_secs(300));
+    assert_eq!((fleet.mailbox(1), fleet.mailbox(2)), (1, 0));
+    assert!(fleet.joined(2).is_empty() && fleet.joined(1).is_empty(), "the one who has it has left");
+    let told = fleet.log(2).events.iter().filter(|(_, event)| event.name() == "group-not-joined").count();
+    assert_eq!(told, 1, "once for the group, however often it is announced");
+    fleet.order(2, false);
+    assert!(fleet.settle(Duration::from_secs(3600)) && fleet.check().is_empty(), "{:#?}", fleet.check());
+    assert_eq!(fleet.mailbox(2), 1);
+    fleet.run(Duration::from_secs(2000));
+    assert!((0..3).all(|i| fleet.joined(i).is_empty()));
 }
 
 #[test]

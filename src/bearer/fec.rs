@@ -17,6 +17,11 @@ const BLOCK_SYMBOLS: u32 = 128;
 /// Symbols of one code block, parity included.
 const BLOCK_ROWS: u32 = 255;
 
+/// Longest payload over a net.
+pub const LONGEST_ON_NETS: usize = 2400 << 10;
+/// The same, padded.
+const LONGEST_CODED_ON_NETS: u32 = (2400 << 10) + 64;
+
 /// How a payload of some length is cut: follows from coded length and cut alone, so every frame says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
@@ -43,6 +48,15 @@ impl Geometry {
         Self::of_coded(coded, cut)
     }
 
+    /// The same, for datagrams that hold larger symbols: up to [`LONGEST_ON_NETS`].
+    pub fn of_net_payload(bytes: usize, cut: Cut) -> Option<Self> {
+        match bytes {
+            ..524_288 => Self::of_payload(bytes, cut),
+            524_288..=LONGEST_ON_NETS => Self::of_coded(u32::try_from((bytes + 1).div_ceil(64) * 64).ok()?, cut),
+            _ => None,
+        }
+    }
+
     /// The geometry of a coded length as frames carry it: the payload, padded above 16 KiB. `None` when no payload has it.
     pub fn of_coded(coded: u32, cut: Cut) -> Option<Self> {
         let class = match coded {
@@ -50,6 +64,7 @@ impl Geometry {
             4097..=16_384 => 1,
             16_385..=131_072 if coded.is_multiple_of(16) => 2,
             131_073..=524_288 if coded.is_multiple_of(64) => 3,
+            524_289..=LONGEST_CODED_ON_NETS if coded.is_multiple_of(64) => 4,
             _ => return None,
         };
         Some(Self { coded, class, cut })
@@ -78,7 +93,7 @@ impl Geometry {
         self.coded
     }
 
-    /// The class a chunk descriptor names.
+    /// The class a chunk descriptor names; it has no name for the fifth, which goes over nets only.
     pub fn class(self) -> u8 {
         self.class
     }
@@ -88,7 +103,8 @@ impl Geometry {
         let units = match self.class {
             0 | 1 => 1,
             2 => 2,
-            _ => 8,
+            3 => 8,
+            _ => 40,
         };
         units * self.cut.unit()
     }
@@ -199,7 +215,7 @@ fn gather(geometry: Geometry, symbols: &[(u16, Vec<u8>)]) -> Option<Arc<[u8]>> {
     if geometry.class >= 2 {
         let pad = usize::from(*coded.last()?);
         let payload = coded.len().checked_sub(pad)?;
-        if Geometry::of_payload(payload, geometry.cut) != Some(geometry) {
+        if Geometry::of_net_payload(payload, geometry.cut) != Some(geometry) {
             return None;
         }
         coded.truncate(payload);
@@ -239,6 +255,21 @@ mod tests {
                 panic!("{length} does not come back, {cut:?}");
             };
             assert_eq!(*back, payload[..], "{length}, {cut:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_nets_carry_comes_back_from_parity() {
+        for (length, cut) in [(524_288, Cut::Narrow), (LONGEST_ON_NETS, Cut::Wide)] {
+            let payload = sample(length);
+            let geometry = Geometry::of_net_payload(length, cut).expect("in range");
+            let symbols = all(&payload, geometry);
+            let some = symbols.iter().enumerate().rev().take(geometry.count() as usize + geometry.blocks() as usize);
+            let some = some.map(|(q, s)| (q as u16, s.clone())).collect();
+            let JobDone::Gathered(Some(back)) = run(Job::Gather { geometry, symbols: some }) else {
+                panic!("{length} does not come back");
+            };
+            assert!(*back == payload[..], "{length}");
         }
     }
 
@@ -286,6 +317,18 @@ mod tests {
         }
         assert_eq!(Geometry::of_payload(0, Cut::Narrow), None);
         assert_eq!(Geometry::of_payload(524_288, Cut::Wide), None);
+        for cut in CUTS {
+            assert_eq!(Geometry::of_net_payload(524_287, cut), Geometry::of_payload(524_287, cut));
+            assert_eq!(
+                (Geometry::of_net_payload(LONGEST_ON_NETS + 1, cut), Geometry::of_net_payload(usize::MAX, cut)),
+                (None, None)
+            );
+            for length in (524_288..=LONGEST_ON_NETS).step_by(99_991).chain([LONGEST_ON_NETS]) {
+                let g = Geometry::of_net_payload(length, cut).expect("in range");
+                assert_eq!((Geometry::of_word(g.word()), Geometry::of_coded(g.coded(), cut)), (Some(g), Some(g)));
+                assert!(g.blocks() <= 16 && g.rows() >= 255 && g.block_count(0) <= 128, "{length}");
+            }
+        }
         assert_eq!(Geometry::of_coded(16_390, Cut::Narrow), None);
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Password;
-use crate::bearer::pmul::{Checksum, EntrySource, NodeId, Ranges, Timers};
+use crate::bearer::pmul::{Checksum, Dynamic, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
 use crate::codec::reduce::Rule;
 use crate::codec::site::SiteDictionary;
@@ -506,14 +506,25 @@ pub struct MulePeerPlan {
     pub node: NodeId,
     /// Addresses its datagrams come from.
     pub addresses: Vec<Ipv4Addr>,
-    /// The group mail to it goes to; `None`: the first of its bearer.
-    pub group: Option<Ipv4Addr>,
+    /// The group mail to it goes to.
+    pub group: PeerGroup,
     /// How lists of missing pieces are written to it.
     pub ranges: Ranges,
     /// What names the originator in entries to it.
     pub entry_source: EntrySource,
     /// When it keeps silence.
     pub silent: Silences,
+}
+
+/// The group mail to a MULE peer goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerGroup {
+    /// The first of its bearer.
+    First,
+    /// This one.
+    Agreed(Ipv4Addr),
+    /// None is agreed: one is made for each message.
+    Dynamic,
 }
 
 /// Who sees to it that a group's datagrams reach this machine.
@@ -536,6 +547,8 @@ pub struct NetPlan {
     pub groups: Vec<Ipv4Addr>,
     /// Ports it hears; everything leaves from the first.
     pub ports: Vec<u16>,
+    /// Where dynamic groups are spoken of, and which there are; `None`: none.
+    pub control: Option<ControlPlan>,
     /// Who joins the groups.
     pub join: Join,
     /// Hops a datagram may make.
@@ -562,6 +575,17 @@ pub struct NetPlan {
     pub hold_excess: bool,
     /// Whether mail that asks for protection may go here (C4).
     pub protected: bool,
+}
+
+/// Where dynamic groups are spoken of, and which there are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ControlPlan {
+    /// GG
+    pub group: Ipv4Addr,
+    /// TPORT and RPORT.
+    pub ports: [u16; 2],
+    /// Groups that may be joined and left.
+    pub pool: Vec<Ipv4Addr>,
 }
 
 impl NetPlan {
@@ -605,6 +629,32 @@ pub struct PmulPlan {
     pub tagging: Tagging,
     /// The waits.
     pub timers: Timers,
+    /// Groups made for single messages.
+    pub dynamic: Option<DynamicPlan>,
+}
+
+impl PmulPlan {
+    /// The group that was agreed for a peer.
+    pub fn agreed(&self, peer: &MulePeerPlan) -> Option<Ipv4Addr> {
+        match peer.group {
+            PeerGroup::First => self.net.groups.first().copied(),
+            PeerGroup::Agreed(group) => Some(group),
+            PeerGroup::Dynamic => None,
+        }
+    }
+}
+
+/// `[bearer.dynamic]`
+#[derive(Clone, PartialEq, Debug)]
+pub struct DynamicPlan {
+    /// Messages go by a dynamic group even where an agreed one fits.
+    pub always: bool,
+    /// TPORT
+    pub request_port: u16,
+    /// RPORT
+    pub announce_port: u16,
+    /// The machine's part.
+    pub machine: Dynamic,
 }
 
 /// One `[[bearer]]` of kind `multicast`

@@ -68,8 +68,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let bearers = each(reader, "bearer", table("bearer"), |r, at, e| {
         match net::bearer(r, at, e) {
             None => return bearer(r, context, at, e),
-            Some(Some(net::Net::Pmul(plan))) => pmul.push((at.to_owned(), plan)),
-            Some(Some(net::Net::Aldis(plan))) => multicast.push((at.to_owned(), plan)),
+            Some(Some(net::Net::Pmul(plan))) => pmul.push((at.to_owned(), *plan)),
+            Some(Some(net::Net::Aldis(plan))) => multicast.push((at.to_owned(), *plan)),
             Some(None) => {}
         }
         None

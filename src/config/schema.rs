@@ -459,7 +459,7 @@ pub static PEER_MULE: Section = Section {
         must("protocol", PROTOCOL),
         must("addresses", "a list of IPv4 addresses"),
         from("node", ADDRESS, "the first of addresses"),
-        from("group", "a group of its bearer", "the first of its bearer's groups"),
+        from("group", "a group of its bearer, or dynamic", "the first of its bearer's groups"),
         or("ack_ranges", YES_NO, "true"),
         or("ack_entry_id", "originator, self", "originator"),
         or("silent", "true, false, or a list of { from, until }", "false"),
@@ -495,6 +495,7 @@ pub static BEARER_PMUL: Section = Section {
         or("on_excess", "return, hold", "return"),
         or("protected", "false", "false"),
         from("timers", "the [bearer.timers] table", "from rate, delay, max_pdu and the number of peers"),
+        from("dynamic", "the [bearer.dynamic] table", "no dynamic groups"),
     ],
 };
 
@@ -518,7 +519,7 @@ pub static BEARER_MULTICAST: Section = Section {
         must("rate", "a bit rate of at least 75bps: 64kbps"),
         or("delay", "a duration of at most 60s", "270ms"),
         or("mtu", "an integer, 256 to 65535", "1500"),
-        or("max_payload", "a size, 1KiB to 511KiB", "511KiB"),
+        from("max_payload", "a size, 1KiB to 2400KiB", "2400KiB, or 511KiB where mtu is below 1412"),
         or("max_air", DURATION, "1d"),
         from("carry", "the [bearer.carry.LEVEL] tables", "max_payload and max_air"),
         or("on_excess", "return, hold", "return"),
@@ -546,6 +547,25 @@ pub static TIMERS: Section = Section {
         or("unidentified", DURATION, "30min"),
         from("silent_interval", DURATION, "derived"),
         or("silent_repeats", "an integer, 0 to 1000", "4"),
+    ],
+};
+
+/// `[bearer.dynamic]`
+pub static DYNAMIC: Section = Section {
+    name: "bearer-pmul.dynamic",
+    many: false,
+    keys: &[
+        must("control_group", "a multicast address: 239.1.1.1"),
+        must("pool", "a list of multicast addresses, or of blocks: [\"239.2.3.0/28\"]; at most 1024"),
+        or("request_port", "an integer, 1 to 65535", "2751"),
+        or("announce_port", "an integer, 1 to 65535", "2752"),
+        or("use", "needed, always", "needed"),
+        from("wait_for_reject", DURATION, "derived"),
+        from("announce_delay", DURATION, "derived"),
+        or("announce_count", "an integer, 1 to 100", "5"),
+        or("most_tries", "an integer, 1 to 1000", "8"),
+        or("most_joined", "an integer, 1 to 1000", "16"),
+        or("idle", DURATION, "30min"),
     ],
 };
 
@@ -587,7 +607,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 34] = [
+pub static SECTIONS: [&Section; 35] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -617,6 +637,7 @@ pub static SECTIONS: [&Section; 34] = [
     &BEARER_MULTICAST,
     &DSCP,
     &TIMERS,
+    &DYNAMIC,
     &REDUCE,
     &CODEC,
     &SHEET,

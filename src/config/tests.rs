@@ -211,6 +211,18 @@ ack_again = "6s"
 unidentified = "10min"
 silent_interval = "40s"
 silent_repeats = 2
+[bearer.dynamic]
+control_group = "239.1.1.1"
+pool = ["239.2.3.0/30", "239.2.4.9"]
+request_port = 3751
+announce_port = 3752
+use = "always"
+wait_for_reject = "3s"
+announce_delay = "2s"
+announce_count = 3
+most_tries = 4
+most_joined = 5
+idle = "10min"
 
 [[peer]]
 name = "fleet2"
@@ -844,6 +856,14 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
     let net = &pmul.net;
     assert_eq!((pmul.node.to_string(), mule.node.to_string()), ("10.1.1.10".into(), "10.1.1.20".into()));
     assert_eq!((pmul.timers.repeat, pmul.timers.silent_repeats), (Duration::from_secs(5), 2));
+    let dynamic = pmul.dynamic.as_ref().expect("it has a table");
+    let machine = &dynamic.machine;
+    let made: Vec<String> = machine.pool.iter().map(ToString::to_string).collect();
+    assert_eq!(made, ["239.2.3.0", "239.2.3.1", "239.2.3.2", "239.2.3.3", "239.2.4.9"]);
+    assert_eq!((dynamic.always, machine.most_tries, machine.wait_for_reject), (true, 4, Duration::from_secs(3)));
+    assert_eq!(net.control.as_ref().map(|c| (c.group, c.ports)), Some((machine.control, [3751, 3752])));
+    assert_eq!(machine.agreed, net.groups);
+    assert_eq!(pmul.agreed(mule).map(|g| g.to_string()).as_deref(), Some("239.1.1.11"));
     assert_eq!((net.dscp[&Precedence::Flash], net.carry[&Precedence::Routine].payload_bytes), (46, 64 << 10));
     let second = "\n[[bearer]]\nname = \"sat2\"\nkind = \"pmul\"\ninterface = \"10.2.1.1\"\ngroups = [\"239.1.1.10\"]\n\
                   rate = \"64kbps\"\npeers = [\"fleet1\"]\n";
@@ -864,6 +884,39 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
         ("node = \"10.1.1.20\"", "node = \"10.1.1.10\"", "peer.fleet1.node", "also the node of"),
         ("quiet = \"1s\"", "quiet = \"1ms\"", "bearer.sat1.timers.quiet", "without a pause"),
         ("[bearer.timers]", &format!("{second}[bearer.timers]"), "bearer.sat2.groups", "also a group of"),
+        ("join = \"igmp\"", "join = \"static\"", "bearer.sat1.join", "the node's only with igmp"),
+        ("control_group = \"239.1.1.1\"", "", "bearer.sat1.dynamic.control_group", "missing"),
+        ("\"239.2.4.9\"", "\"239.2.3.1\"", "bearer.sat1.dynamic.pool", "stands in it twice"),
+        ("\"239.2.4.9\"", "\"239.2.3.1/30\"", "bearer.sat1.dynamic.pool", "is not one"),
+        ("\"239.2.4.9\"", "\"239.8.0.0/16\"", "bearer.sat1.dynamic.pool", "is not one"),
+        ("\"239.2.4.9\"", "\"10.2.4.9\"", "bearer.sat1.dynamic.pool", "is not one"),
+        ("[\"239.2.3.0/30\", \"239.2.4.9\"]", "[]", "bearer.sat1.dynamic.pool", "no group to ask for"),
+        ("\"239.2.4.9\"", "\"239.8.0.0/22\"", "bearer.sat1.dynamic.pool", "1028 groups"),
+        ("\"239.2.4.9\"", "\"239.1.1.10\"", "bearer.sat1.dynamic", "one of the bearer's groups"),
+        ("\"239.2.4.9\"", "\"239.1.1.20\"", "bearer.sat2.group", "one group carries one of the two"),
+        (
+            "control_group = \"239.1.1.1\"",
+            "control_group = \"239.2.4.9\"",
+            "bearer.sat1.dynamic.control_group",
+            "in the pool",
+        ),
+        ("announce_port = 3752", "announce_port = 3751", "bearer.sat1.dynamic.announce_port", "is request_port"),
+        ("request_port = 3751", "request_port = 3754", "bearer.sat1.dynamic", "port 3754 is data_port or ack_port"),
+        ("port = 4756", "port = 3752", "bearer.sat2.interface", "has port 3752"),
+        (
+            "wait_for_reject = \"3s\"",
+            "wait_for_reject = \"1ms\"",
+            "bearer.sat1.dynamic.wait_for_reject",
+            "without a pause",
+        ),
+        ("most_joined = 5", "most_joined = 0", "bearer.sat1.dynamic.most_joined", "out of range"),
+        ("use = \"always\"", "use = \"never\"", "bearer.sat1.dynamic.use", "is not"),
+        (
+            "\"239.1.1.11\"\nack_ranges = false\nack_entry_id = \"self\"\nsilent = false",
+            "\"dynamic\"\nsilent = true",
+            "peer.fleet1.group",
+            "nobody joins",
+        ),
     ] {
         assert!(FULL.contains(from), "{from}");
         let problems = disk(&FULL.replacen(from, to, 1)).load(&[]).expect_err(to);
@@ -891,7 +944,13 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
         ("ttl = 4\nstation", "ttl = 4\nx = 1\nstation", "bearer.sat2.x", "unknown key"),
         ("join = \"static\"", "join = \"igmp\"", "bearer.sat2.join", "joining a group radiates"),
         ("emcon = \"silent\"\nreceive", "emcon = \"open\"\nreceive", "bearer.sat2.emcon", "only receives"),
-        ("max_payload = \"256KiB\"\nmax_air = \"1h\"", "max_payload = \"2MiB\"", "bearer.sat2.max_payload", "is not"),
+        ("max_payload = \"256KiB\"\nmax_air = \"1h\"", "max_payload = \"3MiB\"", "bearer.sat2.max_payload", "is not"),
+        (
+            "max_payload = \"256KiB\"\nmax_air = \"1h\"",
+            "max_payload = \"2MiB\"",
+            "bearer.sat2.max_payload",
+            "do not fit into mtu",
+        ),
     ] {
         assert!(with_third.contains(from), "{from}");
         let problems = disk(&with_third.replacen(from, to, 1)).load(&[]).expect_err(to);
@@ -899,6 +958,22 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
             problems.iter().any(|p| p.key == key && p.problem.contains(words)),
             "{to}: wanted {key} {words:?}, got {problems:#?}"
         );
+    }
+    let without = FULL
+        .split_once("[bearer.dynamic]")
+        .and_then(|(head, rest)| Some(head.to_owned() + "\n[[peer]]" + rest.split_once("[[peer]]")?.1));
+    let without =
+        without.expect("a table, and a peer behind it").replace("group = \"239.1.1.11\"", "group = \"dynamic\"");
+    let problems = disk(&without).load(&[]).expect_err("no pool");
+    assert!(
+        problems.iter().any(|p| p.key == "peer.fleet1.group" && p.problem.contains("no dynamic groups")),
+        "{problems:#?}"
+    );
+    for (mtu, most) in [(1412, 2400 << 10), (1411, 511 << 10)] {
+        let text = FULL.replace("max_payload = \"256KiB\"\n", "");
+        let at = text.find("kind = \"multicast\"").expect("there");
+        let text = format!("{}{}", &text[..at], text[at..].replacen("mtu = 1400", &format!("mtu = {mtu}"), 1));
+        assert_eq!(disk(&text).load(&[]).expect("sound").plan.multicast[0].net.max_payload_bytes, most, "{mtu}");
     }
     let large =
         FULL.replace("max_pdu = \"1000B\"", "max_pdu = \"64B\"").replace("payload = \"1MiB\"", "payload = \"4MiB\"");

@@ -1,7 +1,7 @@
 //! The permit a core must be handed before it can radiate, and the emission that comes of it.
 
 use core::marker::PhantomData;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,6 +38,13 @@ pub enum Keying {
     },
     /// Join the bearer's multicast groups, of which the kernel tells the network.
     Join,
+    /// Become a member of one more group, or be one no longer; the network is told of that, too.
+    Membership {
+        /// Which.
+        group: Ipv4Addr,
+        /// To be a member.
+        member: bool,
+    },
 }
 
 /// The only thing a driver keys with or writes to a transmitter. Owned, because the driver acts later; stale once the
@@ -75,6 +82,11 @@ impl AirPermit<'_> {
     /// Turns the permit into leave to join multicast groups.
     pub fn join(self) -> Emission {
         self.emit(Keying::Join)
+    }
+
+    /// Turns the permit into leave to join a multicast group, or to leave it.
+    pub fn membership(self, group: Ipv4Addr, member: bool) -> Emission {
+        self.emit(Keying::Membership { group, member })
     }
 
     /// When this leave ends: nothing may be put on the air that would still be radiating then.

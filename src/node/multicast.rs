@@ -2,9 +2,10 @@
 //!
 //! It sends nothing but a redeemed [`Emission`](crate::emcon::Emission), and decides nothing. Everything leaves from the interface's own
 //! address, so that acknowledgements find back. A group that somebody else has joined on this machine is heard without a word to the
-//! network; joining one is an emission, too (link-rules B5). The kernel's buffer for what leaves is as small as it may be: the station
+//! network; joining one is an emission, too (link-rules B5), and so is leaving one, as dynamic groups are. The kernel's buffer for what leaves is as small as it may be: the station
 //! keeps below the rate, so that an order of silence finds a datagram or two on their way and no more.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::mpsc::Sender;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::clock::Clock;
 use super::modem::Order;
@@ -58,6 +59,8 @@ pub struct Net {
     groups: Vec<Ipv4Addr>,
     /// Everything leaves from the first.
     ports: Vec<u16>,
+    /// Where dynamic groups are spoken of: a group and its ports.
+    control: Option<(Ipv4Addr, [u16; 2])>,
     ttl: u8,
     join: Join,
 }
@@ -70,6 +73,7 @@ impl Net {
             interface: plan.interface,
             groups: plan.groups.clone(),
             ports: plan.ports.clone(),
+            control: plan.control.as_ref().map(|control| (control.group, control.ports)),
             ttl: plan.ttl,
             join: plan.join,
         }
@@ -96,8 +100,14 @@ impl Sockets {
                 groups.push((*group, open(*group, *port)?));
             }
         }
+        if let Some((group, ports)) = &net.control {
+            for port in ports {
+                groups.push((*group, open(*group, *port)?));
+            }
+        }
         let (first, others) = net.ports.split_first().ok_or("it has no port")?;
-        let beside = others.iter().map(|port| open(net.interface, *port)).collect::<Result<_, _>>()?;
+        let others = others.iter().chain(net.control.iter().flat_map(|(_, ports)| ports));
+        let beside = others.map(|port| open(net.interface, *port)).collect::<Result<_, _>>()?;
         Ok(Self { own: open(net.interface, *first)?, beside, groups })
     }
 
@@ -127,6 +137,30 @@ fn socket(net: &Net, at: SocketAddrV4) -> io::Result<Arc<UdpSocket>> {
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&SocketAddr::from(at).into())?;
     UdpSocket::from_std(socket.into()).map(Arc::new)
+}
+
+/// A dynamic group that is joined. It is left when its last socket closes.
+struct Member {
+    readers: Vec<AbortHandle>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.readers.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Sockets for a dynamic group, joined.
+fn join_one(net: &Net, group: Ipv4Addr) -> Result<Vec<Arc<UdpSocket>>, String> {
+    let open = |port: &u16| {
+        socket(net, SocketAddrV4::new(group, *port)).map_err(|e| format!("cannot bind {group}:{port}: {e}"))
+    };
+    let sockets: Vec<_> = net.ports.iter().map(open).collect::<Result<_, _>>()?;
+    if let Some(socket) = sockets.first() {
+        let joined = SockRef::from(&**socket).join_multicast_v4(&group, &net.interface);
+        joined.map_err(|e| format!("cannot join {group} on {}: {e}", net.interface))?;
+    }
+    Ok(sockets)
 }
 
 enum Ended {
@@ -192,6 +226,7 @@ async fn run(
     for socket in all {
         readers.spawn(read(socket.clone(), net.bearer.clone(), to.clone(), backlog.clone(), missed.clone()));
     }
+    let mut members: BTreeMap<Ipv4Addr, Member> = BTreeMap::new();
     let mut dscp = 0;
     loop {
         tokio::select! {
@@ -215,6 +250,22 @@ async fn run(
                         Ok(()) => Ok(()),
                         Err(why) => return Ended::Fault(why),
                     },
+                    Some(Keying::Membership { group, member: true }) => match join_one(net, group) {
+                        Ok(sockets) => {
+                            let reader = |socket: Arc<UdpSocket>| {
+                                let (to, backlog) = (to.clone(), backlog.clone());
+                                readers.spawn(read(socket, net.bearer.clone(), to, backlog, missed.clone()))
+                            };
+                            let readers = sockets.into_iter().map(reader).collect();
+                            members.insert(group, Member { readers });
+                            Ok(())
+                        }
+                        Err(why) => return Ended::Fault(why),
+                    },
+                    Some(Keying::Membership { group, member: false }) => {
+                        members.remove(&group);
+                        Ok(())
+                    }
                     // Stale, or for a modem.
                     Some(Keying::Key | Keying::Feed(_)) | None => Ok(()),
                 };
@@ -227,6 +278,8 @@ async fn run(
             }
             ended = readers.join_next() => {
                 let why = match ended {
+                    // Of a group that was left.
+                    Some(Err(e)) if e.is_cancelled() => continue,
                     Some(Ok(error)) => error.to_string(),
                     Some(Err(_)) | None => "its reader ended".to_owned(),
                 };

@@ -446,6 +446,15 @@ events! {
         /// It was sent to the postmaster as an attachment; beyond a number in an hour it is not.
         kept: bool,
     }
+    /// A dynamic group was announced to this node, and an order of silence forbids joining it: what goes there is not heard.
+    WARN GroupNotJoined "group-not-joined" {
+        /// On which bearer.
+        bearer: BearerId,
+        /// The group.
+        group: String,
+        /// What forbids it.
+        why: String,
+    }
     /// MINIMIZE was imposed or cleared.
     WARN MinimizeOrdered "minimize-ordered" {
         /// On which bearer.

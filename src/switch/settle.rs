@@ -489,7 +489,7 @@ impl Switch {
         let own = self.transfers.values().filter(|t| t.message == message).map(|t| &t.id);
         let ids: Vec<TransferId> = own.chain(self.digest_of(message)).cloned().collect();
         for id in &ids {
-            self.expedite_mule(id, level);
+            self.expedite_mule(now, id, level);
             self.nets.stations_mut().for_each(|station| station.expedite(id, level));
             self.bearers.values_mut().for_each(|bearer| bearer.station.expedite(now.at, id, level));
         }

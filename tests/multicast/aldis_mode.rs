@@ -8,7 +8,7 @@ use aldis::bearer::multicast::wire;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::{NAMES, Net, PATIENCE, mailbox, noise, order, original, pause, received, submit, tracked};
-use crate::process::{Running, ask, message, wait_for};
+use crate::process::{Client, Running, ask, message, wait_for};
 
 const PORT: u16 = 2756;
 
@@ -304,6 +304,25 @@ fn silence_at_the_start_and_in_the_middle_is_kept_by_every_datagram() {
     assert_eq!(original(&received("the copy at b", &at(2), "watch")).as_bytes(), out);
     a.stop();
     b.stop();
+}
+
+#[test]
+fn what_is_certainly_too_large_is_refused_when_its_size_is_said() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let node = start(&Setup::new(17, 1, 2), folder.path());
+    let mut client = Client::connect(node.address());
+    assert!(client.say("EHLO client.test").starts_with("250"));
+    let mut ask = |size: u32| {
+        assert!(client.say(&format!("MAIL FROM:<ops@a.example> SIZE={size}")).starts_with("250"));
+        let reply = client.say("RCPT TO:<watch@b.example>");
+        client.say("RSET");
+        reply
+    };
+    // A third of it is what no coding comes below; two megabytes are taken.
+    assert!(ask(2_000_000).starts_with("250") && ask(7_000_000).starts_with("250"));
+    let reply = ask(8_000_000);
+    assert!(reply.starts_with("552 5.3.4 too big for the link to b") && reply.contains("takes 2457600"), "{reply}");
+    node.stop();
 }
 
 #[test]

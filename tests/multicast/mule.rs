@@ -17,17 +17,17 @@ const DATA: u16 = 2753;
 const ACK: u16 = 2754;
 
 /// What a node of these tests is like.
-struct Setup<'s> {
-    net: Net,
-    number: u8,
-    peers: &'s [u8],
-    rate: &'s str,
-    emcon: &'s str,
+pub struct Setup<'s> {
+    pub net: Net,
+    pub number: u8,
+    pub peers: &'s [u8],
+    pub rate: &'s str,
+    pub emcon: &'s str,
     /// More lines of every peer's table.
-    peer: &'s str,
+    pub peer: &'s str,
 }
 
-fn profile(setup: &Setup<'_>, directory: &Path) -> PathBuf {
+pub fn profile(setup: &Setup<'_>, directory: &Path) -> PathBuf {
     let Setup { net, number, peers, rate, emcon, peer } = setup;
     let name = NAMES[usize::from(*number)];
     let mut text = format!(
@@ -65,13 +65,13 @@ fn start(setup: &Setup<'_>, directory: &Path) -> Running {
 /// What a socket heard: from where, to which port, what, when.
 type Heard = Arc<Mutex<Vec<(Ipv4Addr, u16, Vec<u8>)>>>;
 
-fn socket(net: Net, at: SocketAddrV4, interface: Ipv4Addr) -> std::net::UdpSocket {
+pub fn socket(at: SocketAddrV4, interface: Ipv4Addr) -> std::net::UdpSocket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).expect("a socket");
     socket.set_reuse_address(true).expect("reuse");
     socket.set_multicast_if_v4(&interface).expect("an interface");
     socket.bind(&SocketAddr::from(at).into()).expect("bound");
     if at.ip().is_multicast() {
-        socket.join_multicast_v4(&net.group(), &interface).expect("joined");
+        socket.join_multicast_v4(at.ip(), &interface).expect("joined");
     }
     socket.into()
 }
@@ -89,9 +89,9 @@ struct Foreign {
 impl Foreign {
     fn new(net: Net, number: u8) -> Self {
         let address = net.address(number);
-        let own = socket(net, SocketAddrV4::new(address, ACK), address);
+        let own = socket(SocketAddrV4::new(address, ACK), address);
         let heard = Heard::default();
-        let group = socket(net, SocketAddrV4::new(net.group(), DATA), address);
+        let group = socket(SocketAddrV4::new(net.group(), DATA), address);
         for (socket, port) in [(group, DATA), (own.try_clone().expect("cloned"), ACK)] {
             let heard = heard.clone();
             std::thread::spawn(move || {

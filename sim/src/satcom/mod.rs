@@ -183,9 +183,10 @@ impl Cell {
 
     /// The limit under this seed.
     fn limit(self, seed: u64) -> Duration {
-        let overhead = wire::SYMBOLS_OVERHEAD + wire::members_bytes(&(1..=self.receivers).collect());
-        let room = MTU - HEADERS - overhead;
-        let symbol = Geometry::of_payload(PAYLOAD, Cut::for_room(room)).expect("in range").symbol_bytes();
+        let members = (1..=self.receivers).collect();
+        let room = MTU - HEADERS - wire::SYMBOLS_OVERHEAD - wire::members_bytes(&members);
+        let geometry = Geometry::of_payload(PAYLOAD, Cut::for_room(room)).expect("in range");
+        let (symbol, overhead) = (geometry.symbol_bytes(), wire::symbols_overhead(1, geometry, 1000, &members));
         let shard = room / symbol * symbol;
         let datagrams = u32::try_from(PAYLOAD.div_ceil(shard)).expect("few");
         let each = Bps(self.rate).airtime((shard + overhead + HEADERS) as u64);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use aldis::bearer::pmul::{
-    Checksum, Config, Destination, Event, Limits, NodeId, Outgoing, Pacer, Peer, Station, Timers, Verdict,
+    Checksum, Config, Destination, Event, Limits, NodeId, Outgoing, Pacer, Peer, Station, Timers, Verdict, Way,
 };
 use aldis::time::{Instant, Now, Wall};
 use aldis::units::Bps;
@@ -35,6 +35,7 @@ pub(super) fn ends(cell: Cell, seed: u64) -> Vec<MuleEnd> {
             timers: Timers::of(Bps(cell.rate), DELAY, max_pdu, cell.receivers.into()),
             limits: Limits::default(),
             peers: (0..=cell.receivers).filter(|j| *j != own).map(peer).collect::<BTreeMap<_, _>>(),
+            dynamic: None,
             seed: seed ^ u64::from(own) << 32,
         };
         let station = Station::new(config, Pacer::new(Bps(cell.rate), MTU as u64));
@@ -61,7 +62,7 @@ impl End for MuleEnd {
             number: 1,
             priority: ROUTINE,
             expiry: (START + 5 * 86_400) as u32,
-            group: GROUP,
+            way: Way::Agreed(vec![GROUP]),
             destinations: (1..=receivers).map(|j| Destination { node: node(j), sequence: 1 }).collect(),
             payload: payload.clone(),
             resumed: false,

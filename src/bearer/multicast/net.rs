@@ -341,11 +341,10 @@ fn cost(receivers: u8, rate: u32, alone: f64, shared: f64, seeds: u64) -> Cost {
     }
     let n = seeds as f64;
     let members = (1..=receivers).collect::<BTreeSet<u8>>();
-    let overhead = wire::SYMBOLS_OVERHEAD + wire::members_bytes(&members);
-    let symbol = fec::Geometry::of_payload(body.len(), crate::mail::Cut::for_room(DATAGRAM - overhead))
-        .expect("in range")
-        .symbol_bytes();
-    let shard = (DATAGRAM - overhead) / symbol * symbol;
+    let room = DATAGRAM - wire::SYMBOLS_OVERHEAD - wire::members_bytes(&members);
+    let geometry = fec::Geometry::of_payload(body.len(), crate::mail::Cut::for_room(room)).expect("in range");
+    let (symbol, overhead) = (geometry.symbol_bytes(), wire::symbols_overhead(1, geometry, 1000, &members));
+    let shard = room / symbol * symbol;
     let k = body.len().div_ceil(shard) as u32;
     let each = Bps(rate).airtime((shard + overhead + UDP_BYTES) as u64).as_secs_f64();
     let p = 1.0 - (1.0 - alone) * (1.0 - shared);
@@ -579,6 +578,77 @@ fn c1_after_a_start_symbols_of_a_new_transfer_wait_for_word_of_what_is_known() {
     assert!([1, 2].into_iter().all(|s| net.nodes[&s].accepted.len() == 2));
 }
 
+/// After a start a new message waits for word of this node's past: one that is there gives it, and one that is not holds up nobody for long.
+#[test]
+fn after_a_start_a_peer_that_is_not_there_holds_up_nobody() {
+    let first_symbols = |absent: &[u8], rate: u32| {
+        let mut net = Net::new(3, rate, 0.0, 0.0, 9);
+        net.send(500, &[1, 2, 3], Precedence::Routine, &payload(500, 1));
+        net.run(Duration::from_secs(60));
+        let sender = net.nodes.get_mut(&0).expect("there");
+        (sender.config.fresh, sender.config.highest) = (false, 500);
+        absent.iter().for_each(|s| _ = net.nodes.remove(s));
+        net.cut(0);
+        let begun = net.now;
+        let ids = net.send(503, &[1, 2, 3], Precedence::Flash, &payload(300, 2));
+        net.run_until(begun + Duration::from_secs(600), |net| {
+            net.nodes.iter().filter(|(s, _)| **s > 0).all(|(_, n)| n.accepted.len() == 2)
+        });
+        let took = net.now.since(begun);
+        let there: Vec<u8> = net.nodes.keys().copied().filter(|s| *s > 0).collect();
+        net.run(Duration::from_secs(60));
+        for s in there {
+            let (node, sender) = (&net.nodes[&s], &net.nodes[&0]);
+            let id = &ids[usize::from(s) - 1];
+            assert!(
+                sender.confirmed.contains_key(id),
+                "{s} of {absent:?} at {rate}: {took:?}, {} accepted, {} used, {:?} and {:?}, {} and {} datagrams, {:?}",
+                node.accepted.len(),
+                sender.used,
+                sender.station.counts(),
+                node.station.counts(),
+                sender.datagrams,
+                node.datagrams,
+                sender.alarms
+            );
+        }
+        // The next one is asked about no more.
+        let begun = net.now;
+        net.send(510, &[1, 2, 3], Precedence::Flash, &payload(300, 3));
+        net.run_until(begun + Duration::from_secs(600), |net| {
+            net.nodes.iter().filter(|(s, _)| **s > 0).all(|(_, n)| n.accepted.len() == 3)
+        });
+        (took, net.now.since(begun))
+    };
+    for (rate, question, symbols) in [(64_000, 2000, 500), (4800, 8000, 3500)] {
+        let (all, _) = first_symbols(&[], rate);
+        let (some, next) = first_symbols(&[2], rate);
+        println!("{rate} bit/s: {all:?} when all are there, {some:?} when one is not, {next:?} the next");
+        assert!(some < all + Duration::from_millis(question), "{rate}: {some:?}, and {all:?} when all are there");
+        assert!(next < Duration::from_millis(symbols), "{rate}: {next:?}");
+    }
+}
+
+/// More than serial frames can name.
+#[test]
+fn a_payload_of_two_megabytes_goes_to_all() {
+    let mut net = Net::new(2, 2_000_000, 0.1, 0.0, 4);
+    let body = payload(2_200_000, 9);
+    let ids = net.send(1, &[1, 2], Precedence::Routine, &body);
+    let (begun, before) = (net.now, net.nodes[&0].bytes);
+    net.run_until(begun + Duration::from_secs(600), |net| {
+        ids.iter().all(|id| net.nodes[&0].confirmed.contains_key(id))
+    });
+    assert!([1, 2].into_iter().all(|s| net.nodes[&s].accepted.len() == 1 && net.nodes[&s].accepted[0].1 == body));
+    let sent = (net.nodes[&0].bytes - before) as f64 / body.len() as f64;
+    assert!(sent < 1.35, "{sent} of the payload");
+    // One byte beyond what symbols carry is refused, and nothing of it leaves.
+    let datagrams = net.nodes[&0].datagrams;
+    net.send(7, &[1, 2], Precedence::Routine, &payload(fec::LONGEST_ON_NETS + 1, 1));
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.nodes[&0].datagrams, datagrams);
+}
+
 #[test]
 fn where_no_question_may_leave_mail_asks_by_itself() {
     for seed in 0..10 {
@@ -646,7 +716,7 @@ fn what_is_not_authentic_draws_no_answer_and_changes_nothing() {
     for _ in 0..2000 {
         let kind = (chance.draw() * 3.0) as u8;
         let length = (chance.draw() * 200.0) as usize;
-        let mut bytes = vec![0x10 | kind, 1, (chance.draw() * 4.0) as u8];
+        let mut bytes = vec![0x20 | kind, 1, (chance.draw() * 4.0) as u8];
         bytes.extend((0..length).map(|_| (chance.draw() * 256.0) as u8));
         for node in net.nodes.values_mut() {
             node.station.handle_datagram(now, &bytes);

@@ -321,7 +321,8 @@ impl Station {
     pub fn send(&mut self, now: Instant, out: Outgoing) {
         self.now = now;
         let Outgoing { lead, precedence, payload, cut, to } = out;
-        let Some(geometry) = Geometry::of_payload(payload.len(), cut) else {
+        let fits = |g: &Geometry| g.symbol_bytes() <= self.room(lead, *g);
+        let Some(geometry) = Geometry::of_net_payload(payload.len(), cut).filter(fits) else {
             let refused = |(_, id): (PeerName, TransferId)| Event::Refused { id, reason: REFUSED_TOO_LARGE };
             return self.events.extend(to.into_iter().map(refused));
         };
@@ -346,10 +347,8 @@ impl Station {
         self.highest = members.iter().map(|(_, id, _)| id.counter).fold(self.highest.max(lead), u32::max);
         // An older copy of the store may have used these numbers: who can answer is asked first (C1).
         let doubted = members.iter().any(|(s, _, silent)| !silent && self.peers.get(s).is_some_and(|p| !p.agrees));
-        let listed = members.iter().map(|(s, ..)| *s).collect();
-        let overhead = wire::SYMBOLS_OVERHEAD + wire::members_bytes(&listed);
         let record = self.left_over.remove(&lead).unwrap_or_default();
-        let room = self.config.max_datagram.saturating_sub(overhead);
+        let room = self.room(lead, geometry);
         let mark = mark_of(&payload);
         let mut sending = Sending::new(precedence, geometry, mark, room, record, members);
         sending.unsure |= doubted;
@@ -357,6 +356,12 @@ impl Station {
         let ticket = self.ticket(Pending::Spread(lead));
         self.events.push_back(Event::Job { ticket, job: Job::Spread { payload, geometry } });
         self.reserve(lead);
+    }
+
+    /// Bytes of symbols that a datagram of a transfer holds, whoever of the group it is for and however far it is.
+    fn room(&self, lead: u32, geometry: Geometry) -> usize {
+        let all = self.peers.keys().copied().collect();
+        self.config.max_datagram.saturating_sub(wire::symbols_overhead(lead, geometry, INDICES - 1, &all))
     }
 
     /// One receiver's transfer is over, whatever became of it: nothing more of it is sent for that receiver.
@@ -730,7 +735,8 @@ impl Station {
             let ended =
                 self.sending.get(&lead).is_some_and(|s| s.asked_for < s.next && self.goal(s, now, false) <= s.next);
             let wait = if ended { Duration::ZERO } else { self.patience(speaking) };
-            if let Some(s) = self.sending.get_mut(&lead) {
+            // What waits for word of this node's past waits no longer because some of it has come.
+            if let Some(s) = self.sending.get_mut(&lead).filter(|s| !s.unsure || s.next > 0) {
                 s.ask_at = (speaking > 0).then_some(now + wait);
             }
         }
@@ -948,7 +954,10 @@ impl Station {
                 break;
             }
             let open: Vec<u8> = s.open().filter(|(_, m)| !m.silent).map(|(station, _)| *station).collect();
-            if s.unsure && s.asked >= if s.next == 0 { ASKED_IN_VAIN } else { 1 } {
+            // Who listens has heard what went to the others, too: one word of this node's past is as good as that of all. Every word sets
+            // the count of questions back, so that who is not there would otherwise be asked for ever.
+            let one_spoke = s.open().any(|(_, m)| m.spoke);
+            if s.unsure && (one_spoke || s.asked >= if s.next == 0 { ASKED_IN_VAIN } else { 1 }) {
                 // Who does not say what it has of before the restart is sent what its last word lacks.
                 s.unsure = false;
                 in_vain.extend(open.iter().copied().filter(|_| s.next == 0));

@@ -10,7 +10,7 @@ use crate::bearer::serial::keys::Seal;
 use crate::mail::Cut;
 
 /// Of the first byte, the version.
-const VERSION: u8 = 0x10;
+const VERSION: u8 = 0x20;
 const SYMBOLS: u8 = 0;
 const REPORT: u8 = 1;
 const WORD: u8 = 2;
@@ -18,8 +18,10 @@ const WORD: u8 = 2;
 const HEAD: usize = 3;
 /// Bytes of the tag, at the end.
 pub const TAG: usize = 8;
-/// Bytes of a symbol datagram that are no symbols and no list of members.
-pub const SYMBOLS_OVERHEAD: usize = HEAD + 4 + 4 + 2 + 3 + 3 + 1 + 1 + TAG;
+/// Bytes of a symbol datagram that are no symbols and no list of members, at most.
+pub const SYMBOLS_OVERHEAD: usize = HEAD + 4 + 5 + 2 + 4 + 4 + 1 + TAG;
+/// Bytes of members that the byte of flags counts; more are counted by a byte of their own.
+const COUNTED_IN_FLAGS: usize = 15;
 /// Bytes of a report without entries.
 pub const REPORT_OVERHEAD: usize = HEAD + 1 + 4 + 4 + 4 + 4 + TAG;
 /// Indices that fit into three bytes.
@@ -180,30 +182,40 @@ impl Symbols {
     }
 
     fn emit(&self, out: &mut Vec<u8>) {
-        let cut = if self.geometry.cut() == Cut::Wide { 1 << 23 } else { 0 };
         out.extend(self.epoch.to_be_bytes());
-        out.extend(self.counter.to_be_bytes());
         out.extend(self.mark.to_be_bytes());
-        out.extend(&(self.geometry.coded() | cut).to_be_bytes()[1..]);
-        out.extend(&self.index.to_be_bytes()[1..]);
-        out.push(u8::from(self.asks) << 7 | self.rank & 7);
-        emit_members(&self.members, out);
+        emit_number(self.counter, out);
+        emit_number(self.geometry.coded() << 1 | u32::from(self.geometry.cut() == Cut::Wide), out);
+        emit_number(self.index, out);
+        let bits = member_bits(&self.members);
+        let counted = if bits.len() > COUNTED_IN_FLAGS { 0 } else { bits.len() as u8 };
+        out.push(u8::from(self.asks) << 7 | counted << 3 | self.rank & 7);
+        if counted == 0 {
+            out.push(bits.len() as u8);
+        }
+        out.extend(bits);
         self.symbols.iter().for_each(|s| out.extend(s));
     }
 
     fn parse(body: &mut Reader) -> Option<Self> {
-        let (epoch, counter, mark) = (body.word()?, body.word()?, body.two()?);
-        let (coded, index) = (body.three()?, body.three()?);
-        let cut = if coded >> 23 == 1 { Cut::Wide } else { Cut::Narrow };
-        let geometry = Geometry::of_coded(coded & 0x7F_FFFF, cut)?;
+        let (epoch, mark) = (body.word()?, body.two()?);
+        let (counter, coded, index) = (body.number()?, body.number()?, body.number()?);
+        let cut = if coded & 1 == 1 { Cut::Wide } else { Cut::Narrow };
+        let geometry = Geometry::of_coded(coded >> 1, cut)?;
         let flags = body.byte()?;
-        let members = body.members()?;
+        let members = match usize::from(flags >> 3 & 0xF) {
+            0 => {
+                let counted = usize::from(body.byte()?);
+                body.member_bits(counted).filter(|_| counted == 0 || counted > COUNTED_IN_FLAGS)?
+            }
+            counted => body.member_bits(counted)?,
+        };
         let mut symbols = Vec::new();
         while !body.0.is_empty() {
             let q = Self::sequence(geometry, index.checked_add(u32::try_from(symbols.len()).ok()?)?);
             symbols.push(body.take(geometry.air_bytes(q))?.to_vec());
         }
-        let known = flags & 0x78 == 0 && !symbols.is_empty() && index < INDICES - symbols.len() as u32;
+        let known = !symbols.is_empty() && index < INDICES - symbols.len() as u32;
         let (asks, rank) = (flags & 0x80 != 0, flags & 7);
         known.then_some(Self { epoch, counter, mark, geometry, index, asks, rank, members, symbols })
     }
@@ -300,11 +312,35 @@ pub fn members_bytes(members: &BTreeSet<u8>) -> usize {
     members.last().map_or(0, |last| usize::from(*last) / 8 + 1)
 }
 
-fn emit_members(members: &BTreeSet<u8>, out: &mut Vec<u8>) {
+/// Bytes of a symbol datagram of this transfer that are no symbols.
+pub fn symbols_overhead(counter: u32, geometry: Geometry, index: u32, members: &BTreeSet<u8>) -> usize {
+    let (members, numbers) = (members_bytes(members), [counter, geometry.coded() << 1, index]);
+    let numbers: usize = numbers.iter().map(|number| number_bytes(*number)).sum();
+    HEAD + 4 + 2 + numbers + 1 + usize::from(members > COUNTED_IN_FLAGS) + members + TAG
+}
+
+fn member_bits(members: &BTreeSet<u8>) -> Vec<u8> {
     let mut bits = vec![0u8; members_bytes(members)];
     members.iter().for_each(|m| bits[usize::from(*m) / 8] |= 1 << (m % 8));
+    bits
+}
+
+fn emit_members(members: &BTreeSet<u8>, out: &mut Vec<u8>) {
+    let bits = member_bits(members);
     out.push(bits.len() as u8);
     out.extend(bits);
+}
+
+/// Bytes of a number.
+fn number_bytes(number: u32) -> usize {
+    (1..5).find(|bytes| number < 1 << (7 * bytes)).unwrap_or(5)
+}
+
+/// Seven bits a byte, the highest first; the top bit says that more follow.
+fn emit_number(number: u32, out: &mut Vec<u8>) {
+    for at in (0..number_bytes(number)).rev() {
+        out.push((number >> (7 * at)) as u8 & 0x7F | if at > 0 { 0x80 } else { 0 });
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -332,9 +368,29 @@ impl<'a> Reader<'a> {
         self.take(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// A list in its shortest form: the last byte has a bit.
+    /// A number in its shortest form.
+    fn number(&mut self) -> Option<u32> {
+        let mut number = 0u32;
+        for at in 0..5 {
+            let byte = self.byte()?;
+            if at == 0 && byte == 0x80 || number > u32::MAX >> 7 {
+                return None;
+            }
+            number = number << 7 | u32::from(byte & 0x7F);
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
     fn members(&mut self) -> Option<BTreeSet<u8>> {
         let n = usize::from(self.byte()?);
+        self.member_bits(n)
+    }
+
+    /// A list in its shortest form: the last byte has a bit.
+    fn member_bits(&mut self, n: usize) -> Option<BTreeSet<u8>> {
         let bits = self.take(n)?;
         if n > 32 || bits.last() == Some(&0) {
             return None;
@@ -419,7 +475,47 @@ mod tests {
                 assert!(!fits(&other, &seal()), "byte {at}");
             }
         }
-        assert!(!fits(&[0; 5], &seal()) && head(&[VERSION; 10]).is_none() && head(&[0x20; 20]).is_none());
+        assert!(!fits(&[0; 5], &seal()) && head(&[VERSION; 10]).is_none() && head(&[0x10; 20]).is_none());
+    }
+
+    #[test]
+    fn numbers_have_one_form_and_the_head_is_as_long_as_it_says() {
+        for number in [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, (1 << 28) - 1, 1 << 28, u32::MAX] {
+            let mut out = Vec::new();
+            emit_number(number, &mut out);
+            assert_eq!(out.len(), number_bytes(number), "{number}");
+            let mut reader = Reader(&out);
+            assert_eq!((reader.number(), reader.0.is_empty()), (Some(number), true));
+        }
+        for wrong in [&[0x80, 1][..], &[0x80], &[0xFF; 5], &[0x90, 0x80, 0x80, 0x80, 0], &[0x81; 6], &[]] {
+            assert_eq!(Reader(wrong).number(), None, "{wrong:?}");
+        }
+        let geometry = Geometry::of_payload(102_400, Cut::Narrow).expect("in range");
+        for counter in [1, 200, 70_000, u32::MAX] {
+            for index in [0, 3000, 20_000, INDICES - 2] {
+                for last in [1, 119, 120, 255] {
+                    let members: BTreeSet<u8> = [0, last].into();
+                    let symbols = vec![vec![1; geometry.air_bytes(Symbols::sequence(geometry, index))]];
+                    let (bytes, overhead) = (symbols[0].len(), symbols_overhead(counter, geometry, index, &members));
+                    let symbols = Symbols {
+                        epoch: 9,
+                        counter,
+                        mark: 7,
+                        geometry,
+                        index,
+                        asks: false,
+                        rank: 5,
+                        members: members.clone(),
+                        symbols,
+                    };
+                    let datagram = Datagram::Symbols(symbols);
+                    let emitted = datagram.emit(HEAD_OF_3, &seal());
+                    assert_eq!(Datagram::parse(&emitted), Some(datagram));
+                    assert_eq!(emitted.len(), overhead + bytes);
+                    assert!(overhead <= SYMBOLS_OVERHEAD + members_bytes(&members) + usize::from(last > 119));
+                }
+            }
+        }
     }
 
     #[test]

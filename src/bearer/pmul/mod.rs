@@ -4,6 +4,7 @@
 //! the codecs.
 
 pub mod checksum;
+mod groups;
 pub mod missing;
 mod receiver;
 mod sender;
@@ -12,8 +13,9 @@ pub(in crate::bearer) mod timers;
 pub mod wire;
 
 pub use checksum::Checksum;
+pub use groups::Dynamic;
 pub use missing::{Missing, Ranges};
-pub use sender::{Outgoing, SubmitError};
+pub use sender::{Outgoing, SubmitError, Way};
 pub use station::{Config, Counts, EntrySource, Event, Leave, Limits, Next, Peer, Port, Station, Transmit, Verdict};
 pub use timers::{Pacer, Timers};
 pub use wire::{Ack, AckEntry, Address, Destination, Fec, GroupWord, MessageKey, NodeId, Part, Pdu, PduError};

@@ -315,6 +315,22 @@ impl Receiver {
         events.push_back(Event::Whole { message: key, expiry, priority, payload: payload.into() });
     }
 
+    /// Whether a message has ended here: it is accepted, and its sender is known to know.
+    pub(super) fn is_over(&self, key: MessageKey) -> bool {
+        self.messages.get(&key).is_some_and(|m| m.state == State::Done(true))
+    }
+
+    /// A group is announced for a message that this node has accepted: its sender does not know. Whether that is so.
+    pub(super) fn says_again(&mut self, now: Instant, config: &Config, key: MessageKey, expiry: u32) -> bool {
+        let Some(incoming) = self.messages.get_mut(&key).filter(|m| m.expiry == expiry) else { return false };
+        if !matches!(incoming.state, State::Done(_)) {
+            return false;
+        }
+        incoming.state = State::Done(false);
+        incoming.answer_soon(now, config, key);
+        true
+    }
+
     /// The caller's answer to a message offered.
     pub(super) fn settle(&mut self, now: Instant, config: &Config, key: MessageKey, verdict: Verdict) {
         let Some(incoming) = self.messages.get_mut(&key).filter(|m| m.state == State::Offered) else { return };

@@ -24,13 +24,24 @@ pub struct Outgoing {
     /// Expiry_Time, Unix seconds.
     pub expiry: u32,
     /// Where it is sent.
-    pub group: Ipv4Addr,
+    pub way: Way,
     /// Who is to have it, with their sequence numbers.
     pub destinations: Vec<Destination>,
     /// What is sent.
     pub payload: Arc<[u8]>,
     /// It was on its way before a restart: ask first what has arrived.
     pub resumed: bool,
+}
+
+/// How a message comes by its group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Agreed beforehand. Of several, because its receivers have none in common, each gets everything.
+    Agreed(Vec<Ipv4Addr>),
+    /// One of the pool, asked for first; these when there is none.
+    Asked(Vec<Ipv4Addr>),
+    /// One of the pool, announced without asking: the message cannot wait for objections.
+    AtOnce,
 }
 
 /// Why a message is not taken.
@@ -40,6 +51,8 @@ pub enum SubmitError {
     TooLarge,
     /// For nobody.
     NoDestination,
+    /// No group was agreed, and none can be asked for.
+    NoGroup,
     /// The number is in use.
     Known,
     /// As many are on their way as may be.
@@ -56,6 +69,12 @@ const BUDGET: u64 = 16;
 #[derive(Debug)]
 struct Sending {
     out: Outgoing,
+    /// Where it goes; none as long as a group is asked for.
+    groups: Vec<Ipv4Addr>,
+    /// Its group was announced.
+    announced: bool,
+    /// A question is on its way, and with it a word of the group.
+    asks: bool,
     total: u16,
     open: BTreeMap<NodeId, Open>,
     addresses: VecDeque<Address>,
@@ -103,6 +122,8 @@ pub(super) struct Sender {
     messages: BTreeMap<u32, Sending>,
     late: BTreeMap<u32, Late>,
     silent: BTreeSet<NodeId>,
+    /// What has left for the first of several groups and not yet for the others.
+    copies: VecDeque<Transmit>,
 }
 
 impl Sender {
@@ -113,6 +134,14 @@ impl Sender {
         if out.destinations.is_empty() {
             return Err(SubmitError::NoDestination);
         }
+        let groups = match &out.way {
+            Way::Agreed(groups) if groups.is_empty() => return Err(SubmitError::NoGroup),
+            Way::Asked(groups) if groups.is_empty() && config.dynamic.is_none() => return Err(SubmitError::NoGroup),
+            Way::AtOnce if config.dynamic.is_none() => return Err(SubmitError::NoGroup),
+            Way::Agreed(groups) => groups.clone(),
+            Way::Asked(groups) if config.dynamic.is_none() => groups.clone(),
+            Way::Asked(_) | Way::AtOnce => Vec::new(),
+        };
         if self.messages.contains_key(&out.number) || self.late.contains_key(&out.number) {
             return Err(SubmitError::Known);
         }
@@ -126,6 +155,9 @@ impl Sender {
             (d.node, Open { sequence: d.sequence, silent: self.silent.contains(&d.node), missing: None })
         };
         let mut sending = Sending {
+            groups,
+            announced: false,
+            asks: false,
             total,
             open: out.destinations.iter().map(open).collect(),
             addresses: VecDeque::new(),
@@ -173,6 +205,49 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// Where a message goes from now on.
+    pub(super) fn assign(&mut self, number: u32, groups: Vec<Ipv4Addr>, announced: bool) {
+        if let Some(sending) = self.messages.get_mut(&number) {
+            (sending.groups, sending.announced) = (groups, announced);
+        }
+    }
+
+    /// What a message that waits for a group may fall back to.
+    pub(super) fn waiting(&self, number: u32) -> Option<&[Ipv4Addr]> {
+        let sending = self.messages.get(&number).filter(|s| s.groups.is_empty())?;
+        match &sending.out.way {
+            Way::Asked(agreed) | Way::Agreed(agreed) => Some(agreed),
+            Way::AtOnce => Some(&[]),
+        }
+    }
+
+    /// Whether anything of a message is still to be sent.
+    pub(super) fn knows(&self, number: u32) -> bool {
+        self.messages.contains_key(&number)
+    }
+
+    /// Messages on announced groups that are being asked about, and who has not confirmed them.
+    pub(super) fn take_questions(&mut self) -> Vec<(u32, Vec<NodeId>)> {
+        let asked = self.messages.iter_mut().filter_map(|(number, s)| {
+            let asked = std::mem::take(&mut s.asks) && s.announced;
+            let open = s.open.iter().filter(|(_, open)| !open.silent).map(|(node, _)| *node);
+            asked.then(|| (*number, open.collect()))
+        });
+        asked.collect()
+    }
+
+    /// Messages that have ended before they had a group: there is nobody to say the last word to.
+    pub(super) fn take_ended(&mut self, events: &mut VecDeque<Event>) -> Vec<u32> {
+        let ended = self.messages.iter().filter(|(_, s)| s.last.is_some() && s.groups.is_empty());
+        let ended: Vec<u32> = ended.map(|(number, _)| *number).collect();
+        for number in &ended {
+            if let Some(sending) = self.messages.remove(number) {
+                events.push_back(Event::Done { number: *number, bytes: sending.bytes });
+            }
+        }
+        ended
     }
 
     /// Gives a message another urgency.
@@ -282,10 +357,12 @@ impl Sender {
         }
     }
 
-    /// The most urgent message of which a datagram is ready, among those that may be sent.
-    pub(super) fn ready(&self, may: impl Fn(u32) -> bool) -> Option<u32> {
-        let ready = self.messages.iter().filter(|(number, s)| (!s.is_idle() || s.last.is_some()) && may(**number));
-        ready.map(|(number, s)| (s.out.priority, *number)).min().map(|(_, number)| number)
+    /// The most urgent message of which a datagram is ready, among those that may be sent, and how urgent it is.
+    pub(super) fn ready(&self, may: impl Fn(u32) -> bool) -> Option<(u8, u32)> {
+        let copies = self.copies.iter().filter_map(|copy| Some((copy.priority, copy.about?)));
+        let ready = self.messages.iter().filter(|(_, s)| (!s.is_idle() || s.last.is_some()) && !s.groups.is_empty());
+        let ready = ready.map(|(number, s)| (s.out.priority, *number));
+        copies.chain(ready).filter(|(_, number)| may(*number)).min()
     }
 
     /// The next datagram of the most urgent message that may be sent.
@@ -296,11 +373,14 @@ impl Sender {
         may: impl Fn(u32) -> bool,
         events: &mut VecDeque<Event>,
     ) -> Option<Transmit> {
-        let number = self.ready(may)?;
+        let (_, number) = self.ready(may)?;
+        if let Some(at) = self.copies.iter().position(|copy| copy.about == Some(number)) {
+            return self.copies.remove(at);
+        }
         let sending = self.messages.get_mut(&number)?;
         if let Some(last) = sending.last.take() {
             let sending = self.messages.remove(&number)?;
-            let transmit = sending.transmit(config, &last);
+            let transmit = sending.transmit(config, &last, &mut self.copies)?;
             events.push_back(Event::Done { number, bytes: sending.bytes + transmit.bytes.len() as u64 });
             return Some(transmit);
         }
@@ -308,7 +388,7 @@ impl Sender {
             Some(address) => Pdu::Address(address),
             None => sending.piece(now, config)?,
         };
-        let transmit = sending.transmit(config, &pdu);
+        let transmit = sending.transmit(config, &pdu, &mut self.copies)?;
         sending.bytes += transmit.bytes.len() as u64;
         if sending.is_idle() {
             if std::mem::take(&mut sending.blind) {
@@ -370,10 +450,19 @@ impl Sending {
         Some(Pdu::Data { priority: self.out.priority, message: self.key(config), sequence, piece })
     }
 
-    fn transmit(&self, config: &Config, pdu: &Pdu) -> Transmit {
+    fn transmit(&self, config: &Config, pdu: &Pdu, copies: &mut VecDeque<Transmit>) -> Option<Transmit> {
         let bytes = pdu.emit(config.checksum, Default::default()).expect("pieces and addresses are cut to max_pdu");
-        let Outgoing { group, priority, number, .. } = self.out;
-        Transmit { to: group, port: Port::Data, priority, about: Some(number), bytes }
+        let Outgoing { priority, number, .. } = self.out;
+        let (first, others) = self.groups.split_first()?;
+        let to = |group: &Ipv4Addr| Transmit {
+            to: *group,
+            port: Port::Data,
+            priority,
+            about: Some(number),
+            bytes: bytes.clone(),
+        };
+        copies.extend(others.iter().map(to));
+        Some(to(first))
     }
 
     /// Everything of a round has left: now answers are waited for.
@@ -449,6 +538,7 @@ impl Sending {
                 (self.questions, self.patience) = (0, self.patience.saturating_mul(2));
             }
             self.wait = config.timers.grown(self.wait);
+            self.asks = true;
             self.address(config, |open| !open.silent);
         }
     }

@@ -4,16 +4,17 @@
 //! [`Station::poll_transmit`] until `None`, then sleep until [`Station::next_timeout`]. In silence nothing is polled and nothing is lost: what is owed
 //! stays owed. P_MUL has no authentication; a node is believed when its datagrams come from an address the profile gives it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::checksum::Checksum;
+use super::groups::{Dynamic, Granted, Groups, REJECT_PRIORITY};
 use super::missing::Ranges;
 use super::receiver::Receiver;
-use super::sender::{Outgoing, Sender, SubmitError};
+use super::sender::{Outgoing, Sender, SubmitError, Way};
 use super::timers::{Pacer, Timers};
-use super::wire::{ADDRESS_OVERHEAD, Address, MessageKey, NodeId, Pdu};
+use super::wire::{ADDRESS_OVERHEAD, Address, GroupWord, MessageKey, NodeId, Pdu};
 use crate::time::{Instant, Now};
 
 /// What names the originator in an Ack entry.
@@ -85,6 +86,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who is listened to.
     pub peers: BTreeMap<NodeId, Peer>,
+    /// Groups made for single messages; `None`: all groups are agreed beforehand.
+    pub dynamic: Option<Dynamic>,
     /// Of the chance that spreads answers.
     pub seed: u64,
 }
@@ -96,6 +99,10 @@ pub enum Port {
     Data,
     /// APORT: acknowledgement.
     Ack,
+    /// TPORT: request, reject, release of a group.
+    Control,
+    /// RPORT: announcement of a group.
+    Announce,
 }
 
 /// A datagram to send.
@@ -108,7 +115,7 @@ pub struct Transmit {
     pub port: Port,
     /// Lower is more urgent.
     pub priority: u8,
-    /// Which message of ours it is about; `None`: an acknowledgement.
+    /// Which message of ours it is a part of; `None`: an acknowledgement, or about a group.
     pub about: Option<u32>,
     /// The PDU.
     pub bytes: Vec<u8>,
@@ -172,6 +179,20 @@ pub enum Event {
         /// Which.
         message: MessageKey,
     },
+    /// A group was announced for a message of ours: to be released, after a restart too.
+    GroupTaken {
+        /// Which message.
+        number: u32,
+        /// The group.
+        group: Ipv4Addr,
+        /// When its receivers leave by themselves, Unix seconds.
+        expiry: u32,
+    },
+    /// Nothing more is to be said of the group of a message of ours.
+    GroupReleased {
+        /// Which message.
+        number: u32,
+    },
 }
 
 /// What the caller says of a whole message.
@@ -220,9 +241,9 @@ impl Leave<fn(u32) -> bool> {
 /// What would leave next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// An acknowledgement of a message of this priority.
+    /// An acknowledgement of a message of this priority, or an objection.
     Answer(u8),
-    /// A part of this message of ours.
+    /// A part of this message of ours, or a word about its group.
     Message(u32),
 }
 
@@ -232,6 +253,7 @@ pub struct Station {
     config: Config,
     sender: Sender,
     receiver: Receiver,
+    groups: Groups,
     pacer: Pacer,
     counts: Counts,
     events: VecDeque<Event>,
@@ -246,6 +268,7 @@ impl Station {
             config,
             sender: Sender::default(),
             receiver: Receiver::default(),
+            groups: Groups::default(),
             pacer,
             counts: Counts::default(),
             events: VecDeque::new(),
@@ -256,17 +279,77 @@ impl Station {
     /// Takes a message to send.
     pub fn submit(&mut self, now: Now, out: Outgoing) -> Result<(), SubmitError> {
         self.now = now;
-        self.sender.submit(now, &self.config, out)
+        let at_once = match &out.way {
+            Way::Agreed(_) => None,
+            Way::Asked(_) => Some(false),
+            Way::AtOnce => Some(true),
+        };
+        let named = (out.number, out.priority, out.expiry);
+        let to = out.destinations.iter().map(|d| d.node).collect();
+        self.sender.submit(now, &self.config, out)?;
+        if let (Some(dynamic), Some(at_once)) = (&self.config.dynamic, at_once) {
+            self.groups.claim(now.at, &self.config, dynamic, named, to, at_once);
+            self.settle_groups();
+        }
+        Ok(())
     }
 
     /// Gives a message of ours another urgency.
     pub fn set_priority(&mut self, number: u32, priority: u8) {
         self.sender.set_priority(number, priority);
+        self.groups.set_priority(number, priority);
+    }
+
+    /// A message of ours cannot wait for a group any more: it goes by those that were agreed, or its group is announced without asking.
+    pub fn hurry(&mut self, now: Now, number: u32) {
+        self.now = now;
+        let Some(dynamic) = &self.config.dynamic else { return };
+        match self.sender.waiting(number) {
+            Some([]) => self.groups.hurry(now.at, &self.config, dynamic, number),
+            Some(agreed) => {
+                let agreed = agreed.to_vec();
+                self.groups.end(number, &mut self.counts);
+                self.sender.assign(number, agreed, false);
+            }
+            None => {}
+        }
     }
 
     /// Gives up a message; who has not confirmed it. What they say later still counts.
     pub fn cancel(&mut self, number: u32) -> Vec<NodeId> {
-        self.sender.cancel(&self.config, number)
+        let open = self.sender.cancel(&self.config, number);
+        self.settle_groups();
+        open
+    }
+
+    /// A group that a message of ours had before a restart: it is released.
+    pub fn restore_group(&mut self, number: u32, group: Ipv4Addr, expiry: u32) {
+        self.groups.restore(number, group, expiry);
+    }
+
+    /// The dynamic groups this node is to be a member of now. Joining and leaving radiate, so they are the caller's.
+    pub fn groups(&self) -> BTreeSet<Ipv4Addr> {
+        self.groups.wanted()
+    }
+
+    /// What claims came to, and what became of their messages.
+    fn settle_groups(&mut self) {
+        while let Some((number, granted)) = self.groups.poll_granted() {
+            match granted {
+                Granted::Group(group) => self.sender.assign(number, vec![group], true),
+                Granted::Nothing => {
+                    self.counts.add("no_free_group");
+                    if let Some(agreed) = self.sender.waiting(number).filter(|agreed| !agreed.is_empty()) {
+                        let agreed = agreed.to_vec();
+                        self.groups.forget_claim(number);
+                        self.sender.assign(number, agreed, false);
+                    }
+                }
+            }
+        }
+        for number in self.sender.take_ended(&mut self.events) {
+            self.groups.end(number, &mut self.counts);
+        }
     }
 
     /// Says whether a node keeps silence.
@@ -310,7 +393,9 @@ impl Station {
             | Pdu::Group { message, .. } => message.source,
         };
         let own = source == self.config.node;
-        if own && !matches!(pdu, Pdu::Ack(_)) {
+        // An objection carries the name of who asked.
+        let answers_us = matches!(pdu, Pdu::Ack(_) | Pdu::Group { word: GroupWord::Reject, .. });
+        if own && !answers_us {
             // Multicast comes back to its sender.
             return self.counts.add("own");
         }
@@ -320,11 +405,18 @@ impl Station {
         let Some(node) = node else { return self.counts.add("unknown_source") };
         let told = (&mut self.counts, &mut self.events);
         match pdu {
-            Pdu::Address(address) => self.receiver.address(now, &self.config, (&address, from), told),
+            Pdu::Address(address) => {
+                self.receiver.address(now, &self.config, (&address, from), told);
+                self.heard(now, address.message);
+            }
             Pdu::Data { message, sequence, piece, .. } => {
                 self.receiver.piece(now, &self.config, (message, sequence, piece), from, told);
+                self.heard(now, message);
             }
-            Pdu::Discard { message, .. } => self.receiver.discard(message, &mut self.events),
+            Pdu::Discard { message, .. } => {
+                self.receiver.discard(message, &mut self.events);
+                self.groups.leave(message);
+            }
             Pdu::Ack(ack) => {
                 for entry in ack.entries {
                     let ours = entry.message.source == self.config.node || entry.message.source == node;
@@ -337,8 +429,49 @@ impl Station {
                     }
                 }
             }
-            // Groups are agreed beforehand (RFC 8494, section 3).
-            Pdu::Announce { .. } | Pdu::Group { .. } => self.counts.add("dynamic_group"),
+            Pdu::Announce { message, expiry, group, destinations, .. } => {
+                let named = destinations.contains(&self.config.node);
+                self.announced(now, (message, group, expiry), named);
+            }
+            Pdu::Group { word, message, group } => self.group_word(now, (word, message, group), node, from),
+        }
+        self.settle_groups();
+    }
+
+    /// A part of a message came in.
+    fn heard(&mut self, now: Now, message: MessageKey) {
+        let Some(dynamic) = &self.config.dynamic else { return };
+        self.groups.heard(now.at, dynamic, message);
+        if self.groups.is_joined(message) && self.receiver.is_over(message) {
+            self.groups.leave(message);
+        }
+    }
+
+    fn announced(&mut self, now: Now, (message, group, expiry): (MessageKey, Ipv4Addr, u32), named: bool) {
+        // Where all groups are agreed beforehand (RFC 8494, section 3).
+        let Some(dynamic) = &self.config.dynamic else { return self.counts.add("dynamic_group") };
+        let named = named && !self.receiver.says_again(now.at, &self.config, message, expiry);
+        self.groups.announced(now, &self.config, dynamic, (message, group, expiry), named, &mut self.counts);
+    }
+
+    fn group_word(
+        &mut self,
+        now: Now,
+        (word, message, group): (GroupWord, MessageKey, Ipv4Addr),
+        node: NodeId,
+        from: Ipv4Addr,
+    ) {
+        let Some(dynamic) = &self.config.dynamic else { return self.counts.add("dynamic_group") };
+        let counts = &mut self.counts;
+        match word {
+            GroupWord::Request => {
+                self.groups.requested(now.at, &self.config, dynamic, (message, group, from), counts);
+            }
+            GroupWord::Reject => {
+                let of = (node, message.number, group);
+                self.groups.rejected(now.at, &self.config, dynamic, of, counts);
+            }
+            GroupWord::Release => self.groups.released(message, group),
         }
     }
 
@@ -347,6 +480,13 @@ impl Station {
         self.now = now;
         self.sender.handle_timeout(now, &self.config, &mut self.counts, &mut self.events);
         self.receiver.handle_timeout(now, &self.config, &mut self.counts, &mut self.events);
+        if let Some(dynamic) = &self.config.dynamic {
+            for (number, open) in self.sender.take_questions() {
+                self.groups.announce_again(&self.config, number, open);
+            }
+            self.groups.handle_timeout(now, &self.config, dynamic, &mut self.counts, &mut self.events);
+        }
+        self.settle_groups();
     }
 
     /// The next datagram, if one may leave now. Not to be called in silence.
@@ -360,17 +500,47 @@ impl Station {
         if self.pacer.ready_at() > now.at {
             return None;
         }
-        let answer = leave.answers.and_then(|least| self.receiver.poll(now.at, &self.config, least));
-        let own = |own: &mut Self| own.sender.poll(now.at, &own.config, &leave.messages, &mut own.events);
-        let transmit = answer.or_else(|| own(self))?;
+        let transmit = self.poll_answer(now, leave.answers).or_else(|| self.poll_own(now, &leave.messages))?;
         self.pacer.take(now.at, transmit.bytes.len());
         Some(transmit)
     }
 
+    fn poll_answer(&mut self, now: Now, answers: Option<u8>) -> Option<Transmit> {
+        let least = answers?;
+        let rejects = least >= REJECT_PRIORITY;
+        let reject = rejects.then(|| self.groups.poll_reject(now.at, &self.config)).flatten();
+        reject.or_else(|| self.receiver.poll(now.at, &self.config, least))
+    }
+
+    fn poll_own(&mut self, now: Now, may: &impl Fn(u32) -> bool) -> Option<Transmit> {
+        if let (Some(dynamic), Some((urgency, number))) = (&self.config.dynamic, self.groups.ready(may))
+            && self.sender.ready(may).is_none_or(|part| (urgency, number) <= part)
+        {
+            return self.groups.poll(now.at, &self.config, dynamic, number, &mut self.events);
+        }
+        let transmit = self.sender.poll(now.at, &self.config, may, &mut self.events)?;
+        if let Some(number) = transmit.about.filter(|number| !self.sender.knows(*number)) {
+            self.groups.end(number, &mut self.counts);
+        }
+        Some(transmit)
+    }
+
+    /// When an answer is due that may leave, and how urgent it is.
+    fn answer_at(&self, least: u8) -> Option<(Instant, u8)> {
+        let reject = self.groups.reject_at().filter(|_| least >= REJECT_PRIORITY);
+        let reject = reject.map(|at| (at, REJECT_PRIORITY));
+        reject.into_iter().chain(self.receiver.answer_at(least)).min()
+    }
+
+    /// The message of ours that is next.
+    fn own_ready(&self, may: &impl Fn(u32) -> bool) -> Option<u32> {
+        self.groups.ready(may).into_iter().chain(self.sender.ready(may)).min().map(|(_, number)| number)
+    }
+
     /// What would leave next of what may, and when.
     pub fn next(&self, now: Now, leave: &Leave<impl Fn(u32) -> bool>) -> Option<(Instant, Next)> {
-        let answer = leave.answers.and_then(|least| self.receiver.answer_at(least));
-        let own = self.sender.ready(&leave.messages).map(|number| (now.at, Next::Message(number)));
+        let answer = leave.answers.and_then(|least| self.answer_at(least));
+        let own = self.own_ready(&leave.messages).map(|number| (now.at, Next::Message(number)));
         let answer = answer.map(|(at, priority)| (at, Next::Answer(priority)));
         let first = match (answer, own) {
             (Some(answer), Some(own)) if answer.0 > now.at => Some(own),
@@ -390,8 +560,8 @@ impl Station {
     }
 
     fn next_ready(&self, now: Now) -> Option<Next> {
-        let answer = self.receiver.answer_at(u8::MAX).filter(|(at, _)| *at <= now.at);
-        let own = || self.sender.ready(|_| true).map(Next::Message);
+        let answer = self.answer_at(u8::MAX).filter(|(at, _)| *at <= now.at);
+        let own = || self.own_ready(&|_| true).map(Next::Message);
         answer.map(|(_, priority)| Next::Answer(priority)).or_else(own)
     }
 
@@ -402,15 +572,17 @@ impl Station {
 
     /// When there is something to do or to send next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let ready = self.sender.ready(|_| true).map(|_| self.now.at);
-        let answer = self.receiver.answer_at(u8::MAX).map(|(at, _)| at);
+        let ready = self.own_ready(&|_| true).map(|_| self.now.at);
+        let answer = self.answer_at(u8::MAX).map(|(at, _)| at);
         let sends = [answer, ready].into_iter().flatten().min().map(|at| at.max(self.pacer.ready_at()));
         sends.into_iter().chain(self.next_deadline(self.now)).min()
     }
 
     /// When there is something to do other than to send.
     pub fn next_deadline(&self, now: Now) -> Option<Instant> {
-        self.receiver.next_timeout(now).into_iter().chain(self.sender.next_timeout(now)).min()
+        let [receiver, sender, groups] =
+            [self.receiver.next_timeout(now), self.sender.next_timeout(now), self.groups.next_timeout(now)];
+        receiver.into_iter().chain(sender).chain(groups).min()
     }
 
     /// How often what happened that should not, or need not.

@@ -68,15 +68,20 @@ impl Timers {
 
 /// A point in `[0, bound)`, another for each set of names.
 pub(super) fn spread(bound: Duration, seed: u64, names: [u64; 3]) -> Duration {
+    let drawn = drawn(seed, names);
+    let bound = bound.as_nanos().min(u128::from(u64::MAX));
+    Duration::from_nanos(((bound * u128::from(drawn)) >> 64) as u64)
+}
+
+/// A number, another for each set of names.
+pub(super) fn drawn(seed: u64, names: [u64; 3]) -> u64 {
     // SplitMix64 over what is named.
-    let drawn = names.iter().fold(seed, |state, name| {
+    names.iter().fold(seed, |state, name| {
         let mut z = (state ^ name).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    });
-    let bound = bound.as_nanos().min(u128::from(u64::MAX));
-    Duration::from_nanos(((bound * u128::from(drawn)) >> 64) as u64)
+    })
 }
 
 /// A token bucket: what leaves stays below a rate, but for a burst.

@@ -303,7 +303,9 @@ impl Pair {
                     self.nodes[who].tape.push((number, now, bytes));
                 }
             }
-            Keying::Datagram { .. } | Keying::Join => unreachable!("a modem takes no datagrams"),
+            Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. } => {
+                unreachable!("a modem takes no datagrams")
+            }
         }
         true
     }

@@ -3,28 +3,42 @@
 use std::collections::BTreeMap;
 
 use super::super::cross::Declared;
-use super::super::plan::{Join, MulticastPlan};
+use super::super::plan::{Join, MulticastPlan, NetPlan};
 use super::super::reader::{Reader, boolean, integer, join, parsed};
 use super::super::schema;
 use super::super::tree::Entry;
 use super::{Basics, multicast_address};
+use crate::bearer::fec;
 use crate::bearer::multicast::wire;
 use crate::emcon::State;
 use crate::mail::{Hop, Protection};
 use crate::units::Bytes;
 
-/// The largest payload that symbols carry.
-const LARGEST: Bytes = Bytes(511 << 10);
+/// The largest payload that symbols carry, and that symbols of any datagram do.
+const LARGEST: Bytes = Bytes(fec::LONGEST_ON_NETS as u64);
+const LARGEST_OF_ANY: Bytes = Bytes(511 << 10);
+/// A shorter packet does not hold the symbols of the largest payloads, whoever they are for.
+const MTU_OF_LARGEST: u64 = 1412;
 
 /// Reads one.
 pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<MulticastPlan> {
     let mut s = reader.scope(&schema::BEARER_MULTICAST, path, Some(entry));
-    let basics = Basics::read(&mut s, "multicast", 256, LARGEST);
+    let all = |mtu: i64| mtu >= i64::try_from(MTU_OF_LARGEST).unwrap_or(i64::MAX);
+    let default = |mtu: i64| Some(if all(mtu) { LARGEST } else { LARGEST_OF_ANY });
+    let basics = Basics::read(&mut s, "multicast", 256, LARGEST, default);
     let group = s.field("group", parsed(multicast_address));
     let port = s.field("port", integer(1, 65_535));
     let station = s.field("station", integer(0, 255));
     let receive_only = s.field("receive_only", boolean);
     let (room, delay) = (usize::try_from(basics.room?).ok()?, basics.delay);
+    if room as u64 + NetPlan::HEADERS < MTU_OF_LARGEST && basics.max_payload.is_some_and(|most| most > LARGEST_OF_ANY) {
+        let problem = format!("payloads above {LARGEST_OF_ANY} are cut into symbols that do not fit into mtu");
+        reader.problem(
+            &join(path, "max_payload"),
+            problem,
+            &format!("{LARGEST_OF_ANY}, or an mtu of {MTU_OF_LARGEST}"),
+        );
+    }
     // A list of members is as long as the highest station in it asks.
     let head = wire::SYMBOLS_OVERHEAD + 32;
     let mut net = basics.plan(reader, vec![group?], vec![u16::try_from(port?).ok()?], room, head)?;

@@ -24,15 +24,19 @@ pub use pmul::{is_mule, peer as mule_peer};
 
 /// A bearer of either kind.
 pub enum Net {
-    Pmul(PmulPlan),
-    Aldis(MulticastPlan),
+    Pmul(Box<PmulPlan>),
+    Aldis(Box<MulticastPlan>),
 }
 
 /// Reads a `[[bearer]]` on an IP network; the outer `None`: it is none.
 pub fn bearer(reader: &mut Reader, path: &str, entry: &Entry) -> Option<Option<Net>> {
     match () {
-        () if says(entry, "kind", "pmul") => Some(pmul::bearer(reader, path, entry).map(Net::Pmul)),
-        () if says(entry, "kind", "multicast") => Some(aldis::bearer(reader, path, entry).map(Net::Aldis)),
+        () if says(entry, "kind", "pmul") => {
+            Some(pmul::bearer(reader, path, entry).map(|plan| Net::Pmul(Box::new(plan))))
+        }
+        () if says(entry, "kind", "multicast") => {
+            Some(aldis::bearer(reader, path, entry).map(|plan| Net::Aldis(Box::new(plan))))
+        }
         () => None,
     }
 }
@@ -76,7 +80,14 @@ struct Basics {
 }
 
 impl Basics {
-    fn read(s: &mut Scope<'_>, kind: &str, least_mtu: i64, largest: Bytes) -> Self {
+    /// `most`: the largest payload unless the profile says so, by mtu; `None`: the schema has it.
+    fn read(
+        s: &mut Scope<'_>,
+        kind: &str,
+        least_mtu: i64,
+        largest: Bytes,
+        most: impl Fn(i64) -> Option<Bytes>,
+    ) -> Self {
         let size = |t: &str| Bytes::parse(t).filter(|b| (1024..=largest.0).contains(&b.0));
         let mtu = s.field("mtu", integer(least_mtu, 65_535));
         Self {
@@ -98,7 +109,10 @@ impl Basics {
             rate: s.field("rate", parsed(|t| Bps::parse(t).filter(|r| r.0 >= 75))),
             delay: s.field("delay", parsed(|t| parse_duration(t).filter(|d| *d <= Duration::from_secs(60)))),
             room: mtu.and_then(|m| u64::try_from(m).ok()).map(|m| m - NetPlan::HEADERS),
-            max_payload: s.field("max_payload", parsed(size)),
+            max_payload: match most(mtu.unwrap_or(1500)) {
+                Some(most) => s.field_or("max_payload", most.to_string(), parsed(size)),
+                None => s.field("max_payload", parsed(size)),
+            },
             max_air: s.field("max_air", parsed(at_least_a_second)),
             hold_excess: s.field("on_excess", parsed(|t| ["return", "hold"].contains(&t).then(|| t == "hold"))),
             protected: s.field("protected", boolean),
@@ -125,6 +139,7 @@ impl Basics {
             interface: self.interface?,
             groups,
             ports,
+            control: None,
             join: self.join?,
             ttl: u8::try_from(self.ttl?).ok()?,
             dscp,
@@ -157,7 +172,8 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     let aldis = d.multicast.iter().map(|(path, m)| (path, &m.net, "group", "port", "is in Aldis mode"));
     let (mut groups, mut sockets) = (BTreeMap::new(), BTreeMap::new());
     for (path, net, key, port_key, speaks) in pmul.chain(aldis) {
-        for group in &net.groups {
+        let dynamic = net.control.iter().flat_map(|control| control.pool.iter().chain([&control.group]));
+        for group in net.groups.iter().chain(dynamic) {
             let Some((other, others)) = groups.insert(*group, (path, speaks)) else { continue };
             let problem = match others == speaks {
                 true => format!("{group} is also a group of {other}"),
@@ -167,7 +183,8 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
             };
             reader.problem(&join(path, key), problem, "a group of its own");
         }
-        for port in &net.ports {
+        let control = net.control.iter().flat_map(|control| &control.ports);
+        for port in net.ports.iter().chain(control) {
             if let Some(other) = sockets.insert((net.interface, *port), path).filter(|other| *other != path) {
                 let problem = format!("{other} has port {port} of that interface");
                 reader.problem(&join(path, "interface"), problem, &format!("another interface, or another {port_key}"));

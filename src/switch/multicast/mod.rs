@@ -11,7 +11,7 @@ mod pmul;
 pub(super) use outlook::NetPassage;
 pub(super) use pmul::Pending;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::bearer::multicast;
@@ -50,6 +50,10 @@ pub(super) struct Net {
     /// Its sockets work.
     up: bool,
     joined: bool,
+    /// Dynamic groups the driver has been told to join.
+    members: BTreeSet<Ipv4Addr>,
+    /// Dynamic groups that an order keeps it from joining, as far as that was told.
+    unjoined: BTreeSet<Ipv4Addr>,
     /// Counts of this side: what the driver dropped, what was not for this node, what could not be opened.
     counts: BTreeMap<&'static str, u64>,
     /// When the station next has something to do or to send that it may.
@@ -65,6 +69,8 @@ impl Net {
             silence_told: false,
             up: false,
             joined: false,
+            members: BTreeSet::new(),
+            unjoined: BTreeSet::new(),
             counts: BTreeMap::new(),
             wake: None,
         }
@@ -190,6 +196,8 @@ impl Switch {
         let Some(net) = self.nets.get_mut(name) else { return };
         net.up = fault.is_none();
         net.joined = false;
+        // Its sockets are new: nothing is joined.
+        net.members.clear();
         if let Some(text) = fault {
             self.event(Event::BearerAlarm { bearer: name.clone(), text });
         }
@@ -201,6 +209,7 @@ impl Switch {
         for name in pmul {
             self.join(now, &name);
             self.pump_mule(now, &name);
+            self.follow_groups(now, &name);
         }
         let aldis: Vec<BearerId> = self.nets.aldis.keys().cloned().collect();
         for name in aldis {
@@ -221,6 +230,41 @@ impl Switch {
         {
             net.joined = true;
             self.outputs.push_back(Output::Emit(permit.join()));
+        }
+    }
+
+    /// Joins the dynamic groups that were announced to this node, and leaves those that have ended, as far as an order lets it: both radiate.
+    fn follow_groups(&mut self, now: Now, name: &BearerId) {
+        let Some(p) = self.nets.pmul.get_mut(name) else { return };
+        let wanted = p.station.groups();
+        let net = &mut p.net;
+        net.unjoined.retain(|group| wanted.contains(group));
+        if wanted == net.members || !net.up {
+            return;
+        }
+        let airtime = net.plan.datagram_air();
+        let changes: Vec<(Ipv4Addr, bool)> =
+            wanted.symmetric_difference(&net.members).map(|g| (*g, wanted.contains(g))).collect();
+        for (group, member) in changes {
+            match self.gate.permit(now, name, Purpose::Probe, airtime) {
+                Ok(permit) => {
+                    let Some(net) = self.nets.get_mut(name) else { return };
+                    let _ = if member { net.members.insert(group) } else { net.members.remove(&group) };
+                    net.unjoined.remove(&group);
+                    net.count(if member { "groups_joined" } else { "groups_left" }, 1);
+                    self.outputs.push_back(Output::Emit(permit.membership(group, member)));
+                }
+                Err(silence) if member => {
+                    let Some(net) = self.nets.get_mut(name) else { return };
+                    if net.unjoined.insert(group) {
+                        net.count("not_joined_in_silence", 1);
+                        let (group, why) = (group.to_string(), silence.name().to_owned());
+                        self.event(Event::GroupNotJoined { bearer: name.clone(), group, why });
+                    }
+                }
+                // It stays a member until it may say that it is not.
+                Err(_) => {}
+            }
         }
     }
 

@@ -83,6 +83,8 @@ pub(in crate::switch) enum Pending {
     Decode { bearer: BearerId, heard: incoming::Heard },
     /// A message, or the fact that there is none to keep, is being made durable.
     Accept { bearer: BearerId, message: MessageKey, known: incoming::Known, records: Vec<MessageRecord>, ids: Batch },
+    /// The group of a message is being stored, or forgotten.
+    Group,
 }
 
 /// The number on the net of the payload that a transfer belongs to.
@@ -126,6 +128,7 @@ impl Pmul {
             timers: p.timers.clone(),
             limits: pmul::Limits { sending: outgoing::MOST_SENDING * p.net.peers.len().max(1), ..Default::default() },
             peers: peers.map(peer).collect(),
+            dynamic: p.dynamic.as_ref().map(|dynamic| dynamic.machine.clone()),
             seed,
         };
         let mut pmul = Self {
@@ -162,6 +165,8 @@ impl Pmul {
         } else if let Some((message, known)) = incoming::accepted_of(key, value) {
             self.station.restore_accepted(now, message, (known.expiry, known.priority), known.owed);
             self.accepted.insert(message, known);
+        } else if let Some((number, group, expiry)) = outgoing::group_of(key, value) {
+            self.station.restore_group(number, group, expiry);
         }
     }
 }
@@ -230,6 +235,8 @@ impl Switch {
                 let port = match transmit.port {
                     Port::Data => plan.data_port,
                     Port::Ack => plan.ack_port,
+                    Port::Control => plan.dynamic.as_ref().map_or(0, |dynamic| dynamic.request_port),
+                    Port::Announce => plan.dynamic.as_ref().map_or(0, |dynamic| dynamic.announce_port),
                 };
                 let to = SocketAddrV4::new(transmit.to, port);
                 let (output, bytes, air) = net.send(permit, to, purpose, transmit.bytes);
@@ -276,6 +283,10 @@ impl Switch {
                 }
                 // The message's own life ends at the same moment: `outcome::wake` says what became of it.
                 pmul::Event::Unconfirmed { .. } => {}
+                pmul::Event::GroupTaken { number, group, expiry } => {
+                    self.keep_group(name, number, Some((group, expiry)));
+                }
+                pmul::Event::GroupReleased { number } => self.keep_group(name, number, None),
                 pmul::Event::Discarded { .. } => self.count(name, "discarded"),
                 pmul::Event::Expired { .. } => self.count(name, "expired_unfinished"),
             }
@@ -317,6 +328,12 @@ impl Switch {
                     _ => Err(stopping()),
                 };
                 self.mule_stored(now, &bearer, (message, known), records, &ids, stored);
+            }
+            // Without it a group is not released after a restart; its receivers leave by themselves.
+            Pending::Group => {
+                if let WorkResult::Store(StoreResult::Committed(Err(error))) = result {
+                    self.commit_failed(&error);
+                }
             }
         }
     }

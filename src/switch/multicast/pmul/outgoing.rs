@@ -3,21 +3,22 @@
 //! The payload is frozen like any other (A1): stored with its transfers in one commit, and with each of them what the message on the
 //! net must keep over restarts. After one the station asks what has arrived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::bearer::Transfer;
-use crate::bearer::pmul::{Destination, NodeId, Outgoing, SubmitError};
+use crate::bearer::pmul::{Destination, NodeId, Outgoing, SubmitError, Way};
 use crate::codec::mule;
 use crate::mail::{
     BearerId, BodyRef, Cut, Envelope, Hop, MessageId, PeerName, Precedence, Reliance, Status, TransferId,
 };
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job};
-use crate::queue::{Change, CommitError, MessageRecord, StoreCall, TransferRecord};
+use crate::queue::{Batch, Change, CommitError, MessageRecord, StoreCall, TransferRecord};
 use crate::time::{Duration, Now};
 
-use super::{Frozen, Pending, Send, number_of, numbered};
+use super::{Frozen, Pending, Pmul, Send, number_of, numbered};
 use crate::switch::air::link_key;
 use crate::switch::intake::UNPROTECTED;
 use crate::switch::settle::{AirNote, BEYOND, Step};
@@ -61,6 +62,42 @@ pub(super) fn sequence_of(key: &[u8], value: &[u8]) -> Option<(NodeId, u32)> {
     Some((NodeId(u32::from_be_bytes(node)), u32::from_be_bytes(value.try_into().ok()?)))
 }
 
+/// Store key of the dynamic group of a message, relative to the bearer.
+fn group_key(number: u32) -> Vec<u8> {
+    let mut key = vec![b'g'];
+    key.extend(number.to_be_bytes());
+    key
+}
+
+pub(super) fn group_of(key: &[u8], value: &[u8]) -> Option<(u32, Ipv4Addr, u32)> {
+    let number: [u8; 4] = key.strip_prefix(b"g")?.try_into().ok()?;
+    let (group, expiry) = value.split_first_chunk::<4>()?;
+    let expiry = u32::from_be_bytes(expiry.try_into().ok()?);
+    Some((u32::from_be_bytes(number), Ipv4Addr::from(*group), expiry))
+}
+
+/// Whether a message of this level must not wait until a group is granted.
+fn cannot_wait(level: Precedence) -> bool {
+    level >= Precedence::Flash
+}
+
+/// How a message of a level comes by its group, when these groups were agreed for its receivers; `None`: none was for that one. Who keeps
+/// silence joins nothing.
+fn way(m: &Pmul, level: Precedence, to: &[(Option<Ipv4Addr>, bool)]) -> Way {
+    let agreed: BTreeSet<Ipv4Addr> = to.iter().filter_map(|(group, _)| *group).collect();
+    let all = to.iter().all(|(group, _)| group.is_some());
+    let agreed: Vec<Ipv4Addr> = agreed.into_iter().collect();
+    let Some(dynamic) = &m.plan.dynamic else { return Way::Agreed(agreed) };
+    let silent = to.iter().any(|(_, silent)| *silent);
+    match (all, agreed.len()) {
+        (true, _) if cannot_wait(level) || silent => Way::Agreed(agreed),
+        (true, 1) if !dynamic.always => Way::Agreed(agreed),
+        (true, _) => Way::Asked(agreed),
+        (false, _) if cannot_wait(level) => Way::AtOnce,
+        (false, _) => Way::Asked(Vec::new()),
+    }
+}
+
 impl Switch {
     /// What may go to a MULE peer now. P_MUL says when a message expires: nothing is sent before the clock is set.
     pub(in crate::switch) fn towards_mule(&self, now: Now, peer: &PeerName) -> Option<Allowance> {
@@ -78,13 +115,47 @@ impl Switch {
     pub(in crate::switch) fn mules_along(&self, hop: &Hop) -> Vec<Hop> {
         let Hop::Peer(peer) = hop else { return Vec::new() };
         let Some((_, m)) = self.mule_to(peer) else { return Vec::new() };
-        let group = |peer: &PeerName| self.mule(peer).map(|mule| mule.group.or(m.net.plan.groups.first().copied()));
-        let same = m.net.plan.peers.iter().filter(|p| group(p) == group(peer));
-        same.map(|p| Hop::Peer(p.clone())).collect()
+        // One group can be made for all of them.
+        let same = |p: &&PeerName| m.plan.dynamic.is_some() || self.agreed_for(m, p) == self.agreed_for(m, peer);
+        m.net.plan.peers.iter().filter(same).map(|p| Hop::Peer(p.clone())).collect()
     }
 
-    /// Starts jobs of one message for peers of one group.
+    /// The group that was agreed for a peer of a bearer.
+    fn agreed_for(&self, m: &Pmul, peer: &PeerName) -> Option<Ipv4Addr> {
+        self.mule(peer).and_then(|mule| m.plan.agreed(mule))
+    }
+
+    /// Which of these jobs of one message share a group: those with an agreed one go by it where they must not wait, or would not hear of
+    /// another; and all do where one group was agreed for all.
+    fn by_group(&self, jobs: Vec<Job>) -> Vec<Vec<Job>> {
+        let of = |job: &Job| match &job.hop {
+            Hop::Peer(peer) => self.mule_to(peer).map(|(_, m)| (m, self.agreed_for(m, peer), self.is_silent(peer))),
+            _ => None,
+        };
+        let dynamic = jobs.first().and_then(of).and_then(|(m, ..)| m.plan.dynamic.as_ref());
+        let Some(dynamic) = dynamic else { return vec![jobs] };
+        let agreed = |job: &Job| of(job).and_then(|(_, group, _)| group);
+        let first = jobs.first().and_then(agreed);
+        if !dynamic.always && first.is_some() && jobs.iter().all(|job| agreed(job) == first) {
+            return vec![jobs];
+        }
+        let mut parts: BTreeMap<Option<Ipv4Addr>, Vec<Job>> = BTreeMap::new();
+        for job in jobs {
+            let silent = of(&job).is_some_and(|(.., silent)| silent);
+            let group = agreed(&job).filter(|_| silent || cannot_wait(job.precedence));
+            parts.entry(group).or_default().push(job);
+        }
+        parts.into_values().collect()
+    }
+
+    /// Starts jobs of one message for peers that may share a group.
     pub(in crate::switch) fn start_mule(&mut self, now: Now, jobs: Vec<Job>) {
+        for part in self.by_group(jobs) {
+            self.start_mule_part(now, part);
+        }
+    }
+
+    fn start_mule_part(&mut self, now: Now, jobs: Vec<Job>) {
         // An edit for some recipients gave them other bytes.
         let mut by_body: BTreeMap<BodyRef, Vec<Job>> = BTreeMap::new();
         for job in jobs {
@@ -242,22 +313,22 @@ impl Switch {
 
     fn collect(&mut self, now: Now, transfer: &TransferRecord, payload: Arc<[u8]>, resumed: bool) {
         let Hop::Peer(peer) = &transfer.hop else { return };
-        let mule = self.mule(peer).map(|m| (m.node, m.group));
+        let mule = self.mule(peer).map(|m| m.node);
         let Some(m) = self.nets.pmul.get_mut(&transfer.bearer) else { return };
         let known = m.frozen.get(&transfer.id).copied().zip(mule).filter(|_| m.net.plan.peers.contains(peer));
-        let Some((frozen, (node, group))) = known else {
+        let Some((frozen, node)) = known else {
             return self.withdraw(now, transfer, "its peer, or what was stored with it, is no longer known here");
         };
         if frozen.max_pdu as usize != m.net.plan.max_datagram {
             return self.withdraw(now, transfer, RECUT);
         }
         let number = number_of(transfer);
-        let Some(group) = group.or(m.net.plan.groups.first().copied()) else { return };
         let fresh = m.fresh.entry(number).or_insert_with(|| Outgoing {
             number,
             priority: frozen.priority,
             expiry: frozen.expiry,
-            group,
+            // Chosen when it is known to whom all it goes.
+            way: Way::Agreed(Vec::new()),
             destinations: Vec::new(),
             payload,
             resumed,
@@ -272,8 +343,9 @@ impl Switch {
             let of = self.transfers.values().filter(|t| t.bearer == *name && number_of(t) == number);
             let of: Vec<TransferRecord> = of.cloned().collect();
             let level = of.iter().map(|t| t.precedence).max().unwrap_or(Precedence::Routine);
-            let Some(m) = self.nets.pmul.get_mut(name) else { return };
             out.priority = raised(level, out.priority);
+            out.way = self.way_of(name, level, &out.destinations);
+            let Some(m) = self.nets.pmul.get_mut(name) else { return };
             match m.station.submit(now, out) {
                 Ok(()) => {
                     m.sends.insert(number, Send { level, bytes: 0, air: Duration::ZERO, keyed: false });
@@ -324,6 +396,20 @@ impl Switch {
     fn transfers_numbered(&self, name: &BearerId, number: u32) -> Vec<TransferRecord> {
         let of = |t: &&TransferRecord| t.bearer == *name && t.id.epoch == self.epoch && number_of(t) == number;
         self.transfers.values().filter(of).cloned().collect()
+    }
+
+    fn way_of(&self, name: &BearerId, level: Precedence, to: &[Destination]) -> Way {
+        let Some(m) = self.nets.pmul.get(name) else { return Way::Agreed(Vec::new()) };
+        let peer = |d: &Destination| self.plan.mules.iter().find(|mule| mule.node == d.node);
+        let to = to.iter().filter_map(peer).map(|mule| (m.plan.agreed(mule), self.is_silent(&mule.name)));
+        way(m, level, &to.collect::<Vec<_>>())
+    }
+
+    /// Stores which group a message has, so that it is released after a restart; or that it has none any more.
+    pub(super) fn keep_group(&mut self, name: &BearerId, number: u32, group: Option<(Ipv4Addr, u32)>) {
+        let value = group.map(|(group, expiry)| [group.octets(), expiry.to_be_bytes()].concat());
+        let changes = vec![Change::Link(link_key(name, &group_key(number)), value)];
+        self.commit(Batch { conditions: Vec::new(), changes }, crate::switch::Pending::Pmul(Pending::Group));
     }
 
     /// A part of a message has left.
@@ -388,7 +474,7 @@ impl Switch {
     }
 
     /// A message has another level.
-    pub(in crate::switch) fn expedite_mule(&mut self, id: &TransferId, level: Precedence) {
+    pub(in crate::switch) fn expedite_mule(&mut self, now: Now, id: &TransferId, level: Precedence) {
         let Some(transfer) = self.transfers.get(id) else { return };
         let number = number_of(transfer);
         let Some(m) = self.nets.pmul.get_mut(&transfer.bearer) else { return };
@@ -398,6 +484,9 @@ impl Switch {
         }
         if let Some(before) = before {
             m.station.set_priority(number, raised(level, before));
+            if cannot_wait(level) {
+                m.station.hurry(now, number);
+            }
         }
     }
 
@@ -446,5 +535,9 @@ mod tests {
         assert_eq!(transfer_of_key(&sequence_key(NodeId(5))), None);
         assert_eq!(sequence_of(&sequence_key(NodeId(5)), &9_u32.to_be_bytes()), Some((NodeId(5), 9)));
         assert_eq!(transfer_of_key(b"t\x01"), None);
+        let (number, group, expiry) = (0xdead_beef, Ipv4Addr::new(239, 2, 3, 4), 0x6b36_ec80_u32);
+        let value = [group.octets(), expiry.to_be_bytes()].concat();
+        assert_eq!(group_of(&group_key(number), &value), Some((number, group, expiry)));
+        assert_eq!(group_of(&group_key(number), b"short"), None);
     }
 }
