@@ -3,7 +3,9 @@
 #
 #   postfix.sh start DIR PORT relay NEXT-HOP-PORT     takes mail from 127.0.0.1 and relays all of it
 #   postfix.sh start DIR PORT lmtp NEXT-HOP-PORT      takes mail from 127.0.0.1 and hands all of it on over LMTP
-#   postfix.sh start DIR PORT deliver DOMAIN          takes mail for DOMAIN, any user, into the Maildir DIR/mail/box
+#   postfix.sh start DIR PORT deliver DOMAIN [CERTIFICATE KEY]
+#                                                     takes mail for DOMAIN, any user, into the Maildir DIR/mail/box; with a
+#                                                     certificate inside TLS alone
 #   postfix.sh start DIR PORT hold                    takes mail and keeps it: what a load generator measures
 #   postfix.sh stop DIR
 set -eu
@@ -34,6 +36,12 @@ virtual_mailbox_maps = static:box/
 virtual_minimum_uid = 1
 virtual_uid_maps = static:$(id -u postfix)
 virtual_gid_maps = static:$(id -g postfix)"
+    if [ $# -gt 5 ]; then
+        special="$special
+smtpd_tls_security_level = encrypt
+smtpd_tls_cert_file = $6
+smtpd_tls_key_file = $7"
+    fi
     ;;
 hold)
     special="default_transport = discard:
@@ -92,6 +100,7 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - 20 discard
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 C
