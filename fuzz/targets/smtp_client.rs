@@ -1,16 +1,26 @@
 //! Any bytes from a next hop: no panic, and nothing is sent onward that a server could read as something else.
 #![no_main]
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use aldis::mail::{BodyKind, Envelope, Mailbox, Recipient};
-use aldis::smtp::client::{Config, Delivery, Dialect, Session};
+use aldis::smtp::client::{Config, Delivery, Dialect, Event, Login, Mechanism, Session};
+use aldis::smtp::scram::client::Keys;
+use aldis::smtp::server::Secret;
 use aldis::time::{Instant, Wall};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let dialect = if data.first().is_some_and(|b| b & 1 == 1) { Dialect::Lmtp } else { Dialect::Smtp };
-    let mut session = Session::new(Instant::ZERO, Arc::new(Config::new("mx.example", dialect)));
+    let login = data.first().is_some_and(|b| b & 2 == 2).then(|| Login {
+        user: "user".to_owned(),
+        password: Some(Secret("pencil".to_owned())),
+        mechanisms: Mechanism::ALL.to_vec(),
+        nonce: "abc".to_owned(),
+    });
+    let config = Config { login, loopback: true, ..Config::new("mx.example", dialect) };
+    let mut session = Session::new(Instant::ZERO, Arc::new(config));
     let envelope = Envelope {
         from: Some(Mailbox::new("a@src.example")),
         recipients: vec![
@@ -34,7 +44,16 @@ fuzz_target!(|data: &[u8]| {
         while let Some(bytes) = session.poll_transmit() {
             sent.extend(bytes);
         }
-        while session.poll_event().is_some() {}
+        while let Some(event) = session.poll_event() {
+            match event {
+                Event::StartTls => session.handle_tls_started(Instant::ZERO, Some([7; 32])),
+                // At a cost that does not slow the fuzzer down.
+                Event::DeriveKeys { salt, .. } => {
+                    session.handle_keys(Instant::ZERO, &Keys::derive("pencil", &salt, NonZeroU32::MIN));
+                }
+                Event::Done(_) | Event::Close => {}
+            }
+        }
     }
     for (i, byte) in sent.iter().enumerate() {
         assert!(*byte != b'\n' || i > 0 && sent[i - 1] == b'\r', "bare LF sent");

@@ -15,7 +15,7 @@ use aldis::bearer::{ModemAction, ModemEvent};
 use aldis::codec::payload::{DecodeError, Options as Coded};
 use aldis::config::Plan;
 use aldis::emcon::{Emission, EpochWatch, Keying};
-use aldis::mail::{BearerId, Envelope, MessageId, Precedence, RecipientState};
+use aldis::mail::{BearerId, Envelope, Hop, MessageId, Precedence, RecipientState};
 use aldis::ops::{Event, Request, Response};
 use aldis::queue::{
     Batch, Change, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult,
@@ -24,7 +24,9 @@ use aldis::security::vet::without_dns;
 use aldis::smtp::client::{RecipientResult, Report};
 use aldis::smtp::server::{Answer, AskId, Question, Transaction};
 use aldis::switch::OpenError as Unread;
-use aldis::switch::{Forward, Input, Output, RequestId, SessionId, Sizes, Switch, Ticket, Work, WorkResult, work};
+use aldis::switch::{
+    Forward, Forwarded, Input, Output, RequestId, SessionId, Sizes, Switch, Ticket, Work, WorkResult, work,
+};
 use aldis::time::{Duration, Instant, Now};
 
 use crate::disk::SimDisk;
@@ -517,11 +519,16 @@ impl Process {
 
 /// A next hop that takes everything.
 fn forwarded(at: Instant, forward: Forward, log: &mut Log) -> WorkResult {
-    let Forward { to, envelope, body, .. } = forward;
+    let Forward { hop, envelope, body, .. } = forward;
     let taken = |_| RecipientResult::Delivered { reply: "250 2.0.0 taken".into() };
     let results = envelope.recipients.iter().map(taken).collect();
-    log.forwarded.push((at, to, envelope, body));
-    WorkResult::Forwarded(Report { results, dsn: true, tls: false, reached: true, answered: true })
+    let by = match &hop {
+        Hop::Smtp(to) | Hop::Lmtp(to) => to.clone(),
+        other => other.to_string(),
+    };
+    log.forwarded.push((at, by.clone(), envelope, body));
+    let report = Report { results, dsn: true, tls: false, reached: true, answered: true, login_refused: false };
+    WorkResult::Forwarded(Box::new(Forwarded { report, by, faults: Vec::new() }))
 }
 
 impl Host for VirtualNode {

@@ -8,6 +8,7 @@ use super::plan::{
     PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
+use super::smarthost::{self, SmarthostPlan};
 use super::{addresses, authentication, net};
 use crate::mail::{Hop, Precedence, Protection};
 use crate::route::{Alias, Directory, Placed, Rewrite, Route};
@@ -22,6 +23,9 @@ pub struct Declared<'d> {
     pub listener_names: BTreeSet<String>,
     /// How many routes are written, sound or not.
     pub routes_written: usize,
+    /// Names of all smarthosts written, sound or not.
+    pub smarthost_names: BTreeSet<String>,
+    pub smarthosts: &'d [(String, SmarthostPlan)],
     /// Names of all bearers written, sound or not.
     pub bearer_names: BTreeSet<String>,
     /// Names of peers that some bearer lists, sound or not.
@@ -57,6 +61,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     listeners_let_somebody_in(reader, d);
     lmtp_keeps_to_itself(reader, d);
     routes_lead_somewhere(reader, d);
+    smarthost::check(reader, d);
     addresses::routes_have_their_bearers(reader, d);
     let directory = addresses::directory(d);
     postmaster_has_a_route(reader, d, &directory);
@@ -187,7 +192,7 @@ fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
                     );
                 }
             }
-            Hop::Peer(_) | Hop::Local | Hop::Hold | Hop::Fetch => {}
+            Hop::Peer(_) | Hop::Local | Hop::Hold | Hop::Fetch | Hop::Smarthost(_) => {}
         }
     }
 }
@@ -385,6 +390,24 @@ fn directories_do_not_clash(reader: &mut Reader, d: &Declared<'_>) {
 
 fn limits_agree(reader: &mut Reader, d: &Declared<'_>) {
     let Some(limits) = d.limits else { return };
+    for (path, listener) in d.listeners {
+        if listener.tls_required && listener.tls.is_none() {
+            reader.problem(&join(path, "tls_required"), "there is no TLS to begin", "tls = { certificate, key }");
+        }
+        for (key, over, limit) in [
+            ("max_size", listener.message_bytes > limits.message_bytes, "limits.message"),
+            ("max_recipients", listener.recipients > limits.recipients, "limits.recipients"),
+            (
+                "sessions_per_address",
+                listener.sessions_per_address > limits.sessions_per_address,
+                "limits.sessions_per_address",
+            ),
+        ] {
+            if over {
+                reader.problem(&join(path, key), format!("more than {limit}"), &format!("at most {limit}"));
+            }
+        }
+    }
     if limits.in_flight_bytes < limits.message_bytes {
         reader.problem("limits.in_flight", "less than one message", "at least limits.message");
     }

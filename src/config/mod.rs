@@ -16,6 +16,7 @@ pub mod schema;
 mod secrets;
 mod sharing;
 mod sheet;
+pub mod smarthost;
 mod tree;
 
 use std::io;

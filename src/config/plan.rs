@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Password;
+use super::smarthost::SmarthostPlan;
 use crate::bearer::pmul::{Checksum, Dynamic, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
 use crate::codec::reduce::Rule;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub limits: Limits,
     /// SMTP listeners, in profile order.
     pub listeners: Vec<ListenerPlan>,
+    /// Next hops with settings of their own.
+    pub smarthosts: Vec<SmarthostPlan>,
     /// Users who may authenticate, by name.
     pub users: BTreeMap<String, UserPlan>,
     /// Addresses: routes, aliases, who has a mailbox.
@@ -71,6 +74,11 @@ impl Plan {
     /// Whether any listener checks mail: then this node's word on it is nobody else's to give.
     pub fn checks_mail(&self) -> bool {
         self.listeners.iter().any(|l| l.vetting.checks.any())
+    }
+
+    /// The next hop of this name.
+    pub fn smarthost(&self, name: &str) -> Option<&SmarthostPlan> {
+        self.smarthosts.iter().find(|s| s.name == name)
     }
 
     /// Whether a bearer never radiates, whatever is ordered.
@@ -190,6 +198,18 @@ pub struct ListenerPlan {
     pub max_precedence: Precedence,
     /// How far away a release may be that a sender asks for (RFC 4865); submission alone.
     pub future_release: Option<Duration>,
+    /// Whether MAIL needs TLS first.
+    pub tls_required: bool,
+    /// Largest message accepted here.
+    pub message_bytes: u64,
+    /// Recipients per transaction here.
+    pub recipients: usize,
+    /// Sessions at once from one address here.
+    pub sessions_per_address: usize,
+    /// Sessions a minute from one address, trusted networks not counted.
+    pub sessions_per_minute: Option<u32>,
+    /// Messages a minute from one address, trusted networks not counted.
+    pub messages_per_minute: Option<u32>,
     /// What is checked and signed.
     pub vetting: VettingPlan,
 }

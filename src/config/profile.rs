@@ -14,7 +14,7 @@ use super::plan::{
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, Password, addresses, authentication, cross, net, schema, secrets};
+use super::{Files, Password, addresses, authentication, cross, net, schema, secrets, smarthost};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -47,9 +47,11 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
 
     let node = node(reader, context, table("node"));
     let limits = limits(reader, table("limits"));
-    let listeners = each(reader, "listener", table("listener"), |r, at, e| listener(r, context, at, e));
+    let listeners =
+        each(reader, "listener", table("listener"), |r, at, e| listener(r, context, limits.as_ref(), at, e));
     let users = each(reader, "user", table("user"), user);
     let routes = each(reader, "route", table("route"), |r, at, e| route(r, context, at, e));
+    let smarthosts = each(reader, "smarthost", table("smarthost"), |r, at, e| smarthost::read(r, context, at, e));
     let aliases = each(reader, "alias", table("alias"), addresses::alias);
     let rewrites = each(reader, "rewrite", table("rewrite"), addresses::rewrite);
     let state_dir = node.as_ref().map(|n| n.state_dir.clone());
@@ -85,6 +87,8 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         peers: names(table("peer")),
         listener_names: names(table("listener")),
         routes_written: elements(table("route")),
+        smarthost_names: names(table("smarthost")),
+        smarthosts: &smarthosts,
         bearer_names: names(table("bearer")),
         carried: carried(table("bearer")),
         node: node.as_ref(),
@@ -125,6 +129,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         node,
         limits,
         listeners: listeners.into_iter().map(|(_, l)| l).collect(),
+        smarthosts: smarthosts.into_iter().map(|(_, s)| s).collect(),
         users: users.into_iter().map(|(_, u)| u).collect(),
         directory,
         local,
@@ -247,7 +252,7 @@ fn node(reader: &mut Reader, context: &Context<'_>, entry: Option<&Entry>) -> Op
 
 fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let mut s = reader.scope(&schema::LIMITS, "limits", entry);
-    let message = s.field("message", parsed(|t| Bytes::parse(t).filter(|b| (65_536..=1 << 30).contains(&b.0))));
+    let message = s.field("message", parsed(message_size));
     let recipients = s.field("recipients", integer(100, 10_000));
     let sessions = s.field("sessions", integer(1, 100_000));
     let sessions_per_address = s.field("sessions_per_address", integer(1, 100_000));
@@ -289,7 +294,13 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
 /// A message lives no longer than ninety days, and a month of that is for its way.
 const LONGEST_RELEASE: Duration = Duration::from_secs(60 * 86_400);
 
-fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<ListenerPlan> {
+fn listener(
+    reader: &mut Reader,
+    context: &Context<'_>,
+    limits: Option<&Limits>,
+    path: &str,
+    entry: &Entry,
+) -> Option<ListenerPlan> {
     let mut s = reader.scope(&schema::LISTENER, path, Some(entry));
     let listener_name = s.field("name", parsed(|t| name(t).filter(|n| n != "node")));
     let kind = s.field(
@@ -316,6 +327,17 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
             _ => parsed(|t| at_least_a_second(t).filter(|d| *d <= LONGEST_RELEASE))(e).map(Some),
         });
     let vetting = authentication::vetting(&mut s);
+    let tls_required = s.field("tls_required", boolean);
+    // Where [limits] could not be read, its problems are told, and what is written here is read all the same.
+    let count = |n: usize| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
+    let max_size =
+        s.field_or("max_size", Bytes(limits.map_or(25 << 20, |l| l.message_bytes)).to_string(), parsed(message_size));
+    let max_recipients =
+        s.field_or("max_recipients", count(limits.map_or(1000, |l| l.recipients)), integer(100, 10_000));
+    let sessions_per_address =
+        s.field_or("sessions_per_address", count(limits.map_or(50, |l| l.sessions_per_address)), integer(1, 100_000));
+    let sessions_per_minute = s.field("sessions_per_minute", rate_limit);
+    let messages_per_minute = s.field("messages_per_minute", rate_limit);
     let tls_path = s.at("tls");
     let tls = match s.raw("tls") {
         Some(entry) => Some(tls(reader, context, &tls_path, &entry)?),
@@ -332,7 +354,21 @@ fn listener(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
         max_precedence: max_precedence?,
         future_release: future_release?,
         vetting: vetting?,
+        tls_required: tls_required?,
+        message_bytes: max_size?.0,
+        recipients: size(max_recipients?)?,
+        sessions_per_address: size(sessions_per_address?)?,
+        sessions_per_minute: sessions_per_minute?,
+        messages_per_minute: messages_per_minute?,
     })
+}
+
+/// So many a minute, or any number.
+fn rate_limit(entry: &Entry) -> Result<Option<u32>, String> {
+    match &entry.value {
+        Value::Text(word) if word == "unlimited" => Ok(None),
+        _ => integer(1, 100_000)(entry).map(|n| u32::try_from(n).ok()),
+    }
 }
 
 fn tls(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<TlsPlan> {
@@ -400,6 +436,7 @@ fn hop(context: &Context<'_>, text: &str) -> Option<Hop> {
     let (scheme, rest) = text.split_once(':')?;
     match scheme {
         "smtp" => host_port(rest).then(|| Hop::Smtp(rest.into())),
+        "smarthost" => name(rest).map(Hop::Smarthost),
         "lmtp" if rest.contains('/') => Some(Hop::Lmtp(context.resolve(rest).to_string_lossy().into_owned())),
         "lmtp" => host_port(rest).then(|| Hop::Lmtp(rest.into())),
         "peer" => name(rest).map(|n| Hop::Peer(n.as_str().into())),
@@ -1053,6 +1090,10 @@ pub fn mailbox(text: &str) -> Option<Mailbox> {
     (ok && hostname(domain).is_some()).then(|| Mailbox::new(text))
 }
 
+fn message_size(text: &str) -> Option<Bytes> {
+    Bytes::parse(text).filter(|b| (65_536..=1 << 30).contains(&b.0))
+}
+
 fn network(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
@@ -1060,7 +1101,7 @@ fn network(text: &str) -> Option<(IpAddr, u8)> {
     (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
 }
 
-fn host_port(text: &str) -> bool {
+pub fn host_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let sound = match bare {

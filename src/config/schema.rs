@@ -78,6 +78,7 @@ const BYTES: &str = "a size: 512B, 64KiB, 25MiB, 1GiB";
 const TIME: &str = "a time in UTC: 2026-11-23T10:15:00Z";
 const YES_NO: &str = "true, false";
 const PROTOCOL: &str = "aldis, mule";
+const RATE: &str = "an integer, 1 to 100000, or unlimited";
 const KIND: &str = "serial, pmul, multicast";
 const ADDRESS: &str = "an IPv4 address: 10.1.1.1";
 
@@ -91,6 +92,7 @@ pub static ROOT: Section = Section {
         from("listener", "[[listener]] tables", "none"),
         from("user", "[[user]] tables", "none"),
         from("route", "[[route]] tables", "none"),
+        from("smarthost", "[[smarthost]] tables", "none"),
         from("alias", "[[alias]] tables", "none"),
         from("rewrite", "[[rewrite]] tables", "none"),
         from("local", "the [local] table", "every default"),
@@ -168,6 +170,12 @@ pub static LISTENER: Section = Section {
         or("dmarc_reject", YES_NO, "false"),
         or("sign", YES_NO, "false"),
         from("seal", "the name of a [[dkim]] table with an RSA key", "no seal"),
+        or("tls_required", YES_NO, "false"),
+        from("max_size", "a size of at least 64KiB: 25MiB", "limits.message"),
+        from("max_recipients", "an integer, 100 to 10000", "limits.recipients"),
+        from("sessions_per_address", "an integer, 1 to 100000", "limits.sessions_per_address"),
+        or("sessions_per_minute", RATE, "unlimited"),
+        or("messages_per_minute", RATE, "unlimited"),
     ],
 };
 
@@ -251,10 +259,46 @@ pub static ROUTE: Section = Section {
     many: true,
     keys: &[
         must("match", "an address, a domain, *.domain or *"),
-        must("to", "local, hold, smtp:HOST:PORT, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
+        must("to", "local, hold, smtp:HOST:PORT, smarthost:NAME, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
         or("bearers", "a list of names of [[bearer]] tables", "[]"),
         from("min_precedence", LEVEL, "none"),
         from("max_precedence", LEVEL, "none"),
+    ],
+};
+
+/// `[[smarthost]]`
+pub static SMARTHOST: Section = Section {
+    name: "smarthost",
+    many: true,
+    keys: &[
+        must("name", NAME),
+        must("hosts", "a list of HOST:PORT"),
+        or("tls", "off, opportunistic, required, verified", "opportunistic"),
+        or("implicit_tls", YES_NO, "false"),
+        from("ca", "a PEM file of the authorities of its certificate", "none"),
+        from("server_name", "a host name", "the host in hosts"),
+        or("pins", "a list of SHA-256 of public keys, in hexadecimal or base64", "[]"),
+        from("certificate", "a PEM file", "none is shown"),
+        from("key", "a PEM file", "none"),
+        from("user", "at most 128 printable characters", "no login"),
+        from("password_file", "a file that holds the password, readable by its owner alone", "none"),
+        from(
+            "mechanisms",
+            "a list of SCRAM-SHA-256-PLUS, SCRAM-SHA-256, EXTERNAL, PLAIN",
+            "all but EXTERNAL with a password, none without",
+        ),
+        from("hello", "a host name or address literal", "node.hostname"),
+        from("source_address", "an IP address of this machine", "chosen by the system"),
+        or("connections", "an integer, 1 to 100", "5"),
+        or("messages_per_connection", "an integer, 1 to 10000", "100"),
+        or("recipients", "an integer, 1 to 1000", "100"),
+        from("max_size", "a size of at least 1KiB", "no bound but its own SIZE"),
+        or("interval", DURATION, "0s"),
+        or("back_off", DURATION, "5min"),
+        or("connect_timeout", DURATION, "30s"),
+        or("command_timeout", DURATION, "5min"),
+        or("data_timeout", DURATION, "3min"),
+        or("final_timeout", DURATION, "10min"),
     ],
 };
 
@@ -607,7 +651,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 35] = [
+pub static SECTIONS: [&Section; 36] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -617,6 +661,7 @@ pub static SECTIONS: [&Section; 35] = [
     &DKIM,
     &USER,
     &ROUTE,
+    &SMARTHOST,
     &ALIAS,
     &REWRITE,
     &LOCAL,

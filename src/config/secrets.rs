@@ -14,6 +14,7 @@ use super::plan::TlsPlan;
 use super::reader::{Reader, join};
 use crate::security::dkim;
 use crate::smtp::scram::{self, Verifier};
+use crate::smtp::server::Secret;
 
 /// The link key of the shipped profiles. Published, hence worthless: `check` warns about it.
 pub const EXAMPLE_KEY: &[u8; 32] = b"ALDIS EXAMPLE KEY, NEVER USE IT!";
@@ -127,8 +128,63 @@ pub fn check_key(reader: &mut Reader, key: &str, secret: &[u8; 32]) {
     }
 }
 
-/// Whether certificate and key can be read and belong together.
+/// A SHA-256 fingerprint in hexadecimal, colons or none, or in base64.
+pub fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    let base64 = || data_encoding::BASE64.decode(text.as_bytes()).ok()?.try_into().ok();
+    key_text(&digits).ok().or_else(base64)
+}
+
+/// The password in a file that nobody but its owner can read: its first line.
+pub fn password_file(reader: &mut Reader, files: &dyn Files, key: &str, path: &Path) -> Option<Secret> {
+    let form = "a file with the password on its first line, mode 0600";
+    let file = match files.read(path) {
+        Ok(file) => file,
+        Err(e) => {
+            reader.problem(key, format!("cannot read {}: {e}", path.display()), form);
+            return None;
+        }
+    };
+    if file.mode & 0o077 != 0 {
+        let problem = format!("{} can be used by others: its mode is {:04o}", path.display(), file.mode & 0o777);
+        reader.problem(key, problem, form);
+    }
+    let text = String::from_utf8(file.bytes).unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() || line.len() > 512 || line.contains('\0') {
+        reader.problem(key, format!("{} holds no password", path.display()), form);
+        return None;
+    }
+    Some(Secret(line.to_owned()))
+}
+
+/// Whether certificate and key can be read and belong together, and the authorities of clients can be read.
 pub fn check_tls(reader: &mut Reader, files: &dyn Files, at: &str, plan: &TlsPlan) {
+    check_identity(reader, files, at, &plan.certificate, &plan.key);
+    if let Some(path) = &plan.client_ca {
+        check_authorities(reader, files, &join(at, "client_ca"), path);
+    }
+}
+
+/// Whether a file holds certificates of authorities.
+pub fn check_authorities(reader: &mut Reader, files: &dyn Files, at: &str, path: &Path) {
+    match files.read(path) {
+        Err(e) => reader.problem(at, format!("cannot read {}: {e}", path.display()), "a PEM file"),
+        Ok(file) => {
+            let authorities = CertificateDer::pem_slice_iter(&file.bytes).collect::<Result<Vec<_>, _>>();
+            let mut roots = rustls::RootCertStore::empty();
+            let sound = authorities
+                .is_ok_and(|list| !list.is_empty() && list.into_iter().all(|authority| roots.add(authority).is_ok()));
+            if !sound {
+                let problem = format!("{} holds no certificates of authorities", path.display());
+                reader.problem(at, problem, "a PEM file");
+            }
+        }
+    }
+}
+
+/// Whether certificate and key can be read and belong together.
+pub fn check_identity(reader: &mut Reader, files: &dyn Files, at: &str, certificate_path: &Path, key_path: &Path) {
     let mut load = |key: &str, path: &Path| match files.read(path) {
         Ok(file) => Some(file),
         Err(e) => {
@@ -136,45 +192,28 @@ pub fn check_tls(reader: &mut Reader, files: &dyn Files, at: &str, plan: &TlsPla
             None
         }
     };
-    let certificate = load("certificate", &plan.certificate);
-    let key = load("key", &plan.key);
+    let certificate = load("certificate", certificate_path);
+    let key = load("key", key_path);
     let chain: Option<Vec<CertificateDer<'static>>> = certificate.and_then(|file| {
         let chain: Option<Vec<_>> = CertificateDer::pem_slice_iter(&file.bytes).collect::<Result<_, _>>().ok();
         let chain = chain.filter(|c| !c.is_empty());
         if chain.is_none() {
-            let problem = format!("{} holds no certificate", plan.certificate.display());
+            let problem = format!("{} holds no certificate", certificate_path.display());
             reader.problem(&join(at, "certificate"), problem, "a PEM file, the server's certificate first");
         }
         chain
     });
     let key = key.and_then(|file| {
         if file.mode & 0o007 != 0 {
-            let warning = format!("{} can be read by every user of this machine", plan.key.display());
+            let warning = format!("{} can be read by every user of this machine", key_path.display());
             reader.warn(&join(at, "key"), warning, "mode 0600 or 0640");
         }
         let key = PrivateKeyDer::from_pem_slice(&file.bytes).ok();
         if key.is_none() {
-            reader.problem(&join(at, "key"), format!("{} holds no private key", plan.key.display()), "a PEM file");
+            reader.problem(&join(at, "key"), format!("{} holds no private key", key_path.display()), "a PEM file");
         }
         key
     });
-    if let Some(path) = &plan.client_ca {
-        let at = join(at, "client_ca");
-        match files.read(path) {
-            Err(e) => reader.problem(&at, format!("cannot read {}: {e}", path.display()), "a PEM file"),
-            Ok(file) => {
-                let authorities = CertificateDer::pem_slice_iter(&file.bytes).collect::<Result<Vec<_>, _>>();
-                let mut roots = rustls::RootCertStore::empty();
-                let sound = authorities.is_ok_and(|list| {
-                    !list.is_empty() && list.into_iter().all(|authority| roots.add(authority).is_ok())
-                });
-                if !sound {
-                    let problem = format!("{} holds no certificates of authorities", path.display());
-                    reader.problem(&at, problem, "a PEM file");
-                }
-            }
-        }
-    }
     if let (Some(chain), Some(key)) = (chain, key)
         && let Err(e) = CertifiedKey::from_der(chain, key, &default_provider())
     {

@@ -53,6 +53,12 @@ check = ["spf", "dkim", "dmarc", "arc"]
 dmarc_reject = true
 sign = true
 seal = "rsa"
+tls_required = true
+max_size = "5MiB"
+max_recipients = 200
+sessions_per_address = 10
+sessions_per_minute = 60
+messages_per_minute = 120
 
 [dns]
 servers = ["192.0.2.53", "[::1]:5353"]
@@ -91,6 +97,36 @@ to = "local"
 [[route]]
 match = "*"
 to = "peer:shore"
+
+[[route]]
+match = "far.example"
+to = "smarthost:far"
+
+[[smarthost]]
+name = "far"
+hosts = ["mail.far.example:465", "[2001:db8::1]:465"]
+tls = "verified"
+implicit_tls = true
+ca = "tls/cert.pem"
+server_name = "mail.far.example"
+pins = ["00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1a:1b:1c:1d:1e:1f"]
+certificate = "tls/cert.pem"
+key = "tls/key.pem"
+user = "ship"
+password_file = "keys/far.password"
+mechanisms = ["SCRAM-SHA-256-PLUS", "EXTERNAL"]
+hello = "relay.ship.example"
+source_address = "192.0.2.1"
+connections = 2
+messages_per_connection = 10
+recipients = 50
+max_size = "1MiB"
+interval = "10s"
+back_off = "2min"
+connect_timeout = "1min"
+command_timeout = "6min"
+data_timeout = "4min"
+final_timeout = "12min"
 
 [local]
 maildir = "mail"
@@ -306,6 +342,94 @@ fn a_full_profile_becomes_its_plan() {
     assert_eq!(bearer.waveform.frame_bytes, 262);
     assert_eq!(bearer.waveform.turnaround, Duration::from_millis(500));
     assert_eq!(bearer.emcon, State::Restricted(Precedence::Flash));
+}
+
+#[test]
+fn a_smarthost_and_the_bounds_of_a_listener_are_what_the_profile_says() {
+    let checked = disk(FULL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}"));
+    let plan = &checked.plan;
+    assert_eq!(plan.directory.routes.hop(&Mailbox::new("x@far.example")), Some(&Hop::Smarthost("far".into())));
+    let far = plan.smarthost("far").expect("there");
+    assert!(far.is_verified() && far.implicit && far.hosts.len() == 2);
+    assert_eq!(far.trust.pins.iter().next().map(|p| p[31]), Some(31));
+    let login = far.login.as_ref().expect("a login");
+    assert_eq!((login.user.as_str(), login.mechanisms.len()), ("ship", 2));
+    assert_eq!(login.password.as_ref().map(|p| p.0.as_str()), Some("s3cret One"));
+    assert!(!format!("{plan:?}").contains("s3cret One"), "not for logs");
+    assert!(checked.effective.iter().all(|e| !e.value.contains("s3cret")));
+    assert_eq!((far.connections, far.messages, far.recipients, far.most_bytes), (2, 10, 50, Some(1 << 20)));
+    let t = far.timeouts;
+    assert_eq!([t.greeting, t.rcpt, t.data_block, t.data_end].map(|d| d.as_secs()), [360, 360, 240, 720]);
+    let relay = &plan.listeners[0];
+    assert!(relay.tls_required);
+    assert_eq!((relay.message_bytes, relay.recipients, relay.sessions_per_address), (5 << 20, 200, 10));
+    assert_eq!((relay.sessions_per_minute, relay.messages_per_minute), (Some(60), Some(120)));
+
+    let least = "[[smarthost]]\nname = \"far\"\nhosts = [\"192.0.2.9:25\"]\n";
+    let small = format!("{}{least}", SMALL.replace("\"hold\"", "\"smarthost:far\""));
+    let checked = disk(&small).load(&[]).unwrap_or_else(|p| panic!("{p:#?}"));
+    let far = checked.plan.smarthost("far").expect("there");
+    assert_eq!((far.encryption, far.login.is_none()), (crate::smtp::client::Encryption::Opportunistic, true));
+    assert_eq!(far.timeouts, crate::smtp::client::Timeouts { data_start: far.timeouts.mail, ..Default::default() });
+    let with = |more: &str| disk(&format!("{small}{more}")).load(&[]);
+    let implicit = with("implicit_tls = true\n").expect("sound").plan;
+    assert_eq!(implicit.smarthosts[0].encryption, crate::smtp::client::Encryption::Required);
+    let warned = with("user = \"a\"\npassword_file = \"keys/far.password\"\n").expect("sound").warnings;
+    assert!(warned.iter().any(|w| w.key == "smarthost.far.mechanisms"), "{warned:#?}");
+}
+
+#[test]
+fn a_smarthost_that_could_not_work_or_would_not_protect_is_told_where_it_stands() {
+    let password = "password_file = \"keys/far.password\"";
+    for (from, to, key, words) in [
+        (
+            "to = \"smarthost:far\"",
+            "to = \"smarthost:near\"",
+            "route.\"far.example\".to",
+            "no [[smarthost]] named near",
+        ),
+        ("[\"mail.far.example:465\", \"[2001:db8::1]:465\"]", "[]", "smarthost.far.hosts", "0 hosts"),
+        ("\"[2001:db8::1]:465\"", "\"mail.far.example:465\"", "smarthost.far.hosts", "twice"),
+        ("\"[2001:db8::1]:465\"", "\"127.0.0.1:2525\"", "smarthost.far.hosts", "own listener"),
+        ("\"[2001:db8::1]:465\"", "\"mail.far.example\"", "smarthost.far.hosts", "is not one"),
+        ("tls = \"verified\"", "tls = \"sometimes\"", "smarthost.far.tls", "is not one"),
+        ("tls = \"verified\"", "tls = \"required\"", "smarthost.far.ca", "no certificate is checked"),
+        ("tls = \"verified\"", "tls = \"required\"", "smarthost.far.pins", "no certificate is checked"),
+        ("tls = \"verified\"", "tls = \"off\"", "smarthost.far.implicit_tls", "no TLS"),
+        ("ca = \"tls/cert.pem\"\nserver", "ca = \"tls/none.pem\"\nserver", "smarthost.far.ca", "cannot read"),
+        ("ca = \"tls/cert.pem\"\nserver", "server", "smarthost.far.server_name", "pins alone"),
+        ("pins = [\"00:", "pins = [\"zz:", "smarthost.far.pins", "is not one"),
+        ("key = \"tls/key.pem\"\nuser", "user", "smarthost.far.certificate", "without its key"),
+        (password, "password_file = \"keys/none\"", "smarthost.far.password_file", "cannot read"),
+        (password, "password_file = \"keys/open.password\"", "smarthost.far.password_file", "mode is 0644"),
+        (password, "password_file = \"keys/empty.password\"", "smarthost.far.password_file", "no password"),
+        (password, "", "smarthost.far.mechanisms", "needs a password"),
+        ("user = \"ship\"", "", "smarthost.far.password_file", "nobody"),
+        ("[\"SCRAM-SHA-256-PLUS\", \"EXTERNAL\"]", "[]", "smarthost.far.mechanisms", "empty"),
+        ("[\"SCRAM-SHA-256-PLUS\", \"EXTERNAL\"]", "[\"LOGIN\"]", "smarthost.far.mechanisms", "is not one"),
+        ("recipients = 50\nmax_size", "recipients = 0\nmax_size", "smarthost.far.recipients", "out of range"),
+        ("back_off = \"2min\"", "back_off = \"0s\"", "smarthost.far.back_off", "is not one"),
+        ("max_size = \"5MiB\"", "max_size = \"11MiB\"", "listener.relay.max_size", "more than limits.message"),
+        (
+            "max_recipients = 200",
+            "max_recipients = 501",
+            "listener.relay.max_recipients",
+            "more than limits.recipients",
+        ),
+        ("sessions_per_address = 10", "sessions_per_address = 21", "listener.relay.sessions_per_address", "more than"),
+        ("sessions_per_minute = 60", "sessions_per_minute = 0", "listener.relay.sessions_per_minute", "out of range"),
+    ] {
+        assert!(FULL.contains(from), "{from}");
+        let problems = disk(&FULL.replacen(from, to, 1)).load(&[]).expect_err(to);
+        assert!(
+            problems.iter().any(|p| p.key == key && p.problem.contains(words)),
+            "{to}: wanted {key} {words:?}, got {problems:#?}"
+        );
+        assert!(problems.iter().all(|p| p.line > 0), "{to}: {problems:#?}");
+    }
+    let bare = FULL.lines().filter(|l| !l.starts_with("tls = {")).collect::<Vec<_>>().join("\n");
+    let problems = disk(&bare).load(&[]).expect_err("no TLS");
+    assert!(problems.iter().any(|p| p.key == "listener.relay.tls_required"), "{problems:#?}");
 }
 
 #[test]
@@ -709,6 +833,7 @@ fn disk(profile: &str) -> Disk {
         [one.cert.pem(), one.signing_key.serialize_pem(), other.signing_key.serialize_pem()]
     });
     let digits = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90\n".to_string();
+    let (password, empty) = ("s3cret One\n".to_string(), "\n".to_string());
     let files = [
         ("tls/cert.pem", certificate, 0o644),
         ("tls/key.pem", key, 0o600),
@@ -718,6 +843,9 @@ fn disk(profile: &str) -> Disk {
         ("keys/dkim.pem", &SIGNING_KEY.to_owned(), 0o600),
         ("keys/open.pem", &SIGNING_KEY.to_owned(), 0o640),
         ("site.dict", &digits, 0o644),
+        ("keys/far.password", &password, 0o600),
+        ("keys/open.password", &password, 0o644),
+        ("keys/empty.password", &empty, 0o600),
     ]
     .map(|(path, text, mode)| (Path::new("/etc/aldis").join(path), File { bytes: text.clone().into_bytes(), mode }));
     Disk { profile: profile.into(), files: files.into() }

@@ -21,6 +21,8 @@ pub enum Hop {
     Hold,
     /// This node itself: it is asked for a part of a message that went reduced.
     Fetch,
+    /// An SMTP next hop that the profile describes under this name.
+    Smarthost(String),
 }
 
 impl fmt::Display for Hop {
@@ -33,6 +35,7 @@ impl fmt::Display for Hop {
             Self::Peer(peer) => write!(f, "peer:{peer}"),
             Self::Hold => f.write_str("hold"),
             Self::Fetch => f.write_str("fetch"),
+            Self::Smarthost(name) => write!(f, "smarthost:{name}"),
         }
     }
 }

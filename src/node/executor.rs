@@ -75,7 +75,7 @@ impl Executor {
             Work::Forward(forward) => {
                 let (to, forwards) = (self.to.clone(), self.forwards.clone());
                 self.runtime.spawn(async move {
-                    let result = WorkResult::Forwarded(forwards.deliver(*forward).await);
+                    let result = WorkResult::Forwarded(Box::new(forwards.deliver(*forward).await));
                     let _ = to.send(Input::Done { ticket, result });
                 });
             }

@@ -1,37 +1,29 @@
 //! Onward delivery: connections to next hops, each an `smtp::client::Session` over TCP, TLS or a Unix socket.
 //!
 //! A connection serves one message after the other as long as more wait for its hop, within bounds; then it says QUIT and waits for
-//! the 221. What it hands over is settled at the hop's answer, not at the end of the connection.
+//! the 221. What it hands over is settled at the hop's answer, not at the end of the connection. Where a hop has several hosts, one
+//! after the other is tried until one hears about the message.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, oneshot};
-use tokio_rustls::TlsConnector;
 
 use super::clock::Clock;
-use super::tls;
+use super::next_hop::{self, Common, NextHop, Wire};
 use crate::config::Plan;
-use crate::mail::{Precedence, Status};
-use crate::smtp::client::{Config, Delivery, Dialect, Event, RecipientResult, Report, Session};
-use crate::switch::Forward;
+use crate::mail::{Hop, Precedence, Status};
+use crate::ops::document::SmarthostStatus;
+use crate::smtp::client::{Delivery, Event, RecipientResult, Report, Session};
+use crate::smtp::hosts::Failure;
+use crate::switch::{Fault, Forward, Forwarded};
 use crate::time::{Duration, Instant};
 
-/// Longest wait for a connection and for a TLS handshake.
-const CONNECT: Duration = Duration::from_secs(30);
 /// Longest wait for a hop to take our bytes.
 const WRITE_PATIENCE: Duration = Duration::from_secs(180);
-/// Messages that one connection carries.
-const MESSAGES: u32 = 100;
 /// How long one connection takes further messages.
 const AGE: Duration = Duration::from_secs(300);
-/// Connections to one hop at once; what is more waits for one of them, the highest precedence first.
-const CONNECTIONS: usize = 4;
 /// From this level on mail has one connection more, so that it never waits for the end of a lesser message.
 const URGENT: Precedence = Precedence::Flash;
 
@@ -40,18 +32,12 @@ const URGENT: Precedence = Precedence::Flash;
 pub struct Forwarder(Arc<Shared>);
 
 struct Shared {
-    hostname: String,
     clock: Clock,
     room: Arc<Semaphore>,
-    tls: Arc<ClientConfig>,
-    lanes: Mutex<BTreeMap<Target, Lane>>,
-}
-
-/// One next hop.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Target {
-    to: String,
-    lmtp: bool,
+    common: Common,
+    /// Next hops that the profile describes, by their names.
+    smarthosts: BTreeMap<String, Arc<NextHop>>,
+    lanes: Mutex<BTreeMap<Hop, Lane>>,
 }
 
 /// What waits for one next hop.
@@ -63,25 +49,24 @@ struct Lane {
 
 impl Lane {
     /// What goes next. While there is one connection too many for it, lesser mail waits.
-    fn next(&mut self) -> Option<Errand> {
+    fn next(&mut self, ordinary: usize) -> Option<Errand> {
         let urgent = self.waiting.front()?.forward.precedence >= URGENT;
-        if urgent || self.connections <= CONNECTIONS { self.waiting.pop_front() } else { None }
+        if urgent || self.connections <= ordinary { self.waiting.pop_front() } else { None }
     }
 }
 
 /// A message and who wants to know what became of it.
 struct Errand {
     forward: Forward,
-    done: oneshot::Sender<Report>,
+    done: oneshot::Sender<Forwarded>,
 }
-
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// An open connection.
 struct Line {
     session: Session,
     stream: Box<dyn Wire>,
+    /// Which of the hop's hosts it leads to.
+    host: usize,
     since: Instant,
     messages: u32,
 }
@@ -89,57 +74,68 @@ struct Line {
 /// How driving a line ended. A line that is not given back is closed.
 enum Drove {
     Done(Report, Option<Box<Line>>),
-    TlsFailed,
+    TlsFailed(String),
     Lost(String),
 }
 
 impl Forwarder {
     /// The forwarder of one node.
     pub fn new(plan: &Plan, clock: Clock) -> Result<Self, String> {
+        let common = Common::new(plan)?;
         Ok(Self(Arc::new(Shared {
-            hostname: plan.node.hostname.clone(),
             clock,
             room: Arc::new(Semaphore::new(plan.limits.deliveries.max(1))),
-            tls: tls::opportunistic_client()?,
+            smarthosts: NextHop::all(&common, plan)?,
+            common,
             lanes: Mutex::default(),
         })))
     }
 
     /// Delivers one message; every recipient gets a result, whatever happens to the connection.
-    pub async fn deliver(&self, forward: Forward) -> Report {
+    pub async fn deliver(&self, forward: Forward) -> Forwarded {
         let count = forward.envelope.recipients.len();
-        let target = Target { to: forward.to.clone(), lmtp: forward.lmtp };
+        let lane = forward.hop.clone();
+        let Some(hop) = next_hop::of(&self.0.common, &self.0.smarthosts, &lane) else {
+            return Forwarded::alone(nothing(count, Status(4, 3, 5), "the profile has no such next hop"));
+        };
         let (done, told) = oneshot::channel();
-        if self.0.enqueue(&target, Errand { forward, done }) {
+        if self.0.enqueue(&lane, &hop, Errand { forward, done }) {
             let shared = self.0.clone();
-            tokio::spawn(async move { shared.carry(&target).await });
+            tokio::spawn(async move { shared.carry(&lane, &hop).await });
         }
-        told.await.unwrap_or_else(|_| nothing(count, "the node is stopping"))
+        told.await.unwrap_or_else(|_| Forwarded::alone(nothing(count, Status(4, 3, 2), "the node is stopping")))
+    }
+
+    /// How the next hops are that the profile describes.
+    pub fn status(&self) -> Vec<SmarthostStatus> {
+        let now = self.0.clock.at();
+        self.0.smarthosts.iter().map(|(name, hop)| hop.status(now, name)).collect()
     }
 }
 
 impl Shared {
     /// True when a further connection is wanted for it.
-    fn enqueue(&self, target: &Target, errand: Errand) -> bool {
+    fn enqueue(&self, lane: &Hop, hop: &NextHop, errand: Errand) -> bool {
         let mut lanes = self.lanes();
-        let lane = lanes.entry(target.clone()).or_default();
+        let lane = lanes.entry(lane.clone()).or_default();
         let precedence = errand.forward.precedence;
-        let wanted = lane.connections < CONNECTIONS + usize::from(precedence >= URGENT);
+        let most = if precedence >= URGENT { hop.connections } else { hop.ordinary() };
+        let wanted = lane.connections < most;
         lane.connections += usize::from(wanted);
         let behind = lane.waiting.partition_point(|other| other.forward.precedence >= precedence);
         lane.waiting.insert(behind, errand);
         wanted
     }
 
-    fn next(&self, target: &Target) -> Option<Errand> {
-        self.lanes().get_mut(target)?.next()
+    fn next(&self, lane: &Hop, hop: &NextHop) -> Option<Errand> {
+        self.lanes().get_mut(lane)?.next(hop.ordinary())
     }
 
     /// The same, for one that ends when nothing waits.
-    fn next_or_end(&self, target: &Target) -> Option<Errand> {
+    fn next_or_end(&self, target: &Hop, hop: &NextHop) -> Option<Errand> {
         let mut lanes = self.lanes();
         let lane = lanes.get_mut(target)?;
-        let errand = lane.next();
+        let errand = lane.next(hop.ordinary());
         if errand.is_none() {
             lane.connections -= 1;
             if lane.connections == 0 {
@@ -149,101 +145,149 @@ impl Shared {
         errand
     }
 
-    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Target, Lane>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Hop, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes connections to one hop while anything waits for it.
-    async fn carry(&self, target: &Target) {
-        let Ok(_permit) = self.room.clone().acquire_owned().await else { return };
-        while let Some(errand) = self.next_or_end(target) {
-            self.converse(target, errand).await;
+    async fn carry(&self, lane: &Hop, hop: &NextHop) {
+        loop {
+            let wait = self.clock.real_span(hop.turn(self.clock.at()));
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let Ok(_permit) = self.room.clone().acquire_owned().await else { return };
+            let Some(errand) = self.next_or_end(lane, hop) else { return };
+            self.converse(lane, hop, errand).await;
         }
     }
 
     /// One connection from its first message to its end; a kept connection that has gone stale is replaced by another.
-    async fn converse(&self, target: &Target, mut errand: Errand) {
+    async fn converse(&self, lane: &Hop, hop: &NextHop, mut errand: Errand) {
         let mut line: Option<Box<Line>> = None;
         loop {
-            let kept = line.is_some();
-            let drove = match line.take() {
-                Some(line) => self.deliver(*line, &errand.forward).await,
-                None => self.deliver_on_new(&errand.forward).await,
+            let (forwarded, open) = match line.take() {
+                Some(kept) => match self.deliver_on_kept(hop, *kept, &errand.forward).await {
+                    Some(delivered) => delivered,
+                    None => continue,
+                },
+                None => self.deliver_on_new(hop, &errand.forward).await,
             };
-            let count = errand.forward.envelope.recipients.len();
-            let (report, open) = match drove {
-                Drove::Done(report, None) if kept && !report.answered => continue,
-                Drove::Done(report, open) => (report, open),
-                Drove::TlsFailed => (nothing(count, "the TLS handshake failed"), None),
-                Drove::Lost(why) => (nothing(count, &why), None),
-            };
-            let _ = errand.done.send(report);
+            let _ = errand.done.send(forwarded);
             let Some(open) = open else { return };
-            let worn = open.messages >= MESSAGES || open.session.is_spent() || self.clock.at() >= open.since + AGE;
-            match if worn { None } else { self.next(target) } {
+            let worn = open.messages >= hop.messages || open.session.is_spent() || self.clock.at() >= open.since + AGE;
+            match if worn { None } else { self.next(lane, hop) } {
                 Some(next) => (errand, line) = (next, Some(open)),
-                None => return self.leave(*open).await,
+                None => return self.leave(hop, *open).await,
             }
         }
     }
 
     /// QUIT, and the wait for the 221, which the session bounds.
-    async fn leave(&self, mut line: Line) {
+    async fn leave(&self, hop: &NextHop, mut line: Line) {
         line.session.quit(self.clock.at());
-        let _ = self.drive(line, "").await;
+        let _ = self.drive(hop, line).await;
     }
 
-    async fn deliver_on_new(&self, forward: &Forward) -> Drove {
-        let mut starttls = true;
-        loop {
-            let line = match self.connect(forward, starttls).await {
-                Ok(line) => line,
-                Err(why) => return Drove::Lost(why),
+    /// `None` when the message needs another connection: this one went stale, or its host cannot have it.
+    async fn deliver_on_kept(
+        &self,
+        hop: &NextHop,
+        line: Line,
+        forward: &Forward,
+    ) -> Option<(Forwarded, Option<Box<Line>>)> {
+        let host = line.host;
+        match self.deliver(hop, line, forward).await {
+            Drove::Done(report, open) if report.answered && report.reached => {
+                hop.served(host);
+                Some((Forwarded { report, by: host_at(hop, host), faults: Vec::new() }, open))
+            }
+            Drove::Done(_, Some(open)) => {
+                self.leave(hop, *open).await;
+                None
+            }
+            Drove::Done(_, None) | Drove::TlsFailed(_) | Drove::Lost(_) => None,
+        }
+    }
+
+    /// Tries one host after the other until one hears about the message. What all of them refuse for good is refused for good.
+    async fn deliver_on_new(&self, hop: &NextHop, forward: &Forward) -> (Forwarded, Option<Box<Line>>) {
+        let count = forward.envelope.recipients.len();
+        let mut faults = Vec::new();
+        let mut last: Option<(Report, String)> = None;
+        for index in hop.order(self.clock.at()) {
+            let host = host_at(hop, index);
+            let (report, open) = match self.deliver_at(hop, index, &host, forward).await {
+                Drove::Done(report, open) => (report, open),
+                Drove::TlsFailed(why) => (nothing(count, Status(4, 7, 5), &why), None),
+                Drove::Lost(why) => (nothing(count, Status(4, 4, 1), &why), None),
             };
-            match self.deliver(line, forward).await {
+            if report.reached {
+                hop.served(index);
+                return (Forwarded { report, by: host, faults }, open);
+            }
+            match open {
+                // The host is well; it is this message that it cannot have.
+                Some(open) => self.leave(hop, *open).await,
+                None => {
+                    let failure = if report.login_refused { Failure::Login } else { Failure::Away };
+                    let why = words(&report);
+                    hop.failed(self.clock.at(), index, failure, &why);
+                    faults.push(Fault { host: host.clone(), why });
+                }
+            }
+            if last.as_ref().is_none_or(|(last, _)| is_permanent(last)) {
+                last = Some((report, host));
+            }
+        }
+        let (report, by) = last.unwrap_or_else(|| {
+            let why = format!("not tried again yet: {}", hop.why_none());
+            (nothing(count, Status(4, 7, 8), &why), String::new())
+        });
+        (Forwarded { report, by, faults }, None)
+    }
+
+    async fn deliver_at(&self, hop: &NextHop, index: usize, host: &str, forward: &Forward) -> Drove {
+        let mut clear = false;
+        loop {
+            let drove = match self.connect(hop, index, host, clear).await {
+                Ok(line) => self.deliver(hop, line, forward).await,
+                Err(drove) => drove,
+            };
+            match drove {
                 // RFC 7435: opportunistic TLS that fails must not cost the mail.
-                Drove::TlsFailed if starttls => starttls = false,
+                Drove::TlsFailed(_) if hop.may_go_clear() && !clear => clear = true,
                 drove => return drove,
             }
         }
     }
 
-    async fn connect(&self, forward: &Forward, starttls: bool) -> Result<Line, String> {
-        let to = &forward.to;
-        let connecting = async {
-            let stream: Box<dyn Wire> = if forward.lmtp && to.starts_with('/') {
-                Box::new(UnixStream::connect(Path::new(to)).await?)
-            } else {
-                let stream = TcpStream::connect(to).await?;
-                let _ = stream.set_nodelay(true);
-                Box::new(stream)
-            };
-            Ok::<_, std::io::Error>(stream)
-        };
-        let stream = match tokio::time::timeout(CONNECT, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => return Err(format!("cannot connect to {to}: {e}")),
-            Err(_) => return Err(format!("no connection to {to} in time")),
-        };
-        let dialect = if forward.lmtp { Dialect::Lmtp } else { Dialect::Smtp };
-        let config = Config::new(self.hostname.clone(), dialect);
-        let config = Config { starttls: starttls && config.starttls, ..config };
+    async fn connect(&self, hop: &NextHop, index: usize, host: &str, clear: bool) -> Result<Line, Drove> {
+        let config = Arc::new(hop.config(host, clear).map_err(Drove::Lost)?);
+        let mut stream = hop.connect(host).await.map_err(Drove::Lost)?;
+        let mut exporter = None;
+        if hop.is_implicit() {
+            (stream, exporter) = hop.handshake(host, stream).await.map_err(Drove::TlsFailed)?;
+        }
         let now = self.clock.at();
-        Ok(Line { session: Session::new(now, Arc::new(config)), stream, since: now, messages: 0 })
+        let mut session = Session::new(now, config);
+        if hop.is_implicit() {
+            session.handle_tls_started(now, exporter);
+        }
+        Ok(Line { session, stream, host: index, since: now, messages: 0 })
     }
 
-    async fn deliver(&self, mut line: Line, forward: &Forward) -> Drove {
+    async fn deliver(&self, hop: &NextHop, mut line: Line, forward: &Forward) -> Drove {
         let by_seconds = forward.envelope.deliver_by.map(|by| (by.deadline.0 - self.clock.now().wall.0) / 1000);
         let (envelope, tracking) = (forward.envelope.clone(), forward.tracking.clone());
         let delivery = Delivery { envelope, body: forward.body.clone(), tracking, by_seconds };
         line.session.deliver(self.clock.at(), delivery);
         line.messages += 1;
-        let host = forward.to.rsplit_once(':').map_or(forward.to.as_str(), |(host, _)| host).trim_matches(['[', ']']);
-        self.drive(line, host).await
+        self.drive(hop, line).await
     }
 
     /// Moves bytes until the session has settled its message or ends.
-    async fn drive(&self, mut line: Line, host: &str) -> Drove {
+    async fn drive(&self, hop: &NextHop, mut line: Line) -> Drove {
         let mut buffer = vec![0; 8 * 1024];
         let mut report = None;
         loop {
@@ -254,10 +298,11 @@ impl Shared {
                 }
             }
             let _ = line.stream.flush().await;
-            let (mut close, mut handshake) = (false, false);
+            let (mut close, mut handshake, mut derive) = (false, false, None);
             while let Some(event) = line.session.poll_event() {
                 match event {
                     Event::StartTls => handshake = true,
+                    Event::DeriveKeys { salt, iterations } => derive = Some((salt, iterations)),
                     Event::Done(done) => report = Some(done),
                     Event::Close => close = true,
                 }
@@ -273,11 +318,21 @@ impl Shared {
                 return Drove::Done(report, Some(Box::new(line)));
             }
             if handshake {
-                let Ok(name) = ServerName::try_from(host.to_owned()) else { return Drove::TlsFailed };
-                let connecting = TlsConnector::from(self.tls.clone()).connect(name, line.stream);
-                let Ok(Ok(stream)) = tokio::time::timeout(CONNECT, connecting).await else { return Drove::TlsFailed };
-                line.stream = Box::new(stream);
-                line.session.handle_tls_started(self.clock.at());
+                let host = host_at(hop, line.host);
+                match hop.handshake(&host, line.stream).await {
+                    Ok((stream, exporter)) => {
+                        line.stream = stream;
+                        line.session.handle_tls_started(self.clock.at(), exporter);
+                    }
+                    Err(why) => return Drove::TlsFailed(why),
+                }
+                continue;
+            }
+            if let Some((salt, iterations)) = derive {
+                match hop.keys(salt, iterations).await {
+                    Some(keys) => line.session.handle_keys(self.clock.at(), &keys),
+                    None => return Drove::Lost("the password's keys could not be derived".into()),
+                }
                 continue;
             }
             let deadline = line.session.next_timeout().map_or(Duration::from_secs(600), |at| self.clock.real_until(at));
@@ -292,7 +347,25 @@ impl Shared {
     }
 }
 
-fn nothing(recipients: usize, why: &str) -> Report {
-    let result = RecipientResult::Temporary { status: Status(4, 4, 1), text: why.to_owned() };
-    Report { results: vec![result; recipients], dsn: false, tls: false, reached: false, answered: false }
+fn host_at(hop: &NextHop, index: usize) -> String {
+    hop.hosts.get(index).cloned().unwrap_or_default()
+}
+
+fn is_permanent(report: &Report) -> bool {
+    report.results.iter().all(|r| matches!(r, RecipientResult::Permanent { .. }))
+}
+
+/// Why a host did not get as far as hearing about a message.
+fn words(report: &Report) -> String {
+    let text = report.results.iter().find_map(|r| match r {
+        RecipientResult::Temporary { text, .. } | RecipientResult::Permanent { text, .. } => Some(text.clone()),
+        RecipientResult::Delivered { .. } => None,
+    });
+    text.unwrap_or_default()
+}
+
+fn nothing(recipients: usize, status: Status, why: &str) -> Report {
+    let result = RecipientResult::Temporary { status, text: why.to_owned() };
+    let results = vec![result; recipients];
+    Report { results, dsn: false, tls: false, reached: false, answered: false, login_refused: false }
 }

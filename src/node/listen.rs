@@ -25,6 +25,7 @@ use crate::config::{Password, Plan};
 use crate::mail::Status;
 use crate::security::certificate;
 use crate::smtp::policy::{Budget, Kind, Mechanisms, Peer, Policy};
+use crate::smtp::rate::{Pace, Refusal, Refused};
 use crate::smtp::server::{Answer, AskId, Event, Question, Session, TlsFacts};
 use crate::smtp::{Reply, scram};
 use crate::switch::{Input, SessionId, by_profile};
@@ -42,7 +43,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(120);
 pub struct Sessions {
     next: AtomicU64,
     open: Mutex<BTreeMap<SessionId, UnboundedSender<(AskId, Answer)>>>,
-    by_address: Mutex<BTreeMap<IpAddr, usize>>,
+    /// Sessions of each address, in all and at each listener.
+    by_address: Mutex<BTreeMap<(IpAddr, Option<Arc<str>>), usize>>,
 }
 
 impl Sessions {
@@ -69,22 +71,27 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn admit(&self, address: IpAddr, limit: usize) -> bool {
+    /// Whether there is room for one more of this address, by the bound of all listeners and by this one's own; then it has it.
+    fn admit(&self, address: IpAddr, in_all: usize, door: &Door) -> bool {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_address.entry(address).or_default();
-        let room = *count < limit;
+        let places = [((address, None), in_all), ((address, Some(door.name.clone())), door.sessions_per_address)];
+        let room = places.iter().all(|(place, limit)| by_address.get(place).copied().unwrap_or(0) < *limit);
         if room {
-            *count += 1;
+            for (place, _) in places {
+                *by_address.entry(place).or_default() += 1;
+            }
         }
         room
     }
 
-    fn dismiss(&self, address: IpAddr) {
+    fn dismiss(&self, address: IpAddr, door: &Door) {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
+        for place in [(address, None), (address, Some(door.name.clone()))] {
+            if let Some(count) = by_address.get_mut(&place) {
+                *count -= 1;
+                if *count == 0 {
+                    by_address.remove(&place);
+                }
             }
         }
     }
@@ -147,6 +154,9 @@ pub struct Door {
     listener: TcpListener,
     address: SocketAddr,
     policy: Arc<Policy>,
+    sessions_per_address: usize,
+    /// Sessions that an address may begin.
+    pace: Option<Pace>,
     tls: Option<TlsAcceptor>,
     implicit: bool,
 }
@@ -169,6 +179,8 @@ impl Door {
                 ListenerKind::Lmtp => Kind::Lmtp,
             },
             starttls: config.is_some() && !implicit,
+            tls_required: listener.tls_required,
+            pace: listener.messages_per_minute.map(|n| Arc::new(Pace::new(n))),
             auth: listener.auth,
             mechanisms: mechanisms(plan),
             auth_clear_loopback: listener.auth && config.is_none(),
@@ -178,9 +190,9 @@ impl Door {
             deliver_by: (listener.kind != ListenerKind::Lmtp).then_some(0),
             future_release: listener.future_release,
             max_precedence: listener.max_precedence,
-            message_bytes: plan.limits.message_bytes,
-            overrun_bytes: plan.limits.message_bytes.saturating_mul(2),
-            recipients: plan.limits.recipients,
+            message_bytes: listener.message_bytes,
+            overrun_bytes: listener.message_bytes.saturating_mul(2),
+            recipients: listener.recipients,
             errors: plan.limits.session_errors,
             received_fields: plan.limits.received_fields,
             idle: plan.limits.session_idle,
@@ -192,6 +204,8 @@ impl Door {
             listener: bound,
             address,
             policy: Arc::new(policy),
+            sessions_per_address: listener.sessions_per_address,
+            pace: listener.sessions_per_minute.map(Pace::new),
             tls: config.map(TlsAcceptor::from),
             implicit,
         })
@@ -200,6 +214,11 @@ impl Door {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it has refused, and goes on refusing.
+    pub fn refused(&self) -> Arc<Refused> {
+        self.policy.refused.clone()
     }
 
     /// The address it got.
@@ -257,17 +276,27 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 async fn connection(door: Arc<Door>, house: Arc<House>, mut stream: TcpStream, address: IpAddr) {
     let _ = stream.set_nodelay(true);
     let limits = &house.plan.limits;
+    let hostname = &door.policy.hostname;
+    let spared = door.policy.trusts(address);
     let full = house.sessions.count() >= limits.sessions;
-    if full || !house.sessions.admit(address, limits.sessions_per_address) {
-        let reply =
-            Reply::new(421, Status(4, 7, 0), format!("{} too many connections, try again later", door.policy.hostname));
+    let refusal = if door.pace.as_ref().is_some_and(|pace| !spared && !pace.take(house.clock.at(), address)) {
+        let text = format!("{hostname} too many connections in a minute, try again later");
+        Some((Refusal::SessionRate, Reply::new(421, Status(4, 7, 1), text)))
+    } else if full || !house.sessions.admit(address, limits.sessions_per_address, &door) {
+        let text = format!("{hostname} too many connections, try again later");
+        Some((Refusal::Sessions, Reply::new(421, Status(4, 7, 0), text)))
+    } else {
+        None
+    };
+    if let Some((refusal, reply)) = refusal {
+        door.policy.refused.count(refusal);
         let _ = tokio::time::timeout(Duration::from_secs(2), stream.write_all(&reply.to_bytes())).await;
         return;
     }
     let (id, answers) = house.sessions.enter();
     converse(&door, &house, id, answers, stream, address).await;
     house.sessions.leave(id);
-    house.sessions.dismiss(address);
+    house.sessions.dismiss(address, &door);
 }
 
 async fn converse(

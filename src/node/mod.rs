@@ -18,6 +18,7 @@ mod forward;
 mod listen;
 mod modem;
 mod multicast;
+mod next_hop;
 mod tls;
 mod writer;
 
@@ -118,6 +119,8 @@ impl Node {
             drivers.spawn(multicast::drive(net, clock.clone(), watch, queue, to.clone(), backlog.clone()));
         }
 
+        let forwards = forward::Forwarder::new(&plan, clock.clone())?;
+        let (hops, refused) = (forwards.clone(), doors.iter().map(listen::Door::refused).collect::<Vec<_>>());
         let executor = Executor {
             to: to.clone(),
             calls,
@@ -127,8 +130,8 @@ impl Node {
             events: events.clone(),
             runtime: tokio::runtime::Handle::current(),
             maildirs: plan.local.maildir.clone(),
-            forwards: forward::Forwarder::new(&plan, clock.clone())?,
             checker: check::Checker::new(&plan),
+            forwards,
             clock: clock.clone(),
         };
         let mut threads = Vec::new();
@@ -156,8 +159,12 @@ impl Node {
             read: Arc::new(move |request| ops::read::answer(request, &snapshots)),
             complete: Arc::new(move |request, response| match request {
                 Request::Status => {
-                    let free = disk.free_bytes().unwrap_or(0);
-                    ops::read::complete_status(response, &readers, free, reader_clock.now())
+                    let edge = ops::read::Edge {
+                        free_bytes: disk.free_bytes().unwrap_or(0),
+                        smarthosts: hops.status(),
+                        refused: refused.iter().map(|r| r.counts()).collect(),
+                    };
+                    ops::read::complete_status(response, &readers, edge, reader_clock.now())
                 }
                 Request::EmconWhatIf { .. } => ops::read::complete_what_if(response, &readers),
                 _ => response,

@@ -265,6 +265,9 @@ pub struct Status {
     pub clock_set: bool,
     /// Listeners and where they are bound.
     pub listeners: Vec<ListenerStatus>,
+    /// Next hops that the profile describes.
+    #[serde(default)]
+    pub smarthosts: Vec<SmarthostStatus>,
     /// Bearers.
     pub bearers: Vec<BearerStatus>,
     /// Peers that several bearers reach.
@@ -311,6 +314,35 @@ pub struct ListenerStatus {
     pub name: String,
     /// Address and port it is bound to.
     pub address: String,
+    /// What it has refused since the start, by its bounds.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// A next hop that the profile describes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SmarthostStatus {
+    /// Its name.
+    pub name: String,
+    /// Its hosts, in the order of the profile.
+    pub hosts: Vec<HostStatus>,
+}
+
+/// One host of a next hop.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Host and port.
+    pub host: String,
+    /// `ok`; `failed`: it stands behind the others; `login-refused`: it is left alone.
+    pub state: String,
+    /// Why.
+    pub why: Option<String>,
+    /// Seconds until it is tried in its turn again.
+    pub tried_after_s: Option<u64>,
+    /// Deliveries it got as far as hearing about, since the start.
+    pub served: u64,
+    /// Times it failed, since the start.
+    pub failures: u64,
 }
 
 /// One bearer.

@@ -107,6 +107,15 @@ events! {
         /// In the other side's words.
         diagnostic: String,
     }
+    /// A host of a next hop could not be reached, does not talk to us, or not as the profile wants it to; another may have taken the mail.
+    INFO NextHopFailed "next-hop-failed" {
+        /// The next hop as its route names it.
+        next_hop: String,
+        /// Which of its hosts.
+        host: String,
+        /// Why.
+        why: String,
+    }
     /// A recipient's copy was refused for good.
     INFO MessageFailed "message-failed" {
         /// Which.

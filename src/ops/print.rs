@@ -55,6 +55,17 @@ fn status(s: Status) -> String {
     let mut rows = vec![row(["LISTENER", "ADDRESS"])];
     rows.extend(s.listeners.into_iter().map(|l| vec![l.name, l.address]));
     out += &table(rows);
+    if !s.smarthosts.is_empty() {
+        let mut rows = vec![row(["SMARTHOST", "HOST", "STATE", "SERVED", "FAILED", "WHY"])];
+        for (hop, host) in s.smarthosts.into_iter().flat_map(|hop| {
+            let name = hop.name;
+            hop.hosts.into_iter().map(move |host| (name.clone(), host))
+        }) {
+            let (served, failures) = (host.served.to_string(), host.failures.to_string());
+            rows.push(vec![hop, host.host, host.state, served, failures, host.why.unwrap_or_default()]);
+        }
+        out += &table(rows);
+    }
     if !s.bearers.is_empty() {
         let mut rows = vec![row(["BEARER", "PEER", "EMCON", "SINCE", "AIR", "SENT", "SUPPRESSED", "REASON"])];
         rows.extend(s.bearers.into_iter().map(|b| {

@@ -8,7 +8,7 @@ use data_encoding::BASE64;
 use crate::mail::{MessageId, Outcome, Precedence, RecipientState, Source};
 use crate::ops::document::{
     LevelStatus, Prediction, Predictions, QueueAction, QueueList, QueueMessage, QueueRead, QueueRecipient, QueueShow,
-    Status, Track, TrackEvent, WhatIf, WhatIfStays,
+    SmarthostStatus, Status, Track, TrackEvent, WhatIf, WhatIfStays,
 };
 use crate::queue::outcome;
 use crate::queue::{MessageRecord, MessageState, Snapshot, Snapshots};
@@ -158,10 +158,25 @@ pub fn complete_what_if(response: Response, snapshots: &Snapshots) -> Response {
     Response::done(&what_if)
 }
 
-/// Fills in what of a status only the store knows.
-pub fn complete_status(response: Response, snapshots: &Snapshots, free_bytes: u64, now: Now) -> Response {
+/// What of a status only the driver knows.
+#[derive(Debug, Default)]
+pub struct Edge {
+    /// Free space of the disk.
+    pub free_bytes: u64,
+    /// Next hops that the profile describes.
+    pub smarthosts: Vec<SmarthostStatus>,
+    /// What each listener has refused, in the order of the listeners.
+    pub refused: Vec<BTreeMap<String, u64>>,
+}
+
+/// Fills in what of a status only the store and the driver know.
+pub fn complete_status(response: Response, snapshots: &Snapshots, edge: Edge, now: Now) -> Response {
     let Ok(mut status) = serde_json::from_value::<Status>(response.document.clone()) else { return response };
-    status.store.free_bytes = free_bytes;
+    status.store.free_bytes = edge.free_bytes;
+    status.smarthosts = edge.smarthosts;
+    for (listener, refused) in status.listeners.iter_mut().zip(edge.refused) {
+        listener.refused = refused;
+    }
     match snapshots.take().and_then(|s| s.depth()) {
         Ok(depth) => {
             for level in crate::mail::Precedence::DESCENDING {

@@ -405,6 +405,12 @@ fn warn_at(policy: &Policy, record: &MessageRecord) -> Wall {
     }
 }
 
+/// What words of ours that begin with 4.7.n become when it is for good: they tell of something that was not to be done unprotected.
+fn security(words: &str) -> Option<Status> {
+    let (detail, _) = words.strip_prefix("4.7.")?.split_once(' ')?;
+    detail.parse().ok().map(|detail| Status(5, 7, detail))
+}
+
 fn clip(words: &str) -> String {
     let end = (0..=words.len().min(MAX_WORDS_BYTES)).rev().find(|at| words.is_char_boundary(*at));
     words.get(..end.unwrap_or(0)).unwrap_or_default().to_string()
@@ -512,7 +518,8 @@ impl<'a> Work<'a> {
             _ if by_time => (Status(4, 4, 7), Some("the deliver-by time has passed".to_string())),
             RecipientState::OnAir { .. } => (Status(4, 4, 1), Some("no acknowledgement yet".to_string())),
             RecipientState::Due { .. } | RecipientState::Held { .. } | RecipientState::Final { .. } => {
-                (Status(4, 4, 1), r.last_error.clone())
+                let security = r.last_error.as_deref().and_then(security).map(|s| Status(4, s.1, s.2));
+                (security.unwrap_or(Status(4, 4, 1)), r.last_error.clone())
             }
         };
         self.track("delay reported", Some(index), None);
@@ -539,7 +546,8 @@ impl<'a> Work<'a> {
             }
             Event::Expired => {
                 let words = self.last_error(index);
-                self.line(index, Action::Failed, Cause::Expired, Status(5, 4, 7), None, words, None);
+                let status = words.as_deref().and_then(security).unwrap_or(Status(5, 4, 7));
+                self.line(index, Action::Failed, Cause::Expired, status, None, words, None);
             }
             Event::Unconfirmed => {
                 let words = Some("no acknowledgement, may have been delivered".to_string());
@@ -742,6 +750,23 @@ mod tests {
         }
         assert_eq!(r.recipients[0].last_error.as_deref(), Some("451 later"));
         assert_eq!(r.state, MessageState::Queued);
+    }
+
+    #[test]
+    fn what_could_not_go_unprotected_says_so_at_the_end_of_its_life() {
+        for (words, status) in [
+            ("4.7.10 TLS is required", Status(5, 7, 10)),
+            ("4.7.5 its certificate", Status(5, 7, 5)),
+            ("4.7.x odd", Status(5, 4, 7)),
+            ("4.7.10", Status(5, 4, 7)),
+            ("451 4.7.1 says the peer", Status(5, 4, 7)),
+            ("connection lost", Status(5, 4, 7)),
+        ] {
+            let r = apply(0, &record(1), 0, Event::Deferred { diagnostic: words.into() }).record;
+            let ended = apply(9, &r, 0, Event::Expired);
+            let line = &ended.report.expect("a report").lines[0];
+            assert_eq!((line.status, line.diagnostic.as_deref()), (status, Some(words)), "{words}");
+        }
     }
 
     #[test]

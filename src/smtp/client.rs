@@ -4,17 +4,30 @@
 //! with a result for each recipient. Then it may deliver again on the same connection or [`Session::quit`]. Nothing is sent onward
 //! that could be read as something else: addresses are checked again, every leading dot is stuffed, line ends are CRLF.
 //!
-//! RFC 5321, 2033 (LMTP), 2920, 3030, 3207, 3461, 3885, 6152, 6531, 6710 with 6758, 2852, 9422. Timeouts: RFC 5321 4.5.3.2.
+//! Whether TLS must be on, and who logs in how, the [`Config`] says; certificates are the driver's affair, which makes the handshake.
+//! A hop that does not give what is asked for is left before anything of a message is said, and another host may be tried.
+//!
+//! RFC 5321, 2033 (LMTP), 2920, 3030, 3207, 3461, 3885, 4954, 6152, 6531, 6710 with 6758, 2852, 8689, 9422. Timeouts: RFC 5321 4.5.3.2.
 
-use std::borrow::Cow;
+mod fit;
+mod login;
+mod stuffer;
+
+use core::num::NonZeroU32;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::Reply;
 use super::reply::Reader;
-use super::{Reply, command, header, seven_bit, trace};
-use crate::mail::{BodyKind, ByMode, DeliverBy, Envelope, Mailbox, Recipient, Ret, Status};
+use super::scram::client::Keys;
+use crate::mail::{Envelope, Status};
 use crate::time::{Duration, Instant};
 
+use fit::{fit, misfit, rcpt_line};
+use login::{Exchange, LineFacts, Next, Offer};
+use stuffer::Stuffer;
+
+pub use login::{Login, Mechanism};
 /// Commands in flight at once; keeps both sides' buffers from filling up against each other.
 const WINDOW: usize = 64;
 /// Content goes out in blocks of this size.
@@ -34,7 +47,7 @@ pub enum Dialect {
 pub struct Timeouts {
     /// The greeting.
     pub greeting: Duration,
-    /// EHLO, HELO, LHLO and STARTTLS.
+    /// EHLO, HELO, LHLO, STARTTLS and each step of AUTH.
     pub hello: Duration,
     /// MAIL and RSET.
     pub mail: Duration,
@@ -66,6 +79,25 @@ impl Default for Timeouts {
     }
 }
 
+/// What is done about TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encryption {
+    /// No STARTTLS.
+    Off,
+    /// STARTTLS where it is offered. After a failed handshake the driver connects again with it off.
+    Opportunistic,
+    /// Nothing is said of a message in clear.
+    Required,
+    /// The same, and the driver lets only a certificate pass that shows who the hop is.
+    Verified,
+}
+
+impl Encryption {
+    const fn is_required(self) -> bool {
+        matches!(self, Self::Required | Self::Verified)
+    }
+}
+
 /// How to speak to one next hop.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -73,8 +105,12 @@ pub struct Config {
     pub hello: String,
     /// SMTP or LMTP.
     pub dialect: Dialect,
-    /// Use STARTTLS where it is offered. After a failed handshake the driver connects again with this off.
-    pub starttls: bool,
+    /// What is done about TLS.
+    pub encryption: Encryption,
+    /// How to log in, if so. Without a login there no message goes.
+    pub login: Option<Login>,
+    /// The hop is this machine: what is said in clear is read by nobody else.
+    pub loopback: bool,
     /// Timeouts.
     pub timeouts: Timeouts,
 }
@@ -82,7 +118,12 @@ pub struct Config {
 impl Config {
     /// The usual settings.
     pub fn new(hello: impl Into<String>, dialect: Dialect) -> Self {
-        Self { hello: hello.into(), dialect, starttls: dialect == Dialect::Smtp, timeouts: Timeouts::default() }
+        let encryption = match dialect {
+            Dialect::Smtp => Encryption::Opportunistic,
+            Dialect::Lmtp => Encryption::Off,
+        };
+        let timeouts = Timeouts::default();
+        Self { hello: hello.into(), dialect, encryption, login: None, loopback: false, timeouts }
     }
 }
 
@@ -138,6 +179,8 @@ pub struct Report {
     /// The hop answered something about this message, and not only that it closes. While false a connection kept from an earlier
     /// message has just gone stale: nothing but commands was sent, and another connection may be tried at once.
     pub answered: bool,
+    /// The hop refused our login for good: the same once more is refused once more.
+    pub login_refused: bool,
 }
 
 /// What a session tells its driver.
@@ -146,6 +189,13 @@ pub struct Report {
 pub enum Event {
     /// Begin the TLS handshake now; go on with [`Session::handle_tls_started`].
     StartTls,
+    /// Derive the keys of the login's password, which takes its time; go on with [`Session::handle_keys`].
+    DeriveKeys {
+        /// With this salt.
+        salt: Vec<u8>,
+        /// And so many iterations.
+        iterations: NonZeroU32,
+    },
     /// The message given to [`Session::deliver`] is settled.
     Done(Report),
     /// Close the connection once everything is written. An unsettled delivery was reported before.
@@ -177,6 +227,10 @@ pub struct Extensions {
     pub binary_mime: bool,
     /// MTRK
     pub mtrk: bool,
+    /// REQUIRETLS
+    pub require_tls: bool,
+    /// AUTH
+    pub auth: Offer,
     /// LIMITS
     pub limits: Limits,
 }
@@ -230,6 +284,8 @@ impl Extensions {
                 "CHUNKING" => chunking = true,
                 "BINARYMIME" => binary = true,
                 "MTRK" => out.mtrk = true,
+                "REQUIRETLS" => out.require_tls = true,
+                "AUTH" => value.into_iter().chain(words).for_each(|word| out.auth.take(word)),
                 "LIMITS" => value.into_iter().chain(words).for_each(|word| out.limits.take(word)),
                 _ => {}
             }
@@ -245,6 +301,11 @@ pub struct Session {
     config: Arc<Config>,
     state: State,
     tls: bool,
+    /// What the TLS connection exports for channel binding, where it can.
+    exporter: Option<[u8; 32]>,
+    /// The login under way.
+    login: Option<Exchange>,
+    login_refused: bool,
     offered: Extensions,
     reader: Reader,
     job: Option<Job>,
@@ -278,6 +339,7 @@ enum Expect {
     Ehlo,
     Helo,
     StartTls,
+    Auth,
     Rset,
     Mail,
     /// The recipient with this index.
@@ -326,6 +388,9 @@ impl Session {
             config,
             state: State::Opening,
             tls: false,
+            exporter: None,
+            login: None,
+            login_refused: false,
             offered: Extensions::default(),
             reader: Reader::default(),
             job: None,
@@ -394,13 +459,26 @@ impl Session {
         }
     }
 
-    /// The handshake after [`Event::StartTls`] is done.
-    pub fn handle_tls_started(&mut self, now: Instant) {
+    /// The handshake is done: after [`Event::StartTls`], or before the greeting on a line that begins with TLS. `exporter` is what the
+    /// connection exports for channel binding (RFC 9266).
+    pub fn handle_tls_started(&mut self, now: Instant, exporter: Option<[u8; 32]>) {
         if self.state == State::Handshake {
             self.state = State::Opening;
-            self.tls = true;
+            (self.tls, self.exporter) = (true, exporter);
             self.offered = Extensions::default();
             self.hello(now);
+        } else if self.state == State::Opening && self.expected.front() == Some(&Expect::Greeting) {
+            (self.tls, self.exporter) = (true, exporter);
+        }
+    }
+
+    /// The keys asked for by [`Event::DeriveKeys`].
+    pub fn handle_keys(&mut self, now: Instant, keys: &Keys) {
+        if self.state == State::Opening
+            && matches!(self.login, Some(Exchange::Deriving(_)))
+            && let Some(exchange) = self.login.take()
+        {
+            self.login_next(now, exchange.derived(keys));
         }
     }
 
@@ -479,18 +557,24 @@ impl Session {
                 self.outbox.extend_from_slice(line.as_bytes());
                 self.await_reply(now, Expect::Helo);
             }
-            Expect::Helo if reply.code == 250 => self.begin_open(now),
+            Expect::Helo if reply.code == 250 => self.opened(now),
             Expect::Greeting | Expect::Ehlo | Expect::Helo => self.refuse_all(&reply),
             Expect::StartTls if reply.code == 220 => {
                 if more || !self.reader.is_empty() {
-                    return self.fail("clear text after the STARTTLS reply");
+                    // Somebody in between may have put it there, to have it taken for what the hop says inside TLS (RFC 3207 6).
+                    return self.turn_away(Status(4, 7, 5), "clear text after the STARTTLS reply");
                 }
                 self.state = State::Handshake;
                 self.deadline = Some(now + self.config.timeouts.hello);
                 self.events.push_back(Event::StartTls);
             }
+            Expect::StartTls if self.config.encryption.is_required() => {
+                let text = format!("TLS is required, and the next hop does not begin it: {}", reply.one_line());
+                self.turn_away(Status(4, 7, 10), &text);
+            }
             // Opportunistic: no TLS is no reason to keep the mail.
-            Expect::StartTls => self.begin_open(now),
+            Expect::StartTls => self.begin_login(now),
+            Expect::Auth => self.auth_reply(now, &reply),
             Expect::Rset => self.go_on(now),
             Expect::Mail => self.mail_reply(now, &reply),
             Expect::Rcpt(index) => self.rcpt_reply(now, index, &reply),
@@ -502,11 +586,68 @@ impl Session {
 
     /// EHLO is through: TLS first where it is offered and wanted.
     fn opened(&mut self, now: Instant) {
-        if self.offered.starttls && self.config.starttls && !self.tls && self.config.dialect == Dialect::Smtp {
+        if self.tls || self.config.encryption == Encryption::Off {
+            return self.begin_login(now);
+        }
+        if self.offered.starttls {
             self.outbox.extend_from_slice(b"STARTTLS\r\n");
             return self.await_reply(now, Expect::StartTls);
         }
-        self.begin_open(now);
+        if self.config.encryption.is_required() {
+            return self.turn_away(Status(4, 7, 10), "TLS is required, and the next hop does not offer STARTTLS");
+        }
+        self.begin_login(now);
+    }
+
+    /// TLS is as it will be: AUTH, where a login is set.
+    fn begin_login(&mut self, now: Instant) {
+        let config = Arc::clone(&self.config);
+        let Some(login) = &config.login else { return self.begin_open(now) };
+        let line = LineFacts { private: self.tls || config.loopback, exporter: self.exporter };
+        let Some(choice) = login::choose(login, self.offered.auth, line) else {
+            return self
+                .turn_away(Status(4, 7, 4), "the next hop offers no way to log in that may be used on this line");
+        };
+        let (command, exchange) = choice.begin(login);
+        self.login = Some(exchange);
+        self.outbox.extend_from_slice(command.as_bytes());
+        self.outbox.extend_from_slice(b"\r\n");
+        self.await_reply(now, Expect::Auth);
+    }
+
+    fn auth_reply(&mut self, now: Instant, reply: &Reply) {
+        let Some(exchange) = self.login.take() else { return self.fail("a reply to AUTH where none was due") };
+        match reply.code {
+            334 => {
+                let text = reply.lines.first().map_or("", String::as_str);
+                self.login_next(now, exchange.challenge(text));
+            }
+            235 if exchange.may_end() => self.begin_open(now),
+            235 => self.turn_away(Status(4, 7, 5), "the next hop took the login without proof that it knows the user"),
+            _ => {
+                self.login_refused = reply.is_permanent();
+                self.turn_away(Status(4, 7, 8), &format!("the login was refused: {}", reply.one_line()));
+            }
+        }
+    }
+
+    fn login_next(&mut self, now: Instant, next: Next) {
+        match next {
+            Next::Say(message, exchange) => {
+                self.login = Some(exchange);
+                let line = data_encoding::BASE64.encode(message.as_bytes());
+                self.outbox.extend_from_slice(line.as_bytes());
+                self.outbox.extend_from_slice(b"\r\n");
+                self.await_reply(now, Expect::Auth);
+            }
+            Next::Derive(challenged) => {
+                let (salt, iterations) = challenged.cost();
+                self.events.push_back(Event::DeriveKeys { salt: salt.to_vec(), iterations });
+                self.login = Some(Exchange::Deriving(challenged));
+                self.deadline = Some(now + self.config.timeouts.hello);
+            }
+            Next::Broken(why) => self.turn_away(Status(4, 7, 5), &format!("the next hop cannot be trusted: {why}")),
+        }
     }
 
     fn begin_open(&mut self, now: Instant) {
@@ -518,8 +659,16 @@ impl Session {
 
     /// Plans the message under way for what this hop can do; what it cannot is settled without asking it.
     fn begin(&mut self, now: Instant) {
-        let offered = self.offered;
+        let mut offered = self.offered;
+        // It is worth something only from a hop that has shown who it is.
+        offered.require_tls &= self.tls && self.config.encryption == Encryption::Verified;
         let Some(job) = &mut self.job else { return };
+        let envelope = &job.delivery.envelope;
+        if envelope.require_tls && envelope.from.is_some() && !offered.require_tls {
+            // Another host of the same destination may do better (RFC 8689 4.2.1).
+            job.answered = true;
+            return self.settle(Status(5, 7, 30), "REQUIRETLS cannot be kept: the next hop does not offer it", true);
+        }
         match fit(&job.delivery, offered) {
             Ok(fitted) => {
                 job.content = fitted.content;
@@ -736,6 +885,12 @@ impl Session {
         self.close();
     }
 
+    /// The hop is not one to hand mail to as things are. Nothing of a message was said.
+    fn turn_away(&mut self, status: Status, text: &str) {
+        self.settle(status, text, false);
+        self.close();
+    }
+
     /// The hop does not talk to us at all.
     fn refuse_all(&mut self, reply: &Reply) {
         self.settle(reply.status(), &reply.one_line(), reply.is_permanent());
@@ -775,6 +930,7 @@ impl Session {
             tls: self.tls,
             reached: job.reached,
             answered: job.answered,
+            login_refused: self.login_refused,
         }));
     }
 
@@ -798,7 +954,7 @@ impl Session {
         let t = &self.config.timeouts;
         match expected {
             Expect::Greeting => t.greeting,
-            Expect::Ehlo | Expect::Helo | Expect::StartTls => t.hello,
+            Expect::Ehlo | Expect::Helo | Expect::StartTls | Expect::Auth => t.hello,
             Expect::Rset | Expect::Mail => t.mail,
             Expect::Rcpt(_) => t.rcpt,
             Expect::Data => t.data_start,
@@ -806,129 +962,6 @@ impl Session {
             Expect::Quit => t.quit,
         }
     }
-}
-
-/// A message as one hop gets it.
-struct Fitted {
-    content: Arc<[u8]>,
-    mail: String,
-    /// By BDAT, octet for octet.
-    binary: bool,
-}
-
-/// Turns a message into what the hop can take, or says why that is impossible.
-fn fit(delivery: &Delivery, offered: Extensions) -> Result<Fitted, (Status, String)> {
-    let envelope = &delivery.envelope;
-    let mut content: Cow<'_, [u8]> = Cow::Borrowed(&delivery.body);
-    let utf8_sender = envelope.from.as_ref().is_some_and(Mailbox::is_utf8);
-    let utf8_header = !content.get(..header::end(&content)).unwrap_or_default().is_ascii();
-    if !offered.smtputf8 {
-        if utf8_sender {
-            return Err((Status(5, 6, 7), "the sender's address needs SMTPUTF8, which the next hop lacks".to_owned()));
-        }
-        if envelope.smtputf8 && utf8_header {
-            return Err((Status(5, 6, 9), "the header needs SMTPUTF8, which the next hop lacks".to_owned()));
-        }
-    }
-    if envelope.from.as_ref().is_some_and(|m| command::mailbox(m.as_str(), true).is_none()) {
-        return Err((Status(5, 1, 7), "malformed sender address".to_owned()));
-    }
-    let binary = envelope.body == BodyKind::BinaryMime && offered.binary_mime;
-    if envelope.body == BodyKind::BinaryMime && !binary {
-        let lines = seven_bit::without_binary(&content, offered.eight_bit_mime);
-        content = lines.map_err(|why| (Status(5, 6, 3), why.text().to_owned()))?.into();
-    }
-    if !offered.mt_priority
-        && let Cow::Owned(changed) = trace::priority_for_plain_hop(&content, envelope.mt_priority)
-    {
-        content = changed.into();
-    }
-    let eight_bit = !content.is_ascii();
-    if eight_bit && !offered.eight_bit_mime && !binary {
-        content = seven_bit::convert(&content).map_err(|why| (Status(5, 6, 3), why.text().to_owned()))?.into();
-    }
-    let size = content.len() as u64;
-    if let Some(limit) = offered.size_limit.filter(|limit| size > *limit) {
-        return Err((Status(5, 3, 4), format!("larger than the {limit} octets the next hop takes")));
-    }
-    let mut mail = format!("MAIL FROM:<{}>", envelope.from.as_ref().map_or("", Mailbox::as_str));
-    if offered.size {
-        mail.push_str(&format!(" SIZE={size}"));
-    }
-    if binary {
-        mail.push_str(" BODY=BINARYMIME");
-    } else if offered.eight_bit_mime && (eight_bit || envelope.body == BodyKind::EightBitMime) {
-        mail.push_str(" BODY=8BITMIME");
-    }
-    if offered.smtputf8 && (envelope.smtputf8 || utf8_sender || envelope.recipients.iter().any(|r| r.address.is_utf8()))
-    {
-        mail.push_str(" SMTPUTF8");
-    }
-    if offered.dsn {
-        match envelope.ret {
-            Some(Ret::Full) => mail.push_str(" RET=FULL"),
-            Some(Ret::Headers) => mail.push_str(" RET=HDRS"),
-            None => {}
-        }
-        if let Some(envid) = envelope.envid.as_deref().filter(|e| command::is_xtext(e)) {
-            mail.push_str(&format!(" ENVID={envid}"));
-            // Who asks after the message names it by its ENVID.
-            if let Some(tracking) = delivery.tracking.as_deref().filter(|_| offered.mtrk) {
-                mail.push_str(&format!(" MTRK={tracking}"));
-            }
-        }
-    }
-    if let (true, Some(value)) = (offered.mt_priority, envelope.mt_priority) {
-        mail.push_str(&format!(" MT-PRIORITY={value}"));
-    }
-    if let (Some(by), Some(seconds)) = (envelope.deliver_by, delivery.by_seconds) {
-        mail.push_str(&by_parameter(by, seconds, offered)?);
-    }
-    let content = match content {
-        Cow::Borrowed(_) => Arc::clone(&delivery.body),
-        Cow::Owned(bytes) => bytes.into(),
-    };
-    Ok(Fitted { content, mail, binary })
-}
-
-/// RFC 2852 4: mode R only goes where it can be kept, mode N goes anywhere.
-fn by_parameter(by: DeliverBy, seconds: i64, offered: Extensions) -> Result<String, (Status, String)> {
-    let trace = if by.trace { "T" } else { "" };
-    let seconds = seconds.clamp(-999_999_999, 999_999_999);
-    match (by.mode, offered.deliver_by) {
-        (ByMode::Return, _) if seconds <= 0 => Err((Status(5, 4, 7), "delivery time expired".to_owned())),
-        (ByMode::Return, Some(least)) if seconds >= i64::from(least) => Ok(format!(" BY={seconds};R{trace}")),
-        (ByMode::Return, _) => Err((Status(5, 4, 4), "the next hop cannot keep the delivery time".to_owned())),
-        (ByMode::Notify, Some(_)) => Ok(format!(" BY={seconds};N{trace}")),
-        (ByMode::Notify, None) => Ok(String::new()),
-    }
-}
-
-/// Why an address cannot be given to this hop, if so.
-fn misfit(address: &Mailbox, offered: Extensions) -> Option<RecipientResult> {
-    let permanent = |status, text: &str| Some(RecipientResult::Permanent { status, text: text.to_owned() });
-    let postmaster = address.as_str().eq_ignore_ascii_case("postmaster");
-    if !postmaster && command::mailbox(address.as_str(), true).is_none() {
-        return permanent(Status(5, 1, 3), "malformed recipient address");
-    }
-    if address.is_utf8() && !offered.smtputf8 {
-        return permanent(Status(5, 6, 7), "the recipient's address needs SMTPUTF8, which the next hop lacks");
-    }
-    None
-}
-
-fn rcpt_line(recipient: &Recipient, offered: Extensions) -> String {
-    let mut line = format!("RCPT TO:<{}>", recipient.address);
-    if !offered.dsn {
-        return line;
-    }
-    if let Some(notify) = recipient.notify {
-        line.push_str(&format!(" NOTIFY={}", notify.words()));
-    }
-    if let Some(orcpt) = recipient.orcpt.as_deref().filter(|o| command::is_orcpt(o, offered.smtputf8)) {
-        line.push_str(&format!(" ORCPT={orcpt}"));
-    }
-    line
 }
 
 /// What a reply that is no success means for a recipient. Codes that fit nowhere are worth another try.
@@ -942,80 +975,10 @@ fn refusal(reply: &Reply) -> RecipientResult {
     }
 }
 
-/// Puts content on the wire block by block: dots stuffed, every line end CRLF, the final dot.
-#[derive(Debug)]
-struct Stuffer {
-    at: usize,
-    line_start: bool,
-    done: bool,
-    /// Only the dot.
-    empty: bool,
-    /// Octet for octet, without a dot: the hop counts.
-    verbatim: bool,
-}
-
-impl Default for Stuffer {
-    fn default() -> Self {
-        Self { at: 0, line_start: true, done: false, empty: false, verbatim: false }
-    }
-}
-
-impl Stuffer {
-    fn lone_dot() -> Self {
-        Self { empty: true, ..Self::default() }
-    }
-
-    fn verbatim() -> Self {
-        Self { verbatim: true, ..Self::default() }
-    }
-
-    fn block(&mut self, content: &[u8]) -> Option<Vec<u8>> {
-        if self.done {
-            return None;
-        }
-        if self.verbatim {
-            let rest = content.get(self.at..).unwrap_or_default();
-            let block = rest.get(..rest.len().min(BLOCK)).unwrap_or_default();
-            self.at += block.len();
-            self.done = self.at >= content.len();
-            return (!block.is_empty()).then(|| block.to_vec());
-        }
-        let content = if self.empty { &[][..] } else { content };
-        let mut out = Vec::with_capacity(BLOCK + 8);
-        while out.len() < BLOCK {
-            let rest = content.get(self.at..).unwrap_or_default();
-            if rest.is_empty() {
-                if !self.line_start {
-                    out.extend_from_slice(b"\r\n");
-                }
-                out.extend_from_slice(b".\r\n");
-                self.done = true;
-                break;
-            }
-            if self.line_start && rest.first() == Some(&b'.') {
-                out.push(b'.');
-            }
-            let run = rest.iter().take(BLOCK).position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(rest.len().min(BLOCK));
-            out.extend_from_slice(rest.get(..run).unwrap_or_default());
-            self.at += run;
-            self.line_start = self.line_start && run == 0;
-            let end = match rest.get(run..).unwrap_or_default() {
-                [b'\r', b'\n', ..] => 2,
-                [b'\r' | b'\n', ..] => 1,
-                _ => continue,
-            };
-            out.extend_from_slice(b"\r\n");
-            self.at += end;
-            self.line_start = true;
-        }
-        Some(out)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{MtPriority, Notify, Precedence};
+    use crate::mail::{BodyKind, ByMode, DeliverBy, Mailbox, MtPriority, Notify, Precedence, Recipient, Ret};
     use crate::smtp::server::{self, Answer, Question, TlsFacts, Transaction};
     use crate::smtp::{Budget, Peer, Policy};
     use crate::time::Wall;
@@ -1271,7 +1234,7 @@ mod tests {
         h.gets("250-hop\r\n250-DSN\r\n250 STARTTLS\r\n", "STARTTLS\r\n");
         h.gets("220 go\r\n", "");
         assert!(h.tls_wanted);
-        h.session.handle_tls_started(h.at);
+        h.session.handle_tls_started(h.at, None);
         h.gets("", "EHLO me.example\r\n");
         h.gets("250 hop\r\n", "MAIL FROM:<a@src>\r\n");
         assert!(!h.session.extensions().dsn);
@@ -1347,6 +1310,136 @@ mod tests {
         assert!(String::from_utf8_lossy(&wire).contains("quoted-printable\r\n\r\ncaf=C3=A9\r\n.\r\n"));
     }
 
+    fn wants(encryption: Encryption, login: bool) -> Config {
+        let login = login.then(|| Login {
+            user: "tim".into(),
+            password: Some(crate::smtp::server::Secret("tanstaaftanstaaf".into())),
+            mechanisms: Mechanism::ALL.to_vec(),
+            nonce: "abc".into(),
+        });
+        Config { encryption, login, ..Config::new("me.example", Dialect::Smtp) }
+    }
+
+    fn temporary(report: &Report) -> (Status, &str) {
+        match &report.results[0] {
+            RecipientResult::Temporary { status, text } => (*status, text),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn where_tls_is_required_nothing_is_said_of_a_message_without_it() {
+        for encryption in [Encryption::Required, Encryption::Verified] {
+            for script in [
+                vec!["220 hop\r\n", "250 hop\r\n"],
+                vec!["220 hop\r\n", "502 no\r\n", "250 hop\r\n"],
+                vec!["220 hop\r\n", "250-hop\r\n250 STARTTLS\r\n", "454 4.7.0 not now\r\n"],
+                vec!["220 hop\r\n", "250-hop\r\n250 STARTTLS\r\n", "220 go\r\n250 injected\r\n"],
+            ] {
+                let mut h = Hop::with(wants(encryption, true));
+                h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+                let mut said = Vec::new();
+                for line in &script {
+                    h.session.handle_bytes(h.at, line.as_bytes());
+                    said.extend(h.drain());
+                }
+                let said = String::from_utf8_lossy(&said).into_owned();
+                assert!(!said.contains("MAIL") && !said.contains("AUTH"), "{script:?}: {said}");
+                let report = h.done();
+                let (status, text) = temporary(&report);
+                assert!(matches!(status, Status(4, 7, 5 | 10)), "{script:?}: {status} {text}");
+                assert!(h.closed && !report.reached && !report.tls && !report.login_refused);
+            }
+        }
+    }
+
+    #[test]
+    fn a_login_comes_before_the_message_and_the_server_has_to_prove_itself() {
+        let begin = |offer: &str| {
+            let mut h = Hop::with(wants(Encryption::Required, true));
+            h.session.deliver(h.at, delivery(&["b@dest"], b"x\r\n"));
+            // TLS from the first byte.
+            h.session.handle_tls_started(h.at, Some([7; 32]));
+            h.gets("220 hop\r\n", "EHLO me.example\r\n");
+            h.session.handle_bytes(h.at, format!("250-hop\r\n250 AUTH {offer}\r\n").as_bytes());
+            let said = String::from_utf8_lossy(&h.drain()).into_owned();
+            (h, said)
+        };
+        let (mut h, said) = begin("PLAIN LOGIN");
+        assert_eq!(said, "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n");
+        h.gets("235 2.7.0 in\r\n", "MAIL FROM:<a@src>\r\n");
+
+        let first = data_encoding::BASE64.encode(b"p=tls-exporter,,n=tim,r=abc");
+        let verifier = crate::smtp::scram::Verifier::derive("tanstaaftanstaaf", b"sixteen octets..", 4096);
+        let exchange = |message: &[u8]| {
+            let first = crate::smtp::scram::First::parse(message).expect("a first message");
+            crate::smtp::scram::Exchange::new(first, "xyz", verifier.clone(), Some([7; 32]))
+        };
+        let (mut h, said) = begin("PLAIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS");
+        assert_eq!(said, format!("AUTH SCRAM-SHA-256-PLUS {first}\r\n"));
+        let server = exchange(b"p=tls-exporter,,n=tim,r=abc");
+        let challenge = data_encoding::BASE64.encode(server.challenge().as_bytes());
+        h.session.handle_bytes(h.at, format!("334 {challenge}\r\n").as_bytes());
+        let last = String::from_utf8(h.drain()).expect("ASCII");
+        let last = data_encoding::BASE64.decode(last.trim_end().as_bytes()).expect("base64");
+        let verdict = server.finish(&last).expect("the right password and channel");
+        h.gets(&format!("334 {}\r\n", data_encoding::BASE64.encode(verdict.as_bytes())), "\r\n");
+        h.gets("235 2.7.0 in\r\n", "MAIL FROM:<a@src>\r\n");
+
+        for (after, status, refused) in [
+            ("235 2.7.0 in\r\n", Status(4, 7, 5), false),
+            ("334 dj1BQUFB\r\n", Status(4, 7, 5), false),
+            ("535 5.7.8 wrong\r\n", Status(4, 7, 8), true),
+            ("454 4.7.0 later\r\n", Status(4, 7, 8), false),
+        ] {
+            let (mut h, _) = begin("SCRAM-SHA-256-PLUS");
+            h.session.handle_bytes(h.at, format!("334 {challenge}\r\n").as_bytes());
+            h.drain();
+            h.session.handle_bytes(h.at, after.as_bytes());
+            h.drain();
+            let report = h.done();
+            assert_eq!((temporary(&report).0, report.login_refused), (status, refused), "{after}");
+            assert!(h.closed && !report.reached);
+        }
+        let (mut h, said) = begin("LOGIN CRAM-MD5");
+        assert_eq!(said, "");
+        let report = h.done();
+        assert_eq!(temporary(&report).0, Status(4, 7, 4));
+        assert!(h.closed && !report.reached);
+        // Keys that come late or unasked do nothing.
+        h.session.handle_keys(h.at, &Keys::derive("x", b"y", NonZeroU32::MIN));
+        assert!(h.drain().is_empty());
+    }
+
+    #[test]
+    fn mail_that_requires_tls_goes_only_to_a_hop_that_has_shown_who_it_is_and_keeps_the_promise() {
+        for (encryption, offer, from, want) in [
+            (Encryption::Verified, "250-hop\r\n250 REQUIRETLS\r\n", true, Some("MAIL FROM:<a@src> REQUIRETLS\r\n")),
+            (Encryption::Verified, "250-hop\r\n250 DSN\r\n", true, None),
+            (Encryption::Required, "250-hop\r\n250 REQUIRETLS\r\n", true, None),
+            // A report is not lost over it (RFC 8689 5).
+            (Encryption::Verified, "250-hop\r\n250 REQUIRETLS\r\n", false, Some("MAIL FROM:<> REQUIRETLS\r\n")),
+            (Encryption::Required, "250-hop\r\n250 REQUIRETLS\r\n", false, Some("MAIL FROM:<>\r\n")),
+        ] {
+            let mut h = Hop::with(wants(encryption, false));
+            let mut d = delivery(&["b@dest"], b"x\r\n");
+            d.envelope.require_tls = true;
+            d.envelope.from = d.envelope.from.filter(|_| from);
+            h.session.deliver(h.at, d);
+            h.gets("220 hop\r\n", "EHLO me.example\r\n");
+            h.gets("250-hop\r\n250-REQUIRETLS\r\n250 STARTTLS\r\n", "STARTTLS\r\n");
+            h.gets("220 go\r\n", "");
+            h.session.handle_tls_started(h.at, None);
+            h.gets("", "EHLO me.example\r\n");
+            h.gets(offer, want.unwrap_or_default());
+            if want.is_none() {
+                let report = h.done();
+                assert!(matches!(report.results[0], RecipientResult::Permanent { status: Status(5, 7, 30), .. }));
+                assert!(!report.reached && !h.closed, "another host may be asked, and this one is well");
+            }
+        }
+    }
+
     #[test]
     fn every_failure_of_a_hop_settles_the_message_once() {
         for (script, permanent, reached) in [
@@ -1410,32 +1503,6 @@ mod tests {
     }
 
     #[test]
-    fn content_never_carries_a_bare_line_end_or_a_naked_dot() {
-        for (content, want) in [
-            (&b".a\n.b\r.c\r\n..d"[..], &b"..a\r\n..b\r\n..c\r\n...d\r\n.\r\n"[..]),
-            (b"", b".\r\n"),
-            (b"\r\n.\r\n", b"\r\n..\r\n.\r\n"),
-            (b"x\r", b"x\r\n.\r\n"),
-        ] {
-            let mut stuffer = Stuffer::default();
-            let mut out = Vec::new();
-            while let Some(block) = stuffer.block(content) {
-                out.extend(block);
-            }
-            assert_eq!(out, want);
-        }
-        // A dot at the very start of a block but in the middle of a line stays single.
-        let long = [vec![b'x'; BLOCK], b".".to_vec(), vec![b'y'; BLOCK]].concat();
-        let mut stuffer = Stuffer::default();
-        let mut out = Vec::new();
-        while let Some(block) = stuffer.block(&long) {
-            assert!(block.len() <= 2 * BLOCK + 8);
-            out.extend(block);
-        }
-        assert_eq!(out, [&long[..], b"\r\n.\r\n"].concat());
-    }
-
-    #[test]
     fn client_and_server_agree_back_to_back() {
         for (step, starttls, slow) in [(1, false, false), (7, true, false), (4096, false, true), (65_536, true, true)] {
             let mut pair = Pair::new(starttls, slow);
@@ -1484,17 +1551,21 @@ mod tests {
                 proptest::sample::select(vec![
                     b"220 hop\r\n".to_vec(), FULL.as_bytes().to_vec(), b"250 ok\r\n".to_vec(), b"354 go\r\n".to_vec(),
                     b"550 5.1.1 no\r\n".to_vec(), b"421 bye\r\n".to_vec(), b"250-STARTTLS\r\n250 x\r\n".to_vec(),
+                    b"250-x\r\n250 AUTH SCRAM-SHA-256\r\n".to_vec(), b"250-x\r\n250 AUTH PLAIN\r\n".to_vec(),
+                    b"334 cj1hYmN4eXoscz1XMjJaLGk9NDA5Ng==\r\n".to_vec(), b"334 !\r\n".to_vec(), b"235 in\r\n".to_vec(),
                 ]),
             ], 0..20),
             lmtp in proptest::prelude::any::<bool>(),
+            login in proptest::prelude::any::<bool>(),
         ) {
-            let mut h = Hop::new(if lmtp { Dialect::Lmtp } else { Dialect::Smtp });
+            let dialect = if lmtp { Dialect::Lmtp } else { Dialect::Smtp };
+            let mut h = Hop::with(Config { dialect, loopback: true, ..wants(Encryption::Opportunistic, login) });
             h.session.deliver(h.at, delivery(&["b@dest", "c@dest"], b"x\r\n"));
             for line in lines {
                 h.session.handle_bytes(h.at, &line);
                 h.drain();
                 if h.tls_wanted {
-                    h.session.handle_tls_started(h.at);
+                    h.session.handle_tls_started(h.at, None);
                 }
             }
             h.session.handle_eof(h.at);
@@ -1536,8 +1607,12 @@ mod tests {
 
     impl Hop {
         fn new(dialect: Dialect) -> Self {
+            Self::with(Config::new("me.example", dialect))
+        }
+
+        fn with(config: Config) -> Self {
             let at = Instant::from_millis(5000);
-            let session = Session::new(at, Arc::new(Config::new("me.example", dialect)));
+            let session = Session::new(at, Arc::new(config));
             Self { at, session, report: None, reports: 0, closed: false, tls_wanted: false }
         }
 
@@ -1556,6 +1631,10 @@ mod tests {
             while let Some(event) = self.session.poll_event() {
                 match event {
                     Event::StartTls => self.tls_wanted = true,
+                    Event::DeriveKeys { salt, iterations } => {
+                        self.session.handle_keys(self.at, &Keys::derive("tanstaaftanstaaf", &salt, iterations));
+                        out.extend(self.session.poll_transmit().unwrap_or_default());
+                    }
                     Event::Close => self.closed = true,
                     Event::Done(report) => {
                         self.reports += 1;
@@ -1642,8 +1721,9 @@ mod tests {
                         Event::StartTls => {
                             assert!(tls);
                             self.server.handle_tls_started(self.at, TlsFacts::default());
-                            self.client.handle_tls_started(self.at);
+                            self.client.handle_tls_started(self.at, None);
                         }
+                        Event::DeriveKeys { .. } => panic!("nobody logs in"),
                         Event::Done(r) => report = Some(r),
                         Event::Close => panic!("client closed"),
                     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::data::Bounds;
+use super::rate::{Pace, Refused};
 use crate::mail::Precedence;
 use crate::time::Duration;
 
@@ -40,6 +41,12 @@ pub struct Policy {
     pub kind: Kind,
     /// STARTTLS is offered while TLS is off.
     pub starttls: bool,
+    /// MAIL needs TLS first, whoever the peer is.
+    pub tls_required: bool,
+    /// Messages that an address may begin, unless its network is trusted.
+    pub pace: Option<Arc<Pace>>,
+    /// What was refused.
+    pub refused: Arc<Refused>,
     /// AUTH is offered inside TLS.
     pub auth: bool,
     /// With these mechanisms.
@@ -95,6 +102,9 @@ impl Policy {
             hostname: hostname.into(),
             kind: Kind::Relay,
             starttls: false,
+            tls_required: false,
+            pace: None,
+            refused: Arc::default(),
             auth: false,
             mechanisms: Mechanisms { plain: true, scram: false, external: false },
             auth_clear_loopback: false,

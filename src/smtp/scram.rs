@@ -1,8 +1,10 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, the server's side (RFC 5802, 7677; tls-exporter: RFC 9266).
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, 7677; tls-exporter: RFC 9266): the server's side; the client's is [`client`].
 //!
 //! What is stored of a password is a [`Verifier`]: enough to check who knows it, and not enough to pretend to. The session reads the
 //! client's [`First`] message, its driver brings nonce and verifier, and an [`Exchange`] does the rest. A user who does not exist
 //! gets a [`decoy`] and fails where a wrong password fails. All primitives are ring's.
+
+pub mod client;
 
 use core::fmt;
 use core::num::NonZeroU32;

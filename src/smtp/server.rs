@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::command::{self, By, Command, Grammar, Mail, Rcpt};
 use super::data::{Chunk, Dots, Flaws, Store};
 use super::policy::{Claim, Kind, Peer, Policy};
+use super::rate::Refusal;
 use super::trace::{Protocol, TraceFacts};
 use super::{Reply, header, scram};
 use crate::mail::{BodyKind, Envelope, MtPriority, Precedence, Recipient, Release, ReleaseAsked, Status, Terms};
@@ -867,6 +868,10 @@ impl Session {
         if self.transaction.is_some() {
             return self.error(&Reply::new(503, Status(5, 5, 1), "a transaction is open"));
         }
+        if self.policy.tls_required && self.tls.is_none() {
+            self.policy.refused.count(Refusal::TlsRequired);
+            return self.error(&Reply::new(530, Status(5, 7, 0), "STARTTLS first"));
+        }
         let needs_auth = self.policy.auth_required || self.policy.kind == Kind::Submission;
         if needs_auth && self.user.is_none() && !self.trusted {
             return self.error(&Reply::new(530, Status(5, 7, 0), "authentication required"));
@@ -882,11 +887,18 @@ impl Session {
             return self.reply(&Reply::new(552, Status(5, 7, 16), "too big for its priority"));
         }
         if size > self.policy.message_bytes {
+            self.policy.refused.count(Refusal::Size);
             let text = format!("larger than {} octets", self.policy.message_bytes);
             return self.reply(&Reply::new(552, Status(5, 3, 4), text));
         }
         if size > self.policy.budget.free() || self.policy.budget.free() == 0 {
             return self.reply(&Reply::new(452, Status(4, 3, 1), "no room now"));
+        }
+        if let (Some(pace), Some(address), false) = (&self.policy.pace, self.peer.address, self.trusted)
+            && !pace.take(now, address)
+        {
+            self.policy.refused.count(Refusal::MessageRate);
+            return self.reply(&Reply::new(450, Status(4, 7, 1), "too many messages in a minute, try again later"));
         }
         mail.mt_priority = asked.map(|p| self.capped(p));
         let lowered = mail.mt_priority != asked;
@@ -929,6 +941,7 @@ impl Session {
         };
         let accepted = transfer.recipients.len();
         if accepted >= self.policy.recipients {
+            self.policy.refused.count(Refusal::Recipients);
             return self.reply(&Reply::new(452, Status(4, 5, 3), "too many recipients"));
         }
         let question = Question::Rcpt {
@@ -1022,6 +1035,7 @@ impl Session {
                 let store = t.chunks.get_or_insert_with(|| make(policy.bounds(), &policy.budget));
                 received = store.received();
                 if received.saturating_add(size) > policy.message_bytes {
+                    policy.refused.count(Refusal::Size);
                     refused = Some(Reply::new(552, Status(5, 3, 4), "message too big"));
                 }
             }
@@ -1093,6 +1107,9 @@ impl Session {
         let wanting = transfer.recipients.len();
         let (flaws, bytes, claim) = store.finish();
         if let Some(reply) = flaw_reply(flaws) {
+            if reply.enhanced == Some(Status(5, 3, 4)) {
+                self.policy.refused.count(Refusal::Size);
+            }
             self.conclude(wanting, &reply);
             // Whoever sends bare CR or LF inside DATA may be smuggling: what else it sent is not worth reading.
             if by_dot && (flaws.bare_cr || flaws.bare_lf) {

@@ -54,8 +54,12 @@ pub fn by_profile(plan: &Plan, listener: &str, question: &Question) -> Option<An
             if let Some(Refusal { status, text }) = resolved.refusal(*trusted || user.is_some()) {
                 return Some(Answer::Refuse(Reply::new(550, status, text)));
             }
-            let over_air = |route: &route::Route| matches!(route.hop, Hop::Peer(_));
-            (!resolved.copies.iter().filter_map(|copy| copy.placed.route()).any(over_air)).then_some(Answer::Ok)
+            let depends = |route: &route::Route| match &route.hop {
+                Hop::Peer(_) => true,
+                Hop::Smarthost(name) => plan.smarthost(name).is_some_and(|s| s.most_bytes.is_some()),
+                Hop::Local | Hop::Hold | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Fetch => false,
+            };
+            (!resolved.copies.iter().filter_map(|copy| copy.placed.route()).any(depends)).then_some(Answer::Ok)
         }
         Question::Mail { .. }
         | Question::Rcpt { .. }
@@ -120,10 +124,18 @@ impl Switch {
     fn refused_by_way(&self, now: Now, route: &route::Route, asked: &Asked) -> Option<Reply> {
         let over_air = match &route.hop {
             Hop::Peer(peer) => self.over_air(now, peer, &route.bearers, route.level(asked.level), asked.size),
+            Hop::Smarthost(name) => self.over_size(name, asked.size),
             Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
         };
         let exposed = asked.require_tls && !self.protects(&route.hop, &route.bearers);
         over_air.or_else(|| exposed.then(|| Reply::new(550, UNPROTECTED.0, UNPROTECTED.1)))
+    }
+
+    /// What a message is told that is larger than a next hop of the profile takes.
+    fn over_size(&self, smarthost: &str, size: Option<u64>) -> Option<Reply> {
+        let most = self.plan.smarthost(smarthost)?.most_bytes?;
+        let text = format!("larger than the {most} octets that go to {smarthost}");
+        size.filter(|size| *size > most).map(|_| Reply::new(552, Status(5, 3, 4), text))
     }
 
     /// The copies that mail with this envelope is passed on by. `from` is the neighbour it must not go back to (A8).
@@ -265,7 +277,9 @@ impl Switch {
                 Decision::Fail { status: UNPROTECTED.0, text: UNPROTECTED.1.into() }
             }
             Hop::Peer(_) => Decision::Due { over_air: true },
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Fetch => Decision::Due { over_air: false },
+            Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Fetch => {
+                Decision::Due { over_air: false }
+            }
         };
         let (least, most, bearers) = (route.least, route.most, route.bearers.clone());
         (decision, Apart { least, most, bearers, ..Apart::default() })

@@ -166,10 +166,11 @@ impl Switch {
     }
 
     fn status(&self, now: Now) -> Response {
-        let listeners = self
-            .listeners
-            .iter()
-            .map(|(name, address)| ListenerStatus { name: name.clone(), address: address.clone() });
+        let listeners = self.listeners.iter().map(|(name, address)| ListenerStatus {
+            name: name.clone(),
+            address: address.clone(),
+            refused: BTreeMap::new(),
+        });
         let serial = self.bearers.iter().map(|(name, b)| (name, &b.plan.peers, b.account));
         let nets = self.nets.all().map(|net| (&net.plan.id, &net.plan.peers, net.account));
         let bearers = serial.chain(nets).map(|(name, peers, account)| BearerStatus {
@@ -189,6 +190,8 @@ impl Switch {
             ready: !self.stopped,
             clock_set: now.set,
             listeners: listeners.collect(),
+            // Whoever makes the connections adds them.
+            smarthosts: Vec::new(),
             bearers: bearers.collect(),
             paths: self.paths(now),
             links: self.links().into_iter().map(|(bearer, link)| link_status(&bearer, link)).collect(),

@@ -10,19 +10,22 @@ use crate::mail::{
     BearerId, BodyKind, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Source, Status,
     TransferId,
 };
+use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
 use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, StoreCall, StoreResult, TransferRecord};
 use crate::route::Direction;
-use crate::smtp::client::{RecipientResult, Report};
+use crate::smtp::client::RecipientResult;
 use crate::time::{Duration, Now};
 
 use super::awaited::Arrived;
 use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
-use super::{CLAIM_EVERY, Coded, Encode, Forward, LEASE, Local, Pending, Switch, Work, WorkResult, group};
+use super::{
+    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, Local, Pending, Switch, Work, WorkResult, group,
+};
 
 /// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
 /// a report can speak of.
@@ -67,6 +70,11 @@ impl Switch {
                 Hop::Smtp(_) | Hop::Lmtp(_) => {
                     let jobs = PER_NEXT_HOP.min(deliveries);
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients: RECIPIENTS })
+                }
+                Hop::Smarthost(name) => {
+                    let jobs = PER_NEXT_HOP.min(deliveries);
+                    let recipients = self.plan.smarthost(name).map_or(RECIPIENTS, |s| s.recipients);
+                    Some(Allowance { jobs, lowest: Precedence::Deferred, recipients })
                 }
                 Hop::Peer(peer) => peers.get(peer).copied(),
                 Hop::Fetch => Some(Allowance { jobs: FETCHES, lowest: Precedence::Deferred, recipients: 1 }),
@@ -145,9 +153,12 @@ impl Switch {
                 };
                 self.work(Work::Maildir(Box::new(local)), Pending::Delivery { job });
             }
-            Hop::Smtp(to) | Hop::Lmtp(to) => {
-                let lmtp = matches!(job.hop, Hop::Lmtp(_));
-                let forward = Forward { to: to.clone(), lmtp, precedence: job.precedence, envelope, tracking, body };
+            Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) => {
+                if let Some(result) = self.larger_than_goes(&job.hop, body.len()) {
+                    return self.job_result(now, &job, vec![result; job.recipients.len()], AirNote::default(), None);
+                }
+                let hop = job.hop.clone();
+                let forward = Forward { hop, precedence: job.precedence, envelope, tracking, body };
                 self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
             }
             Hop::Peer(peer) => {
@@ -157,6 +168,14 @@ impl Switch {
             Hop::Hold => self.job_failed(now, &job, "its route says hold"),
             Hop::Fetch => self.fetch_for(now, job),
         }
+    }
+
+    /// What becomes of a message that is larger than its next hop takes, by the profile: nobody is asked.
+    fn larger_than_goes(&self, hop: &Hop, bytes: usize) -> Option<Event> {
+        let Hop::Smarthost(name) = hop else { return None };
+        let most = self.plan.smarthost(name)?.most_bytes.filter(|most| bytes as u64 > *most)?;
+        let diagnostic = format!("larger than the {most} octets that go to {name}");
+        Some(Event::Failed { status: Status(5, 3, 4), remote: None, diagnostic })
     }
 
     /// Makes the payload in the next form that was not tried; nothing where there is none.
@@ -336,7 +355,7 @@ impl Switch {
         };
         let remote = match &transfer.hop {
             Hop::Peer(peer) => Some(peer.to_string()),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
+            Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
         };
         let failed = Event::Failed { status, remote, diagnostic };
         let events = transfer.recipients.iter().map(|i| (*i, failed.clone())).collect();
@@ -349,7 +368,13 @@ impl Switch {
     pub(super) fn delivered(&mut self, now: Now, job: Job, result: WorkResult) {
         let events = match result {
             WorkResult::Maildir(results) => results.into_iter().map(maildir_event).collect(),
-            WorkResult::Forwarded(report) => forward_events(&job, report),
+            WorkResult::Forwarded(forwarded) => {
+                for Fault { host, why } in &forwarded.faults {
+                    let (next_hop, host, why) = (job.hop.to_string(), host.clone(), why.clone());
+                    self.event(ops::Event::NextHopFailed { next_hop, host, why });
+                }
+                forward_events(&job, *forwarded)
+            }
             WorkResult::Store(_)
             | WorkResult::Encoded(_)
             | WorkResult::Decoded(_)
@@ -632,21 +657,25 @@ fn maildir_event(result: Result<(), DeliverError>) -> Event {
     }
 }
 
-fn forward_events(job: &Job, report: Report) -> Vec<Event> {
-    let (by, lmtp) = match &job.hop {
-        Hop::Smtp(host) => (host.clone(), false),
-        Hop::Lmtp(host) => (host.clone(), true),
-        Hop::Local | Hop::Peer(_) | Hop::Hold | Hop::Fetch => (String::new(), false),
-    };
+fn forward_events(job: &Job, forwarded: Forwarded) -> Vec<Event> {
+    let Forwarded { report, by, .. } = forwarded;
+    let lmtp = matches!(job.hop, Hop::Lmtp(_));
+    let remote = (!by.is_empty()).then(|| by.clone());
     let dsn = report.dsn;
     let event = |result: RecipientResult| match result {
         RecipientResult::Delivered { .. } => {
             Event::Delivered { by: by.clone(), dsn_passed_on: dsn && !lmtp, is_final: lmtp }
         }
-        RecipientResult::Temporary { text, .. } => Event::Deferred { diagnostic: text },
+        RecipientResult::Temporary { status, text } => Event::Deferred { diagnostic: with_status(status, text) },
         RecipientResult::Permanent { status, text } => {
-            Event::Failed { status, remote: Some(by.clone()), diagnostic: text }
+            Event::Failed { status, remote: remote.clone(), diagnostic: text }
         }
     };
     report.results.into_iter().map(event).collect()
+}
+
+/// A matter of security keeps its number, also where the words are ours: the report at the end of the message's life names it.
+fn with_status(status: Status, text: String) -> String {
+    let of_peer = text.starts_with(|c: char| c.is_ascii_digit());
+    if status.1 == 7 && !of_peer { format!("{status} {text}") } else { text }
 }

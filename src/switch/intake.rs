@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::bearer::Verdict;
 use crate::config::plan::ListenerKind;
+use crate::config::smarthost::SmarthostPlan;
 use crate::mail::{
     BearerId, DeliverBy, Envelope, Hop, MessageId, PeerName, Precedence, Source, Status, Submission, Terms, TransferId,
 };
@@ -145,13 +146,14 @@ impl Switch {
         !envelope.require_tls || envelope.from.is_none() || self.protects(hop, &[])
     }
 
-    /// Where mail stays on this machine or goes over a bearer that is marked protected. Towards SMTP servers TLS is opportunistic:
-    /// no certificate is checked, so none of them will do.
+    /// Where mail stays on this machine, goes over a bearer that is marked protected, or to a next hop whose certificate is checked.
+    /// Towards other SMTP servers TLS is opportunistic, so none of them will do.
     pub(super) fn protects(&self, hop: &Hop, only: &[BearerId]) -> bool {
         match hop {
             Hop::Local | Hop::Hold | Hop::Fetch => true,
             Hop::Lmtp(path) => path.starts_with('/'),
             Hop::Smtp(_) => false,
+            Hop::Smarthost(name) => self.plan.smarthost(name).is_some_and(SmarthostPlan::is_verified),
             Hop::Peer(peer) => {
                 self.bearers_to(peer).any(|(name, b)| b.plan.protected && among(only, name))
                     || self.nets.to(peer).is_some_and(|net| net.plan.protected)

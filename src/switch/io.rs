@@ -12,7 +12,7 @@ use crate::codec::reduce::{Reducer, Rule};
 use crate::codec::repertoire::Repertoire;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::Emission;
-use crate::mail::{BearerId, Envelope, LinkKey, Precedence, Protection, Reliance, TransferId};
+use crate::mail::{BearerId, Envelope, Hop, LinkKey, Precedence, Protection, Reliance, TransferId};
 use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::{StoreCall, StoreResult};
@@ -176,7 +176,7 @@ pub enum WorkResult {
     /// Of `Maildir`, in the order of its mailboxes.
     Maildir(Vec<Result<(), DeliverError>>),
     /// Of `Forward`.
-    Forwarded(smtp::client::Report),
+    Forwarded(Box<Forwarded>),
     /// Of `Fetch`; why there is none, in words.
     Fetched(Result<Vec<u8>, String>),
     /// Of `Vet`.
@@ -325,13 +325,38 @@ pub struct Local {
     pub body: Arc<[u8]>,
 }
 
+/// What became of a [`Forward`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forwarded {
+    /// What became of each recipient.
+    pub report: smtp::client::Report,
+    /// The host that said so; empty: none did.
+    pub by: String,
+    /// Hosts that failed before.
+    pub faults: Vec<Fault>,
+}
+
+impl Forwarded {
+    /// What no host is to be named for.
+    pub const fn alone(report: smtp::client::Report) -> Self {
+        Self { report, by: String::new(), faults: Vec::new() }
+    }
+}
+
+/// A host of a next hop did not get as far as hearing about a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// `host:port`
+    pub host: String,
+    /// Why.
+    pub why: String,
+}
+
 /// A delivery to an SMTP or LMTP server.
 #[derive(Debug)]
 pub struct Forward {
-    /// `host:port`, or a Unix socket path for LMTP.
-    pub to: String,
-    /// LMTP instead of SMTP.
-    pub lmtp: bool,
+    /// Which: an SMTP or LMTP server, or a next hop that the profile describes.
+    pub hop: Hop,
     /// Its level of service: what is higher goes first.
     pub precedence: Precedence,
     /// The envelope, recipients limited to those this delivery serves.

@@ -144,7 +144,7 @@ impl Switch {
 /// Whether mail leaves the house this way.
 const fn leaves(hop: &Hop) -> bool {
     match hop {
-        Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Peer(_) => true,
+        Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Peer(_) => true,
         Hop::Local | Hop::Hold | Hop::Fetch => false,
     }
 }

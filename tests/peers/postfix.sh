@@ -3,7 +3,9 @@
 #
 #   postfix.sh start DIR PORT relay NEXT-HOP-PORT     takes mail from 127.0.0.1 and relays all of it
 #   postfix.sh start DIR PORT lmtp NEXT-HOP-PORT      takes mail from 127.0.0.1 and hands all of it on over LMTP
-#   postfix.sh start DIR PORT deliver DOMAIN          takes mail for DOMAIN, any user, into the Maildir DIR/mail/box
+#   postfix.sh start DIR PORT deliver DOMAIN [CERTIFICATE KEY]
+#                                                     takes mail for DOMAIN, any user, into the Maildir DIR/mail/box; with a
+#                                                     certificate inside TLS alone
 #   postfix.sh start DIR PORT both DOMAIN NEXT-PORT   the same for DOMAIN, and relays all else; over STARTTLS both ways (files CERT, KEY)
 #   postfix.sh start DIR PORT hold                    takes mail and keeps it: what a load generator measures
 #   postfix.sh stop DIR
@@ -35,6 +37,12 @@ virtual_mailbox_maps = static:box/
 virtual_minimum_uid = 1
 virtual_uid_maps = static:$(id -u postfix)
 virtual_gid_maps = static:$(id -g postfix)"
+    if [ "$4" = deliver ] && [ $# -gt 5 ]; then
+        special="$special
+smtpd_tls_security_level = encrypt
+smtpd_tls_cert_file = $6
+smtpd_tls_key_file = $7"
+    fi
     ;;
 hold)
     special="default_transport = discard:
