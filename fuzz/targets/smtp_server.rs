@@ -39,6 +39,8 @@ fuzz_target!(|data: &[u8]| {
                             max_precedence: Some(Precedence::Flash),
                         },
                         Question::External { .. } => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
+                        Question::Fetch { most, .. } if most > 2 => Answer::Content(b"x\r\n".to_vec()),
+                        Question::Fetch { .. } => Answer::Refuse(Reply::new(554, Status(5, 6, 6), "no")),
                         Question::End(transaction) => {
                             // Binary mail may hold anything.
                             let lines = transaction.envelope.body != BodyKind::BinaryMime;

@@ -395,7 +395,10 @@ impl VirtualNode {
                         Answer::Queued(reply) => (true, format!("{reply:?}")),
                         Answer::Ok => (true, String::new()),
                         Answer::Refuse(reply) => (false, format!("{reply:?}")),
-                        Answer::Priority(_) | Answer::Authenticated { .. } | Answer::Verifier { .. } => continue,
+                        Answer::Priority(_)
+                        | Answer::Authenticated { .. }
+                        | Answer::Content(_)
+                        | Answer::Verifier { .. } => continue,
                     };
                     self.log.answers.push((now.at, session, kept, text));
                 }

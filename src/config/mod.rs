@@ -5,6 +5,7 @@
 
 mod addresses;
 mod authentication;
+pub mod burl;
 mod cross;
 mod load;
 mod net;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Password;
+use super::burl::BurlPlan;
 use super::smarthost::SmarthostPlan;
 use crate::bearer::pmul::{Checksum, Dynamic, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
@@ -198,6 +199,8 @@ pub struct ListenerPlan {
     pub max_precedence: Precedence,
     /// How far away a release may be that a sender asks for (RFC 4865); submission alone.
     pub future_release: Option<Duration>,
+    /// What it fetches for its users (RFC 4468); submission alone.
+    pub burl: Option<BurlPlan>,
     /// Whether MAIL needs TLS first.
     pub tls_required: bool,
     /// Largest message accepted here.

@@ -14,7 +14,7 @@ use super::plan::{
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, Password, addresses, authentication, cross, net, schema, secrets, smarthost};
+use super::{Files, Password, addresses, authentication, burl, cross, net, schema, secrets, smarthost};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -338,9 +338,18 @@ fn listener(
         s.field_or("sessions_per_address", count(limits.map_or(50, |l| l.sessions_per_address)), integer(1, 100_000));
     let sessions_per_minute = s.field("sessions_per_minute", rate_limit);
     let messages_per_minute = s.field("messages_per_minute", rate_limit);
+    let (burl_path, burl_entry) = (s.at("burl"), s.raw("burl"));
     let tls_path = s.at("tls");
     let tls = match s.raw("tls") {
         Some(entry) => Some(tls(reader, context, &tls_path, &entry)?),
+        None => None,
+    };
+    let burl = match burl_entry {
+        Some(_) if !submission => {
+            reader.problem(&burl_path, "is for submission alone (RFC 4468)", "no such key");
+            None
+        }
+        Some(entry) => Some(burl::read(reader, context, &burl_path, &entry)?),
         None => None,
     };
     Some(ListenerPlan {
@@ -354,6 +363,7 @@ fn listener(
         max_precedence: max_precedence?,
         future_release: future_release?,
         vetting: vetting?,
+        burl,
         tls_required: tls_required?,
         message_bytes: max_size?.0,
         recipients: size(max_recipients?)?,

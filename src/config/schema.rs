@@ -170,12 +170,27 @@ pub static LISTENER: Section = Section {
         or("dmarc_reject", YES_NO, "false"),
         or("sign", YES_NO, "false"),
         from("seal", "the name of a [[dkim]] table with an RSA key", "no seal"),
+        from("burl", "a table { servers, user, password_file, tls, ca, pins }", "no BURL"),
         or("tls_required", YES_NO, "false"),
         from("max_size", "a size of at least 64KiB: 25MiB", "limits.message"),
         from("max_recipients", "an integer, 100 to 10000", "limits.recipients"),
         from("sessions_per_address", "an integer, 1 to 100000", "limits.sessions_per_address"),
         or("sessions_per_minute", RATE, "unlimited"),
         or("messages_per_minute", RATE, "unlimited"),
+    ],
+};
+
+/// `listener.burl`
+pub static BURL: Section = Section {
+    name: "listener.burl",
+    many: false,
+    keys: &[
+        must("servers", "a list of HOST or HOST:PORT, as they stand in URLs"),
+        or("user", "a name of at most 128 characters", "submit"),
+        must("password_file", "a file with the password on its first line, mode 0600"),
+        or("tls", "starttls, implicit, off", "starttls"),
+        from("ca", "a PEM file of authorities", "none"),
+        or("pins", "a list of SHA-256 fingerprints of public keys", "[]"),
     ],
 };
 
@@ -651,7 +666,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 36] = [
+pub static SECTIONS: [&Section; 37] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -659,6 +674,7 @@ pub static SECTIONS: [&Section; 36] = [
     &DNS,
     &CHECKS,
     &DKIM,
+    &BURL,
     &USER,
     &ROUTE,
     &SMARTHOST,

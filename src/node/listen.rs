@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::burl::Fetcher;
 use super::clock::Clock;
 use super::tls;
 use crate::config::plan::{ListenerKind, ListenerPlan, UserPlan};
@@ -159,6 +160,7 @@ pub struct Door {
     pace: Option<Pace>,
     tls: Option<TlsAcceptor>,
     implicit: bool,
+    fetcher: Option<Arc<Fetcher>>,
 }
 
 impl Door {
@@ -169,6 +171,8 @@ impl Door {
             None => None,
         };
         let implicit = listener.tls.as_ref().is_some_and(|t| t.implicit);
+        let fetcher = listener.burl.as_ref().map(Fetcher::new).transpose();
+        let fetcher = fetcher.map_err(|e| format!("listener {}: burl: {e}", listener.name))?.map(Arc::new);
         let bound = bind(listener.address)
             .map_err(|e| format!("listener {}: cannot bind {}: {e}", listener.name, listener.address))?;
         let address = bound.local_addr().map_err(|e| format!("listener {}: {e}", listener.name))?;
@@ -189,6 +193,7 @@ impl Door {
             // Where a deadline cannot be kept the message is returned in time: any will do.
             deliver_by: (listener.kind != ListenerKind::Lmtp).then_some(0),
             future_release: listener.future_release,
+            burl: listener.burl.as_ref().map(|b| b.servers.clone()).unwrap_or_default(),
             max_precedence: listener.max_precedence,
             message_bytes: listener.message_bytes,
             overrun_bytes: listener.message_bytes.saturating_mul(2),
@@ -208,6 +213,7 @@ impl Door {
             pace: listener.sessions_per_minute.map(Pace::new),
             tls: config.map(TlsAcceptor::from),
             implicit,
+            fetcher,
         })
     }
 
@@ -435,6 +441,16 @@ fn ask_someone(
         }
         Question::External { names, user } => {
             let _ = done.send((ask, named_user(&house.plan, &names, user.as_deref())));
+        }
+        Question::Fetch { url, most } => {
+            let (fetcher, done) = (door.fetcher.clone(), done.clone());
+            tokio::spawn(async move {
+                let answer = match fetcher {
+                    Some(fetcher) => fetcher.fetch(&url, most).await,
+                    None => Answer::Refuse(Reply::new(554, Status(5, 6, 6), "nothing is fetched here")),
+                };
+                let _ = done.send((ask, answer));
+            });
         }
         question @ (Question::Mail { .. } | Question::Rcpt { .. } | Question::End(_)) => {
             let listener = door.name.clone();

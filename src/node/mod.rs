@@ -9,6 +9,7 @@
 //!
 //! It moves bytes and timers and decides nothing.
 
+mod burl;
 pub mod check;
 pub mod clock;
 mod control;

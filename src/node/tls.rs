@@ -67,6 +67,16 @@ pub fn client(plan: &SmarthostPlan) -> Result<Arc<ClientConfig>, String> {
         .map_err(|e| format!("certificate {} and its key do not fit: {e}", certificate.display()))
 }
 
+/// The settings towards a server whose certificate must have what the profile asks for.
+pub fn verified(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(Vouched::new(provider.clone(), trust)?);
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())
+        .map(|b| Arc::new(b.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
 /// A chain of certificates and the private key of the first.
 fn identity(certificate: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let chain = CertificateDer::pem_file_iter(certificate)

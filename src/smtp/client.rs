@@ -1702,6 +1702,7 @@ mod tests {
                                     Answer::Ok
                                 }
                                 Question::Auth { .. }
+                                | Question::Fetch { .. }
                                 | Question::Scram { .. }
                                 | Question::External { .. }
                                 | Question::Mail { .. }

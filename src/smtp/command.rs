@@ -55,6 +55,13 @@ pub enum Command {
         /// The message ends with them.
         last: bool,
     },
+    /// BURL
+    Burl {
+        /// The URL, unread.
+        url: String,
+        /// The message ends with what it stands for.
+        last: bool,
+    },
     /// AUTH
     Auth {
         /// The mechanism in upper case.
@@ -153,6 +160,7 @@ pub fn parse(line: &[u8], grammar: Grammar) -> Result<Command, Reply> {
         "RCPT" => rcpt(rest, grammar).map(|r| Command::Rcpt(Box::new(r))),
         "DATA" => alone(rest, Command::Data),
         "BDAT" => bdat(rest),
+        "BURL" => burl(rest),
         "AUTH" => auth(rest),
         "STARTTLS" => alone(rest, Command::StartTls),
         "RSET" => alone(rest, Command::Rset),
@@ -162,7 +170,7 @@ pub fn parse(line: &[u8], grammar: Grammar) -> Result<Command, Reply> {
         "VRFY" if !rest.is_empty() => Ok(Command::Vrfy),
         "EXPN" if !rest.is_empty() => Ok(Command::Expn),
         "VRFY" | "EXPN" => Err(Reply::new(501, Status(5, 5, 4), "who?")),
-        "ETRN" | "ATRN" | "TURN" | "SEND" | "SOML" | "SAML" | "BURL" | "LHLO" => {
+        "ETRN" | "ATRN" | "TURN" | "SEND" | "SOML" | "SAML" | "LHLO" => {
             Err(Reply::new(502, Status(5, 5, 1), "command not implemented"))
         }
         _ => Err(Reply::new(500, Status(5, 5, 2), "command not recognised")),
@@ -192,6 +200,18 @@ fn bdat(rest: &str) -> Result<Command, Reply> {
     }
     // More digits than a u64 holds is a size like any other, only one nobody can send.
     Ok(Command::Bdat { size: size.parse().unwrap_or(u64::MAX), last })
+}
+
+fn burl(rest: &str) -> Result<Command, Reply> {
+    let (url, last) = match rest.split_once(' ') {
+        None => (rest, false),
+        Some((url, word)) if word.eq_ignore_ascii_case("LAST") => (url, true),
+        Some(_) => ("", false),
+    };
+    if url.is_empty() {
+        return Err(Reply::new(501, Status(5, 5, 4), "BURL url [LAST]"));
+    }
+    Ok(Command::Burl { url: url.to_owned(), last })
 }
 
 fn auth(rest: &str) -> Result<Command, Reply> {

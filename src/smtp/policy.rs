@@ -63,6 +63,8 @@ pub struct Policy {
     pub deliver_by: Option<u32>,
     /// FUTURERELEASE is announced where civil time is known: a release may be this far away.
     pub future_release: Option<Duration>,
+    /// BURL is offered to users who have authenticated, for what lies at these servers: names in small letters, and ports. Empty: not.
+    pub burl: Vec<(String, u16)>,
     /// 8-bit octets in header fields are taken without SMTPUTF8.
     pub raw_header: bool,
     /// Octets of one message; announced as SIZE.
@@ -113,6 +115,7 @@ impl Policy {
             max_precedence: Precedence::Routine,
             deliver_by: None,
             future_release: None,
+            burl: Vec::new(),
             raw_header: false,
             message_bytes: 25 << 20,
             overrun_bytes: 50 << 20,

@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::burl::{IMAP_PORT, Url};
 use super::command::{self, By, Command, Grammar, Mail, Rcpt};
 use super::data::{Chunk, Dots, Flaws, Store};
 use super::policy::{Claim, Kind, Peer, Policy};
@@ -111,6 +112,13 @@ pub enum Question {
         /// The transaction must go nowhere unprotected; never so for mail from nobody (RFC 8689 5).
         require_tls: bool,
     },
+    /// What does this URL stand for? [`Answer::Content`] or [`Answer::Refuse`].
+    Fetch {
+        /// The URL: at a trusted server, and made for this user to submit.
+        url: Box<Url>,
+        /// Octets that may be taken.
+        most: u64,
+    },
     /// Take custody of this message? [`Answer::Queued`], [`Answer::Ok`] or [`Answer::Refuse`]. A positive answer is a promise:
     /// it is given after the store's commit.
     End(Box<Transaction>),
@@ -151,6 +159,8 @@ pub enum Answer {
         /// The highest precedence this user may set.
         max_precedence: Precedence,
     },
+    /// To [`Question::Fetch`]: this.
+    Content(Vec<u8>),
     /// To [`Question::End`]: in custody, with this reply.
     Queued(Reply),
 }
@@ -277,6 +287,10 @@ enum About {
         lowered: bool,
     },
     Rcpt(Box<Rcpt>),
+    /// The message ends with what comes.
+    Fetch {
+        last: bool,
+    },
     /// Holds the memory claim until custody is settled; this many recipients want to know.
     End(Claim, usize),
 }
@@ -370,13 +384,16 @@ impl Session {
             About::Scram(first, exporter) => self.answer_scram(*first, exporter, answer),
             About::Mail { mail, lowered } => self.answer_mail(now, *mail, lowered, answer),
             About::Rcpt(rcpt) => self.answer_rcpt(*rcpt, answer),
+            About::Fetch { last } => self.answer_fetch(now, last, answer),
             About::End(claim, recipients) => {
                 drop(claim);
                 let reply = match answer {
                     Answer::Queued(reply) | Answer::Refuse(reply) => reply,
-                    Answer::Ok | Answer::Priority(_) | Answer::Authenticated { .. } | Answer::Verifier { .. } => {
-                        Reply::new(250, Status(2, 0, 0), "message accepted")
-                    }
+                    Answer::Ok
+                    | Answer::Priority(_)
+                    | Answer::Authenticated { .. }
+                    | Answer::Content(_)
+                    | Answer::Verifier { .. } => Reply::new(250, Status(2, 0, 0), "message accepted"),
                 };
                 self.conclude(recipients, &reply);
             }
@@ -571,6 +588,7 @@ impl Session {
             Command::Rcpt(rcpt) => self.rcpt(now, rcpt),
             Command::Data => self.data(),
             Command::Bdat { size, last } => self.bdat(size, last),
+            Command::Burl { url, last } => self.burl(now, &url, last),
             Command::Rset => {
                 self.transaction = None;
                 self.reply(&Reply::new(250, Status(2, 0, 0), "forgotten"));
@@ -584,7 +602,7 @@ impl Session {
             Command::Expn => self.reply(&Reply::new(502, Status(5, 5, 1), "no lists are shown")),
             Command::Help => {
                 let hello = if self.is_lmtp() { "LHLO" } else { "EHLO HELO" };
-                let text = format!("{hello} MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH");
+                let text = format!("{hello} MAIL RCPT DATA BDAT BURL RSET NOOP QUIT VRFY HELP STARTTLS AUTH");
                 self.reply(&Reply::new(214, Status(2, 0, 0), text));
             }
         }
@@ -623,6 +641,7 @@ impl Session {
         if self.tls.is_some() {
             out.push("REQUIRETLS".to_owned());
         }
+        out.extend(self.burl_keyword());
         if self.policy.starttls && self.tls.is_none() {
             out.push("STARTTLS".to_owned());
         }
@@ -631,6 +650,25 @@ impl Session {
             out.push(format!("AUTH {}", mechanisms.join(" ")));
         }
         out
+    }
+
+    /// BURL alone before AUTH, which it wants first; after it with the servers whose URLs are taken (RFC 4468 3.3).
+    fn burl_keyword(&self) -> Option<String> {
+        if self.policy.burl.is_empty() || self.policy.kind != Kind::Submission {
+            return None;
+        }
+        let mut keyword = "BURL".to_owned();
+        if self.user.is_some() {
+            keyword.push_str(" imap");
+            for (host, port) in &self.policy.burl {
+                keyword.push_str(" imap://");
+                keyword.push_str(host);
+                if *port != IMAP_PORT {
+                    keyword.push_str(&format!(":{port}"));
+                }
+            }
+        }
+        Some(keyword)
     }
 
     /// The mechanisms of AUTH on this line, best first: what a user here could succeed with. In clear there are none, but to this
@@ -792,7 +830,11 @@ impl Session {
                 self.state = State::AuthResponse(Login::Last(Box::new(exchange), user, max_precedence));
             }
             Answer::Refuse(reply) => self.error(&reply),
-            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) | Answer::Authenticated { .. } => self.no_login_now(),
+            Answer::Ok
+            | Answer::Priority(_)
+            | Answer::Queued(_)
+            | Answer::Content(_)
+            | Answer::Authenticated { .. } => self.no_login_now(),
         }
     }
 
@@ -840,7 +882,9 @@ impl Session {
             Answer::Authenticated { user, max_precedence } => self.logged_in(user, max_precedence),
             Answer::Refuse(reply) if reply.is_temporary() => self.reply(&reply),
             Answer::Refuse(reply) => self.auth_failed(now, reply),
-            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) | Answer::Verifier { .. } => self.no_login_now(),
+            Answer::Ok | Answer::Priority(_) | Answer::Queued(_) | Answer::Content(_) | Answer::Verifier { .. } => {
+                self.no_login_now()
+            }
         }
     }
 
@@ -924,7 +968,11 @@ impl Session {
                 mail.mt_priority = Some(value);
                 changed
             }
-            Answer::Ok | Answer::Authenticated { .. } | Answer::Queued(_) | Answer::Verifier { .. } => lowered,
+            Answer::Ok
+            | Answer::Authenticated { .. }
+            | Answer::Content(_)
+            | Answer::Queued(_)
+            | Answer::Verifier { .. } => lowered,
         };
         let reply = match mail.mt_priority {
             Some(value) if changed => Reply::new(250, Status(2, 3, 6), format!("{value} is the priority granted")),
@@ -962,6 +1010,7 @@ impl Session {
             Answer::Ok
             | Answer::Priority(_)
             | Answer::Authenticated { .. }
+            | Answer::Content(_)
             | Answer::Queued(_)
             | Answer::Verifier { .. } => {
                 if let Some(transfer) = &mut self.transaction {
@@ -1082,6 +1131,66 @@ impl Session {
             None => self.reply(&Reply::new(250, Status(2, 0, 0), "chunk ok")),
         }
         true
+    }
+
+    fn burl(&mut self, now: Instant, url: &str, last: bool) {
+        if self.burl_keyword().is_none() {
+            return self.error(&Reply::new(502, Status(5, 5, 1), "command not implemented"));
+        }
+        let Some((user, _)) = &self.user else {
+            return self.error(&Reply::new(530, Status(5, 7, 0), "authenticate first"));
+        };
+        let policy = Arc::clone(&self.policy);
+        let trusted = |url: &Url| policy.burl.iter().any(|(host, port)| host == url.host() && *port == url.port());
+        let refused = match (&self.transaction, Url::parse(url)) {
+            (None, _) => Err(Reply::new(503, Status(5, 5, 1), "MAIL first")),
+            (Some(t), _) if t.failed => Err(Reply::new(503, Status(5, 5, 1), "an earlier part failed, RSET first")),
+            (Some(t), _) if t.recipients.is_empty() => Err(Reply::new(554, Status(5, 5, 1), "no valid recipients")),
+            (Some(_), Err(wrong)) => Err(Reply::new(554, Status(5, 5, 4), wrong)),
+            (Some(_), Ok(url)) if !trusted(&url) => {
+                Err(Reply::new(554, Status(5, 7, 8), "nothing is fetched from that server"))
+            }
+            (Some(_), Ok(url)) if !url.lets_submit(user) => {
+                Err(Reply::new(554, Status(5, 7, 0), "that URL does not let you submit"))
+            }
+            (Some(_), Ok(url)) => Ok(url),
+        };
+        let url = match refused {
+            Ok(url) => url,
+            Err(reply) => return self.chunk_failed(&reply),
+        };
+        let Some(transfer) = &mut self.transaction else { return };
+        let make = if transfer.mail.body == BodyKind::BinaryMime { Store::binary } else { Store::new };
+        let store = transfer.chunks.get_or_insert_with(|| make(policy.bounds(), &policy.budget));
+        let most = policy.message_bytes.saturating_sub(store.received());
+        self.ask(now, Question::Fetch { url: Box::new(url), most }, About::Fetch { last });
+    }
+
+    fn answer_fetch(&mut self, now: Instant, last: bool, answer: Answer) {
+        let content = match answer {
+            Answer::Content(content) => content,
+            Answer::Refuse(reply) => return self.chunk_failed(&reply),
+            Answer::Ok
+            | Answer::Priority(_)
+            | Answer::Authenticated { .. }
+            | Answer::Queued(_)
+            | Answer::Verifier { .. } => {
+                return self.chunk_failed(&Reply::new(451, Status(4, 3, 0), "nothing was fetched"));
+            }
+        };
+        let Some(transfer) = &mut self.transaction else { return };
+        let Some(store) = &mut transfer.chunks else { return };
+        store.push(&content);
+        if last {
+            if let Some(store) = transfer.chunks.take() {
+                self.end(now, store, false);
+            }
+            return;
+        }
+        match flaw_reply(store.flaws()) {
+            Some(reply) => self.chunk_failed(&reply),
+            None => self.reply(&Reply::new(250, Status(2, 5, 0), "content taken")),
+        }
     }
 
     fn chunk_failed(&mut self, reply: &Reply) {
@@ -1918,6 +2027,66 @@ mod tests {
     }
 
     #[test]
+    fn burl_is_for_users_who_logged_in_and_for_urls_made_for_them() {
+        let world = |kind| {
+            World::new(|policy| {
+                (policy.kind, policy.auth, policy.auth_clear_loopback) = (kind, true, true);
+                policy.burl = vec![("imap.test".into(), 143), ("imap.test".into(), 1143)];
+            })
+        };
+        let url = |uid: u32, user: &str| {
+            format!(
+                "imap://x@IMAP.test/INBOX/;uid={uid};urlauth=submit+{user}:internal:91354a473744909de610943775f92038"
+            )
+        };
+        let told = |w: &mut World, text: &str| {
+            w.say(text);
+            w.replies()
+        };
+        let mut w = world(Kind::Relay);
+        w.replies();
+        assert!(!told(&mut w, "EHLO c\r\n")[0].contains("BURL"));
+        assert!(told(&mut w, "BURL x\r\n")[0].starts_with("502 5.5.1"));
+
+        let mut w = world(Kind::Submission);
+        w.replies();
+        assert!(told(&mut w, "EHLO c\r\n")[0].contains("\n250-BURL\n"));
+        assert!(told(&mut w, &format!("BURL {} LAST\r\n", url(1, "us")))[0].starts_with("530 5.7.0"));
+        // user "us", password "secret"
+        assert!(told(&mut w, "AUTH PLAIN AHVzAHNlY3JldA==\r\n")[0].starts_with("235"));
+        assert!(told(&mut w, "EHLO c\r\n")[0].contains("\n250-BURL imap imap://imap.test imap://imap.test:1143\n"));
+        assert!(told(&mut w, &format!("BURL {} LAST\r\n", url(1, "us")))[0].starts_with("503 5.5.1"));
+        for (line, want) in [
+            ("BURL".to_owned(), "501 5.5.4"),
+            (format!("BURL {} FIRST", url(1, "us")), "501 5.5.4"),
+            ("BURL imap://imap.test/INBOX/;uid=1 LAST".to_owned(), "554 5.5.4"),
+            (format!("BURL {} LAST", url(1, "you")), "554 5.7.0"),
+            (format!("BURL {} LAST", url(1, "us").replace("IMAP.test", "127.0.0.1")), "554 5.7.8"),
+            (format!("BURL {} LAST", url(1, "us").replace("IMAP.test", "imap.test:25")), "554 5.7.8"),
+            (format!("BURL {} LAST", url(2, "us")), "554 5.6.6"),
+            (format!("BURL {} LAST", url(1, "us")), "250 2.0.0"),
+            (format!("BURL {}", url(1, "us").replace("IMAP.test", "imap.test:1143")), "250 2.5.0"),
+        ] {
+            told(&mut w, "RSET\r\nMAIL FROM:<us@dest>\r\nRCPT TO:<b@dest>\r\n");
+            let replies = told(&mut w, &format!("{line}\r\n"));
+            assert!(replies[0].starts_with(want), "{line}: {replies:?}");
+        }
+        assert_eq!(w.taken.len(), 1);
+        assert_eq!(&*w.taken[0].body, b"Subject: fetched\r\n\r\n");
+        // Head by URL, the rest by BDAT, or the other way round; and nothing after a part that failed.
+        let replies = told(&mut w, "BDAT 6 LAST\r\nhello\n");
+        assert!(replies[0].starts_with("550") || replies[0].starts_with("554"), "a bare LF: {replies:?}");
+        told(&mut w, "RSET\r\nMAIL FROM:<us@dest>\r\nRCPT TO:<b@dest>\r\n");
+        let replies = told(&mut w, &format!("BURL {}\r\nBDAT 7 LAST\r\nhello\r\n", url(1, "us")));
+        assert!(replies[0].starts_with("250 2.5.0") && replies[1].starts_with("250 2.0.0"), "{replies:?}");
+        assert_eq!(&*w.taken[1].body, b"Subject: fetched\r\n\r\nhello\r\n");
+        told(&mut w, "MAIL FROM:<us@dest>\r\nRCPT TO:<b@dest>\r\n");
+        let replies = told(&mut w, &format!("BURL {}\r\nBURL {} LAST\r\nDATA\r\n", url(2, "us"), url(1, "us")));
+        assert!(replies[0].starts_with("554 5.6.6") && replies[1].starts_with("503"), "{replies:?}");
+        assert_eq!(w.taken.len(), 2);
+    }
+
+    #[test]
     fn binary_content_comes_by_bdat_alone_and_octet_for_octet() {
         let mail = "MAIL FROM:<a@src> BODY=BINARYMIME\r\nRCPT TO:<b@dest>\r\n";
         let mut w = World::new(|_| {});
@@ -2306,6 +2475,10 @@ mod tests {
                     _ => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
                 },
                 Question::Mail { .. } => Answer::Ok,
+                Question::Fetch { url, .. } => match url.text().contains("uid=1;") {
+                    true => Answer::Content(b"Subject: fetched\r\n\r\n".to_vec()),
+                    false => Answer::Refuse(Reply::new(554, Status(5, 6, 6), "not there")),
+                },
                 Question::Rcpt { rcpt, .. } => match rcpt.to.domain() {
                     "dest" | "" => Answer::Ok,
                     _ => Answer::Refuse(Reply::new(550, Status(5, 7, 1), "not here")),

@@ -66,6 +66,7 @@ pub fn by_profile(plan: &Plan, listener: &str, question: &Question) -> Option<An
         | Question::Auth { .. }
         | Question::Scram { .. }
         | Question::External { .. }
+        | Question::Fetch { .. }
         | Question::End(_) => None,
     }
 }

@@ -63,6 +63,8 @@ impl Switch {
             Question::Auth { .. } | Question::Scram { .. } | Question::External { .. } => {
                 Answer::Refuse(Reply::new(535, Status(5, 7, 8), "authentication failed"))
             }
+            // What lies elsewhere is fetched where the connection is.
+            Question::Fetch { .. } => Answer::Refuse(Reply::new(554, Status(5, 6, 6), "nothing is fetched here")),
             Question::Mail { mail, user, .. } => {
                 let full = || mail.release.and_then(|_| self.too_many_futures(user.as_deref()));
                 self.refuse_when_unhealthy().or_else(full).map_or(Answer::Ok, Answer::Refuse)
