@@ -576,6 +576,37 @@ fn a_user_has_a_password_of_either_kind_or_a_certificate_of_its_own() {
 }
 
 #[test]
+fn burl_names_its_servers_and_never_says_its_password_in_clear() {
+    let with = |burl: &str| {
+        let listener = "[[listener]]\nname = \"s\"\nkind = \"submission\"\naddress = \"127.0.0.1:587\"\n";
+        disk(&format!("{SMALL}{listener}burl = {{ password_file = \"keys/far.password\", {burl} }}\n")).load(&[])
+    };
+    let plan = with("servers = [\"IMAP.ship.example\", \"[::1]:1143\"], ca = \"tls/cert.pem\"").expect("sound").plan;
+    let burl = plan.listeners.last().and_then(|l| l.burl.clone()).expect("there is one");
+    assert_eq!(burl.servers, [("imap.ship.example".to_owned(), 143), ("[::1]".to_owned(), 1143)]);
+    assert_eq!((&*burl.credentials.user, &*burl.credentials.password), ("submit", "s3cret One"));
+    assert!(with("servers = [\"localhost\", \"127.0.0.1:1143\"], tls = \"off\"").is_ok());
+    for (burl, key) in [
+        ("servers = [], ca = \"tls/cert.pem\"", "servers"),
+        ("servers = [\"a b\"], ca = \"tls/cert.pem\"", "servers"),
+        ("servers = [\"h:0\"], ca = \"tls/cert.pem\"", "servers"),
+        ("servers = [\"h\"]", "tls"),
+        ("servers = [\"h\"], tls = \"off\"", "tls"),
+        ("servers = [\"localhost\"], tls = \"off\", ca = \"tls/cert.pem\"", "tls"),
+        ("servers = [\"h\"], ca = \"tls/key.pem\"", "ca"),
+        ("servers = [\"h\"], pins = [\"00\"]", "pins"),
+        ("servers = [\"h\"], ca = \"tls/cert.pem\", user = \"\"", "user"),
+    ] {
+        let problems = with(burl).expect_err(burl);
+        assert_eq!(problems[0].key, format!("listener.s.burl.{key}"), "{burl}: {problems:#?}");
+    }
+    let relay =
+        "[[listener]]\nname = \"r\"\nkind = \"relay\"\naddress = \"127.0.0.1:2526\"\nburl = { servers = [\"h\"] }\n";
+    let problems = disk(&format!("{SMALL}{relay}")).load(&[]).expect_err("a relay");
+    assert_eq!(problems[0].key, "listener.r.burl");
+}
+
+#[test]
 fn passwords_in_clear_are_refused_beyond_loopback() {
     let open = "[[listener]]\nname = \"s\"\nkind = \"submission\"\naddress = \"0.0.0.0:587\"\n";
     let problems = disk(&format!("{SMALL}{open}")).load(&[]).expect_err("in clear");
