@@ -85,6 +85,15 @@ struct Entry {
     body: Vec<u8>,
 }
 
+/// A datagram on its way to a node.
+#[derive(Clone, Debug)]
+struct Flying {
+    node: usize,
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    bytes: Vec<u8>,
+}
+
 /// An order of silence at a node.
 #[derive(Clone, Copy, Debug, Default)]
 struct Order {
@@ -101,8 +110,8 @@ pub struct Fleet {
     setup: Setup,
     nodes: Vec<VirtualNode>,
     at: Instant,
-    /// Arrival, order: to whom, from which address to which, what.
-    flying: BTreeMap<(Instant, u64), (usize, [Ipv4Addr; 2], Vec<u8>)>,
+    /// By arrival and order.
+    flying: BTreeMap<(Instant, u64), Flying>,
     /// Whether each has joined the groups that were agreed, and which others. Without a pool somebody else has joined for them.
     joined: Vec<(bool, BTreeSet<Ipv4Addr>)>,
     /// Parts of messages that went to each group.
@@ -422,7 +431,7 @@ impl Fleet {
                 self.start(i);
             }
             while let Some(entry) = self.flying.first_entry().filter(|e| e.key().0 <= self.at) {
-                let (i, [from, to], bytes) = entry.remove();
+                let Flying { node: i, from, to, bytes } = entry.remove();
                 let now = self.now();
                 if !self.is_member(i, to) {
                     continue;
@@ -526,11 +535,12 @@ impl Fleet {
             if chance.chance(self.setup.loss) {
                 continue;
             }
+            let flying = Flying { node: j, from: address(i), to, bytes: bytes.to_vec() };
             let order = self.datagrams * 2;
-            self.flying.insert((arrives, order * 64 + j as u64), (j, [address(i), to], bytes.to_vec()));
+            self.flying.insert((arrives, order * 64 + j as u64), flying.clone());
             if chance.chance(self.setup.twice) {
                 let late = arrives + Duration::from_millis(chance.below(5000));
-                self.flying.insert((late, (order + 1) * 64 + j as u64), (j, [address(i), to], bytes.to_vec()));
+                self.flying.insert((late, (order + 1) * 64 + j as u64), flying.clone());
             }
         }
     }
