@@ -13,7 +13,7 @@ use aldis::config::scram_verifier;
 use lab::{Lab, assert_unharmed, contains, split};
 use process::{free_port, have, root, run, wait_for};
 
-const MAIL: &str = "From: jack@ship.example\r\nTo: watch@shore.example\r\nSubject: vær\r\nMessage-ID: <burl.1@ship.example>\r\n\
+const MAIL: &str = "From: jack@ship.example\r\nTo: watch@shore.example\r\nSubject: weather\r\nMessage-ID: <burl.1@ship.example>\r\n\
     Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Transfer-Encoding: 8bit\r\n\r\n.\r\n..\r\n{3}\r\nKuling fra nordøst.\r\n";
 

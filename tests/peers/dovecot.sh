@@ -52,6 +52,6 @@ service imap-login {
   }
 }
 C
-dovecot -c "$D/dovecot.conf"
+dovecot -c "$D/dovecot.conf" >"$D/out" 2>&1 </dev/null
 setsid python3 "$(dirname "$0")/token_proxy.py" "$D/run/token-login" >"$D/proxy" 2>&1 </dev/null &
 echo $! >"$D/proxy.pid"

@@ -15,15 +15,15 @@ if [ "$1" = stop ]; then
 fi
 port=$3 domain=$4 next=$5
 mkdir -p "$D"
-cp -a "$ROOT" "$D/root"
+cp -a "$ROOT" "$D/own"
 user=$(id -u nobody) group=$(id -g nobody)
-echo "Debian-exim:x:$user:$group::/:/bin/false" >>"$D/root/etc/passwd"
-echo "Debian-exim:x:$group:" >>"$D/root/etc/group"
-mkdir -p "$D/box" "$D/spool" "$D/root/etc/exim4"
-cp "$CERT" "$D/root/etc/cert.pem"
-cp "$KEY" "$D/root/etc/key.pem"
-chown "$user:$group" "$D/box" "$D/spool" "$D/root/etc/key.pem"
-cat >"$D/root/etc/exim4/exim4.conf" <<C
+echo "Debian-exim:x:$user:$group::/:/bin/false" >>"$D/own/etc/passwd"
+echo "Debian-exim:x:$group:" >>"$D/own/etc/group"
+mkdir -p "$D/box" "$D/spool" "$D/own/etc/exim4"
+cp "$CERT" "$D/own/etc/cert.pem"
+cp "$KEY" "$D/own/etc/key.pem"
+chown "$user:$group" "$D/box" "$D/spool" "$D/own/etc/key.pem"
+cat >"$D/own/etc/exim4/exim4.conf" <<C
 primary_hostname = exim.test
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = $port
@@ -69,5 +69,5 @@ next:
 begin retry
 * * F,1h,2s
 C
-setsid "$here/private.sh" run "$D/root" /usr/sbin/exim4 -bdf -q2s >"$D/log" 2>&1 </dev/null &
+setsid "$here/private.sh" run "$D/own" /usr/sbin/exim4 -bdf -q2s >"$D/log" 2>&1 </dev/null &
 echo $! >"$D/pid"

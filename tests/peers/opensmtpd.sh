@@ -16,17 +16,17 @@ if [ "$1" = stop ]; then
 fi
 port=$3 domain=$4 next=$5
 mkdir -p "$D"
-cp -a "$ROOT" "$D/root"
+cp -a "$ROOT" "$D/own"
 id=64000
 for user in opensmtpd opensmtpq; do
-    echo "$user:x:$id:$id::/var/empty:/bin/false" >>"$D/root/etc/passwd"
-    echo "$user:x:$id:" >>"$D/root/etc/group"
+    echo "$user:x:$id:$id::/var/empty:/bin/false" >>"$D/own/etc/passwd"
+    echo "$user:x:$id:" >>"$D/own/etc/group"
     id=$((id + 1))
 done
-mkdir -p "$D/box" "$D/root/var/spool/smtpd" "$D/root/var/run" "$D/root/var/empty" "$D/root/var/lib/opensmtpd/empty"
-chmod 711 "$D/root/var/spool/smtpd"
+mkdir -p "$D/box" "$D/own/var/spool/smtpd" "$D/own/var/run" "$D/own/var/empty" "$D/own/var/lib/opensmtpd/empty"
+chmod 711 "$D/own/var/spool/smtpd"
 chown nobody "$D/box"
-cat >"$D/root/etc/smtpd.conf" <<C
+cat >"$D/own/etc/smtpd.conf" <<C
 table users { "@" = "nobody" }
 listen on 127.0.0.1 port $port hostname smtpd.test
 action box maildir "$D/box" virtual <users>
@@ -34,5 +34,5 @@ action next relay host "smtp+tls://127.0.0.1:$next" tls no-verify helo smtpd.tes
 match from any for domain "$domain" action box
 match from any for any action next
 C
-setsid "$here/private.sh" run "$D/root" /usr/sbin/smtpd -d -f /etc/smtpd.conf >"$D/log" 2>&1 </dev/null &
+setsid "$here/private.sh" run "$D/own" /usr/sbin/smtpd -d -f /etc/smtpd.conf >"$D/log" 2>&1 </dev/null &
 echo $! >"$D/pid"
