@@ -39,13 +39,16 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Longest wait for a client to take our bytes.
 const WRITE_PATIENCE: Duration = Duration::from_secs(120);
 
+/// An address, in all or at one listener.
+type Seat = (IpAddr, Option<Arc<str>>);
+
 /// Sessions that wait for the switch's answers.
 #[derive(Debug, Default)]
 pub struct Sessions {
     next: AtomicU64,
     open: Mutex<BTreeMap<SessionId, UnboundedSender<(AskId, Answer)>>>,
     /// Sessions of each address, in all and at each listener.
-    by_address: Mutex<BTreeMap<(IpAddr, Option<Arc<str>>), usize>>,
+    by_address: Mutex<BTreeMap<Seat, usize>>,
 }
 
 impl Sessions {

@@ -255,7 +255,6 @@ fn literal(line: &[u8]) -> Option<u64> {
 }
 
 /// One string at the beginning: NIL (`None`), an atom, a quoted one or a literal; and what follows it.
-#[expect(clippy::type_complexity, reason = "a parser's usual pair")]
 fn string(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     match bytes.first()? {
         b'"' => {
