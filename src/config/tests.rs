@@ -717,7 +717,11 @@ fn silence_of_peers_and_how_mail_goes_into_it_are_read_with_their_units() {
 
 #[test]
 fn the_reader_asks_for_exactly_the_keys_of_the_schema() {
-    let disk = disk(&FULL.replace("keying = { socket = \"run/key.sock\" }", "keying = { socket = \"k\" }"));
+    // What only a submission listener has.
+    let submission = "[[listener]]\nname = \"s\"\nkind = \"submission\"\naddress = \"127.0.0.1:587\"\n\
+                      burl = { servers = [\"h\"], password_file = \"keys/far.password\", ca = \"tls/cert.pem\" }\n";
+    let full = FULL.replace("keying = { socket = \"run/key.sock\" }", "keying = { socket = \"k\" }");
+    let disk = disk(&format!("{full}\n{submission}"));
     let mut reader = Reader::default();
     let root = tree::parse("x", &disk.profile).expect("TOML");
     let context = profile::Context { directory: Path::new("/etc/aldis"), files: &disk };

@@ -122,6 +122,9 @@ impl UrlFetch {
 
     /// Takes bytes off the wire.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
+        if self.outcome.is_some() {
+            return;
+        }
         // Before the handshake the server has nothing to say: what comes was put there by somebody else.
         if self.state == State::Handshake && !bytes.is_empty() {
             return self.end(Outcome::NoTrust);
