@@ -339,7 +339,12 @@ impl VirtualNode {
         looked.is_some_and(|record| record.is_none())
     }
 
-    /// The same of a message of this Message-ID.
+    /// Whether the running store holds this message as one that is done.
+    pub fn has_ended(&self, id: MessageId) -> bool {
+        self.record(id).is_some_and(|record| record.state == MessageState::Done)
+    }
+
+    /// The same as [`Self::lacks`] of a message of this Message-ID.
     pub fn lacks_named(&self, name: &str) -> bool {
         let looked = self.process.as_ref().and_then(|p| p.engine.snapshot().ok()?.find(name).ok());
         looked.is_some_and(|ids| ids.is_empty())

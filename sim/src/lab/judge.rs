@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aldis::emcon::State;
-use aldis::mail::{Outcome, RecipientState, header};
+use aldis::mail::{MessageId, Outcome, RecipientState, header};
 use aldis::queue::MessageState;
 use aldis::time::{Duration, Instant};
 
@@ -56,12 +56,18 @@ impl Lab {
         if watch.forgetful || !self.node(id).is_up() || self.at().since(aldis::time::Instant::ZERO) > KEPT {
             return;
         }
+        // The power may go between an outcome's commit and the word of it: then the store is who tells of it.
+        let mine = self.accepted.range((id, 0)..=(id, usize::MAX)).map(|(_, message)| *message);
+        let done: Vec<MessageId> = mine.filter(|message| self.node(id).has_ended(*message)).collect();
+        self.ended.extend(done.into_iter().map(|message| (id, message)));
         // What had its outcome may have been purged: a clock that was set makes it old at once.
         let over = |message| {
-            self.outcomes
-                .range((id, message, String::new())..)
-                .next()
-                .is_some_and(|((i, m, _), _)| (*i, *m) == (id, message))
+            self.ended.contains(&(id, message))
+                || self
+                    .outcomes
+                    .range((id, message, String::new())..)
+                    .next()
+                    .is_some_and(|((i, m, _), _)| (*i, *m) == (id, message))
         };
         let mine = self.accepted.range((id, 0)..=(id, usize::MAX));
         let gone = mine.filter(|(_, message)| !over(**message) && self.node(id).lacks(**message));
@@ -72,9 +78,6 @@ impl Lab {
             .enumerate()
             .filter(|(n, e)| e.from == id && e.fate.promised.is_some() && !self.accepted.contains_key(&(id, *n)));
         lost.extend(promised.filter(|(_, e)| self.node(id).lacks_named(&e.message_id)).map(|(n, _)| n));
-        // The power may go between an outcome's commit and the word of it; where a clock was moved as well, it is purged before it is told.
-        let moved = watch.clock_moved_at.is_some();
-        lost.retain(|n| !(moved && self.ledger.get(*n).is_some_and(|e| e.fate.delivered.is_some())));
         for number in lost {
             let problem = format!("lost: {} has message {number} no more after its start", self.name(id));
             self.problem(problem);

@@ -18,7 +18,7 @@ mod watch;
 pub use plan::{MOST_STATIONS, Topology};
 pub use tape::{Piece, Transmission, What};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aldis::emcon::{State, Window};
 use aldis::mail::{BodyKind, Mailbox, MessageId, Notify, Precedence, Recipient, header};
@@ -254,6 +254,8 @@ pub struct Lab {
     /// The id of each message at each station that accepted it.
     accepted: BTreeMap<(StationId, usize), MessageId>,
     outcomes: BTreeMap<(StationId, MessageId, String), Vec<Told>>,
+    /// Messages that a store held as done when its node started.
+    ended: BTreeSet<(StationId, MessageId)>,
     watches: Vec<Watch>,
     edges_read: usize,
     orders: BTreeMap<RequestId, Order>,
@@ -320,6 +322,7 @@ impl Lab {
             by_id: BTreeMap::new(),
             accepted: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            ended: BTreeSet::new(),
             watches: (0..count).map(|_| Watch::default()).collect(),
             edges_read: 0,
             orders: BTreeMap::new(),

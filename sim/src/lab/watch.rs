@@ -45,7 +45,7 @@ pub(super) struct Watch {
     /// What its first radio is fed, where that is wanted.
     pub(super) tape: Option<Tape>,
     /// When its civil clock was last moved under it.
-    pub(super) clock_moved_at: Option<Instant>,
+    clock_moved_at: Option<Instant>,
     /// Its store was put back: it may not know what it knew.
     pub(super) forgetful: bool,
     /// Its disks may fail.
