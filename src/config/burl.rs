@@ -43,7 +43,7 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
     let user = s.field("user", parsed(|t| plain(t).then(|| t.to_owned())));
     let file = s.field("password_file", parsed(profile::path));
     let tls = s.field(
-        "tls",
+        "encryption",
         parsed(|t| {
             Some(match t {
                 "starttls" => ImapTls::StartTls,
@@ -75,14 +75,14 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
     let here = plan.servers.iter().all(|(host, port)| is_loopback(&format!("{host}:{port}")));
     match plan.tls {
         ImapTls::StartTls | ImapTls::Implicit if !vouched => {
-            reader.problem(&join(path, "tls"), "nothing to verify a certificate by", "ca, pins, or both");
+            reader.problem(&join(path, "encryption"), "nothing to verify a certificate by", "ca, pins, or both");
         }
         ImapTls::Off if !here => {
-            reader.problem(&join(path, "tls"), "the password is never sent in clear", "starttls, implicit");
+            reader.problem(&join(path, "encryption"), "the password is never sent in clear", "starttls, implicit");
         }
         ImapTls::Off if vouched => {
             reader.problem(
-                &join(path, "tls"),
+                &join(path, "encryption"),
                 "off: no certificate is checked",
                 "starttls, implicit, or no ca and no pins",
             );

@@ -585,14 +585,14 @@ fn burl_names_its_servers_and_never_says_its_password_in_clear() {
     let burl = plan.listeners.last().and_then(|l| l.burl.clone()).expect("there is one");
     assert_eq!(burl.servers, [("imap.ship.example".to_owned(), 143), ("[::1]".to_owned(), 1143)]);
     assert_eq!((&*burl.credentials.user, &*burl.credentials.password), ("submit", "s3cret One"));
-    assert!(with("servers = [\"localhost\", \"127.0.0.1:1143\"], tls = \"off\"").is_ok());
+    assert!(with("servers = [\"localhost\", \"127.0.0.1:1143\"], encryption = \"off\"").is_ok());
     for (burl, key) in [
         ("servers = [], ca = \"tls/cert.pem\"", "servers"),
         ("servers = [\"a b\"], ca = \"tls/cert.pem\"", "servers"),
         ("servers = [\"h:0\"], ca = \"tls/cert.pem\"", "servers"),
-        ("servers = [\"h\"]", "tls"),
-        ("servers = [\"h\"], tls = \"off\"", "tls"),
-        ("servers = [\"localhost\"], tls = \"off\", ca = \"tls/cert.pem\"", "tls"),
+        ("servers = [\"h\"]", "encryption"),
+        ("servers = [\"h\"], encryption = \"off\"", "encryption"),
+        ("servers = [\"localhost\"], encryption = \"off\", ca = \"tls/cert.pem\"", "encryption"),
         ("servers = [\"h\"], ca = \"tls/key.pem\"", "ca"),
         ("servers = [\"h\"], pins = [\"00\"]", "pins"),
         ("servers = [\"h\"], ca = \"tls/cert.pem\", user = \"\"", "user"),
