@@ -86,6 +86,17 @@ pub fn signing_key(reader: &mut Reader, files: &dyn Files, key: &str, path: &Pat
     secret_file(reader, files, key, path, form, |bytes| dkim::Key::from_pem(&bytes))
 }
 
+/// The password in such a file: its first line.
+pub fn password_file(reader: &mut Reader, files: &dyn Files, key: &str, path: &Path) -> Option<Secret> {
+    let password = |bytes| {
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default();
+        let sound = !line.is_empty() && line.len() <= 512 && !line.contains('\0');
+        sound.then(|| Secret(line.to_owned())).ok_or_else(|| "holds no password".to_owned())
+    };
+    secret_file(reader, files, key, path, "a file with the password on its first line, mode 0600", password)
+}
+
 fn secret_file<T>(
     reader: &mut Reader,
     files: &dyn Files,
@@ -133,29 +144,6 @@ pub fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: String = text.chars().filter(|c| *c != ':').collect();
     let base64 = || data_encoding::BASE64.decode(text.as_bytes()).ok()?.try_into().ok();
     key_text(&digits).ok().or_else(base64)
-}
-
-/// The password in a file that nobody but its owner can read: its first line.
-pub fn password_file(reader: &mut Reader, files: &dyn Files, key: &str, path: &Path) -> Option<Secret> {
-    let form = "a file with the password on its first line, mode 0600";
-    let file = match files.read(path) {
-        Ok(file) => file,
-        Err(e) => {
-            reader.problem(key, format!("cannot read {}: {e}", path.display()), form);
-            return None;
-        }
-    };
-    if file.mode & 0o077 != 0 {
-        let problem = format!("{} can be used by others: its mode is {:04o}", path.display(), file.mode & 0o777);
-        reader.problem(key, problem, form);
-    }
-    let text = String::from_utf8(file.bytes).unwrap_or_default();
-    let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() || line.len() > 512 || line.contains('\0') {
-        reader.problem(key, format!("{} holds no password", path.display()), form);
-        return None;
-    }
-    Some(Secret(line.to_owned()))
 }
 
 /// Whether certificate and key can be read and belong together, and the authorities of clients can be read.
