@@ -5,13 +5,16 @@
 mod lab;
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/server.rs"]
+mod server;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::{End, KEY, Lab, assert_unharmed, contains, files, split};
 use mail_parser::{MessageParser, MimeHeaders};
 use process::{free_port, have, root, run, send, wait_for};
+use server::{PeerServer, may_start, open_to_all};
 
 /// Mail with what transports like to spoil.
 const ODD: &str = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\
@@ -33,12 +36,12 @@ enum Make {
 }
 
 impl Make {
-    fn script(self) -> PathBuf {
-        root().join("tests/peers").join(match self {
+    fn script(self) -> &'static str {
+        match self {
             Self::Postfix => "postfix.sh",
             Self::Exim => "exim.sh",
             Self::OpenSmtpd => "opensmtpd.sh",
-        })
+        }
     }
 
     /// Where `tests/run` has unpacked it; Postfix is installed.
@@ -52,12 +55,11 @@ impl Make {
             Self::Postfix => have(&["postfix", "postconf", "python3"]),
             Self::Exim | Self::OpenSmtpd => have(&["unshare", "python3"]) && self.unpacked().join("unpacked").exists(),
         };
-        let here = there && run(10, "id", &["-u"]).stdout.trim_ascii() == b"0";
-        if !here {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} and root are wanted", self.script().display());
-            println!("skip: {} and root are wanted", self.script().display());
+        if !there {
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is not unpacked", self.script());
+            println!("skip: {} is not unpacked", self.script());
         }
-        here
+        there && may_start(self.script())
     }
 }
 
@@ -66,36 +68,25 @@ struct Neighbour {
     make: Make,
     directory: PathBuf,
     port: u16,
+    _server: PeerServer,
 }
 
 impl Neighbour {
     /// `domain` is its own; all other mail goes to `next`.
     fn start(lab: &Lab, make: Make, name: &str, port: u16, domain: &str, next: u16) -> Self {
-        let it = Self { make, directory: lab.path(name), port };
-        let own: &[&str] = if make == Make::Postfix { &["both", domain] } else { &[domain] };
-        let (port, next) = (port.to_string(), next.to_string());
-        let words: Vec<&str> = [&*port].iter().chain(own).chain(&[&*next]).copied().collect();
-        it.script(lab.path("").as_path(), "start", &words);
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], it.port));
+        let (directory, own): (_, &[&str]) =
+            (lab.path(name), if make == Make::Postfix { &["both", domain] } else { &[domain] });
+        let file = |name: &str| lab.path(name).display().to_string();
+        let unpacked = make.unpacked().display().to_string();
+        let settings =
+            [format!("ROOT={unpacked}"), format!("CERT={}", file("cert.pem")), format!("KEY={}", file("key.pem"))];
+        let (at, next) = (port.to_string(), next.to_string());
+        let words: Vec<&str> = [&*at].iter().chain(own).chain(&[&*next]).copied().collect();
+        let server = PeerServer::start(make.script(), &directory, &settings, &words);
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let answers = || std::net::TcpStream::connect(address).ok();
         wait_for("a mail server that answers", Duration::from_secs(30), answers);
-        it
-    }
-
-    fn script(&self, files: &Path, word: &str, words: &[&str]) {
-        let place = |name: &str| files.join(name).display().to_string();
-        let script = self.make.script().display().to_string();
-        let directory = self.directory.display().to_string();
-        let settings = [
-            format!("ROOT={}", self.make.unpacked().display()),
-            format!("CERT={}", place("cert.pem")),
-            format!("KEY={}", place("key.pem")),
-        ];
-        let settings = settings.iter().map(String::as_str);
-        let words: Vec<&str> =
-            settings.chain(["bash", &script, word, &directory]).chain(words.iter().copied()).collect();
-        let output = run(60, "env", &words);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self { make, directory, port, _server: server }
     }
 
     fn mailbox(&self) -> Vec<Vec<u8>> {
@@ -104,20 +95,6 @@ impl Neighbour {
 
     fn arrival(&self, mark: &str) -> Vec<u8> {
         wait_for(mark, Duration::from_secs(90), || self.mailbox().into_iter().find(|mail| contains(mail, mark)))
-    }
-
-    fn log(&self) -> String {
-        let read = |name: &str| std::fs::read_to_string(self.directory.join(name)).unwrap_or_default();
-        ["log", "spool/mainlog", "spool/paniclog"].map(read).join("\n")
-    }
-}
-
-impl Drop for Neighbour {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.log());
-        }
-        self.script(Path::new("/"), "stop", &[]);
     }
 }
 
@@ -131,8 +108,7 @@ struct House {
 impl House {
     fn new(make: Make) -> Self {
         let mut lab = Lab::new();
-        // Their own users must reach their directories.
-        run(10, "chmod", &["755", &lab.path("").display().to_string()]);
+        open_to_all(&lab.path(""));
         let key = rcgen::KeyPair::generate().expect("a key");
         let params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
         let certificate = params.self_signed(&key).expect("a certificate");

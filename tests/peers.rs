@@ -4,14 +4,16 @@
 mod lab;
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/server.rs"]
+mod server;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lab::{End, KEY, Lab, assert_unharmed, contains, files, split};
 use process::{free_port, have, message, root, run, send, wait_for};
+use server::{PeerServer, may_start, open_to_all};
 
 /// Mail with what transports like to spoil: dots, long lines, blank lines at the end, eight-bit text.
 const ODD: &str = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\
@@ -77,52 +79,17 @@ fn mail_from_swaks_lands_octet_for_octet() {
     assert_unharmed(&sent, mail.as_bytes(), false);
 }
 
-/// Whether this user may start a Postfix: its master wants root.
-fn postfix_may_run() -> bool {
-    let root = run(10, "id", &["-u"]).stdout.trim_ascii() == b"0";
-    if !root {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "Postfix's master needs root");
-        println!("skip: Postfix's master needs root");
-    }
-    root
-}
-
-/// A Postfix that stops with the test.
-struct Postfix<'d>(&'d Path);
-
-impl<'d> Postfix<'d> {
-    fn start(directory: &'d Path, port: u16, words: &[&str]) -> Self {
-        let script = root().join("tests/peers/postfix.sh").display().to_string();
-        let (place, port) = (directory.display().to_string(), port.to_string());
-        let words: Vec<&str> = [&*script, "start", &place, &port].into_iter().chain(words.iter().copied()).collect();
-        let output = run(60, "bash", &words);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Self(directory)
-    }
-}
-
-impl Drop for Postfix<'_> {
-    fn drop(&mut self) {
-        let script = root().join("tests/peers/postfix.sh").display().to_string();
-        if std::thread::panicking() {
-            eprintln!("{}", std::fs::read_to_string(self.0.join("log")).unwrap_or_default());
-        }
-        run(60, "bash", &[&script, "stop", &self.0.display().to_string()]);
-    }
-}
-
 #[test]
 fn postfix_relays_into_the_ship_and_takes_from_the_shore_octet_for_octet() {
     if !have(&["postfix", "postconf", "python3"]) {
         return;
     }
-    if !postfix_may_run() {
+    if !may_start("Postfix") {
         return;
     }
     let (near_port, far_port) = (free_port(), free_port());
-    // Postfix's own users must reach its directories.
     let directory = tempfile::tempdir().expect("a directory");
-    run(10, "chmod", &["755", &directory.path().display().to_string()]);
+    open_to_all(directory.path());
     let (near, far) = (directory.path().join("near"), directory.path().join("far"));
 
     let mut lab = Lab::new();
@@ -134,8 +101,9 @@ fn postfix_relays_into_the_ship_and_takes_from_the_shore_octet_for_octet() {
     let shore = lab.profile("shore", &routes, &end("ship", 0), "");
     lab.start("ship", &ship);
     lab.start("shore", &shore);
-    let _far = Postfix::start(&far, far_port, &["deliver", "office.example"]);
-    let _near = Postfix::start(&near, near_port, &["relay", &lab.address("ship").port().to_string()]);
+    let _far = PeerServer::start("postfix.sh", &far, &[], &[&far_port.to_string(), "deliver", "office.example"]);
+    let ship_port = lab.address("ship").port().to_string();
+    let _near = PeerServer::start("postfix.sh", &near, &[], &[&near_port.to_string(), "relay", &ship_port]);
 
     let (script, file) = (root().join("tests/peers/submit.py").display().to_string(), odd_file(&lab));
     let target = format!("127.0.0.1:{near_port}");
@@ -314,7 +282,7 @@ fn an_lmtp_listener_answers_smtplib_for_each_recipient_from_one_commit() {
 
 #[test]
 fn postfix_delivers_over_lmtp_and_hears_of_each_recipient() {
-    if !have(&["postfix", "postconf", "python3"]) || !postfix_may_run() {
+    if !have(&["postfix", "postconf", "python3"]) || !may_start("Postfix") {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
@@ -322,7 +290,7 @@ fn postfix_delivers_over_lmtp_and_hears_of_each_recipient() {
     let mut lab = Lab::new();
     let (port, hop) = (free_port(), lmtp_node(&mut lab).port().to_string());
     let near = directory.path().join("near");
-    let _postfix = Postfix::start(&near, port, &["lmtp", &hop]);
+    let _postfix = PeerServer::start("postfix.sh", &near, &[], &[&port.to_string(), "lmtp", &hop]);
     let (script, file) = (root().join("tests/peers/submit.py").display().to_string(), odd_file(&lab));
     let target = format!("127.0.0.1:{port}");
     let to = "watch@inn.example,nobody@inn.example,cook@inn.example";

@@ -3,6 +3,8 @@
 
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/server.rs"]
+mod server;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
+use server::{PeerServer, may_start, open_to_all};
 
 const PASSWORD: &str = "s3cret One";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -641,26 +644,15 @@ fn a_listener_refuses_what_is_over_its_bounds_and_counts_it() {
 
 #[test]
 fn postfix_takes_mail_over_checked_tls_alone() {
-    let root_user = std::process::Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout == b"0\n");
-    if !have(&["postfix", "openssl"]) || !root_user {
+    if !have(&["postfix", "openssl"]) || !may_start("Postfix") {
         return;
     }
     let keys = Keys::new();
-    // Postfix's own users must reach its directories.
-    run(10, "chmod", &["755", &keys.path().display().to_string()]);
-    let script = root().join("tests/peers/postfix.sh").display().to_string();
+    open_to_all(keys.path());
     let (directory, port) = (keys.path().join("postfix"), process::free_port().to_string());
-    let here = directory.display().to_string();
     let [certificate, key] = ["ca.server.crt", "ca.server.key"].map(|f| keys.path().join(f).display().to_string());
-    let started = run(60, "bash", &[&script, "start", &here, &port, "deliver", "far.test", &certificate, &key]);
-    struct Stop<'s>(&'s str, &'s str);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            run(60, "bash", &[self.0, "stop", self.1]);
-        }
-    }
-    let _stop = Stop(&script, &here);
-    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let _postfix =
+        PeerServer::start("postfix.sh", &directory, &[], &[&port, "deliver", "far.test", &certificate, &key]);
     let hosts = format!("hosts = [\"127.0.0.1:{port}\"]");
     let hops = [
         ("checked", format!("{hosts}\n{CHECKED}")),

@@ -111,6 +111,8 @@ pub struct Results {
     pub author_domain: String,
     /// What that domain wants done.
     pub wish: Wish,
+    /// There are several From fields: who reads it sees one of them, whose domain may be any other (RFC 5322 3.6).
+    pub several_authors: bool,
 }
 
 /// Longest line of a message (RFC 5322 2.1.1), less the name of a field and what ARC puts before the results.
@@ -127,9 +129,10 @@ impl Results {
         order.into_iter().find(|wanted| of().any(|o| o == *wanted)).or_else(|| of().next())
     }
 
-    /// Whether the domain in From says that such mail is to be refused, and it is such mail.
+    /// Whether the domain in From says that such mail is to be refused, and it is such mail; or nobody can say which domain that is, so that
+    /// none could ask for it.
     pub fn unwanted(&self) -> bool {
-        self.wish == Wish::Reject && self.outcome("dmarc") == Some(Outcome::Fail)
+        self.several_authors || self.wish == Wish::Reject && self.outcome("dmarc") == Some(Outcome::Fail)
     }
 
     /// Whether something could not be found out for the time being.
@@ -208,6 +211,7 @@ mod tests {
             ],
             author_domain: "x.example".into(),
             wish: Wish::Reject,
+            several_authors: false,
         }
     }
 

@@ -272,12 +272,12 @@ fn results(vet: &Vet, message: &AuthenticatedMessage<'_>, verified: &Verified<'_
     }
     let mut wish = Wish::None;
     let author_domain = verified.dmarc.as_ref().map(|d| printable(d.domain())).unwrap_or_default();
+    let is_author = |name: &[u8]| name.eq_ignore_ascii_case(b"From");
+    let authors = message.raw_parsed_headers().iter().filter(|(name, _)| is_author(name)).count();
+    let several_authors = vet.checks.dmarc && authors > 1;
     if vet.checks.dmarc {
-        let authors =
-            message.raw_parsed_headers().iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"From")).count();
         match &verified.dmarc {
-            // Who reads it sees one of them, and nobody knows which (RFC 5322 3.6).
-            _ if authors > 1 => findings.push(Finding::new("dmarc", Outcome::PermError, "several From fields")),
+            _ if several_authors => findings.push(Finding::new("dmarc", Outcome::PermError, "several From fields")),
             Some(output) => {
                 wish = match output.policy() {
                     Policy::Reject => Wish::Reject,
@@ -298,7 +298,7 @@ fn results(vet: &Vet, message: &AuthenticatedMessage<'_>, verified: &Verified<'_
             None => found,
         });
     }
-    Results { findings, author_domain, wish }
+    Results { findings, author_domain, wish, several_authors }
 }
 
 /// A stranger's domain as a reply may hold it.
@@ -412,11 +412,11 @@ fn reason(error: &Error) -> &'static str {
         Error::Dkim(DkimError::UnsupportedCanonicalization) => "unknown canonicalization",
         Error::Dkim(DkimError::UnsupportedKeyType) => "unknown type of key",
         Error::Dkim(DkimError::UnsupportedVersion) => "unknown version",
+        e if is_body_hash(e) => "body was changed",
         Error::Crypto(CryptoError::IncompatibleAlgorithms) => "key of another algorithm",
         Error::Crypto(_) => "signature does not fit",
         Error::Arc(ArcError::ChainTooLong) => "chain too long",
         Error::Arc(_) => "broken chain",
-        e if is_body_hash(e) => "body was changed",
         _ => "malformed",
     }
 }
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn several_from_fields_have_no_policy() {
+    fn several_from_fields_do_not_get_past_what_any_of_their_domains_asks() {
         let message = b"From: a@x.example\r\nfrom: b@y.example\r\n\r\nb\r\n";
         let vetted = vet(&work(message, ALL), &(), |_, ()| Verified {
             dmarc: Some(DmarcOutput::default()),
@@ -532,7 +532,9 @@ mod tests {
         });
         let results = vetted.results.expect("checked");
         assert_eq!(results.outcome("dmarc"), Some(Outcome::PermError));
-        assert!(!results.unwanted());
+        assert!(results.unwanted());
+        let undone = without_dns(&work(message, Checks { dmarc: false, ..ALL }));
+        assert!(!undone.results.expect("checked").unwanted(), "nobody asked for DMARC");
     }
 
     #[test]

@@ -69,7 +69,10 @@ impl Switch {
             && results.unwanted()
         {
             let domain = results.author_domain.clone();
-            let text = format!("refused as the DMARC policy of {domain} asks: neither SPF nor DKIM vouches for it");
+            let text = match results.several_authors {
+                true => "several From fields: nobody can vouch for them".to_owned(),
+                false => format!("refused as the DMARC policy of {domain} asks: neither SPF nor DKIM vouches for it"),
+            };
             self.event(Event::DmarcRefused { listener: prepared.listener.clone(), domain });
             return self.turn_away(&prepared, Reply::new(550, Status(5, 7, 26), text));
         }
