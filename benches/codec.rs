@@ -15,7 +15,7 @@ use aldis::codec::envelope::{self, AirEnvelope};
 use aldis::codec::history::History;
 use aldis::codec::payload::{self, Choice, Options};
 use aldis::mail::{BodyKind, Envelope, Mailbox, Precedence, Recipient};
-use aldis::time::Wall;
+use aldis::time::{Duration, Wall};
 use corpus::{Class, Mail};
 
 fn main() {
@@ -142,10 +142,19 @@ fn envelope(mail: &Mail) -> Vec<u8> {
         smtputf8: false,
         require_tls: false,
         deliver_by: None,
-        expires: Wall::from_seconds(1_790_000_000),
+        // Five days after it came in, as a node sets it.
+        expires: came_in(&mail.body).plus(Duration::from_secs(5 * 86_400)),
     };
     let air = AirEnvelope { envelope, precedence: Precedence::Routine, hops: vec!["shore".into()], serves: Vec::new() };
     envelope::encode(&air).expect("an envelope within bounds")
+}
+
+/// When the first date of its header was.
+fn came_in(body: &[u8]) -> Wall {
+    let message = mail_parser::MessageParser::default().parse_headers(body);
+    let date =
+        message.as_ref().and_then(|m| m.received().and_then(|r| r.date().copied()).or_else(|| m.date().copied()));
+    Wall::from_seconds(date.map_or(1_790_000_000, |date| date.to_timestamp()))
 }
 
 fn history(mail: &Mail) -> Vec<&[u8]> {

@@ -5,6 +5,7 @@
 //! cargo run --release --example train_dictionary -- experience DICTIONARY OUT
 //! cargo run --release --example train_dictionary -- experience3 DICTIONARY OUT
 //! cargo run --release --example train_dictionary -- lore OUT TEXT:WEIGHT...
+//! cargo run --release --example train_dictionary -- lexicon OUT DIR OTHERS
 //! ```
 //!
 //! DIR holds messages as `*.eml` files with CRLF line ends; invented ones of further kinds are added to them. Every sixth message
@@ -13,10 +14,12 @@
 //! (dictionary 2) or the mail model (dictionary 3). The same DIR gives the same OUT with the same zstd.
 //!
 //! The second form makes what the text model knows before it reads anything (`experience.zst`) from the text of dictionary 2, the third what the
-//! mail model does from that of dictionary 3; the fourth what that model knows of English (`lore.zst`). docs/codec.md names the texts.
+//! mail model does from that of dictionary 3; the fourth what that model knows of English (`lore.zst`), the fifth its words (`lexicon.zst`).
+//! docs/codec.md names the texts and counts.
 //!
 //! Never train from real users' mail: the dictionary is public, and phrases of its samples stand in it.
 
+mod lexicon;
 mod lore;
 mod text;
 
@@ -34,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let (Some(folder), Some(out)) = (arguments.next().map(PathBuf::from), arguments.next().map(PathBuf::from)) else {
         return Err(
-            "usage: train_dictionary DIR OUT [KIB | text | text3], or experience, experience3 or lore as in main.rs"
+            "usage: train_dictionary DIR OUT [KIB | text | text3], or experience, experience3, lore or lexicon as in main.rs"
                 .into(),
         );
     };
@@ -43,6 +46,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let lore = lore::found_in(&texts)?;
         std::fs::write(&out, &lore)?;
         println!("{} bytes written, SHA-256 {}", lore.len(), sha256(&lore));
+        return Ok(());
+    }
+    if folder.as_os_str() == "lexicon" {
+        let counts = arguments.next().map(PathBuf::from).ok_or("which folder has the counts?")?;
+        let others = arguments.next().ok_or("how many words that are in no list?")?.to_string_lossy().parse()?;
+        let lexicon = lexicon::found_in(&counts, others)?;
+        std::fs::write(&out, &lexicon)?;
+        println!("{} bytes written, SHA-256 {}", lexicon.len(), sha256(&lexicon));
         return Ok(());
     }
     let size = arguments.next();
@@ -81,7 +92,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let streams = few(&invented, INVENTED_WHOLE).0.into_iter().chain(whole).enumerate();
         // Files have no envelope.
         let bare = |i: usize| edition == text::Edition::Third && i % 2 == 1;
-        let streams = streams.map(|(i, s)| if bare(i) { [&[0], s.body.as_slice()].concat() } else { s.joint() });
+        let streams = streams.map(|(i, s)| match edition {
+            _ if bare(i) => [&[0], s.body.as_slice()].concat(),
+            text::Edition::Second => s.joint(),
+            text::Edition::Third => envelope::beside::join(&s.envelope, &s.body),
+        });
         let bodies: Vec<&[u8]> = parted.into_iter().map(|s| s.body.as_slice()).collect();
         let dictionary = text::dictionary(edition, &bodies, &streams.collect::<Vec<_>>())?;
         std::fs::write(&out, &dictionary)?;

@@ -323,7 +323,7 @@ fn item(u: &mut Unstructured<'_>) -> Result<Item> {
                 epoch: if u.ratio(7, 8)? { EPOCH } else { u.arbitrary()? },
                 transfer_seen: counter(u)?,
                 control_seen: counter(u)?,
-                heard: u.arbitrary()?,
+                heard: u.int_in_range(0..=0x7fff)?,
                 more: u.arbitrary()?,
                 standings: (0..n).map(|_| standing(u)).collect::<Result<_>>()?,
             })

@@ -26,6 +26,13 @@ fn bulk_mail_keeps_to_the_long_run_limit() {
     }
 }
 
+/// A report's number of frames heard once ended at 255: whoever sent more learnt of no loss, and laid frames out for a clean path.
+#[test]
+fn losses_count_where_a_transmission_has_more_than_255_frames() {
+    let report = bulk::measure(&Way::new(9600, "S", 2.0, 0.05), 1_000_000, &seeds(1), 1);
+    assert!(report.passed, "{}", report.text());
+}
+
 /// 10 KiB at each end at once, between stations that know their losses: both whole within 1.10 of one way after the other.
 #[test]
 fn a6_both_ends_loaded_take_little_more_than_one_after_the_other() {

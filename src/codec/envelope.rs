@@ -6,6 +6,8 @@
 //! Promises: what decodes is what was encoded, save that times are carried in coarser units ([`carried`]); any other bytes are an
 //! error, never a panic; no text that decodes can carry a line end or a parameter of its own into an SMTP command.
 
+pub mod beside;
+
 use core::fmt;
 
 use super::varint;

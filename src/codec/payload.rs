@@ -15,6 +15,7 @@ use ring::digest::{Context, SHA256};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, FrameFormat, compress_bound, get_error_name};
 
 use super::dictionary::{self, Dictionary};
+use super::envelope::beside;
 use super::history::{History, Kept, MAX_NAMED, Name};
 use super::parts::{self, Allowance};
 use super::repertoire::Repertoire;
@@ -177,9 +178,8 @@ pub(super) fn encode_observed(
             best.extend_from_slice(coded);
         }
     };
-    if let Some(frame) = compress(&joint, level, &[]) {
-        let (codec, coded) = shortest_form(&frame);
-        offer(codec, 0, &[], coded);
+    if let Some((codec, coded)) = compressed(&joint, level, &[]) {
+        offer(codec, 0, &[], &coded);
     }
     // Beyond this a dictionary saves less than a thousandth and its time is better spent on the level.
     if joint.len() > DICTIONARY_WORTH_BYTES {
@@ -192,16 +192,16 @@ pub(super) fn encode_observed(
     }
     for reference in references.into_iter().flatten() {
         // Peers of which no more is known than the first dictionary have the first model.
+        let length = joint.len() + if reference.is_mail() { beside::OVERHEAD } else { 0 };
         if reference.knows_text()
-            && joint.len() <= reference.most_text()
-            && allowance.take_model(model_cost(CODEC_TEXT, &reference, joint.len()))
+            && length <= reference.most_text()
+            && allowance.take_model(model_cost(CODEC_TEXT, &reference, length))
         {
-            let coded = texted(&joint, &reference);
+            let coded = texted(envelope, body, &joint, &reference);
             allowance.remember(&coded, &joint);
             offer(CODEC_TEXT, reference.number, &reference.head, &coded);
-        } else if let Some(frame) = compress(&joint, level, &reference.bytes) {
-            let (codec, coded) = shortest_form(&frame);
-            offer(codec, reference.number, &reference.head, coded);
+        } else if let Some((codec, coded)) = compressed(&joint, level, &reference.bytes) {
+            offer(codec, reference.number, &reference.head, &coded);
         }
         if !reference.knows_text()
             && joint.len() <= model::MAX_BYTES
@@ -261,14 +261,7 @@ pub(super) fn decode_within(
             let joint = unmixed(codec, coded, max_bytes, &reference, allowance)?;
             return parted(&joint, max_bytes);
         }
-        let restored;
-        let frame = if codec == CODEC_ZSTD_BLOCK {
-            restored = restored_frame(coded)?;
-            &restored
-        } else {
-            coded
-        };
-        decompress(frame, most, &reference).map_err(|e| match e {
+        decompressed(codec, coded, most, &reference).map_err(|e| match e {
             Failure::TooLarge => DecodeError::TooLarge { max_bytes },
             Failure::Corrupt(why) => DecodeError::Corrupt(why),
         })?
@@ -329,9 +322,9 @@ pub fn overhead(envelope_bytes: usize) -> usize {
 
 /// Top three bits of the first byte.
 const CODEC_STORED: u8 = 0;
-/// A zstd frame without magic, content size, checksum and dictionary number.
+/// Four bytes of check, and a zstd frame without magic, content size, checksum and dictionary number.
 const CODEC_ZSTD: u8 = 1;
-/// The same where the frame is one compressed block: its five header bytes follow from the length and are left out.
+/// The same where the frame is one compressed block: its five header bytes follow from the length and are left out, and two bytes of check do.
 const CODEC_ZSTD_BLOCK: u8 = 2;
 /// Context mixing: length of the stream, two bytes of check, the coded bits.
 const CODEC_MODEL: u8 = 3;
@@ -521,8 +514,10 @@ fn kept_as<'a>(kept: &[Kept<'a>], name: Name) -> Result<&'a [u8], DecodeError> {
     kept.iter().rfind(|k| k.name == name).map(|k| k.text).ok_or(DecodeError::OtherReference)
 }
 
-/// The model decodes any bytes to something, so that a cut or flipped bit would pass unseen where there is no seal (files).
-const MODEL_CHECK: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_IBM_SDLC);
+/// Of every stream that is not stored as it is, so that no codec can bring another text unseen: a model decodes any bytes to something.
+const CHECK: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_IBM_SDLC);
+/// The same of what is so long that two bytes more are nothing.
+const LONG_CHECK: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// Models primed with the shipped dictionaries: the same at every use, and reading a dictionary takes longer than most messages.
 static PRIMED: [LazyLock<Model>; 1] = [LazyLock::new(|| Model::primed(dictionary::SHIPPED[0].bytes))];
@@ -539,7 +534,7 @@ fn with_model<T>(reference: &Reference<'_>, run: impl FnOnce(&Model) -> T) -> T 
 fn mixed(joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     varint::put(&mut out, joint.len() as u64);
-    out.extend_from_slice(&MODEL_CHECK.checksum(joint).to_be_bytes());
+    out.extend_from_slice(&CHECK.checksum(joint).to_be_bytes());
     out.extend_from_slice(&with_model(reference, |model| model::encode(model, joint)));
     out
 }
@@ -622,14 +617,19 @@ fn mail_model(reference: &Reference<'_>, length: usize) -> mail::Model {
     model.for_length(length)
 }
 
-fn texted(joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
+/// What stands behind the first byte where the mail or the text model codes a message; `joint` is both.
+fn texted(envelope: &[u8], body: &[u8], joint: &[u8], reference: &Reference<'_>) -> Vec<u8> {
+    let (length, coded) = match reference.is_mail() {
+        true => {
+            let stream = beside::join(envelope, body);
+            (stream.len(), mail::encode(mail_model(reference, stream.len()), &stream))
+        }
+        false => (joint.len(), text::encode(text_model(reference), joint)),
+    };
     let mut out = Vec::new();
-    varint::put(&mut out, joint.len() as u64);
-    out.extend_from_slice(&MODEL_CHECK.checksum(joint).to_be_bytes());
-    out.extend_from_slice(&match reference.is_mail() {
-        true => mail::encode(mail_model(reference, joint.len()), joint),
-        false => text::encode(text_model(reference), joint),
-    });
+    varint::put(&mut out, length as u64);
+    out.extend_from_slice(&CHECK.checksum(joint).to_be_bytes());
+    out.extend_from_slice(&coded);
     out
 }
 
@@ -656,11 +656,15 @@ fn unmixed(
         return Ok(joint);
     }
     let joint = match codec {
-        CODEC_TEXT if reference.is_mail() => mail::decode(mail_model(reference, length), coded, length),
+        CODEC_TEXT if reference.is_mail() => {
+            let stream = mail::decode(mail_model(reference, length), coded, length);
+            let (envelope, body) = beside::part(&stream).map_err(|_| DecodeError::Corrupt("check failed"))?;
+            encode_stored(&envelope, body).split_off(1)
+        }
         CODEC_TEXT => text::decode(text_model(reference), coded, length),
         _ => with_model(reference, |model| model::decode(model, coded, length)),
     };
-    if MODEL_CHECK.checksum(&joint) == u16::from_be_bytes(*check) {
+    if CHECK.checksum(&joint) == u16::from_be_bytes(*check) {
         Ok(joint)
     } else {
         Err(DecodeError::Corrupt("check failed"))
@@ -732,13 +736,35 @@ fn bare_block(frame: &[u8]) -> Option<&[u8]> {
     (u32::from_le_bytes([a, b, c, 0]) == LAST_COMPRESSED | (block.len() as u32) << 3).then_some(block)
 }
 
-fn shortest_form(frame: &[u8]) -> (u8, &[u8]) {
-    bare_block(frame).map_or((CODEC_ZSTD, frame), |block| (CODEC_ZSTD_BLOCK, block))
+/// A stream as zstd makes it, behind a check of what it was, and the codec of the shortest form.
+fn compressed(joint: &[u8], level: i32, reference: &[u8]) -> Option<(u8, Vec<u8>)> {
+    let frame = compress(joint, level, reference)?;
+    Some(match bare_block(&frame) {
+        Some(block) => (CODEC_ZSTD_BLOCK, [&CHECK.checksum(joint).to_be_bytes(), block].concat()),
+        None => (CODEC_ZSTD, [&LONG_CHECK.checksum(joint).to_be_bytes(), &*frame].concat()),
+    })
 }
 
-fn restored_frame(block: &[u8]) -> Result<Vec<u8>, DecodeError> {
+/// The other way, of at most so many bytes.
+fn decompressed(codec: u8, coded: &[u8], most: usize, reference: &Reference<'_>) -> Result<Vec<u8>, Failure> {
+    const SHORT: Failure = Failure::Corrupt("cut short");
+    let (joint, same) = if codec == CODEC_ZSTD_BLOCK {
+        let (check, block) = coded.split_first_chunk().ok_or(SHORT)?;
+        let joint = decompress(&restored_frame(block)?, most, reference)?;
+        let same = CHECK.checksum(&joint) == u16::from_be_bytes(*check);
+        (joint, same)
+    } else {
+        let (check, frame) = coded.split_first_chunk().ok_or(SHORT)?;
+        let joint = decompress(frame, most, reference)?;
+        let same = LONG_CHECK.checksum(&joint) == u32::from_be_bytes(*check);
+        (joint, same)
+    };
+    if same { Ok(joint) } else { Err(Failure::Corrupt("check failed")) }
+}
+
+fn restored_frame(block: &[u8]) -> Result<Vec<u8>, Failure> {
     if block.len() > MAX_BLOCK_BYTES {
-        return Err(DecodeError::Corrupt("longer than a block can be"));
+        return Err(Failure::Corrupt("longer than a block can be"));
     }
     let [a, b, c, _] = (LAST_COMPRESSED | (block.len() as u32) << 3).to_le_bytes();
     Ok([&BARE_HEADER, [a, b, c].as_slice(), block].concat())
@@ -860,20 +886,23 @@ mod tests {
 
     #[test]
     fn every_codec_reads_what_it_wrote() {
-        let joint = &encode_stored(&an_envelope(), MAILS[0])[1..];
+        let envelope = an_envelope();
+        let joint = &encode_stored(&envelope, MAILS[0])[1..];
         let older = Options { dictionary: Choice::Shipped(1), history: History::None };
         let reference = Reference::for_encoding(&older).expect("shipped");
         let frame = compress(joint, 19, &reference.bytes).expect("compresses");
-        let block = bare_block(&frame).expect("one block");
+        let frame = [&LONG_CHECK.checksum(joint).to_be_bytes(), &*frame].concat();
+        let (codec, block) = compressed(joint, 19, &reference.bytes).expect("compresses");
+        assert_eq!(codec, CODEC_ZSTD_BLOCK, "one block");
         let second = Options { dictionary: Choice::Shipped(2), history: History::None };
         let second = Reference::for_encoding(&second).expect("shipped");
         let newest = Reference::for_encoding(&Options::default()).expect("shipped");
         for (codec, number, coded) in [
             (CODEC_ZSTD, 1, frame.as_slice()),
-            (CODEC_ZSTD_BLOCK, 1, block),
+            (CODEC_ZSTD_BLOCK, 1, &block),
             (CODEC_MODEL, 1, &mixed(joint, &reference)),
-            (CODEC_TEXT, 2, &texted(joint, &second)),
-            (CODEC_TEXT, 3, &texted(joint, &newest)),
+            (CODEC_TEXT, 2, &texted(&envelope, MAILS[0], joint, &second)),
+            (CODEC_TEXT, 3, &texted(&envelope, MAILS[0], joint, &newest)),
         ] {
             let payload = [&[first_byte(codec, number)], coded].concat();
             assert_eq!(
@@ -883,6 +912,14 @@ mod tests {
             );
             for cut in (0..payload.len()).step_by(if codec == CODEC_TEXT { 17 } else { 1 }) {
                 assert!(decode(&payload[..cut], MIB, &Options::default()).is_err(), "codec {codec} cut at {cut}");
+            }
+            // Not even where the codec itself sees nothing wrong.
+            for bit in (8..payload.len() * 8).step_by(if codec == CODEC_TEXT { 211 } else { 7 }) {
+                let mut flipped = payload.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let decoded = decode(&flipped, MIB, &Options::default());
+                let harmless = Ok((an_envelope(), MAILS[0].to_vec()));
+                assert!(decoded.is_err() || decoded == harmless, "codec {codec} bit {bit} brings another text");
             }
         }
         // A claim of more than is allowed is refused before any work is done for it.
@@ -984,7 +1021,8 @@ mod tests {
         let other = Options { dictionary: Choice::Given(b"another"), history: History::None };
         assert_eq!(decode(&payload, MIB, &other), Err(DecodeError::OtherDictionary));
 
-        let earlier = b"Quite unlike anything trained on: the xylophone fell into the quagmire, 17 oboes fled.\r\n";
+        let earlier =
+            b"Quite unlike anything trained on: qzx-7719-vkp, the xylophone fell into 5f3a9c0e71, 17 oboes fled.\r\n";
         let history = [MAILS[0], earlier];
         let with_history = Options { dictionary: Choice::Newest, history: History::Given(&history) };
         let reply = [b"> ".as_slice(), earlier].concat();
@@ -1024,7 +1062,8 @@ mod tests {
 
     #[test]
     fn messages_both_ends_hold_are_named_in_two_bytes_each_and_anything_else_under_the_name_is_noticed() {
-        let unlike = b"Quite unlike anything trained on: the xylophone fell into the quagmire, 17 oboes fled.\r\n";
+        let unlike =
+            b"Quite unlike anything trained on: qzx-7719-vkp, the xylophone fell into 5f3a9c0e71, 17 oboes fled.\r\n";
         let texts = [(3, MAILS[0]), (4, MAILS[1]), (9, unlike.as_slice())];
         let kept = texts.map(|(counter, text)| Kept { name: Name::new(counter == 9, counter), text });
         let linked = |kept| Options { dictionary: Choice::Newest, history: History::Link(kept) };

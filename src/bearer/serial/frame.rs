@@ -96,13 +96,16 @@ pub struct Report {
     pub transfer_seen: u32,
     /// Highest control counter of that epoch seen here.
     pub control_seen: u32,
-    /// Symbol frames heard in the transmission this report answers, at most 255.
-    pub heard: u8,
+    /// Symbol frames heard in the transmissions this report answers, at most [`MOST_HEARD`].
+    pub heard: u16,
     /// Not everything that was asked fitted.
     pub more: bool,
     /// Transfers by short id.
     pub standings: Vec<(u16, Standing)>,
 }
+
+/// Most symbol frames that a report can say were heard.
+pub const MOST_HEARD: u16 = 0x7fff;
 
 /// One thing said in a control frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -225,7 +228,7 @@ pub enum Frame {
         context: Context,
         /// As in [`Item::Hello`].
         waiting: u8,
-        /// As in [`Report`].
+        /// As in [`Report`], up to 255.
         heard: u8,
         /// As in [`Report`], at most [`BRIEF_STANDINGS`] bytes.
         standings: Vec<(u16, Standing)>,
@@ -547,7 +550,8 @@ impl Report {
         out.extend(self.epoch.to_be_bytes());
         out.extend(self.transfer_seen.to_be_bytes());
         out.extend(self.control_seen.to_be_bytes());
-        out.extend([self.heard, u8::from(self.more)]);
+        let heard = self.heard.min(MOST_HEARD);
+        out.extend([heard as u8, u8::from(self.more) | (heard >> 8 << 1) as u8]);
         emit_standings(&self.standings, &mut out);
         out
     }
@@ -557,7 +561,7 @@ impl Report {
             epoch: u32_at(value, 0)?,
             transfer_seen: u32_at(value, 4)?,
             control_seen: u32_at(value, 8)?,
-            heard: *value.get(12)?,
+            heard: u16::from(*value.get(12)?) | u16::from(value.get(13)? >> 1) << 8,
             more: value.get(13)? & 1 == 1,
             standings: parse_standings(value.get(14..)?).filter(|(_, rest)| rest.is_empty())?.0,
         })
@@ -769,6 +773,10 @@ mod tests {
             (
                 "hello and poll",
                 control(vec![Item::Hello { waiting: 2, reads: 9, counter: 2 }, Item::Poll(vec![0x5002])]),
+            ),
+            (
+                "report on 283 frames",
+                control(vec![Item::Report(Report { heard: 283, more: true, standings: Vec::new(), ..report.clone() })]),
             ),
             ("report", control(vec![Item::Hello { waiting: 0, reads: 0, counter: 2 }, Item::Report(report)])),
             ("cancel", control(vec![Item::Cancel(vec![0x5002])])),

@@ -167,7 +167,7 @@ pub struct Peer {
     /// It asked for a report, so it gets to know of everything that is incomplete.
     pub polled: bool,
     /// Symbol frames heard in its latest transmission, and in those before it after which it went on.
-    pub heard: u8,
+    pub heard: u16,
     /// It went on after its latest transmission, and no report was given since.
     pub goes_on: bool,
     /// When its symbols were heard last, it had mail for this station of which nothing had left.

@@ -34,7 +34,7 @@ const D2: Dictionary = Dictionary {
 const D3: Dictionary = Dictionary {
     number: 3,
     bytes: include_bytes!("d3.dict"),
-    sha256: "45ba4263a5617d5cbdd887f78d459a7a658c5b2426adf609982714338f2f67a5",
+    sha256: "f3be0ae3fbeeb8e4b25f35464e4c1258cd7f70e5a2fd6bb1a82eb50f5ceb1750",
 };
 
 /// A shipped dictionary by number.

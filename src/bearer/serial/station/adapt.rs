@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::frame::Stations;
+use super::super::frame::{MOST_HEARD, Stations};
 use super::super::outgoing::Outgoing;
 use super::super::rate::{Learnt, Palette, Quality, Reach, Sent, TRIAL, for_traffic, for_words};
 use super::{Air, Station, Transmission};
@@ -187,13 +187,12 @@ impl Station {
     }
 
     /// A report says how many frames arrived of the transmission it answers.
-    pub(super) fn learn_arrivals(&mut self, now: Instant, from: u8, heard: u8) {
+    pub(super) fn learn_arrivals(&mut self, now: Instant, from: u8, heard: u16) {
         let Some(p) = self.peers.get_mut(&from) else { return };
         let told = p.told_quality.take();
         let Some(sent) = p.sent.take().filter(|s| s.frames > 0) else { return };
         p.unheard = None;
-        // The number on the air ends at 255.
-        let heard = if heard == u8::MAX { sent.frames } else { u32::from(heard) };
+        let heard = if heard == MOST_HEARD { sent.frames } else { heard.into() };
         let Some(a) = &mut self.adapt else { return };
         if let Some(reach) = a.reaches.get_mut(&from) {
             reach.arrived(now, &a.palette, sent, heard, told);

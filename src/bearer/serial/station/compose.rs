@@ -460,6 +460,7 @@ impl Station {
     /// The report owed to a station, if few bytes can say it.
     pub(super) fn brief(&mut self, to: u8, waiting: u8) -> Option<Vec<u8>> {
         let standings = self.brief_standings(to)?;
+        let heard = u8::try_from(self.peers.get(&to)?.heard).ok()?;
         let quality = self.quality_for(to);
         self.counter += 1;
         let counter = self.counter;
@@ -467,7 +468,6 @@ impl Station {
         p.answer.clear();
         (p.owed, p.unasked, p.incoming, p.goes_on) = (false, false, None, false);
         let context = Context { epoch: self.config.epoch, far: p.record.epoch, counter };
-        let heard = p.heard;
         let (key, seal) = self.ring.sending(to)?;
         let address = Address { from: self.config.station, to, key };
         Some(Frame::Brief { address, context, waiting, heard, standings, quality }.emit(seal))

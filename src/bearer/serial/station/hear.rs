@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::super::frame::{
-    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, Overheard, REPORT_FIXED, Report, Standing, Stations,
+    Address, CONTROL_OVERHEAD, Chunk, Deframer, Found, Frame, Item, MOST_HEARD, Overheard, REPORT_FIXED, Report,
+    Standing, Stations,
 };
 use super::super::incoming::{Ending, Key, Partial, Stage};
 use super::super::keys::Context;
@@ -194,7 +195,7 @@ impl Station {
                         }
                         Frame::Brief { context, waiting, heard, standings, quality, .. } => {
                             let epoch = self.config.epoch;
-                            let report = Report { epoch, heard, standings, ..Report::default() };
+                            let report = Report { epoch, heard: heard.into(), standings, ..Report::default() };
                             self.take_brief(now, from, context, waiting, report, quality);
                         }
                     }
@@ -241,7 +242,7 @@ impl Station {
 
     pub(super) fn file(&mut self, now: Instant, from: u8, chunks: Vec<Chunk>, to_all: bool) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.heard = peer.heard.saturating_add(1);
+        peer.heard = (peer.heard + 1).min(MOST_HEARD);
         peer.answered = false;
         match to_all {
             true => peer.unasked = true,
@@ -430,13 +431,14 @@ impl Station {
             report.more = true;
         }
         if peer.sent_frames > 0 {
+            let (sent, heard) = (peer.sent_frames.min(MOST_HEARD.into()), u32::from(report.heard));
+            let well = heard * 2 >= sent;
             if std::mem::take(&mut peer.sent_before_others) {
-                peer.keeps_slot = u32::from(report.heard) * 2 < peer.sent_frames.min(255);
+                peer.keeps_slot = !well;
             }
             // Where most was lost the way is not what it was; of a chain, whole transmissions were, which says nothing of single cells.
-            let well = u32::from(report.heard) * 2 >= peer.sent_frames.min(255);
             if well || !peer.sent_chained {
-                peer.record.learn(peer.sent_frames.min(255), u32::from(report.heard), peer.sent_cells);
+                peer.record.learn(sent, heard, peer.sent_cells);
             }
             peer.heard_for = if well { peer.heard_for + peer.sent_air } else { Duration::ZERO };
             (peer.sent_frames, peer.sent_air) = (0, Duration::ZERO);

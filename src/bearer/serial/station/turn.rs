@@ -108,11 +108,12 @@ impl Station {
         bytes.max(BRIEF_OVERHEAD + 3)
     }
 
-    /// What a brief report to a station would say; `None` when it must hear more: our epoch, or what is known of its past.
+    /// What a brief report to a station would say; `None` when it must hear more: our epoch, or what is known of its past, or a larger number.
     pub(super) fn brief_standings(&self, station: u8) -> Option<Vec<(u16, Standing)>> {
         let p = self.peers.get(&station)?;
         let acquainted = (p.took || p.record.knows == self.config.epoch) && p.record.epoch != 0 && !p.polled;
-        if !acquainted || self.counter + 1 >= self.counter_limit {
+        let counted = p.heard <= u8::MAX.into();
+        if !acquainted || !counted || self.counter + 1 >= self.counter_limit {
             return None;
         }
         let standings: Vec<_> = p.answer.iter().map(|s| (*s, self.standing(station, *s))).collect();

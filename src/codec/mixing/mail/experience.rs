@@ -52,7 +52,7 @@ impl Model {
     fn chances(&mut self) -> impl Iterator<Item = &mut u16> {
         let states = self.learned.iter_mut().chain(&mut self.values).flatten();
         let matches = self.matches.iter_mut().chain([&mut self.plain_match]).flat_map(|m| m.holds());
-        states.chain(matches)
+        states.chain(matches).chain(self.hints.iter_mut().flatten())
     }
 
     /// As it stands in the file.

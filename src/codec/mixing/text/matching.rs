@@ -11,7 +11,7 @@ pub(in super::super) const MATCH_INPUTS: usize = 2;
 pub(in super::super) struct Match {
     /// Bytes that must agree before an occurrence is followed.
     least: usize,
-    /// Where each hash of the last bytes was last seen.
+    /// Where each hash of the last bytes was last seen; a power of two of them.
     places: Vec<u32>,
     at: usize,
     length: usize,
@@ -23,16 +23,16 @@ pub(in super::super) struct Match {
     expected: Option<bool>,
 }
 
-const PLACE_BITS: u32 = 18;
 /// So many misses within eight bytes end it.
 const MOST_MISSES: u32 = 5;
 const LONGEST: usize = 400;
 
 impl Match {
-    pub(in super::super) fn new(least: usize) -> Self {
+    /// One that remembers two to the power of `bits` places.
+    pub(in super::super) fn new(least: usize, bits: u32) -> Self {
         Self {
             least,
-            places: vec![0; 1 << PLACE_BITS],
+            places: vec![0; 1 << bits],
             at: 0,
             length: 0,
             missed: 0,
@@ -63,7 +63,8 @@ impl Match {
             return;
         }
         let hash = seen[end - self.least..].iter().fold(0u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x2c1b_3c6d));
-        let place = ((hash ^ hash >> 15).wrapping_mul(0x9e37_79b1) >> (32 - PLACE_BITS)) as usize;
+        let place = ((hash ^ hash >> 15).wrapping_mul(0x9e37_79b1)
+            >> (self.places.len().leading_zeros() + 1 - (usize::BITS - u32::BITS))) as usize;
         if self.at == 0 || self.length < self.least {
             let earlier = self.places[place] as usize;
             let mut length = 0;

@@ -44,6 +44,8 @@ const FOLDED: usize = 6;
 /// Inputs of each.
 const PER_ORDER: usize = 3;
 const MATCHES: [usize; 3] = [4, 7, 14];
+/// How many places matches remember, as a power of two.
+const PLACE_BITS: u32 = 18;
 const INPUTS: usize = (ORDERS * PER_ORDER + (MATCHES.len() + 1) * MATCH_INPUTS + 1).next_multiple_of(8);
 /// The choices of each selector of weights.
 const SELECTORS: [usize; 7] = [256, 16 * 16, 256, KINDS * 8 * 8, 16 * 16 * 8, RUN_CLASSES, 16 * 16];
@@ -104,9 +106,9 @@ impl Model {
             found: [0; ORDERS],
             seen: Vec::with_capacity(MAX_BYTES),
             place: Place::default(),
-            matches: MATCHES.map(Match::new),
+            matches: MATCHES.map(|least| Match::new(least, PLACE_BITS)),
             plain: Vec::with_capacity(MAX_BYTES),
-            plain_match: Match::new(8),
+            plain_match: Match::new(8, PLACE_BITS),
             after_one: vec![0; 256],
             after_two: vec![0; 65_536],
             inputs: [0; INPUTS],
