@@ -12,6 +12,7 @@ pub mod command;
 pub mod data;
 pub mod header;
 pub mod hosts;
+pub mod mx;
 pub mod policy;
 pub mod rate;
 pub mod reply;
