@@ -112,7 +112,9 @@ fn trust_anchor(reader: &mut Reader, context: &Context<'_>, path: &Path) -> Opti
             return None;
         }
     };
-    if !text.contains("DNSKEY") || text.parse::<TrustAnchors>().is_err() {
+    let mut owners = text.lines().filter(|line| line.contains("DNSKEY")).filter_map(|l| l.split_whitespace().next());
+    let whole = owners.all(|owner| owner.ends_with('.') || owner.starts_with(';'));
+    if !text.contains("DNSKEY") || !whole || text.parse::<TrustAnchors>().is_err() {
         reader.problem("mx.trust_anchor", format!("{} holds no DNSKEY records", path.display()), form);
         return None;
     }
