@@ -222,6 +222,15 @@ fn without_a_route_to_it_no_question_is_asked_and_explaining_one_asks_none() {
     let reason = wait_for("mail that waits", PATIENCE, || why(&ship, "two@far.test"));
     assert!(reason.contains("the mail hosts of far.test are not known"), "{reason}");
     assert!(dns.asked().iter().any(|name| name == "far.test"));
+    if have(&["python3"]) {
+        // Where nothing is asked of hosts, none can keep the promise.
+        let file = site.path().join("mail.eml").display().to_string();
+        std::fs::write(&file, message("asks", "Text.")).expect("written");
+        let script = root().join("tests/peers/submit.py").display().to_string();
+        let words = [&*script, &ship.address().to_string(), "ops@ship.example", "asks@far.test", &file, "REQUIRETLS"];
+        let refused = String::from_utf8_lossy(&run(60, "python3", &words).stdout).into_owned();
+        assert!(refused.starts_with("asks@far.test 550 5.7.30"), "{refused}");
+    }
     ship.stop();
 }
 
@@ -327,7 +336,7 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
         format!("ta MX 10 mx.ta\nmx.ta A 127.0.0.6\n{} {authority}", at("mx.ta.test")),
         // Of kinds that SMTP does not know: encrypted, whoever it is.
         format!("odd MX 10 mx.odd\nmx.odd A 127.0.0.3\n{} TLSA 1 1 1 {}", at("mx.odd.test"), "00".repeat(32)),
-        format!("tf MX 10 mx.tf\nmx.tf A 127.0.0.7\n_tcp.mx.tf NS ns.test."),
+        "tf MX 10 mx.tf\nmx.tf A 127.0.0.7\n_tcp.mx.tf NS ns.test.".to_owned(),
         "bogus NS ns.test.\nplain NS ns.test.".to_owned(),
     ];
     let bogus = "@ MX 10 mx\nmx A 127.0.0.7".to_owned();
@@ -338,6 +347,8 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
         ("test", "signed", records.join("\n")),
         ("bogus.test", "bogus", bogus),
         ("plain.test", "plain", plain),
+        // Below no key that is trusted.
+        ("elsewhere.example", "plain", "@ MX 10 mx\nmx A 127.0.0.8".to_owned()),
         ("_tcp.mx.tf.test", "bogus", failing),
     ]);
     let bad = site.host_with("127.0.0.3", "bad.wrong.test");
@@ -364,6 +375,7 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
 
     submit(&ship, "a@wrong.test");
     got(&good, "a@wrong.test", true);
+    assert!(bad.count("STARTTLS") == 1, "it is the better host, and was asked: {:?}", bad.seen());
     assert!(bad.count("tls ") == 0 && bad.count("MAIL") == 0, "another certificate: {:?}", bad.seen());
     submit(&ship, "a@ta.test");
     got(&ta, "a@ta.test", true);
@@ -372,6 +384,8 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
     assert_eq!(hosts(&ship, "odd.test")[0]["tls"], "required");
     submit(&ship, "a@plain.test");
     got(&plain, "a@plain.test", false);
+    submit(&ship, "a@elsewhere.example");
+    got(&plain, "a@elsewhere.example", false);
 
     for (domain, reason) in [
         ("strip.test", "4.7.10 TLS is required"),
@@ -412,6 +426,32 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
         let told = wait_for("mail that waits", PATIENCE, || why(&ship, "asks@strip.test"));
         assert!(told.starts_with("4.7.10"), "{told}");
     }
+    ship.stop();
+    drop(named);
+}
+
+#[test]
+fn urgent_mail_does_not_wait_for_slow_hosts_of_others() {
+    if !have_named() {
+        return;
+    }
+    let site = Site::new();
+    let far = site.host("127.0.0.3", Script::new());
+    let slow = TcpListener::bind(("127.0.0.5", site.port)).expect("a loopback socket");
+    let records = "ns A 127.0.0.1\nfar MX 10 mx.far\nmx.far A 127.0.0.3\nslow MX 10 mx.slow\nmx.slow A 127.0.0.5\n";
+    let named = site.serve(&[("test", "plain", records.to_owned())]);
+    let ship = site.ship("", "[limits]\ndeliveries = 1\n\n");
+    submit(&ship, "a@slow.test");
+    // It never says a word, and all the room there is is taken.
+    let (held, _) = slow.accept().expect("a connection");
+    submit(&ship, "routine@far.test");
+    let from = "<ops@ship.example> MT-PRIORITY=4";
+    process::send(ship.address(), from, &[("flash@far.test", "")], &message("flash", "Text."));
+    got(&far, "flash@far.test", false);
+    assert_eq!(far.count("RCPT TO:<routine@far.test>"), 0, "what is kept for urgent mail is kept: {:?}", far.seen());
+    drop(held);
+    drop(slow);
+    got(&far, "routine@far.test", false);
     ship.stop();
     drop(named);
 }

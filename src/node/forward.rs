@@ -57,10 +57,15 @@ struct Lane {
 }
 
 impl Lane {
-    /// What goes next. While there is one connection too many for it, lesser mail waits.
-    fn next(&mut self, ordinary: usize) -> Option<Errand> {
-        let urgent = self.waiting.front()?.forward.precedence >= URGENT;
-        if urgent || self.connections <= ordinary { self.waiting.pop_front() } else { None }
+    /// What goes next. While there is one connection too many for it, lesser mail waits; on one from the reserve it always does.
+    fn next(&mut self, ordinary: usize, reserved: bool) -> Option<Errand> {
+        let may = self.is_urgent() || self.connections <= ordinary && !reserved;
+        if may { self.waiting.pop_front() } else { None }
+    }
+
+    /// Whether urgent mail waits.
+    fn is_urgent(&self) -> bool {
+        self.waiting.front().is_some_and(|errand| errand.forward.precedence >= URGENT)
     }
 }
 
@@ -68,6 +73,16 @@ impl Lane {
 struct Errand {
     forward: Forward,
     done: oneshot::Sender<Forwarded>,
+}
+
+/// What a task that makes connections does next.
+enum Turn {
+    /// It sends this.
+    Errand(Box<Errand>),
+    /// What waits is not urgent enough for the reserve.
+    WithoutReserve,
+    /// It ends.
+    End,
 }
 
 /// An open connection.
@@ -119,11 +134,10 @@ impl Forwarder {
             Err(no) => return Forwarded { notes, ..Forwarded::alone(no_way(count, no)) },
         };
         let (done, told) = oneshot::channel();
-        let urgent = forward.precedence >= URGENT;
         let lane = (forward.hop.clone(), hop.serial);
         if self.0.enqueue(&lane, &hop, Errand { forward, done }) {
             let shared = self.0.clone();
-            tokio::spawn(async move { shared.carry(&lane, &hop, urgent).await });
+            tokio::spawn(async move { shared.carry(&lane, &hop).await });
         }
         let stopping = |_| Forwarded::alone(nothing(count, Status(4, 3, 2), "the node is stopping"));
         let mut forwarded = told.await.unwrap_or_else(stopping);
@@ -157,22 +171,25 @@ impl Shared {
         wanted
     }
 
-    fn next(&self, lane: &Way, hop: &NextHop) -> Option<Errand> {
-        self.lanes().get_mut(lane)?.next(hop.ordinary())
+    fn next(&self, lane: &Way, hop: &NextHop, reserved: bool) -> Option<Errand> {
+        self.lanes().get_mut(lane)?.next(hop.ordinary(), reserved)
     }
 
-    /// The same, for one that ends when nothing waits.
-    fn next_or_end(&self, target: &Way, hop: &NextHop) -> Option<Errand> {
+    /// The same, for one that ends when nothing waits for it.
+    fn next_or_end(&self, target: &Way, hop: &NextHop, reserved: bool) -> Turn {
         let mut lanes = self.lanes();
-        let lane = lanes.get_mut(target)?;
-        let errand = lane.next(hop.ordinary());
-        if errand.is_none() {
-            lane.connections -= 1;
-            if lane.connections == 0 {
-                lanes.remove(target);
-            }
+        let Some(lane) = lanes.get_mut(target) else { return Turn::End };
+        if let Some(errand) = lane.next(hop.ordinary(), reserved) {
+            return Turn::Errand(Box::new(errand));
         }
-        errand
+        if reserved && !lane.waiting.is_empty() && lane.connections <= hop.ordinary() {
+            return Turn::WithoutReserve;
+        }
+        lane.connections -= 1;
+        if lane.connections == 0 {
+            lanes.remove(target);
+        }
+        Turn::End
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Way, Lane>> {
@@ -180,32 +197,37 @@ impl Shared {
     }
 
     /// Makes connections to one hop while anything waits for it.
-    async fn carry(&self, lane: &Way, hop: &NextHop, urgent: bool) {
+    async fn carry(&self, lane: &Way, hop: &NextHop) {
         loop {
             let wait = self.clock.real_span(hop.turn(self.clock.at()));
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            let Ok(_permit) = self.permit(urgent).await else { return };
-            let Some(errand) = self.next_or_end(lane, hop) else { return };
-            self.converse(lane, hop, errand).await;
+            let urgent = self.lanes().get(lane).is_some_and(Lane::is_urgent);
+            let Ok((_permit, reserved)) = self.permit(urgent).await else { return };
+            match self.next_or_end(lane, hop, reserved) {
+                Turn::Errand(errand) => self.converse(lane, hop, *errand, reserved).await,
+                Turn::WithoutReserve => {}
+                Turn::End => return,
+            }
         }
     }
 
-    /// Leave to make one more connection.
-    async fn permit(&self, urgent: bool) -> Result<OwnedSemaphorePermit, AcquireError> {
+    /// Leave to make one more connection, and whether it is from the reserve.
+    async fn permit(&self, urgent: bool) -> Result<(OwnedSemaphorePermit, bool), AcquireError> {
+        let room = self.room.clone().acquire_owned();
         if !urgent {
-            return self.room.clone().acquire_owned().await;
+            return room.await.map(|permit| (permit, false));
         }
         tokio::select! {
             biased;
-            permit = self.room.clone().acquire_owned() => permit,
-            permit = self.reserve.clone().acquire_owned() => permit,
+            permit = room => permit.map(|permit| (permit, false)),
+            permit = self.reserve.clone().acquire_owned() => permit.map(|permit| (permit, true)),
         }
     }
 
     /// One connection from its first message to its end; a kept connection that has gone stale is replaced by another.
-    async fn converse(&self, lane: &Way, hop: &NextHop, mut errand: Errand) {
+    async fn converse(&self, lane: &Way, hop: &NextHop, mut errand: Errand, reserved: bool) {
         let mut line: Option<Box<Line>> = None;
         loop {
             let (forwarded, open) = match line.take() {
@@ -218,7 +240,7 @@ impl Shared {
             let _ = errand.done.send(forwarded);
             let Some(open) = open else { return };
             let worn = open.messages >= hop.messages || open.session.is_spent() || self.clock.at() >= open.since + AGE;
-            match if worn { None } else { self.next(lane, hop) } {
+            match if worn { None } else { self.next(lane, hop, reserved) } {
                 Some(next) => (errand, line) = (next, Some(open)),
                 None => return self.leave(hop, *open).await,
             }

@@ -21,7 +21,7 @@ use crate::config::mx::MxPlan;
 use crate::ops::document::MxStatus;
 use crate::security::dane::Tlsa;
 use crate::security::sts::{Mode, Policy};
-use crate::smtp::mx::{Answer, Exchanger, NoWay, addresses, exchangers, literal, unreachable};
+use crate::smtp::mx::{Answer, Exchanger, NoWay, addresses, cut_at_own, exchangers, literal, no_name, unreachable};
 use crate::switch::Note;
 use crate::time::{Duration, Instant};
 
@@ -87,6 +87,8 @@ pub struct Exchange {
     plan: MxPlan,
     /// Names of this node.
     own: Vec<String>,
+    /// Where it listens, as far as the profile says so.
+    own_addresses: Vec<SocketAddr>,
     clock: Clock,
     plain: TokioResolver,
     /// One that proves its answers, for names below these keys.
@@ -116,6 +118,7 @@ impl Exchange {
             policies: common.authorities.clone().map(policies).transpose()?,
             plan: plan.mx.clone(),
             own: vec![plan.node.hostname.clone()],
+            own_addresses: plan.listeners.iter().map(|listener| listener.address).collect(),
             clock,
             plain: proving(&plan.dns, None)?,
             proving: proven,
@@ -184,8 +187,7 @@ impl Exchange {
         if let Some(address) = literal(domain) {
             return address.map(|address| (vec![self.target(domain, Some(address), (0, 0), Protection::Usual)], HOUR));
         }
-        let no_name = || NoWay { is_permanent: true, ..NoWay::later(format!("{domain} is no name of the DNS")) };
-        let name = full_name(domain).ok_or_else(no_name)?;
+        let name = full_name(domain).ok_or_else(|| no_name(domain))?;
         let ascii = plain_name(&name);
         let resolver = self.resolver(&name, open);
         let policy = async {
@@ -241,6 +243,7 @@ impl Exchange {
         if targets.is_empty() {
             return Err(unreachable(&ascii, &found));
         }
+        cut_at_own(&ascii, &mut targets, &self.own_addresses, |target| (target.place.0, target.address))?;
         // Addresses of one host keep their order; hosts came back in any.
         targets.sort_by_key(|t| t.place);
         if let Some(policy) = policy.and_then(|found| found.policy) {

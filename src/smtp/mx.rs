@@ -6,7 +6,7 @@
 //! RFC 5321 5.1, RFC 7505 (null MX), RFC 5321 4.1.3 (address literals).
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::mail::Status;
 
@@ -98,8 +98,7 @@ pub fn exchangers(domain: &str, own: &[&str], answer: Answer<Exchanger>, bounds:
         hosts.retain(|record| record.preference < here);
     }
     if hosts.is_empty() {
-        let why = format!("mail for {domain} loops back to this node: it is the best mail host of it");
-        return Err(NoWay::never(Status(5, 4, 6), why));
+        return Err(loops(domain));
     }
     let beyond = hosts.len().saturating_sub(bounds.hosts);
     hosts.truncate(bounds.hosts);
@@ -136,6 +135,25 @@ pub fn addresses(v6: Answer<Ipv6Addr>, v4: Answer<Ipv4Addr>, bounds: Bounds) -> 
     }
 }
 
+/// Leaves out this node by its addresses, as [`exchangers`] does by its names: what is at or behind the preference at which one of `own`
+/// stands. `place` tells preference and address.
+pub fn cut_at_own<T>(
+    domain: &str,
+    targets: &mut Vec<T>,
+    own: &[SocketAddr],
+    place: impl Fn(&T) -> (u16, Option<SocketAddr>),
+) -> Result<(), NoWay> {
+    let is_own = |(_, address): &(u16, Option<SocketAddr>)| address.is_some_and(|address| own.contains(&address));
+    let Some((here, _)) = targets.iter().map(&place).filter(is_own).min() else { return Ok(()) };
+    targets.retain(|target| place(target).0 < here);
+    if targets.is_empty() { Err(loops(domain)) } else { Ok(()) }
+}
+
+fn loops(domain: &str) -> NoWay {
+    let why = format!("mail for {domain} loops back to this node: it is the best mail host of it");
+    NoWay::never(Status(5, 4, 6), why)
+}
+
 /// Why nothing is left to connect to, where every host of a domain has no address for certain.
 pub fn unreachable(domain: &str, exchangers: &Exchangers) -> NoWay {
     match exchangers.implicit {
@@ -163,6 +181,11 @@ impl<T> Answer<T> {
         records.truncate(most);
         beyond
     }
+}
+
+/// What becomes of mail for a domain that the DNS cannot have.
+pub fn no_name(domain: &str) -> NoWay {
+    NoWay::never(Status(5, 1, 2), format!("{domain} is no name of the DNS"))
 }
 
 /// The address of a domain that is an address literal; `None`: it is a name. RFC 5321 4.1.3.
@@ -233,6 +256,22 @@ mod tests {
         assert_eq!(names(&found), ["best.test"], "an equal of this node may send it back");
         let looped = exchangers("far.test", &["best.test"], Answer::Records(records), BOUNDS).expect_err("none");
         assert_eq!(looped.status, Status(5, 4, 6));
+    }
+
+    #[test]
+    fn under_another_name_this_node_is_known_by_its_address() {
+        let at = |n: u8| Some(SocketAddr::from(([192, 0, 2, n], 25)));
+        let own: Vec<SocketAddr> = at(2).into_iter().collect();
+        let all = vec![(10, at(1)), (20, at(3)), (20, at(2)), (30, at(4)), (5, None)];
+        let mut targets = all.clone();
+        assert_eq!(cut_at_own("far.test", &mut targets, &own, |t| *t), Ok(()));
+        assert_eq!(targets, [(10, at(1)), (5, None)]);
+        let mut targets = vec![(20, at(2)), (30, at(4))];
+        let looped = cut_at_own("far.test", &mut targets, &own, |t| *t).expect_err("nothing before it");
+        assert_eq!(looped.status, Status(5, 4, 6));
+        let mut targets = all.clone();
+        assert_eq!(cut_at_own("far.test", &mut targets, &[], |t| *t), Ok(()));
+        assert_eq!(targets, all);
     }
 
     #[test]
