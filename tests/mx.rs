@@ -138,7 +138,7 @@ impl Site {
              [[route]]\nmatch = \"*\"\nto = \"mx\"\n\n[local]\nmaildir = \"{}\"\n\n\
              [retry.routine]\nafter = [\"1s\"]\nwarn = \"1h\"\nexpire = \"2h\"\n\n\
              [dns]\nservers = [\"127.0.0.1:{}\"]\ntimeout = \"500ms\"\n\n\
-             [mx]\nport = {}\nback_off = \"1s\"\nconnect_timeout = \"5s\"\n{mx}\n",
+             [mx]\nport = {}\nloopback = true\nback_off = \"1s\"\nconnect_timeout = \"5s\"\n{mx}\n",
             self.path().join("ship/mail").display(),
             self.dns_port,
             self.port
@@ -337,6 +337,8 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
         // Of kinds that SMTP does not know: encrypted, whoever it is.
         format!("odd MX 10 mx.odd\nmx.odd A 127.0.0.3\n{} TLSA 1 1 1 {}", at("mx.odd.test"), "00".repeat(32)),
         "tf MX 10 mx.tf\nmx.tf A 127.0.0.7\n_tcp.mx.tf NS ns.test.".to_owned(),
+        // The host is an alias, and the records stand at what it leads to, which is what TLS asks for.
+        "by MX 10 alias.by\nalias.by CNAME mx.ta".to_owned(),
         "bogus NS ns.test.\nplain NS ns.test.".to_owned(),
     ];
     let bogus = "@ MX 10 mx\nmx A 127.0.0.7".to_owned();
@@ -379,6 +381,9 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
     assert!(bad.count("tls ") == 0 && bad.count("MAIL") == 0, "another certificate: {:?}", bad.seen());
     submit(&ship, "a@ta.test");
     got(&ta, "a@ta.test", true);
+    submit(&ship, "a@by.test");
+    got(&ta, "a@by.test", true);
+    assert_eq!(hosts(&ship, "by.test")[0]["tls"], "dane");
     submit(&ship, "a@odd.test");
     got(&bad, "a@odd.test", true);
     assert_eq!(hosts(&ship, "odd.test")[0]["tls"], "required");

@@ -71,6 +71,7 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, entry: Option<&Entry>) -
     let hosts = s.field("hosts", integer(2, 50));
     let addresses = s.field("addresses", integer(2, 20));
     let answers = s.field("answers", integer(10, 1000));
+    let loopback = s.field("loopback", boolean);
     let domains = s.field("domains", integer(10, 100_000));
     let bounded =
         |t: &str| parse_duration(t).filter(|d| (Duration::from_secs(1)..=Duration::from_secs(300)).contains(d));
@@ -96,6 +97,7 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, entry: Option<&Entry>) -
             hosts: usize::try_from(hosts?).ok()?,
             addresses: usize::try_from(addresses?).ok()?,
             answers: usize::try_from(answers?).ok()?,
+            loopback: loopback?,
         },
         domains: usize::try_from(domains?).ok()?,
         within: within?,

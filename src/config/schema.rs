@@ -333,6 +333,7 @@ pub static MX: Section = Section {
         or("hosts", "an integer, 2 to 50", "10"),
         or("addresses", "an integer, 2 to 20", "4"),
         or("answers", "an integer, 10 to 1000", "100"),
+        or("loopback", YES_NO, "false"),
         or("domains", "an integer, 10 to 100000", "1000"),
         or("lookup_timeout", "a duration, 1s to 5min", "30s"),
         from("hello", "a host name or address literal", "node.hostname"),

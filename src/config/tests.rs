@@ -117,6 +117,7 @@ port = 2525
 hosts = 5
 addresses = 3
 answers = 20
+loopback = true
 domains = 50
 lookup_timeout = "20s"
 hello = "relay.ship.example"
@@ -474,7 +475,7 @@ fn mail_by_mx_goes_as_the_profile_says() {
         (Some(ANCHOR), Some(Path::new("/etc/aldis/tls/cert.pem")))
     );
     assert_eq!((mx.port, mx.mta_sts_port, mx.domains, mx.within.as_secs()), (2525, 8443, 50, 20));
-    assert_eq!(mx.bounds, crate::smtp::mx::Bounds { hosts: 5, addresses: 3, answers: 20 });
+    assert_eq!(mx.bounds, crate::smtp::mx::Bounds { hosts: 5, addresses: 3, answers: 20, loopback: true });
     let m = &mx.manner;
     assert_eq!((m.connections, m.messages, m.recipients, m.back_off.as_secs()), (3, 20, 60, 180));
 

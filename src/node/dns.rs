@@ -67,6 +67,8 @@ pub struct Told<T> {
     pub answer: Answer<T>,
     /// All of it is proven by DNSSEC.
     pub proven: bool,
+    /// The name that the records stand at: another than was asked for where that is an alias.
+    pub at: Option<Name>,
     /// How long it holds.
     pub holds: Duration,
 }
@@ -78,7 +80,7 @@ pub async fn ask<T>(
     kind: RecordType,
     read: impl Fn(&RData) -> Option<T>,
 ) -> Told<T> {
-    let none = |answer, holds| Told { answer, proven: false, holds };
+    let none = |answer, holds| Told { answer, proven: false, at: None, holds };
     let absent = |code, ttl: Option<u32>| {
         let holds = ttl.map_or(LONGEST_ABSENT, |ttl| Duration::from_secs(ttl.into()));
         match code {
@@ -104,9 +106,10 @@ pub async fn ask<T>(
     }
     let holds =
         records.clone().map(|record| record.ttl).min().map_or(Duration::ZERO, |s| Duration::from_secs(s.into()));
+    let at = records.clone().find(|record| record.record_type() == kind).map(|record| record.name.clone());
     let found: Vec<T> = records.filter_map(|record| read(&record.data)).collect();
     let answer = if found.is_empty() { Answer::Nothing } else { Answer::Records(found) };
-    Told { answer, proven: proving && weakest == Proof::Secure, holds: holds.min(LONGEST_KEPT) }
+    Told { answer, proven: proving && weakest == Proof::Secure, at, holds: holds.min(LONGEST_KEPT) }
 }
 
 /// A domain as the DNS knows it, not to be looked for anywhere else; letters beyond ASCII in their A-label form.

@@ -39,8 +39,8 @@ pub enum Protection {
     Usual,
     /// Never in clear, whoever answers: it has TLSA records, and none of a kind that can be checked (RFC 7672 2.2).
     Encrypted,
-    /// Its certificate is one that these proven records are about.
-    Dane(Vec<Tlsa>),
+    /// Its certificate is one that these proven records at this name are about: its own, or what that is an alias of.
+    Dane(Vec<Tlsa>, String),
     /// Its certificate is signed for its name, as its domain's policy asks.
     Sts,
     /// The same, but the domain only tests it.
@@ -184,7 +184,7 @@ impl Exchange {
 
     /// Every address to try, and how long that holds.
     async fn look_up(&self, domain: &str, open: bool, notes: &mut Vec<Note>) -> Result<(Vec<Target>, Duration), NoWay> {
-        if let Some(address) = literal(domain) {
+        if let Some(address) = literal(domain, self.plan.bounds) {
             return address.map(|address| (vec![self.target(domain, Some(address), (0, 0), Protection::Usual)], HOUR));
         }
         let name = full_name(domain).ok_or_else(|| no_name(domain))?;
@@ -341,8 +341,15 @@ impl Asked {
             && !unproven(matches!(four.answer, Answer::Records(_)), four.proven);
         let mut protection = Protection::Usual;
         if self.dane && proven {
-            let (found, held, left) = self.tlsa(name).await;
-            (protection, holds, beyond) = (found, holds.min(held), beyond + left);
+            // Behind an alias the records stand at what it leads to, or else at the alias (RFC 7672 2.2.3).
+            let behind = six.at.as_ref().or(four.at.as_ref()).filter(|at| *at != name);
+            for base in behind.into_iter().chain([name]) {
+                let (found, held, left) = self.tlsa(base).await;
+                (protection, holds, beyond) = (found, holds.min(held), beyond + left);
+                if protection != Protection::Usual {
+                    break;
+                }
+            }
         }
         Host { v6: six.answer, v4: four.answer, protection, holds, beyond }
     }
@@ -365,7 +372,7 @@ impl Asked {
             Answer::Records(records) => {
                 let mut usable: Vec<Tlsa> = records.into_iter().flatten().collect();
                 usable.sort_unstable();
-                if usable.is_empty() { Protection::Encrypted } else { Protection::Dane(usable) }
+                if usable.is_empty() { Protection::Encrypted } else { Protection::Dane(usable, plain) }
             }
         };
         (protection, told.holds, beyond)
@@ -374,7 +381,7 @@ impl Asked {
 
 /// What a domain's policy asks of a host. Where it has TLSA records, these count alone (RFC 8461 2).
 fn keep_to(policy: &Policy, domain: &str, target: &mut Target, notes: &mut Vec<Note>) {
-    if matches!(target.protection, Protection::Dane(_) | Protection::Barred(_)) {
+    if matches!(target.protection, Protection::Dane(..) | Protection::Barred(_)) {
         return;
     }
     let why = || format!("the MTA-STS policy of {domain} does not name {}", target.host);

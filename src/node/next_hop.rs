@@ -380,7 +380,8 @@ impl Host {
         match &target.protection {
             Protection::Usual => {}
             Protection::Encrypted => (host.encryption, host.protected) = (Encryption::Required, "required"),
-            Protection::Dane(records) => {
+            Protection::Dane(records, base) => {
+                host.server_name.clone_from(base);
                 (host.encryption, host.protected) = (Encryption::Verified, "dane");
                 host.tls = tls::checked(Dane::new(records.clone(), domain))?;
             }

@@ -19,6 +19,17 @@ pub struct Bounds {
     pub addresses: usize,
     /// Records of one answer.
     pub answers: usize,
+    /// Addresses of this machine itself may be used. Whoever may name any host could reach by them what listens for this machine alone.
+    pub loopback: bool,
+}
+
+impl Bounds {
+    fn may_use(self, address: &IpAddr) -> bool {
+        let address = address.to_canonical();
+        let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+        let never = address.is_unspecified() || address.is_multicast() || broadcast;
+        !never && (self.loopback || !address.is_loopback())
+    }
 }
 
 /// What the DNS answers to one question.
@@ -107,7 +118,7 @@ pub fn exchangers(domain: &str, own: &[&str], answer: Answer<Exchanger>, bounds:
 
 /// The addresses of one host, the families in turn, so that both are tried where there are both; and how many were left out.
 ///
-/// `Ok` without any: it has none, and nobody doubts that.
+/// `Ok` without any: it has none that may be used, and nobody doubts that.
 pub fn addresses(v6: Answer<Ipv6Addr>, v4: Answer<Ipv4Addr>, bounds: Bounds) -> Result<(Vec<IpAddr>, usize), String> {
     let mut doubt = None;
     let mut some = |answer: Answer<IpAddr>| match answer {
@@ -127,6 +138,7 @@ pub fn addresses(v6: Answer<Ipv6Addr>, v4: Answer<Ipv4Addr>, bounds: Bounds) -> 
             (one, other) => all.extend(one.into_iter().chain(other)),
         }
     }
+    all.retain(|address| bounds.may_use(address));
     let beyond = all.len().saturating_sub(bounds.addresses);
     all.truncate(bounds.addresses);
     match doubt {
@@ -157,9 +169,11 @@ fn loops(domain: &str) -> NoWay {
 /// Why nothing is left to connect to, where every host of a domain has no address for certain.
 pub fn unreachable(domain: &str, exchangers: &Exchangers) -> NoWay {
     match exchangers.implicit {
-        true => NoWay::never(Status(5, 1, 2), format!("{domain} has neither mail hosts nor an address")),
+        true => {
+            NoWay::never(Status(5, 1, 2), format!("{domain} has neither mail hosts nor an address that may be used"))
+        }
         // Records that lead nowhere are an error, and the domain's own address does not count (RFC 5321 5.1).
-        false => NoWay::never(Status(5, 4, 4), format!("no mail host of {domain} has an address")),
+        false => NoWay::never(Status(5, 4, 4), format!("no mail host of {domain} has an address that may be used")),
     }
 }
 
@@ -189,13 +203,14 @@ pub fn no_name(domain: &str) -> NoWay {
 }
 
 /// The address of a domain that is an address literal; `None`: it is a name. RFC 5321 4.1.3.
-pub fn literal(domain: &str) -> Option<Result<IpAddr, NoWay>> {
+pub fn literal(domain: &str, bounds: Bounds) -> Option<Result<IpAddr, NoWay>> {
     let inner = domain.strip_prefix('[')?;
     let address = inner.strip_suffix(']').and_then(|text| match text.get(..5) {
         Some(tag) if tag.eq_ignore_ascii_case("ipv6:") => text[5..].parse::<Ipv6Addr>().ok().map(IpAddr::V6),
         _ => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
     });
-    Some(address.ok_or_else(|| NoWay::never(Status(5, 1, 2), format!("{domain} is no address"))))
+    let address = address.filter(|address| bounds.may_use(address));
+    Some(address.ok_or_else(|| NoWay::never(Status(5, 1, 2), format!("{domain} is no address that may be used"))))
 }
 
 #[cfg(test)]
@@ -204,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { hosts: 4, addresses: 3, answers: 10 };
+    const BOUNDS: Bounds = Bounds { hosts: 4, addresses: 3, answers: 10, loopback: false };
 
     fn mx(preference: u16, name: &str) -> Exchanger {
         Exchanger { preference, name: name.into() }
@@ -287,10 +302,24 @@ mod tests {
     }
 
     #[test]
+    fn what_listens_for_this_machine_alone_is_not_reached_by_a_name() {
+        let v4 = |text: &str| text.parse::<Ipv4Addr>().expect("an address");
+        let odd = ["0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "127.9.9.9"].map(v4);
+        assert_eq!(addresses(Answer::Nothing, Answer::Records(odd.to_vec()), BOUNDS), Ok((vec![], 0)));
+        let v6 = ["::", "::1", "ff02::1", "::ffff:127.0.0.1"].map(|text| text.parse().expect("an address"));
+        assert_eq!(addresses(Answer::Records(v6.to_vec()), Answer::Nothing, BOUNDS), Ok((vec![], 0)));
+        let own = Bounds { loopback: true, ..BOUNDS };
+        let found = addresses(Answer::Records(v6.to_vec()), Answer::Records(odd.to_vec()), own).expect("some");
+        assert!(found.0.len() == 3 && found.0.iter().all(|a| a.to_canonical().is_loopback()), "{found:?}");
+        assert!(super::literal("[127.0.0.1]", own).is_some_and(|l| l.is_ok()));
+    }
+
+    #[test]
     fn an_address_literal_needs_no_dns() {
+        let literal = |domain| literal(domain, BOUNDS);
         assert_eq!(literal("[192.0.2.1]"), Some(Ok(Ipv4Addr::new(192, 0, 2, 1).into())));
         assert_eq!(literal("[ipv6:2001:db8::1]"), Some(Ok("2001:db8::1".parse().expect("an address"))));
-        for odd in ["[", "[]", "[far.test]", "[2001:db8::1]", "[IPv6:192.0.2.1]", "[192.0.2.1"] {
+        for odd in ["[", "[]", "[far.test]", "[2001:db8::1]", "[IPv6:192.0.2.1]", "[192.0.2.1", "[127.0.0.1]"] {
             assert_eq!(literal(odd).expect("a literal").expect_err(odd).status, Status(5, 1, 2));
         }
         assert_eq!(literal("far.test"), None);
