@@ -3,8 +3,8 @@
 //! What follows from the answers is decided by [`crate::smtp::mx`]; a domain that is known becomes a [`NextHop`] like any other, which
 //! lives as long as the answers stay the same, with all that was learned of its hosts.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hickory_resolver::TokioResolver;
@@ -25,6 +25,8 @@ use crate::smtp::mx::{Answer, Exchanger, NoWay, addresses, cut_at_own, exchanger
 use crate::switch::Note;
 use crate::time::{Duration, Instant};
 
+/// Longest that answers hold.
+const HOUR: Duration = Duration::from_secs(3600);
 /// Answers hold at least so long here, so that one message after the other does not ask for the same.
 const SHORTEST: Duration = Duration::from_secs(5);
 /// How long it counts that nobody could tell.
@@ -112,7 +114,7 @@ impl Exchange {
             false => None,
         };
         // A web server that is slow must not be what mail waits for.
-        let fetch_within = clock.real_span(plan.mx.within / 2);
+        let fetch_within = clock.real_span(plan.mx.within / 3);
         let policies = |chain| Policies::new(&plan.mx, chain, fetch_within);
         Ok(Some(Self {
             policies: common.authorities.clone().map(policies).transpose()?,
@@ -221,9 +223,10 @@ impl Exchange {
             let place = (host.preference, group);
             asking.spawn(async move { (place, asked.host(&name).await) });
         }
-        let mut targets = Vec::new();
+        let (mut targets, mut told) = (Vec::new(), BTreeSet::new());
         while let Some(joined) = asking.join_next().await {
             let Ok((place, host)) = joined else { continue };
+            told.insert(place.1);
             let name = found.hosts.get(usize::from(place.1)).map(|h| h.name.clone()).unwrap_or_default();
             holds = holds.min(host.holds);
             note(notes, "answers", host.beyond, self.plan.bounds.answers);
@@ -239,6 +242,11 @@ impl Exchange {
                     targets.push(self.target(&name, None, place, Protection::Barred(why)));
                 }
             }
+        }
+        // What nobody told of a host is no reason to believe that it has no address.
+        for (group, host) in (0_u16..).zip(&found.hosts).filter(|(group, _)| !told.contains(group)) {
+            let why = format!("the address of {} could not be asked for", host.name);
+            targets.push(self.target(&host.name, None, (host.preference, group), Protection::Barred(why)));
         }
         if targets.is_empty() {
             return Err(unreachable(&ascii, &found));
@@ -265,8 +273,6 @@ impl Exchange {
         }
     }
 }
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 impl Domain {
     /// What is known and still holds.
@@ -312,8 +318,8 @@ struct Asked {
 
 /// What is known of one host.
 struct Host {
-    v6: Answer<std::net::Ipv6Addr>,
-    v4: Answer<std::net::Ipv4Addr>,
+    v6: Answer<Ipv6Addr>,
+    v4: Answer<Ipv4Addr>,
     protection: Protection,
     holds: Duration,
     /// Records left out, because there are more than may be looked at.
