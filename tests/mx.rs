@@ -339,6 +339,10 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
         "tf MX 10 mx.tf\nmx.tf A 127.0.0.7\n_tcp.mx.tf NS ns.test.".to_owned(),
         // The host is an alias, and the records stand at what it leads to, which is what TLS asks for.
         "by MX 10 alias.by\nalias.by CNAME mx.ta".to_owned(),
+        // Without MX records the domain itself has the records.
+        format!("self A 127.0.0.6\n{} {}", at("self.test"), own("mx.ta.test.crt")),
+        // Proven to have none, by NSEC3 here and by NSEC in the zone below.
+        "none MX 10 mx.none\nmx.none A 127.0.0.8\nnsec NS ns.test.".to_owned(),
         "bogus NS ns.test.\nplain NS ns.test.".to_owned(),
     ];
     let bogus = "@ MX 10 mx\nmx A 127.0.0.7".to_owned();
@@ -349,6 +353,7 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
         ("test", "signed", records.join("\n")),
         ("bogus.test", "bogus", bogus),
         ("plain.test", "plain", plain),
+        ("nsec.test", "nsec", "@ MX 10 mx\nmx A 127.0.0.8".to_owned()),
         // Below no key that is trusted.
         ("elsewhere.example", "plain", "@ MX 10 mx\nmx A 127.0.0.8".to_owned()),
         ("_tcp.mx.tf.test", "bogus", failing),
@@ -389,8 +394,15 @@ fn proven_records_say_which_certificate_counts_and_nothing_goes_around_them() {
     assert_eq!(hosts(&ship, "odd.test")[0]["tls"], "required");
     submit(&ship, "a@plain.test");
     got(&plain, "a@plain.test", false);
-    submit(&ship, "a@elsewhere.example");
-    got(&plain, "a@elsewhere.example", false);
+    for to in ["a@elsewhere.example", "a@none.test", "a@nsec.test"] {
+        submit(&ship, to);
+        got(&plain, to, false);
+    }
+    submit(&ship, "a@self.test");
+    got(&ta, "a@self.test", true);
+    submit(&ship, "a@nowhere.test");
+    let report = site.report("a@nowhere.test");
+    assert!(report.contains("Status: 5.1.2"), "{report}");
 
     for (domain, reason) in [
         ("strip.test", "4.7.10 TLS is required"),

@@ -2,9 +2,10 @@
 # A DNS server of its own, for tests: BIND's named, authoritative alone, on loopback, with zones that the test writes.
 #
 #   named.sh start DIR PORT PARENT[:KIND] CHILD[:KIND]...
-#                            serves each zone from DIR/ZONE.db. KIND is `plain`, `signed` (NSEC3), or `bogus`: signed, and then every MX of
-#                            preference 10 and every TLSA 3 1 1 altered. Delegations from PARENT to signed children get their DS records. What to trust:
-#                            DIR/anchor.key. Where DIR holds signed zones already they are served as they are.
+#                            serves each zone from DIR/ZONE.db. KIND is `plain`, `signed` (NSEC3), `nsec` (signed), or `bogus`: signed,
+#                            and then every MX of preference 10 and every TLSA 3 1 1 altered. Delegations from PARENT to signed
+#                            children get their DS records. What to trust: DIR/anchor.key. Where DIR holds signed zones already they
+#                            are served as they are.
 #   named.sh stop DIR
 set -eu
 D=$2
@@ -23,11 +24,11 @@ cd "$D"
 parent=$1
 shift
 
-# sign ZONE: ZONE.db to ZONE.served, and dsset-ZONE.
+# sign ZONE [OPTION...]: ZONE.db to ZONE.served, and dsset-ZONE.
 sign() {
     dnssec-keygen -q -a ECDSAP256SHA256 -f KSK -n ZONE "$1" >/dev/null
     cat K"$1".+*.key >>"$1.db"
-    dnssec-signzone -q -z -3 - -H 0 -o "$1" -f "$1.served" "$1.db" >/dev/null
+    dnssec-signzone -q -z "${@:2}" -o "$1" -f "$1.served" "$1.db" >/dev/null
 }
 
 if [ ! -e "${parent%:*}.served" ]; then
@@ -39,7 +40,10 @@ if [ ! -e "${parent%:*}.served" ]; then
             if [ "$zone" = "$parent" ]; then
                 cat dsset-* >>"$name.db" 2>/dev/null || true
             fi
-            sign "$name"
+            case $zone in
+            *:nsec) sign "$name" ;;
+            *) sign "$name" -3 - -H 0 ;;
+            esac
             ;;
         esac
         case $zone in
