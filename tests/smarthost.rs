@@ -1,21 +1,24 @@
 //! Next hops with settings of their own, between real processes: TLS that is checked, logins, hosts to fall back on, bounds; and hops
 //! that misbehave, by script.
 
+#[path = "common/hop.rs"]
+mod hop;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/server.rs"]
 mod server;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hop::{Hop, OFFERS_TLS, Script};
 use process::{Client, Running, have, message, root, run, send, wait_for};
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 use server::{PeerServer, may_start, open_to_all};
 
@@ -232,155 +235,6 @@ fn mail_goes_over_checked_tls_with_every_login_and_requiretls_is_kept() {
     ship.stop();
     far.stop();
 }
-
-/// What a scripted hop does.
-#[derive(Clone)]
-struct Script {
-    greeting: &'static str,
-    /// Lines of EHLO in clear, and inside TLS.
-    clear: &'static str,
-    inside: &'static str,
-    /// What follows 220 of STARTTLS in the same segment.
-    injected: &'static str,
-    /// What AUTH is answered.
-    auth: &'static str,
-    /// What the first MAIL, and every RCPT, is answered.
-    first_mail: &'static str,
-    rcpt: &'static str,
-    tls: Option<Arc<ServerConfig>>,
-}
-
-impl Script {
-    fn new() -> Self {
-        Self {
-            greeting: "220 hop ESMTP\r\n",
-            clear: "250-hop\r\n250 8BITMIME\r\n",
-            inside: "250-hop\r\n250 8BITMIME\r\n",
-            injected: "",
-            auth: "535 5.7.8 no\r\n",
-            first_mail: "250 ok\r\n",
-            rcpt: "250 ok\r\n",
-            tls: None,
-        }
-    }
-}
-
-/// A scripted hop and the commands it saw, with `tls ` before those inside TLS; `open` at the beginning and `shut` at the end of each
-/// connection.
-struct Hop {
-    address: String,
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-impl Hop {
-    fn new(script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback socket");
-        let address = listener.local_addr().expect("bound").to_string();
-        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (told, mails) = (seen.clone(), Arc::new(Mutex::new(0)));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (told, script, mails) = (told.clone(), script.clone(), mails.clone());
-                let note = move |line: String| told.lock().expect("whole").push(line);
-                note(format!("open {}", stream.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default()));
-                std::thread::spawn(move || {
-                    let _ = converse(stream, &script, &mails, &note);
-                    note("shut".into());
-                });
-            }
-        });
-        Self { address, seen }
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.seen.lock().expect("whole").clone()
-    }
-
-    fn count(&self, beginning: &str) -> usize {
-        self.seen().iter().filter(|s| s.starts_with(beginning)).count()
-    }
-
-    /// Nothing of a message, and no login, was said where others can read it.
-    fn assert_nothing_in_clear(&self) {
-        let seen = self.seen();
-        assert!(seen.iter().any(|s| s.starts_with("EHLO")), "{seen:?}");
-        assert!(!seen.iter().any(|s| s.starts_with("MAIL") || s.starts_with("AUTH")), "{seen:?}");
-    }
-}
-
-fn converse(mut stream: TcpStream, script: &Script, mails: &Mutex<u32>, note: &dyn Fn(String)) -> std::io::Result<()> {
-    stream.write_all(script.greeting.as_bytes())?;
-    if !script.greeting.starts_with("220") {
-        // Whoever is turned away may say QUIT, or just go.
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let _ = BufReader::new(stream).read_line(&mut String::new());
-        return Ok(());
-    }
-    let mut lines = BufReader::new(stream);
-    if !talk(&mut lines, script, script.clear, "", mails, note)? {
-        return Ok(());
-    }
-    let Some(config) = &script.tls else { return Ok(()) };
-    let connection = ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
-    let mut lines = BufReader::new(StreamOwned::new(connection, lines.into_inner()));
-    talk(&mut lines, script, script.inside, "tls ", mails, note).map(|_| ())
-}
-
-/// True when TLS is to begin.
-fn talk<S: Read + Write>(
-    lines: &mut BufReader<S>,
-    script: &Script,
-    ehlo: &str,
-    mark: &str,
-    mails: &Mutex<u32>,
-    note: &dyn Fn(String),
-) -> std::io::Result<bool> {
-    loop {
-        let mut line = String::new();
-        if lines.read_line(&mut line)? == 0 {
-            return Ok(false);
-        }
-        note(format!("{mark}{}", line.trim_end()));
-        let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
-        let reply = match verb.as_str() {
-            "EHLO" => ehlo.to_owned(),
-            "STAR" => format!("220 go\r\n{}", script.injected),
-            "AUTH" => script.auth.to_owned(),
-            "MAIL" => {
-                let mut mails = mails.lock().expect("whole");
-                *mails += 1;
-                if *mails == 1 { script.first_mail } else { "250 ok\r\n" }.to_owned()
-            }
-            "RCPT" => script.rcpt.to_owned(),
-            "DATA" => {
-                lines.get_mut().write_all(b"354 go\r\n")?;
-                let mut text = String::new();
-                while text != ".\r\n" {
-                    text.clear();
-                    if lines.read_line(&mut text)? == 0 {
-                        return Ok(false);
-                    }
-                }
-                "250 2.0.0 kept\r\n".to_owned()
-            }
-            "QUIT" => {
-                lines.get_mut().write_all(b"221 bye\r\n")?;
-                return Ok(false);
-            }
-            _ => "250 ok\r\n".to_owned(),
-        };
-        lines.get_mut().write_all(reply.as_bytes())?;
-        lines.get_mut().flush()?;
-        if reply.starts_with("421") {
-            return Ok(false);
-        }
-        if verb == "STAR" {
-            return Ok(true);
-        }
-    }
-}
-
-const OFFERS_TLS: &str = "250-hop\r\n250 STARTTLS\r\n";
 
 #[test]
 fn without_the_tls_or_the_login_asked_for_nothing_is_said_and_the_report_says_why() {

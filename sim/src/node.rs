@@ -536,7 +536,7 @@ fn forwarded(at: Instant, forward: Forward, log: &mut Log) -> WorkResult {
     };
     log.forwarded.push((at, by.clone(), envelope, body));
     let report = Report { results, dsn: true, tls: false, reached: true, answered: true, login_refused: false };
-    WorkResult::Forwarded(Box::new(Forwarded { report, by, faults: Vec::new() }))
+    WorkResult::Forwarded(Box::new(Forwarded { report, by, faults: Vec::new(), notes: Vec::new() }))
 }
 
 impl Host for VirtualNode {

@@ -94,12 +94,12 @@ pub fn routes_have_their_bearers(reader: &mut Reader, d: &Declared<'_>) {
                     reader.problem(&at, problem, &names.join(", "));
                 }
             }
-            Hop::Local | Hop::Hold | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Fetch
+            Hop::Local | Hop::Hold | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Fetch
                 if !route.bearers.is_empty() =>
             {
                 reader.problem(&at, "only what goes to a peer goes over bearers", "no bearers here");
             }
-            Hop::Local | Hop::Hold | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Fetch => {}
+            Hop::Local | Hop::Hold | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Fetch => {}
         }
         if let (Some(least), Some(most)) = (route.least, route.most)
             && least > most

@@ -10,6 +10,7 @@ use super::profile::{Context, at_least_a_second, hostname, name, path};
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed};
 use super::tree::{Entry, Value};
 use super::{schema, secrets};
+use crate::mail::Hop;
 use crate::security::dkim::{Form, HEADERS, KeyKind, MOST_HEADERS, OVERSIGNED, Signer};
 use crate::security::vet::{Bounds, Checks};
 use crate::time::Duration;
@@ -147,10 +148,13 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     }
     keys_have_places_of_their_own(reader, d);
     let checks = d.listeners.iter().any(|(_, l)| l.vetting.checks.any());
-    for table in ["dns", "checks"] {
-        if d.written.contains(table) && !checks {
-            reader.warn(table, "no listener checks mail", "check = [\"spf\", \"dkim\", \"dmarc\"] in a [[listener]]");
-        }
+    let better = "check = [\"spf\", \"dkim\", \"dmarc\"] in a [[listener]]";
+    if d.written.contains("checks") && !checks {
+        reader.warn("checks", "no listener checks mail", better);
+    }
+    let asks = checks || d.routes.iter().any(|(_, route)| matches!(route.hop, Hop::Mx(_)));
+    if d.written.contains("dns") && !asks {
+        reader.warn("dns", "no listener checks mail, and no route asks the DNS", better);
     }
     let used = |signer: &Signer| {
         d.listeners.iter().any(|(_, l)| l.vetting.sign || l.vetting.seal.as_ref() == Some(&signer.name))

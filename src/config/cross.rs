@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::mx::{self, MxPlan};
 use super::plan::{
     BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
     PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
@@ -26,6 +27,7 @@ pub struct Declared<'d> {
     /// Names of all smarthosts written, sound or not.
     pub smarthost_names: BTreeSet<String>,
     pub smarthosts: &'d [(String, SmarthostPlan)],
+    pub mx: Option<&'d MxPlan>,
     /// Names of all bearers written, sound or not.
     pub bearer_names: BTreeSet<String>,
     /// Names of peers that some bearer lists, sound or not.
@@ -62,6 +64,7 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     lmtp_keeps_to_itself(reader, d);
     routes_lead_somewhere(reader, d);
     smarthost::check(reader, d);
+    mx::check(reader, d);
     addresses::routes_have_their_bearers(reader, d);
     let directory = addresses::directory(d);
     postmaster_has_a_route(reader, d, &directory);
@@ -192,7 +195,7 @@ fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
                     );
                 }
             }
-            Hop::Peer(_) | Hop::Local | Hop::Hold | Hop::Fetch | Hop::Smarthost(_) => {}
+            Hop::Peer(_) | Hop::Local | Hop::Hold | Hop::Fetch | Hop::Smarthost(_) | Hop::Mx(_) => {}
         }
     }
 }

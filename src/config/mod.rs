@@ -8,6 +8,7 @@ mod authentication;
 pub mod burl;
 mod cross;
 mod load;
+pub mod mx;
 mod net;
 pub mod plan;
 mod problem;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Password;
 use super::burl::BurlPlan;
+use super::mx::MxPlan;
 use super::smarthost::SmarthostPlan;
 use crate::bearer::pmul::{Checksum, Dynamic, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub codec: CodecPlan,
     /// Who is asked for what the DNS knows.
     pub dns: DnsPlan,
+    /// How mail goes to the hosts that the DNS names.
+    pub mx: MxPlan,
     /// How mail is checked where a listener asks for it.
     pub checks: ChecksPlan,
     /// Keys that sign mail.

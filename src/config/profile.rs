@@ -14,7 +14,7 @@ use super::plan::{
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, Password, addresses, authentication, burl, cross, net, schema, secrets, smarthost};
+use super::{Files, Password, addresses, authentication, burl, cross, mx, net, schema, secrets, smarthost};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -80,6 +80,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let rules = each(reader, "reduce", table("reduce"), reduction);
     let codec = codec(reader, context, table("codec"));
     let dns = authentication::dns(reader, table("dns"));
+    let mx = mx::read(reader, context, table("mx"));
     let checks = authentication::checks(reader, table("checks"), node.as_ref().map(|n| n.hostname.as_str()));
     let dkim = each(reader, "dkim", table("dkim"), |r, at, e| authentication::dkim(r, context, at, e));
 
@@ -89,6 +90,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         routes_written: elements(table("route")),
         smarthost_names: names(table("smarthost")),
         smarthosts: &smarthosts,
+        mx: mx.as_ref(),
         bearer_names: names(table("bearer")),
         carried: carried(table("bearer")),
         node: node.as_ref(),
@@ -144,6 +146,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
         reduce: rules.into_iter().map(|(_, r)| r).collect(),
         codec: codec?.1,
         dns: dns?,
+        mx: mx?,
         checks: checks?,
         dkim: dkim.into_iter().map(|(_, d)| d).collect(),
     })
@@ -440,6 +443,7 @@ fn route(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) 
 fn hop(context: &Context<'_>, text: &str) -> Option<Hop> {
     match text {
         "local" => return Some(Hop::Local),
+        "mx" => return Some(Hop::Mx(String::new())),
         "hold" => return Some(Hop::Hold),
         _ => {}
     }

@@ -93,6 +93,7 @@ pub static ROOT: Section = Section {
         from("user", "[[user]] tables", "none"),
         from("route", "[[route]] tables", "none"),
         from("smarthost", "[[smarthost]] tables", "none"),
+        from("mx", "the [mx] table", "every default"),
         from("alias", "[[alias]] tables", "none"),
         from("rewrite", "[[rewrite]] tables", "none"),
         from("local", "the [local] table", "every default"),
@@ -274,7 +275,7 @@ pub static ROUTE: Section = Section {
     many: true,
     keys: &[
         must("match", "an address, a domain, *.domain or *"),
-        must("to", "local, hold, smtp:HOST:PORT, smarthost:NAME, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
+        must("to", "local, hold, mx, smtp:HOST:PORT, smarthost:NAME, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
         or("bearers", "a list of names of [[bearer]] tables", "[]"),
         from("min_precedence", LEVEL, "none"),
         from("max_precedence", LEVEL, "none"),
@@ -308,6 +309,38 @@ pub static SMARTHOST: Section = Section {
         or("messages_per_connection", "an integer, 1 to 10000", "100"),
         or("recipients", "an integer, 1 to 1000", "100"),
         from("max_size", "a size of at least 1KiB", "no bound but its own SIZE"),
+        or("interval", DURATION, "0s"),
+        or("back_off", DURATION, "5min"),
+        or("connect_timeout", DURATION, "30s"),
+        or("command_timeout", DURATION, "5min"),
+        or("data_timeout", DURATION, "3min"),
+        or("final_timeout", DURATION, "10min"),
+    ],
+};
+
+/// `[mx]`
+pub static MX: Section = Section {
+    name: "mx",
+    many: false,
+    keys: &[
+        or("tls", "off, opportunistic, required", "opportunistic"),
+        or("dane", YES_NO, "false"),
+        from("trust_anchor", "a file of DNSKEY records", "the keys of the root"),
+        or("mta_sts", YES_NO, "false"),
+        from("ca", "a PEM file of the authorities of certificates", "none; mta_sts needs it"),
+        or("mta_sts_port", "an integer, 1 to 65535", "443"),
+        or("port", "an integer, 1 to 65535", "25"),
+        or("hosts", "an integer, 2 to 50", "10"),
+        or("addresses", "an integer, 2 to 20", "4"),
+        or("answers", "an integer, 10 to 1000", "100"),
+        or("loopback", YES_NO, "false"),
+        or("domains", "an integer, 10 to 100000", "1000"),
+        or("lookup_timeout", "a duration, 1s to 5min", "30s"),
+        from("hello", "a host name or address literal", "node.hostname"),
+        from("source_address", "an IP address of this machine", "chosen by the system"),
+        or("connections", "an integer, 1 to 100", "5"),
+        or("messages_per_connection", "an integer, 1 to 10000", "100"),
+        or("recipients", "an integer, 1 to 1000", "100"),
         or("interval", DURATION, "0s"),
         or("back_off", DURATION, "5min"),
         or("connect_timeout", DURATION, "30s"),
@@ -666,7 +699,7 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 37] = [
+pub static SECTIONS: [&Section; 38] = [
     &NODE,
     &LIMITS,
     &LISTENER,
@@ -678,6 +711,7 @@ pub static SECTIONS: [&Section; 37] = [
     &USER,
     &ROUTE,
     &SMARTHOST,
+    &MX,
     &ALIAS,
     &REWRITE,
     &LOCAL,

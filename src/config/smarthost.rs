@@ -35,6 +35,22 @@ pub struct SmarthostPlan {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// How to log in.
     pub login: Option<LoginPlan>,
+    /// Largest message.
+    pub most_bytes: Option<u64>,
+    /// How its hosts are spoken to.
+    pub manner: Manner,
+}
+
+impl SmarthostPlan {
+    /// Whether it shows who it is before anything is said.
+    pub fn is_verified(&self) -> bool {
+        self.encryption == Encryption::Verified
+    }
+}
+
+/// How the hosts of a next hop are spoken to.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Manner {
     /// Our name in EHLO, if another than the node's.
     pub hello: Option<String>,
     /// The address connections come from.
@@ -45,8 +61,6 @@ pub struct SmarthostPlan {
     pub messages: u32,
     /// Recipients of one transaction.
     pub recipients: usize,
-    /// Largest message.
-    pub most_bytes: Option<u64>,
     /// Least time from the beginning of one connection to that of the next.
     pub interval: Duration,
     /// How long a host that failed stands behind the others.
@@ -55,13 +69,6 @@ pub struct SmarthostPlan {
     pub connect: Duration,
     /// Longest waits after that.
     pub timeouts: Timeouts,
-}
-
-impl SmarthostPlan {
-    /// Whether it shows who it is before anything is said.
-    pub fn is_verified(&self) -> bool {
-        self.encryption == Encryption::Verified
-    }
 }
 
 /// What a certificate must have to count.
@@ -99,18 +106,8 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
     let certificate = optional(&mut s, "certificate", parsed(profile::path));
     let key = optional(&mut s, "key", parsed(profile::path));
     let login = login(&mut s, context);
-    let hello = optional(&mut s, "hello", parsed(profile::hostname));
-    let source = optional(&mut s, "source_address", parsed(|t| t.parse::<IpAddr>().ok()));
-    let connections = s.field("connections", integer(1, 100));
-    let messages = s.field("messages_per_connection", integer(1, 10_000));
-    let recipients = s.field("recipients", integer(1, 1000));
     let most = optional(&mut s, "max_size", parsed(|t| Bytes::parse(t).filter(|b| b.0 >= 1024)));
-    let interval = s.field("interval", parsed(parse_duration));
-    let back_off = s.field("back_off", parsed(at_least_a_second));
-    let connect = s.field("connect_timeout", parsed(at_least_a_second));
-    let command = s.field("command_timeout", parsed(at_least_a_second));
-    let data_block = s.field("data_timeout", parsed(at_least_a_second));
-    let data_end = s.field("final_timeout", parsed(at_least_a_second));
+    let manner = manner(&mut s);
 
     let (ca, certificate, key) = (ca?, certificate?, key?);
     let resolve = |p: Option<String>| p.map(|p| context.resolve(&p));
@@ -139,7 +136,6 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
         Encryption::Opportunistic if implicit => Encryption::Required,
         other => other,
     };
-    let command = command?;
     let plan = SmarthostPlan {
         name: name?,
         hosts: hosts?,
@@ -148,12 +144,35 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
         trust: Trust { ca, server_name: server_name?, pins: pins?.into_iter().collect() },
         identity,
         login: login?,
+        most_bytes: most?.map(|b| b.0),
+        manner: manner?,
+    };
+    hosts_are_some(reader, path, &plan);
+    tls_is_what_it_says(reader, path, &plan);
+    login_can_succeed(reader, path, &plan);
+    Some(plan)
+}
+
+/// The keys that every table of next hops has.
+pub fn manner(s: &mut Scope<'_>) -> Option<Manner> {
+    let hello = optional(s, "hello", parsed(profile::hostname));
+    let source = optional(s, "source_address", parsed(|t| t.parse::<IpAddr>().ok()));
+    let connections = s.field("connections", integer(1, 100));
+    let messages = s.field("messages_per_connection", integer(1, 10_000));
+    let recipients = s.field("recipients", integer(1, 1000));
+    let interval = s.field("interval", parsed(parse_duration));
+    let back_off = s.field("back_off", parsed(at_least_a_second));
+    let connect = s.field("connect_timeout", parsed(at_least_a_second));
+    let command = s.field("command_timeout", parsed(at_least_a_second));
+    let data_block = s.field("data_timeout", parsed(at_least_a_second));
+    let data_end = s.field("final_timeout", parsed(at_least_a_second));
+    let command = command?;
+    Some(Manner {
         hello: hello?,
         source: source?,
         connections: usize::try_from(connections?).ok()?,
         messages: u32::try_from(messages?).ok()?,
         recipients: usize::try_from(recipients?).ok()?,
-        most_bytes: most?.map(|b| b.0),
         interval: interval?,
         back_off: back_off?,
         connect: connect?,
@@ -167,14 +186,11 @@ pub fn read(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entr
             data_end: data_end?,
             ..Timeouts::default()
         },
-    };
-    hosts_are_some(reader, path, &plan);
-    tls_is_what_it_says(reader, path, &plan);
-    login_can_succeed(reader, path, &plan);
-    Some(plan)
+    })
 }
 
-fn encryption(text: &str) -> Option<Encryption> {
+/// What `tls` says.
+pub fn encryption(text: &str) -> Option<Encryption> {
     Some(match text {
         "off" => Encryption::Off,
         "opportunistic" => Encryption::Opportunistic,

@@ -102,6 +102,36 @@ to = "peer:shore"
 match = "far.example"
 to = "smarthost:far"
 
+[[route]]
+match = "*.example"
+to = "mx"
+
+[mx]
+tls = "required"
+dane = true
+trust_anchor = "anchor.key"
+mta_sts = true
+ca = "tls/cert.pem"
+mta_sts_port = 8443
+port = 2525
+hosts = 5
+addresses = 3
+answers = 20
+loopback = true
+domains = 50
+lookup_timeout = "20s"
+hello = "relay.ship.example"
+source_address = "192.0.2.1"
+connections = 3
+messages_per_connection = 20
+recipients = 60
+interval = "1s"
+back_off = "3min"
+connect_timeout = "20s"
+command_timeout = "7min"
+data_timeout = "5min"
+final_timeout = "13min"
+
 [[smarthost]]
 name = "far"
 hosts = ["mail.far.example:465", "[2001:db8::1]:465"]
@@ -357,8 +387,9 @@ fn a_smarthost_and_the_bounds_of_a_listener_are_what_the_profile_says() {
     assert_eq!(login.password.as_ref().map(|p| p.0.as_str()), Some("s3cret One"));
     assert!(!format!("{plan:?}").contains("s3cret One"), "not for logs");
     assert!(checked.effective.iter().all(|e| !e.value.contains("s3cret")));
-    assert_eq!((far.connections, far.messages, far.recipients, far.most_bytes), (2, 10, 50, Some(1 << 20)));
-    let t = far.timeouts;
+    let m = &far.manner;
+    assert_eq!((m.connections, m.messages, m.recipients, far.most_bytes), (2, 10, 50, Some(1 << 20)));
+    let t = m.timeouts;
     assert_eq!([t.greeting, t.rcpt, t.data_block, t.data_end].map(|d| d.as_secs()), [360, 360, 240, 720]);
     let relay = &plan.listeners[0];
     assert!(relay.tls_required);
@@ -370,7 +401,8 @@ fn a_smarthost_and_the_bounds_of_a_listener_are_what_the_profile_says() {
     let checked = disk(&small).load(&[]).unwrap_or_else(|p| panic!("{p:#?}"));
     let far = checked.plan.smarthost("far").expect("there");
     assert_eq!((far.encryption, far.login.is_none()), (crate::smtp::client::Encryption::Opportunistic, true));
-    assert_eq!(far.timeouts, crate::smtp::client::Timeouts { data_start: far.timeouts.mail, ..Default::default() });
+    let t = far.manner.timeouts;
+    assert_eq!(t, crate::smtp::client::Timeouts { data_start: t.mail, ..Default::default() });
     let with = |more: &str| disk(&format!("{small}{more}")).load(&[]);
     let implicit = with("implicit_tls = true\n").expect("sound").plan;
     assert_eq!(implicit.smarthosts[0].encryption, crate::smtp::client::Encryption::Required);
@@ -430,6 +462,58 @@ fn a_smarthost_that_could_not_work_or_would_not_protect_is_told_where_it_stands(
     let bare = FULL.lines().filter(|l| !l.starts_with("tls = {")).collect::<Vec<_>>().join("\n");
     let problems = disk(&bare).load(&[]).expect_err("no TLS");
     assert!(problems.iter().any(|p| p.key == "listener.relay.tls_required"), "{problems:#?}");
+}
+
+#[test]
+fn mail_by_mx_goes_as_the_profile_says() {
+    let plan = disk(FULL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert_eq!(plan.directory.hop(&Mailbox::new("x@Else.example")), Some(Hop::Mx("else.example".into())));
+    let mx = &plan.mx;
+    assert!(mx.dane && mx.mta_sts && mx.may_verify() && plan.asks_for_mx());
+    assert_eq!(
+        (mx.trust_anchor.as_deref(), mx.ca.as_deref()),
+        (Some(ANCHOR), Some(Path::new("/etc/aldis/tls/cert.pem")))
+    );
+    assert_eq!((mx.port, mx.mta_sts_port, mx.domains, mx.within.as_secs()), (2525, 8443, 50, 20));
+    assert_eq!(mx.bounds, crate::smtp::mx::Bounds { hosts: 5, addresses: 3, answers: 20, loopback: true });
+    let m = &mx.manner;
+    assert_eq!((m.connections, m.messages, m.recipients, m.back_off.as_secs()), (3, 20, 60, 180));
+
+    // Nothing of it unless it is asked for.
+    let small = disk(SMALL).load(&[]).unwrap_or_else(|p| panic!("{p:#?}")).plan;
+    assert!(!small.asks_for_mx() && !small.mx.may_verify() && small.mx.port == 25);
+    let warned = disk(&format!("{SMALL}[mx]\n[dns]\n")).load(&[]).expect("sound").warnings;
+    let told: Vec<&str> = warned.iter().map(|w| w.key.as_str()).filter(|k| ["mx", "dns"].contains(k)).collect();
+    assert_eq!(told.len(), 2, "{warned:#?}");
+    let asking = SMALL.replace("\"hold\"", "\"mx\"");
+    let warned = disk(&format!("{asking}[mx]\n[dns]\n")).load(&[]).expect("sound").warnings;
+    assert!(warned.iter().all(|w| !["mx", "dns"].contains(&w.key.as_str())), "{warned:#?}");
+
+    for (from, to, key, words) in [
+        ("tls = \"required\"\ndane", "tls = \"verified\"\ndane", "mx.tls", "is not one"),
+        ("tls = \"required\"\ndane", "tls = \"off\"\ndane", "mx.tls", "no TLS"),
+        ("dane = true", "dane = false", "mx.trust_anchor", "nothing is proven"),
+        ("anchor.key", "none.key", "mx.trust_anchor", "cannot read"),
+        ("anchor.key", "tls/cert.pem", "mx.trust_anchor", "no DNSKEY"),
+        ("anchor.key", "relative.key", "mx.trust_anchor", "no DNSKEY"),
+        ("mta_sts = true", "mta_sts = false", "mx.ca", "no certificate is checked"),
+        ("ca = \"tls/cert.pem\"\nmta", "mta", "mx.mta_sts", "no authority"),
+        ("ca = \"tls/cert.pem\"\nmta", "ca = \"site.dict\"\nmta", "mx.ca", "no certificates"),
+        ("port = 2525\nhosts", "port = 0\nhosts", "mx.port", "out of range"),
+        ("hosts = 5", "hosts = 1", "mx.hosts", "out of range"),
+        ("addresses = 3", "addresses = 1", "mx.addresses", "out of range"),
+        ("answers = 20", "answers = 1001", "mx.answers", "out of range"),
+        ("domains = 50", "domains = 9", "mx.domains", "out of range"),
+        ("lookup_timeout = \"20s\"", "lookup_timeout = \"6min\"", "mx.lookup_timeout", "is not one"),
+        ("to = \"mx\"", "to = \"mx\"\nbearers = [\"hf1\"]", "route.\"*.example\".bearers", "only what goes to a peer"),
+    ] {
+        assert!(FULL.contains(from), "{from}");
+        let problems = disk(&FULL.replacen(from, to, 1)).load(&[]).expect_err(to);
+        assert!(
+            problems.iter().any(|p| p.key == key && p.problem.contains(words)),
+            "{to}: wanted {key} {words:?}, got {problems:#?}"
+        );
+    }
 }
 
 #[test]
@@ -860,6 +944,10 @@ impl Files for Disk {
     }
 }
 
+/// A trusted key as dnssec-keygen writes it.
+const ANCHOR: &str = "; This is a key-signing key, keyid 32802, for example.\nexample. IN DNSKEY 257 3 13 \
+    qri0Ajp+h/XuQ6W5LaBD5/chcTV7+TBs8nTBhuJoCPvSDfuNk1HIcEd5 DBpC8YX7KjQC3BT/2IxYRMsZnXF/+Q==\n";
+
 fn disk(profile: &str) -> Disk {
     static CERTIFICATES: std::sync::OnceLock<[String; 3]> = std::sync::OnceLock::new();
     let [certificate, key, other] = CERTIFICATES.get_or_init(|| {
@@ -878,6 +966,8 @@ fn disk(profile: &str) -> Disk {
         ("keys/dkim.pem", &SIGNING_KEY.to_owned(), 0o600),
         ("keys/open.pem", &SIGNING_KEY.to_owned(), 0o640),
         ("site.dict", &digits, 0o644),
+        ("anchor.key", &ANCHOR.to_owned(), 0o644),
+        ("relative.key", &ANCHOR.replace("example.", "example"), 0o644),
         ("keys/far.password", &password, 0o600),
         ("keys/open.password", &password, 0o644),
         ("keys/empty.password", &empty, 0o600),

@@ -8,16 +8,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::clock::Clock;
+use super::mx::Exchange;
 use super::next_hop::{self, Common, NextHop, Wire};
 use crate::config::Plan;
 use crate::mail::{Hop, Precedence, Status};
-use crate::ops::document::SmarthostStatus;
+use crate::ops::document::{MxStatus, SmarthostStatus};
 use crate::smtp::client::{Delivery, Event, RecipientResult, Report, Session};
 use crate::smtp::hosts::Failure;
-use crate::switch::{Fault, Forward, Forwarded};
+use crate::smtp::mx::NoWay;
+use crate::switch::{Fault, Forward, Forwarded, Note};
 use crate::time::{Duration, Instant};
 
 /// Longest wait for a hop to take our bytes.
@@ -34,11 +36,18 @@ pub struct Forwarder(Arc<Shared>);
 struct Shared {
     clock: Clock,
     room: Arc<Semaphore>,
+    /// Room that only urgent mail may take besides: however many hosts are slow, it does not wait for them.
+    reserve: Arc<Semaphore>,
     common: Common,
     /// Next hops that the profile describes, by their names.
     smarthosts: BTreeMap<String, Arc<NextHop>>,
-    lanes: Mutex<BTreeMap<Hop, Lane>>,
+    /// Those that the DNS names, where a route leads to them.
+    exchange: Option<Exchange>,
+    lanes: Mutex<BTreeMap<Way, Lane>>,
 }
+
+/// A next hop, and which set of hosts it stands for where the DNS named them.
+type Way = (Hop, u64);
 
 /// What waits for one next hop.
 #[derive(Default)]
@@ -48,10 +57,15 @@ struct Lane {
 }
 
 impl Lane {
-    /// What goes next. While there is one connection too many for it, lesser mail waits.
-    fn next(&mut self, ordinary: usize) -> Option<Errand> {
-        let urgent = self.waiting.front()?.forward.precedence >= URGENT;
-        if urgent || self.connections <= ordinary { self.waiting.pop_front() } else { None }
+    /// What goes next. While there is one connection too many for it, lesser mail waits; on one from the reserve it always does.
+    fn next(&mut self, ordinary: usize, reserved: bool) -> Option<Errand> {
+        let may = self.is_urgent() || self.connections <= ordinary && !reserved;
+        if may { self.waiting.pop_front() } else { None }
+    }
+
+    /// Whether urgent mail waits.
+    fn is_urgent(&self) -> bool {
+        self.waiting.front().is_some_and(|errand| errand.forward.precedence >= URGENT)
     }
 }
 
@@ -59,6 +73,16 @@ impl Lane {
 struct Errand {
     forward: Forward,
     done: oneshot::Sender<Forwarded>,
+}
+
+/// What a task that makes connections does next.
+enum Turn {
+    /// It sends this.
+    Errand(Box<Errand>),
+    /// What waits is not urgent enough for the reserve.
+    WithoutReserve,
+    /// It ends.
+    End,
 }
 
 /// An open connection.
@@ -75,6 +99,8 @@ struct Line {
 enum Drove {
     Done(Report, Option<Box<Line>>),
     TlsFailed(String),
+    /// The host is not to be used.
+    Barred(String),
     Lost(String),
 }
 
@@ -83,8 +109,10 @@ impl Forwarder {
     pub fn new(plan: &Plan, clock: Clock) -> Result<Self, String> {
         let common = Common::new(plan)?;
         Ok(Self(Arc::new(Shared {
+            exchange: Exchange::new(plan, &common, clock.clone())?,
             clock,
             room: Arc::new(Semaphore::new(plan.limits.deliveries.max(1))),
+            reserve: Arc::new(Semaphore::new((plan.limits.deliveries / 4).max(1))),
             smarthosts: NextHop::all(&common, plan)?,
             common,
             lanes: Mutex::default(),
@@ -94,16 +122,32 @@ impl Forwarder {
     /// Delivers one message; every recipient gets a result, whatever happens to the connection.
     pub async fn deliver(&self, forward: Forward) -> Forwarded {
         let count = forward.envelope.recipients.len();
-        let lane = forward.hop.clone();
-        let Some(hop) = next_hop::of(&self.0.common, &self.0.smarthosts, &lane) else {
-            return Forwarded::alone(nothing(count, Status(4, 3, 5), "the profile has no such next hop"));
+        let (hop, notes) = match &forward.hop {
+            Hop::Mx(domain) => match &self.0.exchange {
+                Some(exchange) => exchange.next_hop(&self.0.common, domain, forward.tls_optional).await,
+                None => (Err(no_such_hop()), Vec::new()),
+            },
+            other => (next_hop::of(&self.0.common, &self.0.smarthosts, other).ok_or_else(no_such_hop), Vec::new()),
+        };
+        let hop = match hop {
+            Ok(hop) => hop,
+            Err(no) => return Forwarded { notes, ..Forwarded::alone(no_way(count, no)) },
         };
         let (done, told) = oneshot::channel();
+        let lane = (forward.hop.clone(), hop.serial);
         if self.0.enqueue(&lane, &hop, Errand { forward, done }) {
             let shared = self.0.clone();
             tokio::spawn(async move { shared.carry(&lane, &hop).await });
         }
-        told.await.unwrap_or_else(|_| Forwarded::alone(nothing(count, Status(4, 3, 2), "the node is stopping")))
+        let stopping = |_| Forwarded::alone(nothing(count, Status(4, 3, 2), "the node is stopping"));
+        let mut forwarded = told.await.unwrap_or_else(stopping);
+        forwarded.notes.splice(..0, notes);
+        forwarded
+    }
+
+    /// How the domains are whose hosts the DNS names.
+    pub fn mx_status(&self) -> Vec<MxStatus> {
+        self.0.exchange.as_ref().map(Exchange::status).unwrap_or_default()
     }
 
     /// How the next hops are that the profile describes.
@@ -115,7 +159,7 @@ impl Forwarder {
 
 impl Shared {
     /// True when a further connection is wanted for it.
-    fn enqueue(&self, lane: &Hop, hop: &NextHop, errand: Errand) -> bool {
+    fn enqueue(&self, lane: &Way, hop: &NextHop, errand: Errand) -> bool {
         let mut lanes = self.lanes();
         let lane = lanes.entry(lane.clone()).or_default();
         let precedence = errand.forward.precedence;
@@ -127,43 +171,63 @@ impl Shared {
         wanted
     }
 
-    fn next(&self, lane: &Hop, hop: &NextHop) -> Option<Errand> {
-        self.lanes().get_mut(lane)?.next(hop.ordinary())
+    fn next(&self, lane: &Way, hop: &NextHop, reserved: bool) -> Option<Errand> {
+        self.lanes().get_mut(lane)?.next(hop.ordinary(), reserved)
     }
 
-    /// The same, for one that ends when nothing waits.
-    fn next_or_end(&self, target: &Hop, hop: &NextHop) -> Option<Errand> {
+    /// The same, for one that ends when nothing waits for it.
+    fn next_or_end(&self, target: &Way, hop: &NextHop, reserved: bool) -> Turn {
         let mut lanes = self.lanes();
-        let lane = lanes.get_mut(target)?;
-        let errand = lane.next(hop.ordinary());
-        if errand.is_none() {
-            lane.connections -= 1;
-            if lane.connections == 0 {
-                lanes.remove(target);
-            }
+        let Some(lane) = lanes.get_mut(target) else { return Turn::End };
+        if let Some(errand) = lane.next(hop.ordinary(), reserved) {
+            return Turn::Errand(Box::new(errand));
         }
-        errand
+        if reserved && !lane.waiting.is_empty() && lane.connections <= hop.ordinary() {
+            return Turn::WithoutReserve;
+        }
+        lane.connections -= 1;
+        if lane.connections == 0 {
+            lanes.remove(target);
+        }
+        Turn::End
     }
 
-    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Hop, Lane>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Way, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes connections to one hop while anything waits for it.
-    async fn carry(&self, lane: &Hop, hop: &NextHop) {
+    async fn carry(&self, lane: &Way, hop: &NextHop) {
         loop {
             let wait = self.clock.real_span(hop.turn(self.clock.at()));
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            let Ok(_permit) = self.room.clone().acquire_owned().await else { return };
-            let Some(errand) = self.next_or_end(lane, hop) else { return };
-            self.converse(lane, hop, errand).await;
+            let urgent = self.lanes().get(lane).is_some_and(Lane::is_urgent);
+            let Ok((_permit, reserved)) = self.permit(urgent).await else { return };
+            match self.next_or_end(lane, hop, reserved) {
+                Turn::Errand(errand) => self.converse(lane, hop, *errand, reserved).await,
+                Turn::WithoutReserve => {}
+                Turn::End => return,
+            }
+        }
+    }
+
+    /// Leave to make one more connection, and whether it is from the reserve.
+    async fn permit(&self, urgent: bool) -> Result<(OwnedSemaphorePermit, bool), AcquireError> {
+        let room = self.room.clone().acquire_owned();
+        if !urgent {
+            return room.await.map(|permit| (permit, false));
+        }
+        tokio::select! {
+            biased;
+            permit = room => permit.map(|permit| (permit, false)),
+            permit = self.reserve.clone().acquire_owned() => permit.map(|permit| (permit, true)),
         }
     }
 
     /// One connection from its first message to its end; a kept connection that has gone stale is replaced by another.
-    async fn converse(&self, lane: &Hop, hop: &NextHop, mut errand: Errand) {
+    async fn converse(&self, lane: &Way, hop: &NextHop, mut errand: Errand, reserved: bool) {
         let mut line: Option<Box<Line>> = None;
         loop {
             let (forwarded, open) = match line.take() {
@@ -176,7 +240,7 @@ impl Shared {
             let _ = errand.done.send(forwarded);
             let Some(open) = open else { return };
             let worn = open.messages >= hop.messages || open.session.is_spent() || self.clock.at() >= open.since + AGE;
-            match if worn { None } else { self.next(lane, hop) } {
+            match if worn { None } else { self.next(lane, hop, reserved) } {
                 Some(next) => (errand, line) = (next, Some(open)),
                 None => return self.leave(hop, *open).await,
             }
@@ -200,31 +264,32 @@ impl Shared {
         match self.deliver(hop, line, forward).await {
             Drove::Done(report, open) if report.answered && report.reached => {
                 hop.served(host);
-                Some((Forwarded { report, by: host_at(hop, host), faults: Vec::new() }, open))
+                Some((Forwarded { by: hop.shown(host), ..Forwarded::alone(report) }, open))
             }
             Drove::Done(_, Some(open)) => {
                 self.leave(hop, *open).await;
                 None
             }
-            Drove::Done(_, None) | Drove::TlsFailed(_) | Drove::Lost(_) => None,
+            Drove::Done(_, None) | Drove::TlsFailed(_) | Drove::Barred(_) | Drove::Lost(_) => None,
         }
     }
 
     /// Tries one host after the other until one hears about the message. What all of them refuse for good is refused for good.
     async fn deliver_on_new(&self, hop: &NextHop, forward: &Forward) -> (Forwarded, Option<Box<Line>>) {
         let count = forward.envelope.recipients.len();
-        let mut faults = Vec::new();
+        let (mut faults, mut notes) = (Vec::new(), Vec::new());
         let mut last: Option<(Report, String)> = None;
         for index in hop.order(self.clock.at()) {
-            let host = host_at(hop, index);
-            let (report, open) = match self.deliver_at(hop, index, &host, forward).await {
+            let host = hop.shown(index);
+            let (report, open) = match self.deliver_at(hop, index, forward).await {
                 Drove::Done(report, open) => (report, open),
-                Drove::TlsFailed(why) => (nothing(count, Status(4, 7, 5), &why), None),
+                Drove::TlsFailed(why) | Drove::Barred(why) => (nothing(count, Status(4, 7, 5), &why), None),
                 Drove::Lost(why) => (nothing(count, Status(4, 4, 1), &why), None),
             };
             if report.reached {
                 hop.served(index);
-                return (Forwarded { report, by: host, faults }, open);
+                notes.extend(hop.doubt(index, report.tls).map(|why| Note::Untrue { host: host.clone(), why }));
+                return (Forwarded { report, by: host, faults, notes }, open);
             }
             match open {
                 // The host is well; it is this message that it cannot have.
@@ -244,30 +309,33 @@ impl Shared {
             let why = format!("not tried again yet: {}", hop.why_none());
             (nothing(count, Status(4, 7, 8), &why), String::new())
         });
-        (Forwarded { report, by, faults }, None)
+        (Forwarded { report, by, faults, notes }, None)
     }
 
-    async fn deliver_at(&self, hop: &NextHop, index: usize, host: &str, forward: &Forward) -> Drove {
+    async fn deliver_at(&self, hop: &NextHop, index: usize, forward: &Forward) -> Drove {
+        if let Some(why) = hop.barred(index) {
+            return Drove::Barred(why);
+        }
         let mut clear = false;
         loop {
-            let drove = match self.connect(hop, index, host, clear).await {
+            let drove = match self.connect(hop, index, clear).await {
                 Ok(line) => self.deliver(hop, line, forward).await,
                 Err(drove) => drove,
             };
             match drove {
                 // RFC 7435: opportunistic TLS that fails must not cost the mail.
-                Drove::TlsFailed(_) if hop.may_go_clear() && !clear => clear = true,
+                Drove::TlsFailed(_) if hop.may_go_clear(index) && !clear => clear = true,
                 drove => return drove,
             }
         }
     }
 
-    async fn connect(&self, hop: &NextHop, index: usize, host: &str, clear: bool) -> Result<Line, Drove> {
-        let config = Arc::new(hop.config(host, clear).map_err(Drove::Lost)?);
-        let mut stream = hop.connect(host).await.map_err(Drove::Lost)?;
+    async fn connect(&self, hop: &NextHop, index: usize, clear: bool) -> Result<Line, Drove> {
+        let config = Arc::new(hop.config(index, clear).map_err(Drove::Lost)?);
+        let mut stream = hop.connect(index).await.map_err(Drove::Lost)?;
         let mut exporter = None;
         if hop.is_implicit() {
-            (stream, exporter) = hop.handshake(host, stream).await.map_err(Drove::TlsFailed)?;
+            (stream, exporter) = hop.handshake(index, stream).await.map_err(Drove::TlsFailed)?;
         }
         let now = self.clock.at();
         let mut session = Session::new(now, config);
@@ -318,8 +386,7 @@ impl Shared {
                 return Drove::Done(report, Some(Box::new(line)));
             }
             if handshake {
-                let host = host_at(hop, line.host);
-                match hop.handshake(&host, line.stream).await {
+                match hop.handshake(line.host, line.stream).await {
                     Ok((stream, exporter)) => {
                         line.stream = stream;
                         line.session.handle_tls_started(self.clock.at(), exporter);
@@ -347,10 +414,6 @@ impl Shared {
     }
 }
 
-fn host_at(hop: &NextHop, index: usize) -> String {
-    hop.hosts.get(index).cloned().unwrap_or_default()
-}
-
 fn is_permanent(report: &Report) -> bool {
     report.results.iter().all(|r| matches!(r, RecipientResult::Permanent { .. }))
 }
@@ -362,6 +425,19 @@ fn words(report: &Report) -> String {
         RecipientResult::Delivered { .. } => None,
     });
     text.unwrap_or_default()
+}
+
+fn no_such_hop() -> NoWay {
+    NoWay { status: Status(4, 3, 5), ..NoWay::later("the profile has no such next hop".to_owned()) }
+}
+
+fn no_way(recipients: usize, no: NoWay) -> Report {
+    let NoWay { is_permanent, status, why: text } = no;
+    let mut report = nothing(recipients, status, &text);
+    if is_permanent {
+        report.results = vec![RecipientResult::Permanent { status, text }; recipients];
+    }
+    report
 }
 
 fn nothing(recipients: usize, status: Status, why: &str) -> Report {

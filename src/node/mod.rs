@@ -13,13 +13,16 @@ mod burl;
 pub mod check;
 pub mod clock;
 mod control;
+mod dane;
 mod dns;
 mod executor;
 mod forward;
 mod listen;
 mod modem;
 mod multicast;
+mod mx;
 mod next_hop;
+mod sts;
 mod tls;
 mod writer;
 
@@ -163,6 +166,7 @@ impl Node {
                     let edge = ops::read::Edge {
                         free_bytes: disk.free_bytes().unwrap_or(0),
                         smarthosts: hops.status(),
+                        mx: hops.mx_status(),
                         refused: refused.iter().map(|r| r.counts()).collect(),
                     };
                     ops::read::complete_status(response, &readers, edge, reader_clock.now())

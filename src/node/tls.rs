@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::ring::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
@@ -37,7 +37,8 @@ pub fn server(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Resul
         .map_err(|e| format!("certificate {} and its key do not fit: {e}", certificate.display()))
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
+/// The certificates of authorities in a PEM file.
+pub fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let unreadable = |e: &dyn core::fmt::Display| format!("cannot read authorities {}: {e}", path.display());
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
@@ -51,8 +52,8 @@ fn authorities(path: &Path) -> Result<RootCertStore, String> {
 pub fn client(plan: &SmarthostPlan) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match plan.is_verified() {
-        false => Arc::new(AnyCertificate(provider.clone())),
-        true => Arc::new(Vouched::new(provider.clone(), &plan.trust)?),
+        false => Arc::new(Checked { provider: provider.clone(), check: Any }),
+        true => Arc::new(Checked { provider: provider.clone(), check: Vouched::new(&plan.trust)? }),
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -69,12 +70,36 @@ pub fn client(plan: &SmarthostPlan) -> Result<Arc<ClientConfig>, String> {
 
 /// The settings towards a server whose certificate must have what the profile asks for.
 pub fn verified(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+    checked(Vouched::new(trust)?)
+}
+
+/// The settings towards a server whose certificate passes a check; nothing is shown to it.
+pub fn checked(check: impl Check + 'static) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Vouched::new(provider.clone(), trust)?);
-    ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())
-        .map(|b| Arc::new(b.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+        .map(|builder| {
+            let verifier = Arc::new(Checked { provider, check });
+            Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+        })
+}
+
+/// The settings towards a server whose certificate one of these authorities signed, for its name.
+pub fn signed(chain: Arc<WebPkiServerVerifier>) -> Result<Arc<ClientConfig>, String> {
+    checked(Vouched { chain: Some(chain), pins: BTreeSet::new() })
+}
+
+/// The settings towards a server of which the same is only asked: what is amiss is told to `doubt`, and it goes on.
+pub fn doubted(chain: Arc<WebPkiServerVerifier>, doubt: Arc<Doubt>) -> Result<Arc<ClientConfig>, String> {
+    checked(Doubting { chain: Vouched { chain: Some(chain), pins: BTreeSet::new() }, doubt })
+}
+
+/// What makes sure of a chain, up to one of these authorities.
+pub fn chain_to(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, String> {
+    WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::new(ring::default_provider()))
+        .build()
+        .map_err(|e| e.to_string())
 }
 
 /// A chain of certificates and the private key of the first.
@@ -90,30 +115,38 @@ fn identity(certificate: &Path, key: &Path) -> Result<(Vec<CertificateDer<'stati
 /// Opportunistic TLS towards next hops (RFC 7435): encrypts against listeners, proves no identity, never delays mail over a
 /// certificate nobody asked to be checked.
 pub fn opportunistic_client() -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(ring::default_provider());
-    ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())
-        .map(|builder| {
-            let verifier = Arc::new(AnyCertificate(provider));
-            Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-        })
+    checked(Any)
 }
 
-/// Takes any certificate but still demands that its owner signs the handshake.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+/// What is asked of a server's certificate.
+pub trait Check: core::fmt::Debug + Send + Sync {
+    /// Whether it will do.
+    fn check(
+        &self,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error>;
+}
 
-impl ServerCertVerifier for AnyCertificate {
+/// Takes a certificate that passes, and whatever it is still demands that its owner signs the handshake.
+#[derive(Debug)]
+struct Checked<C> {
+    provider: Arc<CryptoProvider>,
+    check: C,
+}
+
+impl<C: Check> ServerCertVerifier for Checked<C> {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
         _: &[u8],
-        _: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        self.check.check(own, between, name, now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -122,7 +155,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -131,47 +164,91 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
-/// Takes a certificate that has what the profile asks for: signed by its authorities for the name asked for, of a pinned key, or both.
+/// Any will do.
+#[derive(Debug)]
+struct Any;
+
+impl Check for Any {
+    fn check(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        Ok(())
+    }
+}
+
+/// What was amiss with a certificate that was taken all the same.
+#[derive(Debug, Default)]
+pub struct Doubt(Mutex<Option<String>>);
+
+impl Doubt {
+    /// Takes it, so that it is told once.
+    pub fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Takes any certificate, and tells whether it would pass.
+#[derive(Debug)]
+struct Doubting {
+    chain: Vouched,
+    doubt: Arc<Doubt>,
+}
+
+impl Check for Doubting {
+    fn check(
+        &self,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let why = self.chain.check(own, between, name, now).err().map(|e| e.to_string());
+        *self.doubt.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        Ok(())
+    }
+}
+
+/// A certificate that has what the profile asks for: signed by its authorities for the name asked for, of a pinned key, or both.
 /// A pinned key alone counts whatever else the certificate says, as one of DANE-EE does (RFC 7672 3.1.1).
 #[derive(Debug)]
 struct Vouched {
-    any: AnyCertificate,
     chain: Option<Arc<WebPkiServerVerifier>>,
     pins: BTreeSet<[u8; 32]>,
 }
 
 impl Vouched {
-    fn new(provider: Arc<CryptoProvider>, trust: &Trust) -> Result<Self, String> {
+    fn new(trust: &Trust) -> Result<Self, String> {
         let chain = match &trust.ca {
             None if trust.pins.is_empty() => return Err("nothing to verify a certificate by".to_owned()),
             None => None,
-            Some(path) => Some(
-                WebPkiServerVerifier::builder_with_provider(authorities(path)?.into(), provider.clone())
-                    .build()
-                    .map_err(|e| format!("authorities {}: {e}", path.display()))?,
-            ),
+            Some(path) => {
+                Some(chain_to(authorities(path)?).map_err(|e| format!("authorities {}: {e}", path.display()))?)
+            }
         };
-        Ok(Self { any: AnyCertificate(provider), chain, pins: trust.pins.clone() })
+        Ok(Self { chain, pins: trust.pins.clone() })
     }
 }
 
-impl ServerCertVerifier for Vouched {
-    fn verify_server_cert(
+impl Check for Vouched {
+    fn check(
         &self,
         own: &CertificateDer<'_>,
         between: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+    ) -> Result<(), rustls::Error> {
         if !self.pins.is_empty() {
             let key = ParsedCertificate::try_from(own)?.subject_public_key_info();
             let pinned = <[u8; 32]>::try_from(digest(&SHA256, &key).as_ref()).is_ok_and(|d| self.pins.contains(&d));
@@ -180,30 +257,8 @@ impl ServerCertVerifier for Vouched {
             }
         }
         match &self.chain {
-            Some(chain) => chain.verify_server_cert(own, between, name, ocsp, now),
-            None => Ok(ServerCertVerified::assertion()),
+            Some(chain) => chain.verify_server_cert(own, between, name, &[], now).map(drop),
+            None => Ok(()),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.any.verify_tls12_signature(message, cert, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.any.verify_tls13_signature(message, cert, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.any.supported_verify_schemes()
     }
 }

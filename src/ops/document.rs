@@ -268,6 +268,9 @@ pub struct Status {
     /// Next hops that the profile describes.
     #[serde(default)]
     pub smarthosts: Vec<SmarthostStatus>,
+    /// Domains whose hosts the DNS names: those used last.
+    #[serde(default)]
+    pub mx: Vec<MxStatus>,
     /// Bearers.
     pub bearers: Vec<BearerStatus>,
     /// Peers that several bearers reach.
@@ -328,11 +331,28 @@ pub struct SmarthostStatus {
     pub hosts: Vec<HostStatus>,
 }
 
+/// A domain whose hosts the DNS names.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MxStatus {
+    /// The domain.
+    pub domain: String,
+    /// It is known so for mail that may go in clear rather than not at all.
+    pub tls_optional: bool,
+    /// Its hosts, in the order of preference, one for each address.
+    pub hosts: Vec<HostStatus>,
+    /// Why there are none.
+    pub why: Option<String>,
+}
+
 /// One host of a next hop.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct HostStatus {
-    /// Host and port.
+    /// Host and port; with its address between them where the DNS named it.
     pub host: String,
+    /// What is done about TLS: `off`, `opportunistic`, `required` or `verified` as the profile has it; `dane` or `mta-sts` where its domain
+    /// says how its certificate is checked; `barred` where it is not to be used.
+    #[serde(default)]
+    pub tls: String,
     /// `ok`; `failed`: it stands behind the others; `login-refused`: it is left alone.
     pub state: String,
     /// Why.

@@ -116,6 +116,31 @@ events! {
         /// Why.
         why: String,
     }
+    /// The DNS says more of a domain than the bounds of `[mx]` let the node look at; the rest was left out.
+    INFO MxBounded "mx-bounded" {
+        /// The domain.
+        domain: String,
+        /// `answers`, `hosts` or `addresses`.
+        what: String,
+        /// How many there are.
+        count: u64,
+    }
+    /// A host does not keep the MTA-STS policy of its domain, which only tests it: the mail goes all the same.
+    INFO MtaStsTesting "mta-sts-testing" {
+        /// The domain.
+        domain: String,
+        /// The host.
+        host: String,
+        /// What is amiss.
+        why: String,
+    }
+    /// A domain announces an MTA-STS policy that could not be had. What is remembered of it holds, and else nothing.
+    INFO MtaStsFailed "mta-sts-failed" {
+        /// The domain.
+        domain: String,
+        /// Why.
+        why: String,
+    }
     /// A recipient's copy was refused for good.
     INFO MessageFailed "message-failed" {
         /// Which.

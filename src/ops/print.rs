@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::document::{
-    Emcon, EmconState, Minimize, PeerSilence, Peers, QueueAction, QueueList, QueueMessage, QueueShow, Refusal, Status,
-    Track, WhatIf,
+    Emcon, EmconState, HostStatus, Minimize, MxStatus, PeerSilence, Peers, QueueAction, QueueList, QueueMessage,
+    QueueShow, Refusal, Status, Track, WhatIf,
 };
 use crate::mail::Precedence;
 
@@ -45,6 +45,24 @@ fn read<T: DeserializeOwned>(value: &Value, print: impl FnOnce(T) -> String) -> 
     serde_json::from_value(value.clone()).ok().map(print)
 }
 
+/// Next hops and their hosts; one without any says why.
+fn hosts(kind: &str, hops: Vec<(String, Vec<HostStatus>, Option<String>)>) -> String {
+    if hops.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![row([kind, "HOST", "TLS", "STATE", "SERVED", "FAILED", "WHY"])];
+    for (name, hosts, why) in hops {
+        if let Some(why) = why {
+            rows.push(vec![name.clone(), "-".into(), "-".into(), "-".into(), "-".into(), "-".into(), why]);
+        }
+        rows.extend(hosts.into_iter().map(|host| {
+            let (served, failures) = (host.served.to_string(), host.failures.to_string());
+            vec![name.clone(), host.host, host.tls, host.state, served, failures, host.why.unwrap_or_default()]
+        }));
+    }
+    table(rows)
+}
+
 fn status(s: Status) -> String {
     let mut out = format!("{} {} {}\n", s.node, s.version, if s.ready { "ready" } else { "NOT READY" });
     if !s.clock_set {
@@ -55,17 +73,10 @@ fn status(s: Status) -> String {
     let mut rows = vec![row(["LISTENER", "ADDRESS"])];
     rows.extend(s.listeners.into_iter().map(|l| vec![l.name, l.address]));
     out += &table(rows);
-    if !s.smarthosts.is_empty() {
-        let mut rows = vec![row(["SMARTHOST", "HOST", "STATE", "SERVED", "FAILED", "WHY"])];
-        for (hop, host) in s.smarthosts.into_iter().flat_map(|hop| {
-            let name = hop.name;
-            hop.hosts.into_iter().map(move |host| (name.clone(), host))
-        }) {
-            let (served, failures) = (host.served.to_string(), host.failures.to_string());
-            rows.push(vec![hop, host.host, host.state, served, failures, host.why.unwrap_or_default()]);
-        }
-        out += &table(rows);
-    }
+    out += &hosts("SMARTHOST", s.smarthosts.into_iter().map(|hop| (hop.name, hop.hosts, None)).collect());
+    let named =
+        |d: MxStatus| (if d.tls_optional { format!("{} (TLS optional)", d.domain) } else { d.domain }, d.hosts, d.why);
+    out += &hosts("MX", s.mx.into_iter().map(named).collect());
     if !s.bearers.is_empty() {
         let mut rows = vec![row(["BEARER", "PEER", "EMCON", "SINCE", "AIR", "SENT", "SUPPRESSED", "REASON"])];
         rows.extend(s.bearers.into_iter().map(|b| {

@@ -7,8 +7,8 @@ use data_encoding::BASE64;
 
 use crate::mail::{MessageId, Outcome, Precedence, RecipientState, Source};
 use crate::ops::document::{
-    LevelStatus, Prediction, Predictions, QueueAction, QueueList, QueueMessage, QueueRead, QueueRecipient, QueueShow,
-    SmarthostStatus, Status, Track, TrackEvent, WhatIf, WhatIfStays,
+    LevelStatus, MxStatus, Prediction, Predictions, QueueAction, QueueList, QueueMessage, QueueRead, QueueRecipient,
+    QueueShow, SmarthostStatus, Status, Track, TrackEvent, WhatIf, WhatIfStays,
 };
 use crate::queue::outcome;
 use crate::queue::{MessageRecord, MessageState, Snapshot, Snapshots};
@@ -165,6 +165,8 @@ pub struct Edge {
     pub free_bytes: u64,
     /// Next hops that the profile describes.
     pub smarthosts: Vec<SmarthostStatus>,
+    /// Domains whose hosts the DNS names.
+    pub mx: Vec<MxStatus>,
     /// What each listener has refused, in the order of the listeners.
     pub refused: Vec<BTreeMap<String, u64>>,
 }
@@ -174,6 +176,7 @@ pub fn complete_status(response: Response, snapshots: &Snapshots, edge: Edge, no
     let Ok(mut status) = serde_json::from_value::<Status>(response.document.clone()) else { return response };
     status.store.free_bytes = edge.free_bytes;
     status.smarthosts = edge.smarthosts;
+    status.mx = edge.mx;
     for (listener, refused) in status.listeners.iter_mut().zip(edge.refused) {
         listener.refused = refused;
     }

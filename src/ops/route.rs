@@ -102,10 +102,11 @@ fn shown(step: Step<'_>) -> RouteStep {
 
 fn copy(plan: &Plan, copy: &Copied<'_>) -> RouteCopy {
     let route = copy.placed.route();
-    let hop = route.map(|route| route.hop.to_string());
+    let hop = route.map(|route| route.hop.towards(&copy.address));
     let here = route.is_some_and(|route| route.hop == Hop::Local);
-    let handed = |hop: &String| {
-        let passing = Passing { direction: Direction::Out, at: hop, part: Part::Envelope };
+    let handed = |hop: &Hop| {
+        let at = hop.in_profile();
+        let passing = Passing { direction: Direction::Out, at: &at, part: Part::Envelope };
         plan.directory.rewrite(passing, &copy.address).map_or_else(|| copy.address.clone(), |(to, _)| to).to_string()
     };
     let level = |of: fn(&Route) -> Option<crate::mail::Precedence>| route.and_then(of).map(|p| p.name().to_owned());
@@ -114,8 +115,8 @@ fn copy(plan: &Plan, copy: &Copied<'_>) -> RouteCopy {
         route: route.map(|route| route.pattern.to_string()),
         place: route.map(|route| route.place.clone()),
         mailbox: here.then(|| plan.directory.mailbox(&copy.address)).flatten(),
-        handed_as: hop.as_ref().filter(|_| !here && hop.as_deref() != Some("hold")).map(handed),
-        hop,
+        handed_as: hop.as_ref().filter(|hop| !here && **hop != Hop::Hold).map(handed),
+        hop: hop.map(|hop| hop.to_string()),
         bearers: route.map(|route| bearers(plan, route)).unwrap_or_default(),
         min_precedence: level(|r| r.least),
         max_precedence: level(|r| r.most),
@@ -146,7 +147,10 @@ pub fn text(document: &Document) -> String {
     for copy in &document.copies {
         let mut said = vec![format!("copy to {}", copy.address)];
         said.extend(copy.refused.as_ref().map(|r| format!("fails: {} {}", r.status, r.text)));
-        said.extend(copy.hop.as_ref().map(|hop| format!("by {hop}")));
+        said.extend(copy.hop.as_ref().map(|hop| match hop.strip_prefix("mx:") {
+            Some(domain) => format!("by mx: to the hosts that the DNS names for {domain} at the time"),
+            None => format!("by {hop}"),
+        }));
         said.extend(copy.mailbox.as_ref().map(|mailbox| format!("mailbox {mailbox}")));
         said.extend(
             copy.handed_as.as_ref().filter(|as_| **as_ != copy.address).map(|as_| format!("handed over as {as_}")),

@@ -378,6 +378,11 @@ impl Active {
         self.flights.get(hop).map_or(0, BTreeMap::len)
     }
 
+    /// Jobs in flight on all hops of a kind.
+    pub fn in_flight_where(&self, kind: impl Fn(&Hop) -> bool) -> usize {
+        self.flights.iter().filter(|(hop, _)| kind(hop)).map(|(_, jobs)| jobs.len()).sum()
+    }
+
     /// Everything that waits for a hop.
     pub fn to_go(&self) -> impl Iterator<Item = ToGo<'_>> {
         self.entries.values().flat_map(|e| {

@@ -42,8 +42,8 @@ pub struct Directory {
 
 impl Directory {
     /// The next hop of an address as it stands, aliases aside; `None` when nothing matches.
-    pub fn hop(&self, address: &Mailbox) -> Option<&Hop> {
-        self.route(address).map(|route| &route.hop)
+    pub fn hop(&self, address: &Mailbox) -> Option<Hop> {
+        self.route(address).map(|route| route.hop.towards(address))
     }
 
     /// The route of an address as it stands. One for `user@domain` is also for `user+detail@domain`.

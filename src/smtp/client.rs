@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::Reply;
 use super::reply::Reader;
 use super::scram::client::Keys;
-use crate::mail::{Envelope, Status};
+use crate::mail::{Envelope, Status, header as mail_header};
 use crate::time::{Duration, Instant};
 
 use fit::{fit, misfit, rcpt_line};
@@ -113,6 +113,12 @@ pub struct Config {
     pub loopback: bool,
     /// Timeouts.
     pub timeouts: Timeouts,
+}
+
+/// Whether a message's sender would rather have it arrive in clear than not at all: its field says so, and the parameter REQUIRETLS,
+/// which counts for more, does not (RFC 8689 5).
+pub fn tls_is_optional(envelope: &Envelope, body: &[u8]) -> bool {
+    !envelope.require_tls && mail_header::is_marked(body, "TLS-Required", "No")
 }
 
 impl Config {

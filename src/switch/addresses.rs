@@ -57,7 +57,7 @@ pub fn by_profile(plan: &Plan, listener: &str, question: &Question) -> Option<An
             let depends = |route: &route::Route| match &route.hop {
                 Hop::Peer(_) => true,
                 Hop::Smarthost(name) => plan.smarthost(name).is_some_and(|s| s.most_bytes.is_some()),
-                Hop::Local | Hop::Hold | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Fetch => false,
+                Hop::Local | Hop::Hold | Hop::Smtp(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Fetch => false,
             };
             (!resolved.copies.iter().filter_map(|copy| copy.placed.route()).any(depends)).then_some(Answer::Ok)
         }
@@ -126,7 +126,7 @@ impl Switch {
         let over_air = match &route.hop {
             Hop::Peer(peer) => self.over_air(now, peer, &route.bearers, route.level(asked.level), asked.size),
             Hop::Smarthost(name) => self.over_size(name, asked.size),
-            Hop::Local | Hop::Smtp(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
+            Hop::Local | Hop::Smtp(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
         };
         let exposed = asked.require_tls && !self.protects(&route.hop, &route.bearers);
         over_air.or_else(|| exposed.then(|| Reply::new(550, UNPROTECTED.0, UNPROTECTED.1)))
@@ -237,7 +237,7 @@ impl Switch {
                 apart.list = Some((name, owner.clone()));
             }
             if apart.list.is_none() {
-                back(&mut decision, self.hop(&copy.address), from);
+                back(&mut decision, self.hop(&copy.address).as_ref(), from);
             }
             let copied = Copied { recipient, decision, apart };
             let by_alias = before.filter(|(_, direct)| !direct).map(|(at, _)| at);
@@ -278,7 +278,7 @@ impl Switch {
                 Decision::Fail { status: UNPROTECTED.0, text: UNPROTECTED.1.into() }
             }
             Hop::Peer(_) => Decision::Due { over_air: true },
-            Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Fetch => {
+            Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Fetch => {
                 Decision::Due { over_air: false }
             }
         };

@@ -192,6 +192,7 @@ impl Switch {
             listeners: listeners.collect(),
             // Whoever makes the connections adds them.
             smarthosts: Vec::new(),
+            mx: Vec::new(),
             bearers: bearers.collect(),
             paths: self.paths(now),
             links: self.links().into_iter().map(|(bearer, link)| link_status(&bearer, link)).collect(),

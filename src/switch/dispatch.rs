@@ -16,6 +16,7 @@ use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
 use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, StoreCall, StoreResult, TransferRecord};
 use crate::route::Direction;
+use crate::smtp;
 use crate::smtp::client::RecipientResult;
 use crate::time::{Duration, Now};
 
@@ -24,7 +25,7 @@ use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{
-    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, Local, Pending, Switch, Work, WorkResult, group,
+    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, Local, Note, Pending, Switch, Work, WorkResult, group,
 };
 
 /// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
@@ -63,6 +64,7 @@ impl Switch {
                         .collect()
                 }
             };
+            let mx = self.towards_mx();
             let allowance = |hop: &Hop| match hop {
                 Hop::Local => {
                     Some(Allowance { jobs: LOCAL_DELIVERIES, lowest: Precedence::Deferred, recipients: RECIPIENTS })
@@ -73,9 +75,10 @@ impl Switch {
                 }
                 Hop::Smarthost(name) => {
                     let jobs = PER_NEXT_HOP.min(deliveries);
-                    let recipients = self.plan.smarthost(name).map_or(RECIPIENTS, |s| s.recipients);
+                    let recipients = self.plan.smarthost(name).map_or(RECIPIENTS, |s| s.manner.recipients);
                     Some(Allowance { jobs, lowest: Precedence::Deferred, recipients })
                 }
+                Hop::Mx(_) => mx,
                 Hop::Peer(peer) => peers.get(peer).copied(),
                 Hop::Fetch => Some(Allowance { jobs: FETCHES, lowest: Precedence::Deferred, recipients: 1 }),
                 Hop::Hold => None,
@@ -111,6 +114,19 @@ impl Switch {
         let jobs = self.bearers_to(peer).map(|(_, b)| transfers_of(&b.plan)).max()? + self.waiting_for_word(peer);
         let jobs = jobs + self.receipts_along(peer);
         Some(Allowance { jobs, lowest, recipients })
+    }
+
+    /// What may go to one more domain, or to one that has mail on its way already. Domains are as many as addresses name, so that there
+    /// is a bound over all of them together, and the same once more for urgent mail.
+    fn towards_mx(&self) -> Option<Allowance> {
+        let most = self.plan.limits.deliveries.max(PER_NEXT_HOP);
+        let lowest = match self.active.in_flight_where(|hop| matches!(hop, Hop::Mx(_))) {
+            n if n < most => Precedence::Deferred,
+            n if n < most * 2 => Precedence::Flash,
+            _ => return None,
+        };
+        let jobs = PER_NEXT_HOP.min(self.plan.limits.deliveries);
+        Some(Allowance { jobs, lowest, recipients: self.plan.mx.manner.recipients })
     }
 
     pub(super) fn start(&mut self, now: Now, job: Job) {
@@ -153,12 +169,13 @@ impl Switch {
                 };
                 self.work(Work::Maildir(Box::new(local)), Pending::Delivery { job });
             }
-            Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) => {
+            Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) => {
                 if let Some(result) = self.larger_than_goes(&job.hop, body.len()) {
                     return self.job_result(now, &job, vec![result; job.recipients.len()], AirNote::default(), None);
                 }
-                let hop = job.hop.clone();
-                let forward = Forward { hop, precedence: job.precedence, envelope, tracking, body };
+                let (hop, precedence) = (job.hop.clone(), job.precedence);
+                let tls_optional = smtp::client::tls_is_optional(&envelope, &body);
+                let forward = Forward { hop, precedence, envelope, tracking, body, tls_optional };
                 self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
             }
             Hop::Peer(peer) => {
@@ -355,13 +372,26 @@ impl Switch {
         };
         let remote = match &transfer.hop {
             Hop::Peer(peer) => Some(peer.to_string()),
-            Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
+            Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
         };
         let failed = Event::Failed { status, remote, diagnostic };
         let events = transfer.recipients.iter().map(|i| (*i, failed.clone())).collect();
         let air = AirNote { bearer: Some(transfer.bearer.clone()), ..AirNote::default() };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()), sends: None };
         self.step(now, transfer.message, step);
+    }
+
+    /// What was noticed of a domain whose hosts the DNS names.
+    fn tell_of_domain(&mut self, hop: &Hop, note: &Note) {
+        let Hop::Mx(domain) = hop else { return };
+        let domain = domain.clone();
+        self.event(match note.clone() {
+            Note::Bounded { what, count } => {
+                ops::Event::MxBounded { domain, what: what.to_owned(), count: count as u64 }
+            }
+            Note::Untrue { host, why } => ops::Event::MtaStsTesting { domain, host, why },
+            Note::NoPolicy { why } => ops::Event::MtaStsFailed { domain, why },
+        });
     }
 
     /// A delivery came back.
@@ -372,6 +402,9 @@ impl Switch {
                 for Fault { host, why } in &forwarded.faults {
                     let (next_hop, host, why) = (job.hop.to_string(), host.clone(), why.clone());
                     self.event(ops::Event::NextHopFailed { next_hop, host, why });
+                }
+                for note in &forwarded.notes {
+                    self.tell_of_domain(&job.hop, note);
                 }
                 forward_events(&job, *forwarded)
             }
@@ -414,7 +447,7 @@ impl Switch {
 
     /// Puts a message into the active set, with the hops its routes say now.
     pub(super) fn offer(&mut self, now: Now, record: MessageRecord) {
-        let hops = record.envelope.recipients.iter().map(|r| self.hop(&self.resolve(&r.address)).cloned()).collect();
+        let hops = record.envelope.recipients.iter().map(|r| self.hop(&self.resolve(&r.address))).collect();
         match self.active.offer(now, record, hops) {
             Offered::Taken => {}
             Offered::TakenFor(back) | Offered::Refused(back) => self.write_back(*back),

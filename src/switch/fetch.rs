@@ -62,9 +62,9 @@ pub(super) fn asked_part(plan: &Plan, to: &Mailbox) -> Option<(MessageId, u32)> 
 
 impl Switch {
     /// Where an address leads: to what its route says, or to this node, if it asks for a part.
-    pub(super) fn hop(&self, to: &Mailbox) -> Option<&Hop> {
+    pub(super) fn hop(&self, to: &Mailbox) -> Option<Hop> {
         match asked_part(&self.plan, to) {
-            Some(_) => Some(&HERE),
+            Some(_) => Some(HERE),
             None => self.plan.directory.hop(to),
         }
     }
@@ -127,7 +127,7 @@ impl Switch {
             recipient.is_some_and(|r| {
                 let same = r.address.local() == requester.local()
                     && r.address.domain().eq_ignore_ascii_case(requester.domain());
-                same && self.hop(&self.resolve(&r.address)) == Some(&Hop::Peer(peer.clone()))
+                same && self.hop(&self.resolve(&r.address)) == Some(Hop::Peer(peer.clone()))
             })
         };
         reduced.filter(asks).take(1).collect()

@@ -205,6 +205,6 @@ impl Switch {
 fn peer_of(job: &Job) -> Option<&PeerName> {
     match &job.hop {
         Hop::Peer(peer) => Some(peer),
-        Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
+        Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch => None,
     }
 }

@@ -156,6 +156,8 @@ impl Switch {
             Hop::Lmtp(path) => path.starts_with('/'),
             Hop::Smtp(_) => false,
             Hop::Smarthost(name) => self.plan.smarthost(name).is_some_and(SmarthostPlan::is_verified),
+            // Each host of a domain shows whether it does, when it is asked (RFC 8689 4.2.1).
+            Hop::Mx(_) => self.plan.mx.may_verify(),
             Hop::Peer(peer) => {
                 self.bearers_to(peer).any(|(name, b)| b.plan.protected && among(only, name))
                     || self.nets.to(peer).is_some_and(|net| net.plan.protected)

@@ -334,13 +334,39 @@ pub struct Forwarded {
     pub by: String,
     /// Hosts that failed before.
     pub faults: Vec<Fault>,
+    /// What was noticed of its domain.
+    pub notes: Vec<Note>,
 }
 
 impl Forwarded {
     /// What no host is to be named for.
     pub const fn alone(report: smtp::client::Report) -> Self {
-        Self { report, by: String::new(), faults: Vec::new() }
+        Self { report, by: String::new(), faults: Vec::new(), notes: Vec::new() }
     }
+}
+
+/// What was noticed of a domain whose hosts the DNS names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// It has more of these than the profile lets the node look at.
+    Bounded {
+        /// `answers`, `hosts` or `addresses`.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// A host does not keep the policy of a domain that tests it.
+    Untrue {
+        /// The host.
+        host: String,
+        /// What is amiss.
+        why: String,
+    },
+    /// The domain announces a policy that could not be had.
+    NoPolicy {
+        /// Why.
+        why: String,
+    },
 }
 
 /// A host of a next hop did not get as far as hearing about a message.
@@ -365,6 +391,8 @@ pub struct Forward {
     pub tracking: Option<String>,
     /// The message.
     pub body: Arc<[u8]>,
+    /// Its sender would rather have it arrive in clear than not at all (RFC 8689 5).
+    pub tls_optional: bool,
 }
 
 /// A part of a message that is to become a message of its own.

@@ -121,7 +121,7 @@ impl Switch {
         if self.plan.directory.rewrites.rules.is_empty() || !leaves(hop) {
             return body;
         }
-        let (made, done) = self.rewrite_header(Direction::Out, &hop.to_string(), &body);
+        let (made, done) = self.rewrite_header(Direction::Out, &hop.in_profile(), &body);
         if let Some(event) = done.event(message) {
             self.event(event);
         }
@@ -135,7 +135,7 @@ impl Switch {
     /// The envelope as it is handed to a hop.
     pub(super) fn envelope_to(&self, hop: &Hop, mut envelope: Envelope) -> Envelope {
         if leaves(hop) {
-            self.rewrite_envelope(Direction::Out, &hop.to_string(), &mut envelope);
+            self.rewrite_envelope(Direction::Out, &hop.in_profile(), &mut envelope);
         }
         envelope
     }
@@ -144,7 +144,7 @@ impl Switch {
 /// Whether mail leaves the house this way.
 const fn leaves(hop: &Hop) -> bool {
     match hop {
-        Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Peer(_) => true,
+        Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Peer(_) => true,
         Hop::Local | Hop::Hold | Hop::Fetch => false,
     }
 }

@@ -176,10 +176,12 @@ impl Switch {
         }
         match self.hop(&self.resolve(&recipient.address)) {
             Some(Hop::Peer(peer)) => {
-                let group_member = self.nets.pmul.get(name).is_some_and(|m| m.net.plan.peers.contains(peer));
-                peer != from && !group_member
+                let group_member = self.nets.pmul.get(name).is_some_and(|m| m.net.plan.peers.contains(&peer));
+                peer != *from && !group_member
             }
-            Some(Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch) => true,
+            Some(
+                Hop::Local | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) | Hop::Hold | Hop::Fetch,
+            ) => true,
             None => false,
         }
     }
