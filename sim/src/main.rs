@@ -520,7 +520,7 @@ fn bench(what: Bench) -> ExitCode {
         ),
         Bench::Texts { bytes, messages, load } => load.measure(
             vec![Way::new(300, "L", 2.0, 0.0), Way::new(300, "S", 2.0, 0.0), Way::new(300, "L", 2.0, 0.05)],
-            |way, seeds| vec![load::texts::measure(way, messages, bytes, seeds[0])],
+            |way, seeds| seeds.iter().map(|seed| load::texts::measure(way, messages, bytes, *seed)).collect(),
             |report| (report.passed, report.text()),
         ),
         Bench::Flash { load } => load.measure(

@@ -26,6 +26,8 @@ pub struct TextsReport {
     pub interleaver: &'static str,
     /// Share of frames lost, both ways.
     pub fer: f64,
+    /// Everything random followed from it.
+    pub seed: u64,
     /// Messages.
     pub messages: usize,
     /// Bytes of their frozen payloads together, seals included.
@@ -89,6 +91,7 @@ pub fn measure(way: &Way, messages: usize, payload: u64, seed: u64) -> TextsRepo
         rate: way.waveform.rate,
         interleaver: way.waveform.interleaver,
         fer: way.loss,
+        seed,
         messages,
         payload_bytes,
         seal_bytes: (messages * security::overhead(Protection::Mac)) as u64,
@@ -181,8 +184,15 @@ impl TextsReport {
         let share = |bytes: u64| 100.0 * bytes as f64 / (self.fed_bytes as f64).max(1.0);
         let line = |what: &str, bytes: u64| format!("  {what:<46} {bytes:>7} B {:>5.1} %\n", share(bytes));
         let mut text = format!(
-            "{} bit/s {} loss {}: {} messages, {} B as frozen, whole after {} s in {} transmissions\n",
-            self.rate, self.interleaver, self.fer, self.messages, self.payload_bytes, self.whole_s, self.transmissions
+            "{} bit/s {} loss {}, seed {}: {} messages, {} B as frozen, whole after {} s in {} transmissions\n",
+            self.rate,
+            self.interleaver,
+            self.fer,
+            self.seed,
+            self.messages,
+            self.payload_bytes,
+            self.whole_s,
+            self.transmissions
         );
         text.push_str(&line("payload, each symbol once", self.payload_symbol_bytes));
         text.push_str(&line(&format!("  of that seals, {} B a message", self.per_message_bytes), self.seal_bytes));
