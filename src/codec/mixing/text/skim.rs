@@ -9,7 +9,7 @@ use super::states::STATES;
 use super::{FOLDED, Model, ORDERS};
 
 /// So much is skimmed at once; its contexts take 28 times four bytes each.
-pub(in super::super) const AT_ONCE: usize = 64 * 1024;
+pub(in super::super) const AT_ONCE: usize = 16 * 1024;
 
 /// What one context has to learn from.
 pub(in super::super) struct Lesson<'a> {
