@@ -152,8 +152,7 @@ fn envelope(mail: &Mail) -> Vec<u8> {
 /// When the first date of its header was.
 fn came_in(body: &[u8]) -> Wall {
     let message = mail_parser::MessageParser::default().parse_headers(body);
-    let date =
-        message.as_ref().and_then(|m| m.received().and_then(|r| r.date().copied()).or_else(|| m.date().copied()));
+    let date = message.as_ref().and_then(|m| m.received().and_then(|r| r.date()).or_else(|| m.date().copied()));
     Wall::from_seconds(date.map_or(1_790_000_000, |date| date.to_timestamp()))
 }
 

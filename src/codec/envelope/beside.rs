@@ -101,9 +101,14 @@ fn expand(stream: &[u8]) -> Result<(Vec<u8>, &[u8]), DecodeError> {
     head.put_expiry(&mut out, |minutes| minutes.wrapping_add(dated(body)));
     out.extend_from_slice(&stream[head.expiry.end..head.end]);
     let mut domains = Vec::new();
-    let mut put = |out: &mut Vec<u8>, code: Code<'_>| match numbers.address(code)? {
-        None => Ok(out.push(0)),
-        Some(address) => put_address(out, &mut domains, &address).map_err(|_| DecodeError::Text(TextField::Address)),
+    let mut put = |out: &mut Vec<u8>, code: Code<'_>| -> Result<(), DecodeError> {
+        match numbers.address(code)? {
+            None => out.push(0),
+            Some(address) => {
+                put_address(out, &mut domains, &address).map_err(|_| DecodeError::Text(TextField::Address))?;
+            }
+        }
+        Ok(())
     };
     put(&mut out, from)?;
     varint::put(&mut out, count as u64);
