@@ -51,7 +51,7 @@ const CALLS: &[(&str, &str)] = &[
     ),
     ("aldis-sim bench link [--cell ...]", "aldis-sim bench link --cell 2400,1024,4,0 --seeds 2"),
     ("aldis-sim bench satcom [--cell ...]", "aldis-sim bench satcom --cell 64000,3,apart,0.05 --seeds 2"),
-    ("aldis-sim bench satcom --seeds 20 --jobs 2", "aldis-sim bench satcom --cell 512000,3,rain --seeds 2 --json"),
+    ("aldis-sim bench satcom --seeds 8 --jobs 2", "aldis-sim bench satcom --cell 512000,3,rain --seeds 2 --json"),
     ("aldis-sim bench gains [--cell ...]", "aldis-sim bench gains --cell 2400,1024,2,0.05 --seeds 2 --json"),
     ("aldis-sim bench gains --answers [--cell ...]", "aldis-sim bench gains --answers --cell 75,10240,2,0.05 --json"),
     ("aldis-sim bench bulk [--link ...]", "aldis-sim bench bulk --bytes 100000 --link 2400,S,2,0 --seeds 1"),
