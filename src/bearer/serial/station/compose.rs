@@ -219,10 +219,10 @@ impl Station {
         if tx.layout.packed {
             // A symbol longer than planned for still goes; it is the frame that counts then.
             let most = stride.max(self.largest_waiting(now).map_or(0, |n| n + FRAME_OVERHEAD));
-            bytes.extend(self.symbols(now, tx, most.min(room - bytes.len())).unwrap_or_default());
+            bytes.extend(self.symbols(now, tx, bytes.len(), most.min(room - bytes.len())).unwrap_or_default());
         } else {
             // Beside control frames the rest of a cell may be too small for anything; alone, a frame fills its stride.
-            while let Some(symbols) = self.symbols(now, tx, room - bytes.len()) {
+            while let Some(symbols) = self.symbols(now, tx, bytes.len(), room - bytes.len()) {
                 bytes.extend(symbols);
             }
         }
@@ -230,7 +230,7 @@ impl Station {
             // A symbol larger than a stride (of a long message beside a short one) takes several.
             let whole = self.largest_waiting(now).map_or(0, |n| n + FRAME_OVERHEAD).next_multiple_of(stride);
             if whole > room && whole <= left {
-                bytes.extend(self.symbols(now, tx, whole).unwrap_or_default());
+                bytes.extend(self.symbols(now, tx, 0, whole).unwrap_or_default());
             }
         }
         let mut nothing = bytes.is_empty();
@@ -276,8 +276,16 @@ impl Station {
         true
     }
 
-    /// One frame of symbols in at most `room` bytes: by precedence while something is owed, then whatever helps.
-    pub(super) fn symbols(&mut self, now: Instant, tx: &mut Transmission, room: usize) -> Option<Vec<u8>> {
+    /// One frame of symbols in at most `room` bytes, `behind` others of the piece that is being made: by precedence while something is owed,
+    /// then whatever helps.
+    pub(super) fn symbols(
+        &mut self,
+        now: Instant,
+        tx: &mut Transmission,
+        behind: usize,
+        room: usize,
+    ) -> Option<Vec<u8>> {
+        let begins = tx.made + behind as u64;
         let mut room = room.checked_sub(FRAME_OVERHEAD)?;
         let mut beside = None;
         let mut hearers = Stations::NONE;
@@ -338,7 +346,7 @@ impl Station {
         let more_waits = self.outgoing.values().any(|t| t.station == to && t.unsent && self.speaking(t, now));
         let frame = Frame::Symbols { address, goes_on: tx.goes_on, more_waits, chunks }.emit(seal);
         for id in sure {
-            tx.sure.entry(id).or_insert(tx.made + frame.len() as u64);
+            tx.sure.entry(id).or_insert(begins + frame.len() as u64);
         }
         Some(frame)
     }
