@@ -8,9 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aldis::mail::{
-    BodyKind, BodyRef, Envelope, Mailbox, MessageId, Precedence, Recipient, RecipientState, Source, TransferId,
-};
+use aldis::mail::{BodyRef, Envelope, Mailbox, MessageId, Precedence, Recipient, RecipientState, Source, TransferId};
 use aldis::queue::{
     Batch, Change, Engine, MessageRecord, MessageState, Options, RealDisk, RecipientRecord, StoreCall, StoreResult,
 };
@@ -153,18 +151,11 @@ fn record(id: u64) -> MessageRecord {
     MessageRecord {
         id: MessageId(id),
         parent: None,
-        envelope: Envelope {
-            from: Some(Mailbox::new("bridge@ship.example")),
-            recipients: vec![Recipient::plain(Mailbox::new("watch@shore.example"))],
-            envid: None,
-            ret: None,
-            mt_priority: None,
-            body: BodyKind::SevenBit,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: Wall(1 << 40),
-        },
+        envelope: Envelope::plain(
+            Some(Mailbox::new("bridge@ship.example")),
+            vec![Recipient::plain(Mailbox::new("watch@shore.example"))],
+            Wall(1 << 40),
+        ),
         precedence: Precedence::Routine,
         source: Source::Bearer {
             peer: "far".into(),

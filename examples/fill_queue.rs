@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aldis::mail::{BodyKind, Envelope, Mailbox, MessageId, Precedence, Recipient, Source, Submission};
+use aldis::mail::{Envelope, Mailbox, MessageId, Precedence, Recipient, Source, Submission};
 use aldis::queue::retry::Table;
 use aldis::queue::{Authority, Decision, Engine, Ids, Options, Policy, RealDisk, StoreCall, StoreResult, accept};
 use aldis::time::{Instant, Now, Wall};
@@ -96,18 +96,11 @@ fn report(engine: &mut Engine, depth: u64) -> Result<(), Box<dyn Error>> {
 
 fn submission(recipient: &str, body: &Arc<[u8]>) -> Submission {
     Submission {
-        envelope: Envelope {
-            from: Some(Mailbox::new("a@src.test")),
-            recipients: vec![Recipient::plain(Mailbox::new(recipient))],
-            envid: None,
-            ret: None,
-            mt_priority: None,
-            body: BodyKind::SevenBit,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: Wall::NEVER,
-        },
+        envelope: Envelope::plain(
+            Some(Mailbox::new("a@src.test")),
+            vec![Recipient::plain(Mailbox::new(recipient))],
+            Wall::NEVER,
+        ),
         precedence: Precedence::Routine,
         source: Source::Smtp { listener: "relay".into(), address: None, user: None },
         body: body.clone(),

@@ -580,18 +580,11 @@ mod tests {
 
     fn plain(from: &str, to: &[&str]) -> AirEnvelope {
         AirEnvelope {
-            envelope: Envelope {
-                from: (!from.is_empty()).then(|| Mailbox::new(from)),
-                recipients: to.iter().map(|a| Recipient::plain(Mailbox::new(*a))).collect(),
-                envid: None,
-                ret: None,
-                mt_priority: None,
-                body: BodyKind::SevenBit,
-                smtputf8: false,
-                require_tls: false,
-                deliver_by: None,
-                expires: Wall::parse_rfc3339("2026-11-28T10:15:00Z").expect("valid"),
-            },
+            envelope: Envelope::plain(
+                (!from.is_empty()).then(|| Mailbox::new(from)),
+                to.iter().map(|a| Recipient::plain(Mailbox::new(*a))).collect(),
+                Wall::parse_rfc3339("2026-11-28T10:15:00Z").expect("valid"),
+            ),
             precedence: Precedence::Routine,
             hops: Vec::new(),
             serves: Vec::new(),

@@ -806,7 +806,7 @@ mod tests {
 
     use super::*;
     use crate::codec::envelope;
-    use crate::mail::{BodyKind, Envelope, Mailbox, Precedence, Recipient};
+    use crate::mail::{Envelope, Mailbox, Precedence, Recipient};
     use crate::time::Wall;
 
     const MIB: usize = 1 << 20;
@@ -829,18 +829,11 @@ mod tests {
     fn an_envelope() -> Vec<u8> {
         envelope::encode(&envelope::AirEnvelope {
             serves: Vec::new(),
-            envelope: Envelope {
-                from: Some(Mailbox::new("toc.ops@tf-heron.example.mil")),
-                recipients: vec![Recipient::plain(Mailbox::new("cp@bcoy.node7.example.mil"))],
-                envid: None,
-                ret: None,
-                mt_priority: None,
-                body: BodyKind::SevenBit,
-                smtputf8: false,
-                require_tls: false,
-                deliver_by: None,
-                expires: Wall::from_seconds(1_800_000_000),
-            },
+            envelope: Envelope::plain(
+                Some(Mailbox::new("toc.ops@tf-heron.example.mil")),
+                vec![Recipient::plain(Mailbox::new("cp@bcoy.node7.example.mil"))],
+                Wall::from_seconds(1_800_000_000),
+            ),
             precedence: Precedence::Routine,
             hops: vec!["ship".into()],
         })

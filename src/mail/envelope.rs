@@ -191,6 +191,24 @@ pub struct Envelope {
     pub expires: Wall,
 }
 
+impl Envelope {
+    /// One of which nothing but this was said: seven-bit text, no parameters.
+    pub const fn plain(from: ReversePath, recipients: Vec<Recipient>, expires: Wall) -> Self {
+        Self {
+            from,
+            recipients,
+            envid: None,
+            ret: None,
+            mt_priority: None,
+            body: BodyKind::SevenBit,
+            smtputf8: false,
+            require_tls: false,
+            deliver_by: None,
+            expires,
+        }
+    }
+}
+
 /// An envelope as the store keeps it. Stores of before REQUIRETLS have a boolean where the flags are: the same byte.
 #[derive(Serialize, Deserialize)]
 struct Stored {

@@ -410,7 +410,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{BodyKind, DeliverBy, Mailbox, Notify, Recipient, ReleaseAsked, TransferId};
+    use crate::mail::{DeliverBy, Mailbox, Notify, Recipient, ReleaseAsked, TransferId};
     use crate::queue::Opened;
     use crate::time::Instant;
 
@@ -597,18 +597,11 @@ mod tests {
     }
 
     fn envelope(to: &[&str]) -> Envelope {
-        Envelope {
-            from: Some(Mailbox::new("ops@ship.example")),
-            recipients: to.iter().map(|a| Recipient::plain(Mailbox::new(*a))).collect(),
-            envid: None,
-            ret: None,
-            mt_priority: None,
-            body: BodyKind::SevenBit,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: Wall::NEVER,
-        }
+        Envelope::plain(
+            Some(Mailbox::new("ops@ship.example")),
+            to.iter().map(|a| Recipient::plain(Mailbox::new(*a))).collect(),
+            Wall::NEVER,
+        )
     }
 
     fn smtp(envelope: Envelope) -> Submission {

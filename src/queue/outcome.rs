@@ -659,9 +659,7 @@ impl<'a> Work<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{
-        BodyKind, DeliverBy, Envelope, LOCAL_MAILBOX, Mailbox, PeerName, Receipt, Recipient, Taken, TransferId,
-    };
+    use crate::mail::{DeliverBy, Envelope, LOCAL_MAILBOX, Mailbox, PeerName, Receipt, Recipient, Taken, TransferId};
     use crate::queue::record::RecipientRecord;
     use crate::queue::retry::Table;
     use crate::time::{Duration, Instant};
@@ -1067,20 +1065,11 @@ mod tests {
         MessageRecord {
             id: MessageId(3),
             parent: None,
-            envelope: Envelope {
-                from: Some(Mailbox::new("ops@ship.example")),
-                recipients: (0..recipients)
-                    .map(|i| Recipient::plain(Mailbox::new(format!("r{i}@x.example"))))
-                    .collect(),
-                envid: None,
-                ret: None,
-                mt_priority: None,
-                body: BodyKind::SevenBit,
-                smtputf8: false,
-                require_tls: false,
-                deliver_by: None,
-                expires: T0.plus(5 * 24 * HOUR),
-            },
+            envelope: Envelope::plain(
+                Some(Mailbox::new("ops@ship.example")),
+                (0..recipients).map(|i| Recipient::plain(Mailbox::new(format!("r{i}@x.example")))).collect(),
+                T0.plus(5 * 24 * HOUR),
+            ),
             precedence: Precedence::Routine,
             source: Source::Smtp { listener: "relay".into(), address: None, user: None },
             state: MessageState::Queued,

@@ -518,7 +518,7 @@ fn released(mut record: MessageRecord) -> Box<MessageRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{BodyKind, BodyRef, ByMode, DeliverBy, Envelope, Mailbox, Recipient, Source};
+    use crate::mail::{BodyRef, ByMode, DeliverBy, Envelope, Mailbox, Recipient, Source};
     use crate::queue::record::{Lease, RecipientRecord};
     use crate::queue::retry::Table;
     use crate::time::{Duration, Instant};
@@ -773,20 +773,11 @@ mod tests {
         MessageRecord {
             id: MessageId(id),
             parent: None,
-            envelope: Envelope {
-                from: None,
-                recipients: (0..recipients)
-                    .map(|i| Recipient::plain(Mailbox::new(format!("r{i}@x.example"))))
-                    .collect(),
-                envid: None,
-                ret: None,
-                mt_priority: None,
-                body: BodyKind::SevenBit,
-                smtputf8: false,
-                require_tls: false,
-                deliver_by: None,
-                expires: at(5 * 86_400),
-            },
+            envelope: Envelope::plain(
+                None,
+                (0..recipients).map(|i| Recipient::plain(Mailbox::new(format!("r{i}@x.example")))).collect(),
+                at(5 * 86_400),
+            ),
             precedence,
             source: Source::Switch,
             state: MessageState::Queued,

@@ -1583,18 +1583,11 @@ mod tests {
 
     fn delivery(to: &[&str], body: &[u8]) -> Delivery {
         Delivery {
-            envelope: Envelope {
-                from: Some(Mailbox::new("a@src")),
-                recipients: to.iter().map(|t| Recipient::plain(Mailbox::new(*t))).collect(),
-                envid: None,
-                ret: None,
-                mt_priority: None,
-                body: BodyKind::SevenBit,
-                smtputf8: false,
-                require_tls: false,
-                deliver_by: None,
-                expires: Wall::NEVER,
-            },
+            envelope: Envelope::plain(
+                Some(Mailbox::new("a@src")),
+                to.iter().map(|t| Recipient::plain(Mailbox::new(*t))).collect(),
+                Wall::NEVER,
+            ),
             body: body.into(),
             tracking: None,
             by_seconds: None,

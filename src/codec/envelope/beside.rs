@@ -307,7 +307,7 @@ mod tests {
 
     use super::super::AirEnvelope;
     use super::*;
-    use crate::mail::{BodyKind, Envelope, Notify, Precedence, Recipient};
+    use crate::mail::{Envelope, Notify, Precedence, Recipient};
     use crate::time::Wall;
 
     const MAIL: &[u8] = b"Received: from a.example (a.example [192.0.2.1])\r\n\tby ship.example with ESMTP id 7\r\n\tfor <late@shore.example>; \
@@ -317,18 +317,11 @@ mod tests {
 
     fn envelope(from: Option<&str>, to: &[&str], expires: &str) -> AirEnvelope {
         AirEnvelope {
-            envelope: Envelope {
-                from: from.map(Mailbox::new),
-                recipients: to.iter().map(|to| Recipient::plain(Mailbox::new(*to))).collect(),
-                envid: None,
-                ret: None,
-                mt_priority: None,
-                body: BodyKind::SevenBit,
-                smtputf8: false,
-                require_tls: false,
-                deliver_by: None,
-                expires: Wall::parse_rfc3339(expires).expect("a time"),
-            },
+            envelope: Envelope::plain(
+                from.map(Mailbox::new),
+                to.iter().map(|to| Recipient::plain(Mailbox::new(*to))).collect(),
+                Wall::parse_rfc3339(expires).expect("a time"),
+            ),
             precedence: Precedence::Routine,
             hops: vec!["ship".into()],
             serves: Vec::new(),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::bearer::pmul::{MessageKey, NodeId, Verdict};
 use crate::codec::mule::{MuleError, Opened};
 use crate::mail::{
-    BearerId, BodyKind, Envelope, Hop, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission, Terms,
-    TransferId, header,
+    BearerId, Envelope, Hop, MessageId, PeerName, Precedence, Recipient, Source, Status, Submission, Terms, TransferId,
+    header,
 };
 use crate::ops::Event;
 use crate::queue::accept::{Authority, Decision};
@@ -250,18 +250,7 @@ impl Switch {
             text.push_str("\r\n");
         }
         text.push_str(&format!("\r\n--{boundary}--\r\n"));
-        let envelope = Envelope {
-            from: None,
-            recipients: vec![Recipient::plain(to.clone())],
-            envid: None,
-            ret: None,
-            mt_priority: None,
-            body: BodyKind::SevenBit,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: Wall::NEVER,
-        };
+        let envelope = Envelope::plain(None, vec![Recipient::plain(to.clone())], Wall::NEVER);
         Submission { envelope, precedence: Precedence::Routine, source: Source::Switch, body: text.into_bytes().into() }
     }
 
