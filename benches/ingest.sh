@@ -7,6 +7,9 @@
 #
 # With THROUGH=1 both hand everything on to a smtp-sink, and what is measured is how many messages a second have come out there.
 #
+# With LATENCY=1 what is measured is how long clients wait for the 250 after their final dot (benches/dot.py), at RATE
+# messages a second (100), connections reused.
+#
 # SESSIONS: how many clients there are at once ("1 20 100"). INGEST_SECONDS: how long one measurement is to take, about (4). Needs root (Postfix's
 # master does) and Debian's postfix. Only ratios within one run mean anything on a shared machine.
 set -eu
@@ -35,8 +38,9 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 port=$(free_port)
 hop=$(free_port)
 through=${THROUGH:-}
+latency=${LATENCY:-}
 names="aldis postfix sink"
-[ -z "$through" ] || names="aldis postfix"
+[ -z "$through$latency" ] || names="aldis postfix"
 to=hold
 [ -z "$through" ] || to="smtp:127.0.0.1:$hop"
 sed "s/to = \"hold\"/to = \"$to\"/" firmware-cfg/profiles/bench.toml >"$work/bench.toml"
@@ -89,7 +93,22 @@ once() {
 }
 median() { tr ' ' '\n' | grep . | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
+# waits SIZE: of each server and each number of clients.
+waits() {
+    echo "$1 bytes, ${RATE:-100} messages/s for $turns turns of $length s each: messages/s, and ms until the 250: median, 99 of 100, longest"
+    for sessions in ${SESSIONS:-1 20 100}; do
+        for _ in $(seq "$turns"); do
+            for name in $names; do
+                start "$name"
+                echo "sessions $sessions, $name: $(python3 benches/dot.py "$sessions" "$length" "$1" "$port" "${RATE:-100}")"
+                stop
+            done
+        done
+    done
+}
+
 for size in $sizes; do
+    [ -z "$latency" ] || { waits "$size"; continue; }
     echo "$size bytes, $turns turns of about $length s each, messages/s: median (all)"
     for sessions in ${SESSIONS:-1 20 100}; do
         for reuse in "-d" ""; do

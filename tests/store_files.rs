@@ -242,7 +242,7 @@ fn a_store_of_a_later_version_is_refused_by_name() {
     let later = later_version(&disk.bytes(STORE_FILE).expect("there"));
     disk.put(STORE_FILE, &later);
     let error = Engine::open(Arc::new(disk), SMALL).expect_err("later");
-    assert!(matches!(error, OpenError::NewerFormat { found: 99, known: 2 }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 99, known: 3 }), "{error}");
     assert!(error.to_string().contains("later version"));
 }
 

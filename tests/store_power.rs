@@ -8,7 +8,7 @@ mod store_model;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aldis::queue::{CommitError, Engine, Opened, Options, StoreCall, StoreResult};
+use aldis::queue::{CommitError, Engine, Opened, Options, Staged, StoreCall, StoreResult};
 use aldis_sim::disk::{At, Fault, SimDisk};
 use aldis_sim::rng::Stream;
 use store_model::{Model, Work};
@@ -82,6 +82,127 @@ fn what_was_reported_survives_every_power_cut_and_nothing_is_ever_half_there() {
     assert!(cuts >= wanted);
     // Otherwise the cuts fall where nothing is in doubt, and the test shows nothing.
     assert!(landed * 200 > cuts && landed < cuts, "{landed} of {cuts}");
+}
+
+#[test]
+fn what_was_settled_survives_every_power_cut_and_of_what_was_staged_only_a_beginning_is_there() {
+    let wanted = std::env::var("ALDIS_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(CUTS) / 4;
+    let (cuts, landed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {
+            scope.spawn(|| {
+                while cuts.load(Ordering::Relaxed) < wanted {
+                    let run = life_ahead(next.fetch_add(1, Ordering::Relaxed));
+                    cuts.fetch_add(run.cuts, Ordering::Relaxed);
+                    landed.fetch_add(run.landed, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let [cuts, landed] = [cuts, landed].map(AtomicU64::into_inner);
+    println!("{cuts} power cuts, {landed} times something unsettled was there");
+    assert!(cuts >= wanted && landed * 100 > cuts && landed < cuts, "{landed} of {cuts}");
+}
+
+/// A store whose writer goes on while what it did waits for a sync, through many cuts.
+fn life_ahead(seed: u64) -> Run {
+    let disk = SimDisk::new(seed);
+    let mut chance = Stream::new(seed, "life ahead", 0);
+    let mut work = Work::new(seed);
+    let mut run = Run { cuts: 0, landed: 0, calls: 0 };
+    // What is settled, then that and each group staged after it.
+    let mut states = vec![Model::default()];
+    while run.cuts < CUTS_PER_STORE {
+        let cut = At::Operation([4, 40, 400].map(|reach| chance.below(reach))[chance.below(3) as usize]);
+        if chance.chance(0.2) {
+            disk.fail(cut, Fault::PowerLoss);
+        }
+        if let Ok((mut engine, opened)) = open_any(&disk, &mut chance) {
+            disk.heal();
+            let differences: Vec<_> = states.iter().map(|state| state.difference(&engine, &opened)).collect();
+            let Some(at) = differences.iter().position(Option::is_none) else {
+                panic!("seed {seed}, cut {}: {differences:?}", run.cuts);
+            };
+            run.landed += u64::from(at > 0);
+            states = vec![states.swap_remove(at)];
+            disk.fail(cut, Fault::PowerLoss);
+            ahead(&mut engine, &mut states, &mut work, &mut chance, seed);
+        }
+        disk.restart(chance.next_u64());
+        run.cuts += 1;
+    }
+    run
+}
+
+/// Stages and settles until something fails, or for a while.
+fn ahead(engine: &mut Engine, states: &mut Vec<Model>, work: &mut Work, chance: &mut Stream, seed: u64) {
+    let mut owed: Vec<(Vec<Option<StoreResult>>, Staged)> = Vec::new();
+    for _ in 0..chance.below(60) {
+        if !owed.is_empty() && (owed.len() > 4 || chance.chance(0.4)) {
+            let groups = 1 + chance.below(owed.len() as u64) as usize;
+            let (mut expected, mut staged) = (Vec::new(), Staged::default());
+            for (answers, group) in owed.drain(..groups) {
+                expected.extend(answers);
+                staged.append(group);
+            }
+            let settled = staged.settle();
+            if settled.failure.is_some() {
+                assert!(settled.results.iter().all(failed), "seed {seed}: an answer from a sync that failed");
+                return;
+            }
+            for (result, expected) in settled.results.iter().zip(&expected) {
+                match expected {
+                    Some(expected) => assert_eq!(result, expected, "seed {seed}"),
+                    None => assert!(failed(result), "seed {seed}: {result:?} for what is not there"),
+                }
+            }
+            states.drain(..groups);
+            continue;
+        }
+        let mut model = states.last().expect("one at least").clone();
+        let calls = work.calls(&model);
+        let expected = calls.iter().map(|call| model.execute(call)).collect();
+        let staged = engine.stage(calls);
+        states.push(model);
+        if engine.failure().is_some() {
+            return;
+        }
+        owed.push((expected, staged));
+    }
+}
+
+/// Of two records that were staged together a power cut may leave the second. It must not follow the one that takes the first one's place.
+#[test]
+fn a_record_behind_a_lost_one_never_comes_back() {
+    for seed in 0..300 {
+        let disk = SimDisk::new(seed);
+        let (mut work, mut model) = (Work::new(seed), Model::default());
+        let first = StoreCall::Commit(work.accept(&model));
+        {
+            let (mut engine, _) = open(&disk, 5).expect("opens");
+            let mut ahead = model.clone();
+            let mut staged = engine.stage(vec![first.clone()]);
+            ahead.execute(&first);
+            let second = StoreCall::Commit(work.accept(&ahead));
+            staged.append(engine.stage(vec![second]));
+            disk.power_cut(seed);
+            drop(staged);
+        }
+        let (mut engine, opened) = open(&disk, 5).expect("opens");
+        if model.difference(&engine, &opened).is_some() {
+            // The first came through.
+            continue;
+        }
+        // As long as what was lost, and another message.
+        let other = StoreCall::Commit(Work::new(seed + 1000).accept(&model));
+        engine.execute(vec![other.clone()]);
+        model.execute(&other);
+        disk.power_cut(seed + 1);
+        drop(engine);
+        let (engine, opened) = open(&disk, 5).expect("opens");
+        assert_eq!(model.difference(&engine, &opened), None, "seed {seed}");
+    }
 }
 
 struct Run {

@@ -18,7 +18,7 @@ use aldis::emcon::{Emission, EpochWatch, Keying};
 use aldis::mail::{BearerId, Envelope, Hop, MessageId, Precedence, RecipientState};
 use aldis::ops::{Event, Request, Response};
 use aldis::queue::{
-    Batch, Change, Disk, Engine, MessageRecord, MessageState, OpenError, Options, StoreCall, StoreResult,
+    Batch, Change, Disk, Engine, MessageRecord, MessageState, OpenError, Options, Staged, StoreCall, StoreResult,
 };
 use aldis::security::vet::without_dns;
 use aldis::smtp::client::{RecipientResult, Report};
@@ -53,6 +53,8 @@ pub struct VirtualNode {
     log: Log,
     /// It cannot read dictionary 2 nor receipts, though it says so: an older program in the place of a newer one.
     pub reads_least: bool,
+    /// The store does further calls while it syncs, as a node's threads do; else one group of calls after the other.
+    pub ahead: bool,
     /// What was keyed and fed since the laboratory last listened; nothing is kept unless it does.
     emitted: Option<Vec<(Instant, usize, Keying)>>,
 }
@@ -112,6 +114,10 @@ struct Process {
     /// Calls that wait for the writer.
     calls: VecDeque<(Ticket, StoreCall)>,
     writing: bool,
+    ahead: bool,
+    /// Groups that wait for a sync, and whether one is under way.
+    staged: Option<(Vec<Ticket>, Staged)>,
+    syncing: bool,
     agenda: BTreeMap<(Instant, u64), Coming>,
     sequence: u64,
     emissions: VecDeque<(usize, Emission)>,
@@ -127,6 +133,11 @@ enum Coming {
     Written(Vec<(Ticket, StoreResult)>),
     /// A group that reaches the disk when it is answered.
     Write(Vec<(Ticket, StoreCall)>),
+    /// A group that is done and owed a sync.
+    Staged(Vec<Ticket>, Staged),
+    /// Groups whose sync was made, or is made when they are answered.
+    Synced(Vec<(Ticket, StoreResult)>),
+    Sync(Vec<Ticket>, Staged),
 }
 
 impl std::fmt::Debug for VirtualNode {
@@ -151,6 +162,7 @@ impl VirtualNode {
             process: None,
             log: Log::default(),
             reads_least: false,
+            ahead: false,
             emitted: None,
         }
     }
@@ -202,6 +214,9 @@ impl VirtualNode {
             chance,
             calls: VecDeque::new(),
             writing: false,
+            ahead: self.ahead,
+            staged: None,
+            syncing: false,
             agenda: BTreeMap::new(),
             sequence: 0,
             emissions: VecDeque::new(),
@@ -437,7 +452,18 @@ impl VirtualNode {
                     let results = process.execute(group);
                     process.written(results)
                 }
+                Coming::Staged(mut tickets, mut staged) => {
+                    let read = staged.take_read(&mut tickets);
+                    process.stage(tickets, staged);
+                    read.into_iter().map(|(ticket, result)| (ticket, WorkResult::Store(result))).collect()
+                }
+                Coming::Synced(results) => process.synced(results),
+                Coming::Sync(tickets, staged) => {
+                    let results = tickets.into_iter().zip(staged.settle().results).collect();
+                    process.synced(results)
+                }
             };
+            process.sync(now.at);
             if !self.store.is_powered() {
                 // The machine is dark: nobody hears of this.
                 return;
@@ -497,6 +523,12 @@ impl Process {
         }
         self.writing = true;
         let group: Vec<_> = self.calls.drain(..self.calls.len().min(GROUP)).collect();
+        if self.ahead {
+            let (tickets, calls): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            let staged = self.engine.stage(calls);
+            let delay = self.delay(1, 10);
+            return self.plan(at + delay, Coming::Staged(tickets, staged));
+        }
         let delay = self.delay(1, 20);
         let result = match self.chance.chance(0.5) {
             true => Coming::Written(self.execute(group)),
@@ -508,6 +540,34 @@ impl Process {
     fn execute(&mut self, group: Vec<(Ticket, StoreCall)>) -> Vec<(Ticket, StoreResult)> {
         let (tickets, calls): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         tickets.into_iter().zip(self.engine.execute(calls)).collect()
+    }
+
+    /// The writer may go on; what it did waits for a sync with whatever waits already.
+    fn stage(&mut self, tickets: Vec<Ticket>, staged: Staged) {
+        self.writing = false;
+        let (waiting, all) = self.staged.get_or_insert_default();
+        waiting.extend(tickets);
+        all.append(staged);
+    }
+
+    /// Begins the next sync if none is under way.
+    fn sync(&mut self, at: Instant) {
+        if self.syncing {
+            return;
+        }
+        let Some((tickets, staged)) = self.staged.take() else { return };
+        self.syncing = true;
+        let delay = self.delay(1, 20);
+        let result = match self.chance.chance(0.5) {
+            true => Coming::Synced(tickets.into_iter().zip(staged.settle().results).collect()),
+            false => Coming::Sync(tickets, staged),
+        };
+        self.plan(at + delay, result);
+    }
+
+    fn synced(&mut self, results: Vec<(Ticket, StoreResult)>) -> Vec<(Ticket, WorkResult)> {
+        self.syncing = false;
+        results.into_iter().map(|(ticket, result)| (ticket, WorkResult::Store(result))).collect()
     }
 
     fn written(&mut self, results: Vec<(Ticket, StoreResult)>) -> Vec<(Ticket, WorkResult)> {

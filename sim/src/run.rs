@@ -121,6 +121,7 @@ pub fn setup(scenario: &Scenario, seed: u64) -> Setup {
         start: scenario.start,
         protection: scenario.protection,
         economy: Economy { coding: scenario.coding, ..Economy::NONE },
+        store_ahead: scenario.store_ahead,
         net_key: scenario.net_key,
         further: scenario.bearers.clone(),
         clocks: clocks.collect(),

@@ -4,6 +4,7 @@
 //! reaches the switch as what it is; a demo runs both faster by the same factor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use crate::time::{Duration, Instant, Now, Wall};
@@ -18,7 +19,19 @@ struct Inner {
     start_wall: Wall,
     speed: f64,
     trusted: bool,
+    kernel: Kernel,
 }
+
+/// What the kernel says of its clock. Asking costs a system call, which whoever moves bytes would pay for each few of them.
+#[derive(Debug)]
+struct Kernel {
+    synchronised: AtomicBool,
+    /// Real nanoseconds after the start at which it is asked again.
+    again: AtomicU64,
+}
+
+/// For how long it is believed.
+const BELIEVED: Duration = Duration::from_millis(100);
 
 impl Clock {
     /// The machine's clock. `trusted` is an operator's word that civil time is right (A7).
@@ -30,7 +43,8 @@ impl Clock {
     pub fn scaled(speed: f64, trusted: bool) -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let start = StdInstant::now();
-        Self(Arc::new(Inner { start, start_wall: system_wall(), speed: speed.max(0.001), trusted }))
+        let kernel = Kernel { synchronised: AtomicBool::new(false), again: AtomicU64::new(0) };
+        Self(Arc::new(Inner { start, start_wall: system_wall(), speed: speed.max(0.001), trusted, kernel }))
     }
 
     /// Monotonic time since the clock started.
@@ -43,7 +57,17 @@ impl Clock {
     pub fn now(&self) -> Now {
         let at = self.at();
         let wall = if self.0.speed == 1.0 { system_wall() } else { self.0.start_wall.plus(at.since(Instant::ZERO)) };
-        Now { at, wall, set: self.0.trusted || kernel_synchronised() }
+        Now { at, wall, set: self.0.trusted || self.synchronised() }
+    }
+
+    fn synchronised(&self) -> bool {
+        let Inner { start, kernel, .. } = &*self.0;
+        let now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if now >= kernel.again.load(Ordering::Relaxed) {
+            kernel.synchronised.store(kernel_synchronised(), Ordering::Relaxed);
+            kernel.again.store(now.saturating_add(BELIEVED.as_nanos() as u64), Ordering::Relaxed);
+        }
+        kernel.synchronised.load(Ordering::Relaxed)
     }
 
     /// The real time until `deadline`, zero when it has passed.

@@ -67,6 +67,9 @@ pub struct Node {
 const EVENT_BACKLOG: usize = 4096;
 /// Length of the store's log. What stands in it is done again by a start after a crash, in less than a second.
 const STORE_LOG_BYTES: u64 = 16 << 20;
+/// Memory for pages of the store. Half of it takes what is changed, and must hold what a full log comes to (each body of 10 KB, say, three pages):
+/// pages that find no room are written before their time, and again with the commit.
+const STORE_CACHE_BYTES: usize = 48 << 20;
 /// How long a start waits for the store of a node that is still ending.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a stop waits for modems to take their last orders.
@@ -81,6 +84,7 @@ impl Node {
             floor_bytes: plan.limits.disk_floor_bytes,
             fresh_epoch: u32::from_ne_bytes(random()?),
             log_bytes: STORE_LOG_BYTES,
+            cache_bytes: STORE_CACHE_BYTES,
             ..Options::default()
         };
         let (engine, opened) = Engine::open(disk.clone(), options).map_err(|e| e.to_string())?;

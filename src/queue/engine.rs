@@ -25,6 +25,7 @@ use super::journal::{Draft, Journal};
 use super::long::Long;
 use super::record::{MessageRecord, TransferRecord};
 use super::snapshot::{self, Snapshot, Snapshots};
+use super::staged::Staged;
 use super::store::{Batch, Change, CommitError, Health, Opened, StoreCall, StoreResult};
 use super::table::{self, Tally};
 use crate::mail::MessageId;
@@ -202,23 +203,42 @@ impl Engine {
     }
 
     /// Executes `calls` in order and answers each, in the same order. Takes what is waiting: commits that come in one
-    /// call share transactions, which is where the throughput is.
+    /// call share transactions and a sync, which is where the throughput is.
     pub fn execute(&mut self, calls: Vec<StoreCall>) -> Vec<StoreResult> {
-        let mut results = Vec::with_capacity(calls.len());
+        let results = self.stage(calls).settle().results;
+        self.notice();
+        results
+    }
+
+    /// The same without the sync, which another thread may do while this one goes on: later calls see what earlier ones did, and what is staged
+    /// is to be settled in the order it was made.
+    pub fn stage(&mut self, calls: Vec<StoreCall>) -> Staged {
+        let mut staged = Staged::default();
         let mut rest = calls.as_slice();
         while !rest.is_empty() {
+            self.notice();
             let (group, later) = rest.split_at(group_len(rest));
-            self.execute_group(group, &mut results);
+            self.execute_group(group, &mut staged);
             rest = later;
         }
-        results
+        staged
+    }
+
+    /// Learns of a sync that failed elsewhere.
+    fn notice(&mut self) {
+        if self.failed.is_none()
+            && let Some(why) = self.journal.as_ref().and_then(Journal::failure)
+        {
+            self.failed = Some(why.to_owned());
+            self.shared.forget();
+        }
     }
 
     /// How the store is. Six short lookups and a question to the file system.
     pub fn health(&self) -> Health {
         let free_bytes = self.disk.free_bytes().unwrap_or(0);
         let depth = self.snapshot().and_then(|snapshot| snapshot.depth());
-        let failed = self.failed.is_some() || depth.is_err();
+        let failed = self.failure().is_some() || depth.is_err();
         let public_text = match (failed, free_bytes < self.options.floor_bytes) {
             (true, _) => "mail store unavailable, try again later",
             (false, true) => "insufficient system storage, try again later",
@@ -234,7 +254,7 @@ impl Engine {
 
     /// Why everything is refused until [`Self::reopen`]; for the log, not for SMTP.
     pub fn failure(&self) -> Option<&str> {
-        self.failed.as_deref()
+        self.failed.as_deref().or_else(|| self.journal.as_ref()?.failure())
     }
 
     /// A handle from which other threads take snapshots while this engine writes.
@@ -244,29 +264,29 @@ impl Engine {
 
     /// The store as it is now; see [`Snapshots::take`].
     pub fn snapshot(&self) -> Result<Snapshot, CommitError> {
-        if let Some(why) = &self.failed {
-            return Err(CommitError::Failed(why.clone()));
+        match self.failure() {
+            Some(why) => Err(CommitError::Failed(why.to_owned())),
+            None => self.snapshots().take(),
         }
-        self.snapshots().take()
     }
 
-    fn execute_group(&mut self, group: &[StoreCall], results: &mut Vec<StoreResult>) {
-        let done = results.len();
+    fn execute_group(&mut self, group: &[StoreCall], staged: &mut Staged) {
+        let done = staged.len();
         if self.failed.is_none() {
             if !self.shared.is_behind() {
                 self.faults.clear();
             }
-            let Err(trouble) = self.attempt(group, results) else { return };
-            if self.recover(trouble) && results.len() == done + group.len() {
+            let Err(trouble) = self.attempt(group, staged) else { return };
+            if self.recover(trouble) && staged.len() == done + group.len() {
                 // The disk had room for the commit after all and only said no to something later.
                 return;
             }
         }
-        results.truncate(done);
+        staged.truncate(done);
         if let Some(why) = self.failed.clone() {
-            results.extend(group.iter().map(|call| answer(call, CommitError::Failed(why.clone()))));
+            staged.extend(group.iter().map(|call| answer(call, CommitError::Failed(why.clone()))));
         } else if let [call] = group {
-            results.push(match call {
+            staged.push(match call {
                 StoreCall::Commit(_) | StoreCall::Claim { .. } | StoreCall::Ended { .. } => {
                     answer(call, CommitError::Full)
                 }
@@ -275,18 +295,18 @@ impl Engine {
         } else {
             // Something in the group does not fit. The rest, outcomes above all, must not suffer for it.
             let (first, second) = group.split_at(group.len() / 2);
-            self.execute_group(first, results);
-            self.execute_group(second, results);
+            self.execute_group(first, staged);
+            self.execute_group(second, staged);
         }
     }
 
-    /// Executes a group whole: in the log, or as a commit. On an error whatever was pushed to `results` is void, unless the group turns out to
+    /// Executes a group whole: in the log, or as a commit. On an error whatever was pushed to `staged` is void, unless the group turns out to
     /// have landed.
-    fn attempt(&mut self, group: &[StoreCall], results: &mut Vec<StoreResult>) -> Result<(), Trouble> {
+    fn attempt(&mut self, group: &[StoreCall], staged: &mut Staged) -> Result<(), Trouble> {
         let reads = group.iter().all(|call| matches!(call, StoreCall::Load(_) | StoreCall::Read(..)));
         if reads && !self.shared.is_open() {
             let snapshot = self.snapshots().take().map_err(|e| Trouble::Record(e.to_string()))?;
-            results.extend(group.iter().map(|call| snapshot.answer(call)));
+            staged.extend(group.iter().map(|call| snapshot.answer(call)));
             return if self.faults.worst() == Fault::None { Ok(()) } else { Err(Trouble::Record(self.faults.words())) };
         }
         let options = self.options;
@@ -296,9 +316,9 @@ impl Engine {
             self.commits = commits;
             self.journal.iter_mut().for_each(Journal::restart);
         }
-        let done = self.within(&transaction, group, results);
+        let done = self.within(&transaction, group, staged);
         let result = match done {
-            Ok(Some(done)) => self.promise(transaction, done),
+            Ok(Some(done)) => self.promise(transaction, done, staged),
             Ok(None) => self.shared.keep(transaction),
             Err(trouble) => {
                 drop(transaction);
@@ -316,7 +336,7 @@ impl Engine {
         &mut self,
         transaction: &WriteTransaction,
         group: &[StoreCall],
-        results: &mut Vec<StoreResult>,
+        staged: &mut Staged,
     ) -> Result<Option<Done>, Trouble> {
         let mut writer = Writer::open(transaction, self.tally);
         let free = self.disk.free_bytes().unwrap_or(0);
@@ -353,7 +373,7 @@ impl Engine {
                     StoreResult::Read(snapshot::read(writer.body.open()?, writer.chunk.open()?, *body, *from, *length))
                 }
             };
-            results.push(result);
+            staged.push(result);
         }
         if self.faults.worst() == Fault::Failed {
             return Err(Trouble::Record(self.faults.words()));
@@ -367,14 +387,17 @@ impl Engine {
         Ok(Some(Done { tally: writer.finish()?, draft, epoch }))
     }
 
-    /// Makes a group durable. From here on it may land even when an error comes back.
-    fn promise(&mut self, transaction: WriteTransaction, done: Done) -> Result<(), Trouble> {
+    /// Writes a group down, or commits it. From here on it may land even when an error comes back.
+    fn promise(&mut self, transaction: WriteTransaction, done: Done, staged: &mut Staged) -> Result<(), Trouble> {
         let before = std::mem::replace(&mut self.tally, done.tally);
         let result = match (&mut self.journal, done.draft) {
             (Some(journal), Some(draft)) if journal.fits(&draft) => journal
                 .append(draft, self.epoch, done.tally.sequence)
                 .map_err(|e| Trouble::Store(redb::Error::Io(e)))
-                .and_then(|()| self.shared.keep(transaction)),
+                .and_then(|log| {
+                    staged.owe(log);
+                    self.shared.keep(transaction)
+                }),
             _ => self.shared.commit(transaction),
         };
         match result {
@@ -575,7 +598,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         // Readers may outlive the writer; the file must not stay open behind the next one's back.
-        self.shared.close(self.failed.is_none());
+        self.shared.close(self.failure().is_none());
     }
 }
 

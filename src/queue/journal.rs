@@ -7,14 +7,18 @@
 //! A record begins on a page of its own, so that no write touches a page in which something promised stands:
 //!
 //! ```text
-//! "ALDJ" | length of the rest | CRC-32 of the rest | epoch of the store | sequence | changes, each: length | postcard
+//! "ALDK" | length of the rest | CRC-32 of the rest | epoch of the store | sequence | CRC-32 of the record before | changes, each: length | postcard
 //! ```
 //!
 //! Sequences are those of [`Tally`](super::table::Tally). The log starts again at 0 only once a commit that covers all of it is durable;
 //! records of before are told from newer ones by their sequence, which is not the next.
+//!
+//! Records are written while others are being synced. So a power cut may leave one whole that stands behind one that is not; nobody was
+//! promised either. It must not come back behind whatever takes the lost one's place and sequence later: hence the CRC of the record before,
+//! which is that of the very one it followed (0 at the start). Records of store format 2, "ALDJ", were synced one by one and lack it.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use redb::StorageBackend;
 
@@ -27,12 +31,14 @@ use super::table;
 pub const LOG_FILE: &str = "store.log";
 /// A log that belongs to another store.
 const STRANGE_FILE: &str = "store.log.aside";
-const MAGIC: [u8; 4] = *b"ALDJ";
+const MAGIC: [u8; 4] = *b"ALDK";
+/// Records that do not say what they follow.
+const MAGIC_2: [u8; 4] = *b"ALDJ";
 const PAGE: u64 = 4096;
 /// Magic, length, CRC.
 const HEAD: usize = 12;
-/// Epoch and sequence, after the head.
-const PLACE: usize = 12;
+/// Epoch, sequence and the CRC of the record before, after the head.
+const PLACE: usize = 16;
 
 /// What one record says.
 #[derive(Debug)]
@@ -40,6 +46,9 @@ pub(super) struct Record {
     pub(super) epoch: u32,
     pub(super) sequence: u64,
     pub(super) changes: Vec<Change>,
+    /// CRC of the record it follows, if it says so.
+    follows: Option<u32>,
+    crc: u32,
 }
 
 /// A record being written: changes are added as they are made.
@@ -76,24 +85,44 @@ impl Draft {
         self.bytes.len() as u64
     }
 
-    fn finish(mut self, epoch: u32, sequence: u64) -> Vec<u8> {
+    /// The record's pages, and its CRC.
+    fn finish(mut self, epoch: u32, sequence: u64, follows: u32) -> (Vec<u8>, u32) {
         let rest = u32::try_from(self.bytes.len() - HEAD).unwrap_or(u32::MAX);
-        let place = [epoch.to_le_bytes().as_slice(), &sequence.to_le_bytes()].concat();
+        let place = [epoch.to_le_bytes().as_slice(), &sequence.to_le_bytes(), &follows.to_le_bytes()].concat();
         self.bytes.splice(HEAD..HEAD + PLACE, place);
         let crc = table::crc(self.bytes.get(HEAD..).unwrap_or_default());
         self.bytes.splice(..HEAD, [MAGIC, rest.to_le_bytes(), crc.to_le_bytes()].concat());
         let whole = self.bytes.len().next_multiple_of(PAGE as usize);
         self.bytes.resize(whole, 0);
-        self.bytes
+        (self.bytes, crc)
+    }
+}
+
+/// The log's file. One thread writes it while another may make durable what was written before.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    file: Backend,
+    failed: OnceLock<String>,
+}
+
+impl LogFile {
+    /// Makes durable what was written before this call. After one failure nothing is known of the file, and every later call fails too.
+    pub(super) fn sync(&self) -> Result<(), String> {
+        if let Some(why) = self.failed.get() {
+            return Err(why.clone());
+        }
+        self.file.sync_data().map_err(|e| self.failed.get_or_init(|| format!("{LOG_FILE}: sync: {e}")).clone())
     }
 }
 
 /// The open log.
 #[derive(Debug)]
 pub(super) struct Journal {
-    file: Backend,
+    file: Arc<LogFile>,
     length: u64,
     at: u64,
+    /// CRC of the last record, 0 at the start.
+    last: u32,
 }
 
 impl Journal {
@@ -107,7 +136,9 @@ impl Journal {
         let mut records: Vec<Record> = Vec::new();
         let mut at = 0;
         while let Some((record, next)) = read_one(&file, at, length)? {
-            if records.last().is_some_and(|last| record.sequence != last.sequence + 1 || record.epoch != last.epoch) {
+            let next_of = |last: &Record| record.sequence == last.sequence + 1 && record.epoch == last.epoch;
+            let before = records.last().map_or(0, |last| last.crc);
+            if records.last().is_some_and(|last| !next_of(last)) || record.follows.is_some_and(|crc| crc != before) {
                 break;
             }
             records.push(record);
@@ -132,7 +163,7 @@ impl Journal {
             file.sync_data()?;
             disk.sync_dir("")?;
         }
-        Ok(Self { file, length, at: 0 })
+        Ok(Self { file: Arc::new(LogFile { file, failed: OnceLock::new() }), length, at: 0, last: 0 })
     }
 
     /// Puts a log that belongs to another store out of the way.
@@ -147,18 +178,22 @@ impl Journal {
         !draft.is_full() && self.at + draft.len().next_multiple_of(PAGE) <= self.length
     }
 
-    /// Appends a record. It is durable on return.
-    pub(super) fn append(&mut self, draft: Draft, epoch: u32, sequence: u64) -> io::Result<()> {
-        let bytes = draft.finish(epoch, sequence);
-        self.file.write(self.at, &bytes)?;
-        self.file.sync_data()?;
-        self.at += bytes.len() as u64;
-        Ok(())
+    /// Appends a record. It is durable after a sync of what is returned.
+    pub(super) fn append(&mut self, draft: Draft, epoch: u32, sequence: u64) -> io::Result<Arc<LogFile>> {
+        let (bytes, crc) = draft.finish(epoch, sequence, self.last);
+        self.file.file.write(self.at, &bytes)?;
+        (self.at, self.last) = (self.at + bytes.len() as u64, crc);
+        Ok(self.file.clone())
+    }
+
+    /// Why what was appended may not be durable.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.file.failed.get().map(String::as_str)
     }
 
     /// Starts again at the beginning. All that stands in it must be durable in the store.
     pub(super) fn restart(&mut self) {
-        self.at = 0;
+        (self.at, self.last) = (0, 0);
     }
 }
 
@@ -170,22 +205,27 @@ fn read_one(file: &Backend, at: u64, length: u64) -> io::Result<Option<(Record, 
     }
     file.read(at, &mut head)?;
     let ([magic, size, crc], []) = head.as_chunks::<4>() else { return Ok(None) };
-    let size = u64::from(u32::from_le_bytes(*size));
-    if *magic != MAGIC || size < PLACE as u64 || at + HEAD as u64 + size > length {
+    let (size, crc) = (u64::from(u32::from_le_bytes(*size)), u32::from_le_bytes(*crc));
+    if ![MAGIC, MAGIC_2].contains(magic) || at + HEAD as u64 + size > length {
         return Ok(None);
     }
     let mut rest = vec![0; usize::try_from(size).unwrap_or(0)];
     file.read(at + HEAD as u64, &mut rest)?;
-    if table::crc(&rest) != u32::from_le_bytes(*crc) {
+    if table::crc(&rest) != crc {
         return Ok(None);
     }
     let next = (at + HEAD as u64 + size).next_multiple_of(PAGE);
-    Ok(parse(&rest).map(|record| (record, next)))
+    Ok(parse(&rest, crc, *magic == MAGIC).map(|record| (record, next)))
 }
 
-fn parse(rest: &[u8]) -> Option<Record> {
+fn parse(rest: &[u8], crc: u32, linked: bool) -> Option<Record> {
     let (epoch, rest) = rest.split_first_chunk::<4>()?;
     let (sequence, mut rest) = rest.split_first_chunk::<8>()?;
+    let mut follows = None;
+    if linked {
+        let (before, more) = rest.split_first_chunk::<4>()?;
+        (follows, rest) = (Some(u32::from_le_bytes(*before)), more);
+    }
     let mut changes = Vec::new();
     while let Some((length, more)) = rest.split_first_chunk::<4>() {
         let (change, more) = more.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
@@ -196,5 +236,7 @@ fn parse(rest: &[u8]) -> Option<Record> {
         epoch: u32::from_le_bytes(*epoch),
         sequence: u64::from_le_bytes(*sequence),
         changes,
+        follows,
+        crc,
     })
 }

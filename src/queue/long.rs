@@ -100,6 +100,13 @@ impl Long {
         self.back.notify_all();
     }
 
+    /// Drops the open transaction: the log could not be made to promise what is in it.
+    pub(super) fn forget(&self) {
+        let mut state = self.lock();
+        state.behind = true;
+        drop(state.transaction.take());
+    }
+
     pub(super) fn open(&self, database: Database) {
         let mut state = self.lock();
         *state = State { database: Some(database), commits: state.commits + 1, ..State::default() };

@@ -32,6 +32,7 @@ mod record;
 pub mod retry;
 pub mod schedule;
 mod snapshot;
+mod staged;
 mod store;
 mod table;
 
@@ -49,4 +50,5 @@ pub use journal::LOG_FILE;
 pub use real_disk::RealDisk;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
 pub use snapshot::{Snapshot, Snapshots};
+pub use staged::{Settled, Staged};
 pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult, UNDATED};

@@ -4,7 +4,7 @@
 //! the content in postcard. The CRC is there because redb does not check pages it trusts, and a record that rotted on
 //! flash must be told from one that was written so.
 
-use crc::{CRC_32_ISO_HDLC, Crc, Table};
+use crc32fast::Hasher;
 use redb::TableDefinition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,8 @@ use super::record::{Lease, MessageRecord, MessageState};
 use crate::mail::{BodyRef, MessageId, Precedence, RecipientState, TransferId};
 use crate::time::Wall;
 
-/// Version of the tables and what is beside them. A store with a higher one is refused. Format 1 had no log.
-pub(super) const FORMAT: u32 = 2;
+/// Version of the tables and what is beside them. A store with a higher one is refused. Format 1 had no log, and the records of 2's did not name the one before.
+pub(super) const FORMAT: u32 = 3;
 /// Version of the records.
 const RECORD: u8 = 1;
 /// Bytes of a body in one row: one row, with its key and CRC, fills one 4096-byte page of redb, which gives a larger
@@ -58,8 +58,6 @@ pub(super) const SETTING: TableDefinition<&str, Bytes> = TableDefinition::new("s
 /// What a damaged row was -> its bytes as found.
 pub(super) const ASIDE: TableDefinition<&str, Bytes> = TableDefinition::new("aside");
 
-static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
-
 /// What a transaction leaves beside its rows: written with them, so never wrong after a crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
@@ -96,7 +94,7 @@ pub(super) fn unseal(row: &[u8]) -> Result<&[u8], String> {
 
 /// CRC-32 as everywhere in the store.
 pub(super) fn crc(bytes: &[u8]) -> u32 {
-    CRC.checksum(bytes)
+    crc32fast::hash(bytes)
 }
 
 fn seal_crc(content: &[u8]) -> u32 {
@@ -104,7 +102,7 @@ fn seal_crc(content: &[u8]) -> u32 {
 }
 
 fn seal_crc_of(version: u8, content: &[u8]) -> u32 {
-    let mut digest = CRC.digest();
+    let mut digest = Hasher::new();
     digest.update(&[version]);
     digest.update(content);
     digest.finalize()
@@ -135,7 +133,7 @@ pub(super) fn chunk_data(body: BodyRef, index: u32, row: &[u8]) -> Option<&[u8]>
 }
 
 fn chunk_crc(body: BodyRef, index: u32, data: &[u8]) -> u32 {
-    let mut digest = CRC.digest();
+    let mut digest = Hasher::new();
     digest.update(&body.0.to_le_bytes());
     digest.update(&index.to_le_bytes());
     digest.update(data);

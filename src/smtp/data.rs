@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use memchr::{memchr3, memmem};
+
 use super::policy::{Budget, Claim};
 
 /// What was wrong with content, gathered while it came in.
@@ -134,7 +136,7 @@ impl Store {
                 }
                 self.flaws.bare_cr = true;
             }
-            let plain = rest.iter().position(|b| matches!(b, b'\r' | b'\n' | 0)).unwrap_or(rest.len());
+            let plain = memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
             self.line = self.line.saturating_add(plain);
             if self.line > self.bounds.line {
                 self.flaws.long_line = true;
@@ -233,10 +235,15 @@ impl Dots {
                 }
                 (At::LineStart | At::Dot | At::Mid | At::MidCr, _) => {
                     let rest = input.get(i..).unwrap_or_default();
-                    let run = rest.iter().position(|b| *b == b'\r').map_or(rest.len(), |cr| cr + 1);
-                    self.store.push(rest.get(..run).unwrap_or_default());
-                    self.at = if rest.get(run - 1) == Some(&b'\r') { At::MidCr } else { At::Mid };
-                    i += run;
+                    // Only a dot at the start of a line is of interest; its line end is content.
+                    let run = memmem::find(rest, b"\r\n.").map_or(rest, |at| rest.get(..at + 2).unwrap_or_default());
+                    self.store.push(run);
+                    self.at = match run {
+                        [.., b'\r', b'\n'] => At::LineStart,
+                        [.., b'\r'] => At::MidCr,
+                        _ => At::Mid,
+                    };
+                    i += run.len();
                 }
             }
         }

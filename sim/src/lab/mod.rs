@@ -64,6 +64,8 @@ pub struct Setup {
     pub protection: &'static str,
     /// What is saved on.
     pub economy: Economy,
+    /// Whether the nodes' stores do further calls while they sync; see [`VirtualNode::ahead`].
+    pub store_ahead: bool,
     /// One key for all stations instead of one for each pair: messages for several go once.
     pub net_key: bool,
     /// State of every bearer at first start, as a profile says it.
@@ -100,6 +102,7 @@ impl Setup {
             clocks: BTreeMap::new(),
             protection: "mac",
             economy: Economy::ALONE,
+            store_ahead: false,
             net_key: false,
             emcon: "open",
             rates: "rate = \"auto\"".into(),
@@ -303,7 +306,9 @@ impl Lab {
             .map(|id| {
                 let ports = setup.bearers().map(Into::into).collect();
                 let seed = Stream::new(setup.seed, "node", u64::from(id.0)).next_u64();
-                VirtualNode::new(plan::plan(setup, &topology, id), ports, setup.economy, seed)
+                let mut node = VirtualNode::new(plan::plan(setup, &topology, id), ports, setup.economy, seed);
+                node.ahead = setup.store_ahead;
+                node
             })
             .collect();
         let mut world = World::new(Ether::new(setup.ether.clone()), hosts, trace);

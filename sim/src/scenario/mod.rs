@@ -40,6 +40,8 @@ pub struct Scenario {
     pub net_key: bool,
     /// How mail is coded.
     pub coding: Coding,
+    /// The nodes' stores do further calls while they sync.
+    pub store_ahead: bool,
     /// Station names, in order of their ids.
     pub stations: Vec<String>,
     /// Names of further bearers.

@@ -12,6 +12,7 @@ pub(crate) struct Scenario {
     pub(crate) start: Option<String>,
     pub(crate) protection: Option<String>,
     pub(crate) coding: Option<String>,
+    pub(crate) store: Option<String>,
     pub(crate) keys: Option<String>,
     #[serde(default)]
     pub(crate) waveform: Waveform,

@@ -124,6 +124,11 @@ impl Reader {
             Some("plain") => Coding::Plain,
             Some(_) => self.problem(Coding::Full, "coding", "is full or plain"),
         };
+        let store_ahead = match raw.store.as_deref() {
+            None | Some("in turn") => false,
+            Some("ahead") => true,
+            Some(_) => self.problem(false, "store", "is in turn or ahead"),
+        };
         let net_key = match raw.keys.as_deref() {
             None | Some("pair") => false,
             Some("net") => true,
@@ -155,6 +160,7 @@ impl Reader {
             start,
             protection,
             coding,
+            store_ahead,
             net_key,
             stations,
             bearers: self.bearers.clone(),

@@ -165,6 +165,7 @@ pub(super) fn scenario(seed: u64, profile: Profile) -> raw::Scenario {
     raw.keys = (names.len() > 2 && chance.chance(0.4)).then(|| "net".into());
     // What a payload is made of does not matter to its custody, and making it well takes most of a run's real time.
     raw.coding = (!chance.chance(0.04)).then(|| "plain".into());
+    raw.store = Stream::new(seed, "storm store", profile as u64).chance(0.5).then(|| "ahead".into());
     if raw.coding.is_none() {
         lost_histories(&mut raw, duration, &mut Stream::new(seed, "storm lost histories", profile as u64));
     }
