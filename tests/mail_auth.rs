@@ -500,6 +500,48 @@ fn dmarc_is_noted_or_enforced_as_the_listener_says() {
 }
 
 #[test]
+fn no_trick_of_the_sender_gets_past_dmarc_reject() {
+    let dns = Dns::start();
+    dns.txt("_dmarc.x.example", "v=DMARC1; p=reject").txt("_dmarc.evil.example", "v=DMARC1; p=none");
+    dns.txt("evil.example", "v=spf1 ip4:127.0.0.1 -all").txt("_dmarc.y.example", "v=DMARC1; p=quarantine");
+    // The sender's own servers never answer.
+    dns.add("s._domainkey.mute.example", Record::Silent).add("mute.example", Record::Silent);
+    dns.add("_dmarc.mute.example", Record::Silent);
+    let wide = (0..9).map(|n| format!("mx:m{n}.wide.example")).collect::<Vec<_>>().join(" ");
+    dns.txt("wide.example", &format!("v=spf1 {wide} -all"));
+    for (n, host) in (0..9).flat_map(|n| (0..9).map(move |host| (n, host))) {
+        dns.add(&format!("m{n}.wide.example"), Record::Mx(format!("h{n}{host}.wide.example")));
+        dns.add(&format!("h{n}{host}.wide.example"), Record::A([192, 0, 2, 1]));
+    }
+    let checks = "[checks]\nwithin = \"3s\"\nheader = \"4KiB\"\nlookups = 40\nauthors = 3\n";
+    let house = House::checking(&dns, "dmarc_reject = true", checks);
+    let authors = |mark: &str, from: &str| text(&mail(mark, "A", "x")).replace("A <A>", from).into_bytes();
+    let signature = "DKIM-Signature: v=1; a=rsa-sha256; d=mute.example; s=s; h=from; \
+                     bh=frcCV1k9oG9oKj3dpUqdJg1PxRT2RSN/XKdLCPjaYaY=; b=AAAA\r\n";
+    let large = format!("X-Large: {}\r\n{}", "x".repeat(5000), text(&mail("t.4", "a@x.example", "x")));
+    let slow = format!("{signature}{}", text(&mail("t.6", "a@x.example", "")));
+    for (sender, message, words) in [
+        ("u@evil.example", authors("t.0", "a@evil.example, b@x.example"), "the DMARC policy of x.example"),
+        ("u@evil.example", authors("t.1", "a@mute.example, b@x.example."), "the DMARC policy of x.example"),
+        ("u@evil.example", authors("t.2", "a@a.example, a@b.example, a@c.example, b@x.example"), "more domains"),
+        ("u@evil.example", authors("t.3", "\"boss@x.example\" <nobody>"), "no domain"),
+        ("u@evil.example", large.into_bytes(), "header is too large"),
+        ("u@wide.example", mail("t.5", "a@x.example", "x"), "too many DNS lookups"),
+        ("u@mute.example", slow.into_bytes(), "the DMARC policy of x.example"),
+    ] {
+        let reply = house.submit(sender, &message);
+        assert!(reply.starts_with("550 5.7.26") && reply.contains(words), "{words}: {reply}");
+    }
+    assert_eq!(house.count("dmarc-refused"), 7);
+    assert_eq!(house.count("check-bounded"), 3);
+    // Several domains of which none asks for it, and a DNS that fails for the only one that might.
+    for (mark, from) in [("t.7", "a@evil.example, b@y.example"), ("t.8", "a@mute.example")] {
+        let found = house.results("u@evil.example", &format!("{mark}@"), &authors(mark, from));
+        assert!(found.contains("dmarc="), "{found}");
+    }
+}
+
+#[test]
 fn a_chain_of_dkimpy_is_verified_and_ours_goes_on_from_it() {
     let Some(python) = python() else { return };
     if !have(&["openssl"]) {
@@ -635,7 +677,7 @@ fn questions_of_one_message_are_bounded() {
             dns.add(&format!("h{n}{host}.wide.example"), Record::A([192, 0, 2, 1]));
         }
     }
-    let house = House::checking(&dns, "dmarc_reject = true", "[checks]\nlookups = 20\n");
+    let house = House::checking(&dns, "", "[checks]\nlookups = 20\n");
     let found = house.results("u@wide.example", "wide.1@", &mail("wide.1", "a@x.example", "x"));
     assert!(found.contains("spf=permerror (too many DNS lookups)"), "{found}");
     assert_eq!(house.count("check-bounded"), 1);

@@ -56,6 +56,7 @@ pub fn checks(reader: &mut Reader, entry: Option<&Entry>, host: Option<&str>) ->
     let at_once = s.field("at_once", integer(1, 16));
     let signatures = s.field("signatures", integer(1, 20));
     let lookups = s.field("lookups", integer(10, 1000));
+    let authors = s.field("authors", integer(1, 10));
     let arc_sets = s.field("arc_sets", integer(1, 50));
     let header = s.field("header", parsed(|t| Bytes::parse(t).filter(|b| (4096..=1 << 20).contains(&b.0))));
     Some(ChecksPlan {
@@ -67,6 +68,7 @@ pub fn checks(reader: &mut Reader, entry: Option<&Entry>, host: Option<&str>) ->
             arc_sets: usize::try_from(arc_sets?).ok()?,
             header_bytes: usize::try_from(header?.0).ok()?,
             lookups: u32::try_from(lookups?).ok()?,
+            authors: usize::try_from(authors?).ok()?,
         },
     })
 }

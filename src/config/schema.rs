@@ -233,6 +233,7 @@ pub static CHECKS: Section = Section {
         or("at_once", "an integer, 1 to 16", "8"),
         or("signatures", "an integer, 1 to 20", "5"),
         or("lookups", "an integer, 10 to 1000", "100"),
+        or("authors", "an integer, 1 to 10", "4"),
         or("arc_sets", "an integer, 1 to 50", "20"),
         or("header", "a size, 4KiB to 1MiB", "128KiB"),
     ],

@@ -72,6 +72,7 @@ within = "5s"
 at_once = 4
 signatures = 3
 lookups = 50
+authors = 2
 arc_sets = 10
 header = "64KiB"
 

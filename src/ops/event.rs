@@ -211,7 +211,7 @@ events! {
     INFO DmarcRefused "dmarc-refused" {
         /// On which listener.
         listener: String,
-        /// Whose policy.
+        /// Whose policy; empty where the sender left it unclear who could be asked.
         domain: String,
     }
     /// Fields that claimed to be this node's own results were taken out of mail that came in.
