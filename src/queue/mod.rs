@@ -49,4 +49,6 @@ pub use journal::LOG_FILE;
 pub use real_disk::RealDisk;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
 pub use snapshot::{Snapshot, Snapshots};
-pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult, UNDATED};
+pub use store::{
+    Batch, Change, CommitError, Condition, Health, Opened, Place, SeenKey, StoreCall, StoreResult, UNDATED,
+};

@@ -14,7 +14,9 @@ use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
-use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, StoreCall, StoreResult, TransferRecord};
+use crate::queue::{
+    Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, Place, StoreCall, StoreResult, TransferRecord,
+};
 use crate::route::Direction;
 use crate::smtp;
 use crate::smtp::client::RecipientResult;
@@ -25,7 +27,8 @@ use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{
-    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, Local, Note, Pending, Switch, Work, WorkResult, group,
+    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, LOOK_EVERY, Local, Note, Pending, Switch, Work,
+    WorkResult, group,
 };
 
 /// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
@@ -44,6 +47,9 @@ const PER_NEXT_HOP: usize = 16;
 const FETCHES: usize = 2;
 /// Messages leased by one claim.
 const CLAIM: usize = 256;
+/// Messages looked at by one look, and leased of them.
+const LOOK: usize = 1024;
+const TAKE: usize = 64;
 /// Finished messages purged by one batch.
 const PURGE: u32 = 500;
 
@@ -447,7 +453,7 @@ impl Switch {
 
     /// Puts a message into the active set, with the hops its routes say now.
     pub(super) fn offer(&mut self, now: Now, record: MessageRecord) {
-        let hops = record.envelope.recipients.iter().map(|r| self.hop(&self.resolve(&r.address))).collect();
+        let hops = self.hops_of(&record);
         match self.active.offer(now, record, hops) {
             Offered::Taken => {}
             Offered::TakenFor(back) | Offered::Refused(back) => self.write_back(*back),
@@ -464,10 +470,14 @@ impl Switch {
     pub(super) fn claim(&mut self, now: Now) {
         self.next_claim = now.at + CLAIM_EVERY;
         let limit = self.active.room().min(CLAIM);
-        if self.claiming || limit == 0 {
+        if self.claiming {
             return;
         }
         self.claiming = true;
+        if limit == 0 {
+            return self.look(now);
+        }
+        self.looked_until = None;
         let call = StoreCall::Claim {
             owner: self.owner.clone(),
             now: now.wall,
@@ -478,6 +488,52 @@ impl Switch {
             except: self.active.ids(),
         };
         self.work(Work::Store(call), Pending::Claim { limit });
+    }
+
+    /// Looks, where memory is full, whether the store has due messages that go before what fills it: of a higher precedence, or for a
+    /// hop that does not wait behind a crowd. A claim would only bring what stands first.
+    fn look(&mut self, now: Now) {
+        let call = StoreCall::Look {
+            owner: self.owner.clone(),
+            now: now.wall,
+            beyond: now.wall.plus(self.policy.retry.longest_wait()),
+            after: self.looked_until,
+            limit: LOOK,
+            except: self.active.ids(),
+        };
+        self.work(Work::Store(call), Pending::Look);
+    }
+
+    fn looked(&mut self, now: Now, looked: Result<(Vec<MessageRecord>, Option<Place>), CommitError>) {
+        self.claiming = false;
+        let (records, place) = match looked {
+            Ok(looked) => looked,
+            Err(error) => return self.commit_failed(&error),
+        };
+        self.looked_until = place;
+        if place.is_some() {
+            self.next_claim = now.at + LOOK_EVERY;
+        }
+        let free = records.iter().filter(|record| !self.steps.contains_key(&record.id));
+        let wanted = free.filter(|record| self.active.wants(now, record, &self.hops_of(record)));
+        let ids: Vec<MessageId> = wanted.map(|record| record.id).take(TAKE).collect();
+        if ids.is_empty() {
+            return;
+        }
+        self.claiming = true;
+        let call = StoreCall::Take {
+            owner: self.owner.clone(),
+            now: now.wall,
+            beyond: now.wall.plus(self.policy.retry.longest_wait()),
+            until: now.wall.plus(LEASE),
+            ids,
+        };
+        self.work(Work::Store(call), Pending::Claim { limit: usize::MAX });
+    }
+
+    /// The hop of each recipient, as the routes say now.
+    fn hops_of(&self, record: &MessageRecord) -> Vec<Option<Hop>> {
+        record.envelope.recipients.iter().map(|r| self.hop(&self.resolve(&r.address))).collect()
     }
 
     pub(super) fn claimed(&mut self, now: Now, limit: usize, claimed: Result<Vec<MessageRecord>, CommitError>) {
@@ -574,6 +630,10 @@ impl Switch {
             },
             Pending::Claim { limit } => match result {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
+                _ => self.claiming = false,
+            },
+            Pending::Look => match result {
+                WorkResult::Store(StoreResult::Looked(looked)) => self.looked(now, looked),
                 _ => self.claiming = false,
             },
             Pending::Ended => match result {

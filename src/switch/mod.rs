@@ -52,7 +52,7 @@ use crate::ops::{Counters, Event};
 use crate::queue::accept;
 use crate::queue::dsn::Reporter;
 use crate::queue::schedule::{Active, Job};
-use crate::queue::{Batch, Change, Ids, MessageRecord, StoreCall, TrackEntry, TransferRecord};
+use crate::queue::{Batch, Change, Ids, MessageRecord, Place, StoreCall, TrackEntry, TransferRecord};
 use crate::queue::{Opened as StoreOpened, retry};
 use crate::smtp;
 use crate::time::{Duration, Instant, Now, Wall};
@@ -101,6 +101,8 @@ pub struct Switch {
     counters: Counters,
     /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
     claiming: bool,
+    /// Where the look at due messages that are not in a full memory goes on; `None`: at the first.
+    looked_until: Option<Place>,
     /// Set while the store is asked whose life is over.
     ending: bool,
     next_claim: Instant,
@@ -151,6 +153,8 @@ enum Pending {
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
     Claim { limit: usize },
+    /// Due messages behind those that have no room are looked at.
+    Look,
     /// Messages whose life is over are being looked for.
     Ended,
     /// A body is being read for a job.
@@ -201,6 +205,8 @@ enum Pending {
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often the store is asked for due messages that are not in memory.
 const CLAIM_EVERY: Duration = Duration::from_secs(10);
+/// How often a full memory looks at the next ones in the store, for mail whose hop has room.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A jump of civil against monotonic time that counts as a step of the clock.
 const STEP_MS: i64 = 1000;
 /// How soon a step of civil time is noticed while something is on the air that depends on it.
@@ -307,6 +313,7 @@ impl Switch {
             open_orders: BTreeMap::new(),
             counters: Counters::default(),
             claiming: false,
+            looked_until: None,
             ending: false,
             next_claim: now.at,
             next_sweep: now.at,
