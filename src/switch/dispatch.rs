@@ -392,6 +392,7 @@ impl Switch {
         let Hop::Mx(domain) = hop else { return };
         let domain = domain.clone();
         self.event(match note.clone() {
+            Note::Policy { domain, policy } => return self.keep_policy(&domain, &policy),
             Note::Bounded { what, count } => {
                 ops::Event::MxBounded { domain, what: what.to_owned(), count: count as u64 }
             }
@@ -589,6 +590,7 @@ impl Switch {
             let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
             self.purge_late(now);
+            self.purge_policies(now);
             self.purge_awaited(now);
             self.follow_digests(now);
             // Longer than any message lives, by a margin that makes the keeping time of done ones twice as long.

@@ -19,6 +19,7 @@ mod intake;
 mod io;
 mod late;
 mod multicast;
+mod policies;
 mod predict;
 mod receipts;
 mod renewal;
@@ -35,6 +36,7 @@ pub use io::{
     Coded, Decode, Encode, Fault, Fetch, Forward, Forwarded, Input, Local, MuleDecode, MuleEncode, Note, Omission,
     OpenError, Opened, Output, Reduction, RequestId, SessionId, Ticket, Work, WorkResult,
 };
+pub use policies::kept as kept_policies;
 
 pub use sizes::Sizes;
 
@@ -76,6 +78,8 @@ pub struct Switch {
     silence: silence::Silence,
     /// What ended unconfirmed: word of it still counts.
     late: late::Lates,
+    /// Policies of domains that are kept.
+    policies: policies::Policies,
     choices: choice::Choices,
     coding: predict::Coding,
     contexts: context::Contexts,
@@ -295,6 +299,7 @@ impl Switch {
             minimize,
             silence: silence::Silence::open(&opened.settings),
             late: late::open(&opened.settings),
+            policies: policies::open(&opened.settings),
             choices: choice::Choices::default(),
             coding: predict::Coding::default(),
             contexts: context::Contexts::open(&opened.settings),
