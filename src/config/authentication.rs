@@ -18,6 +18,8 @@ use crate::units::{Bytes, parse_duration};
 
 /// A message waits this long for its checks at most: a client waits ten minutes.
 const LONGEST_CHECK: Duration = Duration::from_secs(60);
+/// A DNS that is back is used again after this long at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 pub fn dns(reader: &mut Reader, entry: Option<&Entry>) -> Option<DnsPlan> {
     let mut s = reader.scope(&schema::DNS, "dns", entry);
@@ -53,6 +55,7 @@ pub fn checks(reader: &mut Reader, entry: Option<&Entry>, host: Option<&str>) ->
     let mut s = reader.scope(&schema::CHECKS, "checks", entry);
     let authserv_id = s.field_or("authserv_id", host.unwrap_or("localhost").to_owned(), parsed(hostname));
     let within = s.field("within", parsed(|t| at_least_a_second(t).filter(|d| *d <= LONGEST_CHECK)));
+    let pause = s.field("pause", parsed(|t| parse_duration(t).filter(|d| *d <= LONGEST_PAUSE)));
     let at_once = s.field("at_once", integer(1, 16));
     let signatures = s.field("signatures", integer(1, 20));
     let lookups = s.field("lookups", integer(10, 1000));
@@ -62,6 +65,7 @@ pub fn checks(reader: &mut Reader, entry: Option<&Entry>, host: Option<&str>) ->
     Some(ChecksPlan {
         authserv_id: authserv_id?,
         within: within?,
+        pause: pause?,
         at_once: usize::try_from(at_once?).ok()?,
         bounds: Bounds {
             signatures: usize::try_from(signatures?).ok()?,

@@ -230,6 +230,7 @@ pub static CHECKS: Section = Section {
     keys: &[
         from("authserv_id", "a host name", "node.hostname"),
         or("within", "a duration, 1s to 60s", "10s"),
+        or("pause", "a duration, 0s to 10min", "60s"),
         or("at_once", "an integer, 1 to 16", "8"),
         or("signatures", "an integer, 1 to 20", "5"),
         or("lookups", "an integer, 10 to 1000", "100"),

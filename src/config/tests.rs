@@ -69,6 +69,7 @@ cache = 100
 [checks]
 authserv_id = "mx.ship.example"
 within = "5s"
+pause = "30s"
 at_once = 4
 signatures = 3
 lookups = 50

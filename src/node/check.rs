@@ -23,7 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::dns;
+use super::outage::Outage;
 use crate::config::Plan;
+use crate::security::results::Results;
 use crate::security::vet::{Verified, Vet, Vetted, authors, vet, without_dns};
 use crate::time::Duration;
 
@@ -33,6 +35,7 @@ pub struct Checker {
     authenticator: Option<Arc<MessageAuthenticator>>,
     places: Arc<Semaphore>,
     within: Duration,
+    outage: Option<Arc<Outage>>,
 }
 
 impl Checker {
@@ -42,7 +45,9 @@ impl Checker {
         if let Some(Err(why)) = &resolver {
             tracing::warn!(%why, "no DNS: mail is taken unchecked");
         }
+        let outage = plan.checks_mail().then(|| Outage::new(&plan.dns, plan.checks.pause).ok());
         Self {
+            outage: outage.flatten().map(Arc::new),
             authenticator: resolver.and_then(Result::ok).map(|r| Arc::new(MessageAuthenticator(r))),
             places: Arc::new(Semaphore::new(plan.checks.at_once)),
             within: plan.checks.within,
@@ -53,7 +58,8 @@ impl Checker {
     pub async fn vet(&self, work: Vet) -> Vetted {
         let work = Arc::new(work);
         let deadline = Instant::now() + self.within;
-        let place = match work.checks.any() {
+        let skipped = work.checks.any() && self.outage.as_ref().is_some_and(|outage| outage.lasts());
+        let place = match work.checks.any() && !skipped {
             true => timeout_at(deadline, self.places.clone().acquire_owned()).await.ok().and_then(Result::ok),
             false => None,
         };
@@ -70,7 +76,13 @@ impl Checker {
             })
         });
         match done.await {
-            Ok(vetted) => vetted,
+            Ok(vetted) => {
+                let incomplete = vetted.results.as_ref().is_some_and(Results::incomplete);
+                if let Some(outage) = self.outage.as_ref().filter(|_| incomplete && !skipped) {
+                    outage.suspect();
+                }
+                Vetted { skipped, ..vetted }
+            }
             Err(error) => {
                 // A fault in what reads a stranger's bytes costs nobody's mail. What is unsigned goes back to its sender. At the end
                 // of the process nobody hears of it any more.

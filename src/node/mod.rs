@@ -22,6 +22,7 @@ mod modem;
 mod multicast;
 mod mx;
 mod next_hop;
+mod outage;
 mod sts;
 mod tls;
 mod writer;

@@ -200,6 +200,11 @@ events! {
         /// What was found, by method.
         results: String,
     }
+    /// Mail was checked without asking the DNS, no server of which had answered a moment ago.
+    INFO ChecksSkipped "checks-skipped" {
+        /// On which listener.
+        listener: String,
+    }
     /// Mail met a bound of `[checks]`, and was checked no further.
     INFO CheckBounded "check-bounded" {
         /// On which listener.

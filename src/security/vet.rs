@@ -103,6 +103,8 @@ pub struct Vetted {
     pub sealed: bool,
     /// Bounds that were met, by the names of their keys.
     pub bounded: Vec<&'static str>,
+    /// Nobody was asked, because nobody had answered a moment ago.
+    pub skipped: bool,
 }
 
 /// What was done about a signature.
@@ -147,6 +149,7 @@ pub fn vet<B>(
         signed: Signed::Unasked,
         sealed: false,
         bounded: Vec::new(),
+        skipped: false,
     };
     if vet.checks.any() {
         check(vet, beside, verify, &mut out);

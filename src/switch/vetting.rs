@@ -84,6 +84,9 @@ impl Switch {
         for bound in &vetted.bounded {
             self.event(Event::CheckBounded { listener: listener.clone(), bound: (*bound).to_owned() });
         }
+        if vetted.skipped {
+            self.event(Event::ChecksSkipped { listener: listener.clone() });
+        }
         let Some(results) = &vetted.results else { return };
         let summary = results.summary();
         if results.incomplete() {
