@@ -15,7 +15,7 @@ use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
 use crate::queue::{
-    Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, Place, StoreCall, StoreResult, TransferRecord,
+    Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, Place, Reason, StoreCall, StoreResult, TransferRecord,
 };
 use crate::route::Direction;
 use crate::smtp;
@@ -447,7 +447,7 @@ impl Switch {
     /// Turns per-recipient results into a step. A recipient without a result is deferred.
     pub(super) fn job_result(&mut self, now: Now, job: &Job, results: Vec<Event>, air: AirNote, why: Option<&str>) {
         let mut results = results.into_iter();
-        let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").to_owned() };
+        let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").into() };
         let events = job.recipients.iter().map(|i| (*i, results.next().unwrap_or_else(missing))).collect();
         self.step(now, job.message, Step::Events { events, air, ended: None, job: Some(job.hop.clone()), sends: None });
     }
@@ -748,7 +748,7 @@ fn maildir_event(result: Result<(), DeliverError>) -> Event {
         Err(error) if error.is_permanent() => {
             Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
         }
-        Err(error) => Event::Deferred { diagnostic: error.to_string() },
+        Err(error) => Event::Deferred { diagnostic: error.to_string().into() },
     }
 }
 
@@ -761,7 +761,7 @@ fn forward_events(job: &Job, forwarded: Forwarded) -> Vec<Event> {
         RecipientResult::Delivered { .. } => {
             Event::Delivered { by: by.clone(), dsn_passed_on: dsn && !lmtp, is_final: lmtp }
         }
-        RecipientResult::Temporary { status, text } => Event::Deferred { diagnostic: with_status(status, text) },
+        RecipientResult::Temporary { status, text } => Event::Deferred { diagnostic: reason(status, text) },
         RecipientResult::Permanent { status, text } => {
             Event::Failed { status, remote: remote.clone(), diagnostic: text }
         }
@@ -769,8 +769,8 @@ fn forward_events(job: &Job, forwarded: Forwarded) -> Vec<Event> {
     report.results.into_iter().map(event).collect()
 }
 
-/// A matter of security keeps its number, also where the words are ours: the report at the end of the message's life names it.
-fn with_status(status: Status, text: String) -> String {
+/// A matter of security keeps its number where the words are ours; those of a peer begin with the number of its reply.
+fn reason(status: Status, text: String) -> Reason {
     let of_peer = text.starts_with(|c: char| c.is_ascii_digit());
-    if status.1 == 7 && !of_peer { format!("{status} {text}") } else { text }
+    if of_peer { text.into() } else { Reason::new(status, text) }
 }
