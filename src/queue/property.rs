@@ -302,15 +302,18 @@ impl World {
             return;
         }
         let hops = hops(&record);
-        let (level, wanted) = (record.precedence, hops.clone());
+        let level = record.precedence;
+        let (retry, wall) = (self.policy.retry.clone(), self.now.wall);
+        let due = |r: &RecipientRecord| match &r.state {
+            RecipientState::Due { next_at } => retry.is_due(*next_at, wall),
+            RecipientState::OnAir { .. } | RecipientState::Held { .. } | RecipientState::Final { .. } => false,
+        };
+        let to_now = record.recipients.iter().zip(&hops).filter(|(r, _)| due(r));
+        let wanted: Vec<Option<Hop>> = to_now.map(|(_, hop)| hop.clone()).collect();
         match self.active.offer(self.now, record, hops) {
             Offered::Taken => {}
             Offered::TakenFor(out) => {
                 self.tally[4] += 1;
-                let due = |r: &RecipientRecord| match &r.state {
-                    RecipientState::Due { next_at } => self.policy.retry.is_due(*next_at, self.now.wall),
-                    RecipientState::OnAir { .. } | RecipientState::Held { .. } | RecipientState::Final { .. } => false,
-                };
                 let rests = !out.recipients.iter().any(due);
                 let elsewhere = self::hops(&out).iter().any(|hop| !wanted.contains(hop));
                 let lower = out.precedence < level;

@@ -167,6 +167,7 @@ impl Active {
         let rank = Rank::of(&record);
         let mut out = None;
         if flying.is_empty() && self.idle.len() >= self.limit {
+            self.pump(now);
             match self.makes_room(rank, &self.ready_for(now, &record, &hops)) {
                 Some(leaves) => out = self.remove(leaves).map(released),
                 None => return Offered::Refused(released(record)),
@@ -181,7 +182,8 @@ impl Active {
     }
 
     /// Whether a message that is not in the set would be taken.
-    pub fn wants(&self, now: Now, record: &MessageRecord, hops: &[Option<Hop>]) -> bool {
+    pub fn wants(&mut self, now: Now, record: &MessageRecord, hops: &[Option<Hop>]) -> bool {
+        self.pump(now);
         let queued = record.state == MessageState::Queued && !self.entries.contains_key(&record.id);
         let place = || self.makes_room(Rank::of(record), &self.ready_for(now, record, hops)).is_some();
         queued && (self.room() > 0 || place())

@@ -515,9 +515,13 @@ impl Switch {
         if place.is_some() {
             self.next_claim = now.at + LOOK_EVERY;
         }
-        let free = records.iter().filter(|record| !self.steps.contains_key(&record.id));
-        let wanted = free.filter(|record| self.active.wants(now, record, &self.hops_of(record)));
-        let ids: Vec<MessageId> = wanted.map(|record| record.id).take(TAKE).collect();
+        let mut ids = Vec::new();
+        for record in records.iter().filter(|record| !self.steps.contains_key(&record.id)) {
+            let hops = self.hops_of(record);
+            if ids.len() < TAKE && self.active.wants(now, record, &hops) {
+                ids.push(record.id);
+            }
+        }
         if ids.is_empty() {
             return;
         }
