@@ -154,7 +154,7 @@ impl Switch {
         let Some(record) = self.active.record(job.message) else { return };
         let envelope = limited(record, &job);
         let tracking = record.tracking.as_ref().and_then(|t| t.parameter(now.wall.since(record.accepted)));
-        if !self.may_take(&job.hop, &envelope) {
+        if !self.may_take(&job.hop, job.message, &envelope) {
             // Accepted under a profile that protected this way.
             let (status, why) = UNPROTECTED;
             let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };
@@ -322,7 +322,8 @@ impl Switch {
         if self.renewal.is_some() || id.epoch != self.epoch {
             return;
         }
-        let exposed = self.active.record(transfer.message).is_some_and(|r| !self.may_take(&transfer.hop, &r.envelope));
+        let record = self.active.record(transfer.message);
+        let exposed = record.is_some_and(|r| !self.may_take(&transfer.hop, transfer.message, &r.envelope));
         if exposed {
             return self.withdraw(now, &transfer, UNPROTECTED.1);
         }
