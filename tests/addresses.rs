@@ -245,6 +245,21 @@ fn an_alias_for_one_passes_everything_on_and_one_for_several_says_so_once() {
 }
 
 #[test]
+fn word_of_success_asked_for_by_an_alias_is_not_lost_to_the_same_mailbox_given_by_name() {
+    let house = House::new();
+    let (captain, jack) = (("captain@ship.example", " NOTIFY=SUCCESS"), ("jack@ship.example", " NOTIFY=FAILURE"));
+    for (id, to) in [("first", [captain, jack]), ("last", [jack, captain])] {
+        house.send(OPS, &to, &message(id));
+        let told = house.report(id, "jack@ship.example", "delivered");
+        assert!(told.contains("Original-Recipient: rfc822; captain@ship.example"), "{told}");
+        house.settle();
+        let copies = house.all("jack").iter().filter(|m| m.contains(&format!("Subject: {id}\r\n"))).count();
+        assert_eq!(copies, 1, "{id}");
+    }
+    house.node.stop();
+}
+
+#[test]
 fn details_the_rest_of_a_domain_and_other_domains_find_their_mailboxes() {
     let house = House::new();
     for (id, address, user, delivered_to) in [

@@ -114,6 +114,12 @@ impl Keys {
         )
     }
 
+    /// A message as dkimpy signs it by the RSA key, `r1` of a domain.
+    fn sign(&self, python: &str, domain: &str, message: &[u8]) -> Vec<u8> {
+        let key = self.path("rsa.pem");
+        dkimpy(python, &["sign", &key, "r1", domain, "rsa-sha256", "relaxed/relaxed"], message)
+    }
+
     /// The file of records that dkimpy and OpenDKIM read.
     fn zone(&self, domain: &str) -> String {
         let [rsa, ed] = self.records();
@@ -191,6 +197,16 @@ fn results(mail: &[u8]) -> String {
     found.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// A domain whose SPF record asks for some ninety names.
+fn wide(dns: &Dns) {
+    let wide = (0..9).map(|n| format!("mx:m{n}.wide.example")).collect::<Vec<_>>().join(" ");
+    dns.txt("wide.example", &format!("v=spf1 {wide} -all"));
+    for (n, host) in (0..9).flat_map(|n| (0..9).map(move |host| (n, host))) {
+        dns.add(&format!("m{n}.wide.example"), Record::Mx(format!("h{n}{host}.wide.example")));
+        dns.add(&format!("h{n}{host}.wide.example"), Record::A([192, 0, 2, 1]));
+    }
+}
+
 fn mail(mark: &str, from: &str, body: &str) -> Vec<u8> {
     format!(
         "From: A <{from}>\r\nTo: Ops <ops@ship.example>\r\nSubject: a  folded\r\n\tsubject {mark}\r\n\
@@ -213,10 +229,7 @@ fn from_signature(mail: &[u8]) -> &[u8] {
 
 #[test]
 fn what_is_signed_verifies_by_dkimpy_and_opendkim() {
-    let Some(python) = python() else { return };
-    if !have(&["openssl", "opendkim"]) {
-        return;
-    }
+    let Some(python) = python().filter(|_| have(&["openssl", "opendkim"])) else { return };
     let keys = Keys::make();
     let house = House::start("trust = [\"127.0.0.0/8\"]\nsign = true", &keys.tables());
     let body = "Malmö  Ålesund \t \r\n.\r\n..two\r\n\r\nFrom the log\r\n\r\n\r\n";
@@ -296,10 +309,7 @@ fn a_record_is_printed_for_each_key() {
 
 #[test]
 fn a_signature_survives_the_radio() {
-    let Some(python) = python() else { return };
-    if !have(&["openssl"]) {
-        return;
-    }
+    let Some(python) = python().filter(|_| have(&["openssl"])) else { return };
     let keys = Keys::make();
     let mut lab = Lab::new();
     lab.link("hf1", &["shore", "ship"], |_| {});
@@ -332,10 +342,7 @@ fn a_signature_survives_the_radio() {
 
 #[test]
 fn signatures_of_dkimpy_are_verified() {
-    let Some(python) = python() else { return };
-    if !have(&["openssl"]) {
-        return;
-    }
+    let Some(python) = python().filter(|_| have(&["openssl"])) else { return };
     let keys = Keys::make();
     let dns = Dns::start();
     let [rsa, ed] = keys.records();
@@ -369,11 +376,7 @@ fn signatures_of_dkimpy_are_verified() {
         expected.push((mark.into(), sign(mark, selector, "rsa-sha256", "relaxed/relaxed", more), words));
     }
     expected.push(("bare.1".into(), mail("bare.1", from, "x"), "dkim=none"));
-    let two = dkimpy(
-        python,
-        &["sign", &keys.path("rsa.pem"), "r1", "x.example", "rsa-sha256", "relaxed/relaxed"],
-        &sign("two.1", "e1", "ed25519-sha256", "relaxed/relaxed", &[]),
-    );
+    let two = keys.sign(python, "x.example", &sign("two.1", "e1", "ed25519-sha256", "relaxed/relaxed", &[]));
     expected.push(("two.1".into(), two, "dkim=pass"));
     for (mark, message, words) in expected {
         let found = house.results(from, &format!("{mark}@"), &message);
@@ -452,10 +455,7 @@ fn spf_says_what_the_records_say() {
 
 #[test]
 fn dmarc_is_noted_or_enforced_as_the_listener_says() {
-    let Some(python) = python() else { return };
-    if !have(&["openssl"]) {
-        return;
-    }
+    let Some(python) = python().filter(|_| have(&["openssl"])) else { return };
     let keys = Keys::make();
     let dns = Dns::start();
     let [rsa, _] = keys.records();
@@ -468,10 +468,7 @@ fn dmarc_is_noted_or_enforced_as_the_listener_says() {
     let noted = House::checking(&dns, "", "");
     let enforced = House::checking(&dns, "dmarc_reject = true", "");
     let plain = |mark: &str, author: &str| mail(mark, author, "x");
-    let signed = |mark: &str, author: &str, domain: &str| {
-        let words = ["sign", &*keys.path("rsa.pem"), "r1", domain, "rsa-sha256", "relaxed/relaxed"];
-        dkimpy(python, &words, &mail(mark, author, "x"))
-    };
+    let signed = |mark: &str, author: &str, domain: &str| keys.sign(python, domain, &mail(mark, author, "x"));
     for (mark, sender, message, result, refused) in [
         // Nothing vouches for it.
         ("d.0", "u@evil.example", plain("d.0", "a@x.example"), "fail", true),
@@ -500,11 +497,45 @@ fn dmarc_is_noted_or_enforced_as_the_listener_says() {
 }
 
 #[test]
-fn a_chain_of_dkimpy_is_verified_and_ours_goes_on_from_it() {
-    let Some(python) = python() else { return };
-    if !have(&["openssl"]) {
-        return;
+fn no_trick_of_the_sender_gets_past_dmarc_reject() {
+    let dns = Dns::start();
+    dns.txt("_dmarc.x.example", "v=DMARC1; p=reject").txt("_dmarc.evil.example", "v=DMARC1; p=none");
+    dns.txt("evil.example", "v=spf1 ip4:127.0.0.1 -all").txt("_dmarc.y.example", "v=DMARC1; p=quarantine");
+    // The sender's own servers never answer.
+    dns.add("s._domainkey.mute.example", Record::Silent).add("mute.example", Record::Silent);
+    dns.add("_dmarc.mute.example", Record::Silent);
+    wide(&dns);
+    let checks = "[checks]\nwithin = \"3s\"\nheader = \"4KiB\"\nlookups = 40\nauthors = 3\n";
+    let house = House::checking(&dns, "dmarc_reject = true", checks);
+    let authors = |mark: &str, from: &str| text(&mail(mark, "A", "x")).replace("A <A>", from).into_bytes();
+    let signature = "DKIM-Signature: v=1; a=rsa-sha256; d=mute.example; s=s; h=from; \
+                     bh=frcCV1k9oG9oKj3dpUqdJg1PxRT2RSN/XKdLCPjaYaY=; b=AAAA\r\n";
+    let large = format!("X-Large: {}\r\n{}", "x".repeat(5000), text(&mail("t.4", "a@x.example", "x")));
+    let slow = format!("{signature}{}", text(&mail("t.6", "a@x.example", "")));
+    for (sender, message, words) in [
+        ("u@evil.example", authors("t.0", "a@evil.example, b@x.example"), "the DMARC policy of x.example"),
+        ("u@evil.example", authors("t.1", "a@mute.example, b@x.example."), "the DMARC policy of x.example"),
+        ("u@evil.example", authors("t.2", "a@a.example, a@b.example, a@c.example, b@x.example"), "more domains"),
+        ("u@evil.example", authors("t.3", "\"boss@x.example\" <nobody>"), "no domain"),
+        ("u@evil.example", large.into_bytes(), "header is too large"),
+        ("u@wide.example", mail("t.5", "a@x.example", "x"), "too many DNS lookups"),
+        ("u@mute.example", slow.into_bytes(), "the DMARC policy of x.example"),
+    ] {
+        let reply = house.submit(sender, &message);
+        assert!(reply.starts_with("550 5.7.26") && reply.contains(words), "{words}: {reply}");
     }
+    assert_eq!(house.count("dmarc-refused"), 7);
+    assert_eq!(house.count("check-bounded"), 3);
+    // Several domains of which none asks for it, and a DNS that fails for the only one that might.
+    for (mark, from) in [("t.7", "a@evil.example, b@y.example"), ("t.8", "a@mute.example")] {
+        let found = house.results("u@evil.example", &format!("{mark}@"), &authors(mark, from));
+        assert!(found.contains("dmarc="), "{found}");
+    }
+}
+
+#[test]
+fn a_chain_of_dkimpy_is_verified_and_ours_goes_on_from_it() {
+    let Some(python) = python().filter(|_| have(&["openssl"])) else { return };
     let keys = Keys::make();
     let dns = Dns::start();
     let [rsa, _] = keys.records();
@@ -516,11 +547,7 @@ fn a_chain_of_dkimpy_is_verified_and_ours_goes_on_from_it() {
     let house = House::checking(&dns, "seal = \"rsa\"", &keys.tables());
     let key = keys.path("rsa.pem");
     let chain = |mark: &str, hops: &[&str]| {
-        let mut message = dkimpy(
-            python,
-            &["sign", &key, "r1", "x.example", "rsa-sha256", "relaxed/relaxed"],
-            &mail(mark, "a@x.example", "x"),
-        );
+        let mut message = keys.sign(python, "x.example", &mail(mark, "a@x.example", "x"));
         for (n, hop) in hops.iter().enumerate() {
             let arc = if n == 0 { "none" } else { "pass" };
             let noted = format!("Authentication-Results: mx.{hop}; dkim=pass header.d=x.example; arc={arc}\r\n");
@@ -613,6 +640,38 @@ fn without_dns_mail_is_taken_in_time() {
 }
 
 #[test]
+fn a_dns_that_is_dead_is_asked_by_one_message_and_not_by_the_next() {
+    let dns = Dns::start();
+    dns.add("mute.example", Record::Silent);
+    let house = House::checking(&dns, "", "[checks]\nwithin = \"3s\"\npause = \"3s\"\n");
+    let check = |mark: &str, sender: &str| house.results(sender, &format!("{mark}@"), &mail(mark, "a@x.example", "x"));
+    // A stranger's silent server is no silent DNS.
+    assert!(check("dead.0", "u@mute.example").contains("spf=temperror"));
+    wait_for("the root was asked for", Duration::from_secs(10), || {
+        dns.asked().iter().any(String::is_empty).then_some(())
+    });
+    assert!(check("dead.1", "u@x.example").contains("spf=none"));
+    assert_eq!(house.count("checks-skipped"), 0);
+
+    dns.mute(true);
+    assert!(check("dead.2", "u@x.example").contains("spf=temperror"));
+    let mut tries = 3..20;
+    wait_for("it is remembered", Duration::from_secs(30), || {
+        let before = (dns.asked().len(), house.count("checks-skipped"));
+        let mark = format!("dead.{}", tries.next().expect("soon"));
+        assert!(check(&mark, "u@x.example").contains("dmarc=temperror"));
+        let after = (dns.asked().len(), house.count("checks-skipped"));
+        (after == (before.0, before.1 + 1)).then_some(())
+    });
+    dns.mute(false);
+    let mut tries = 30..90;
+    wait_for("it is asked again", Duration::from_secs(30), || {
+        let mark = format!("dead.{}", tries.next().expect("soon"));
+        check(&mark, "u@x.example").contains("spf=none").then_some(())
+    });
+}
+
+#[test]
 fn nobody_is_asked_where_no_listener_checks() {
     let dns = Dns::start();
     let house = House::start("", &format!("[dns]\nservers = [\"{}\"]\n", dns.address));
@@ -627,15 +686,8 @@ fn nobody_is_asked_where_no_listener_checks() {
 #[test]
 fn questions_of_one_message_are_bounded() {
     let dns = Dns::start();
-    let many: Vec<String> = (0..9).map(|n| format!("mx:m{n}.wide.example")).collect();
-    dns.txt("wide.example", &format!("v=spf1 {} -all", many.join(" ")));
-    for n in 0..9 {
-        for host in 0..9 {
-            dns.add(&format!("m{n}.wide.example"), Record::Mx(format!("h{n}{host}.wide.example")));
-            dns.add(&format!("h{n}{host}.wide.example"), Record::A([192, 0, 2, 1]));
-        }
-    }
-    let house = House::checking(&dns, "dmarc_reject = true", "[checks]\nlookups = 20\n");
+    wide(&dns);
+    let house = House::checking(&dns, "", "[checks]\nlookups = 20\n");
     let found = house.results("u@wide.example", "wide.1@", &mail("wide.1", "a@x.example", "x"));
     assert!(found.contains("spf=permerror (too many DNS lookups)"), "{found}");
     assert_eq!(house.count("check-bounded"), 1);

@@ -525,7 +525,7 @@ fn a_policy_that_a_domain_publishes_is_kept() {
         return;
     }
     let site = Site::new();
-    let names = ["good.test", "bad.test", "unnamed.test", "tests.test", "absent.test"];
+    let names = ["good.test", "bad.test", "unnamed.test", "tests.test", "absent.test", "bare.test"];
     // One certificate for all that the web server speaks for.
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::default();
@@ -549,6 +549,7 @@ fn a_policy_that_a_domain_publishes_is_kept() {
             ("bad.test", policy("enforce", "mx.bad.test")),
             ("unnamed.test", policy("enforce", "another.test")),
             ("tests.test", policy("testing", "mx.tests.test")),
+            ("bare.test", policy("enforce", "mx.bare.test")),
         ],
     );
     let of = |(name, address): (&str, &str)| {
@@ -557,7 +558,7 @@ fn a_policy_that_a_domain_publishes_is_kept() {
             "{label} MX 10 mx.{label}\nmx.{label} A {address}\n_mta-sts.{label} TXT \"v=STSv1; id=1;\"\nmta-sts.{label} A 127.0.0.1"
         )
     };
-    let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+    let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.4"];
     let records: Vec<String> = names.into_iter().zip(addresses).map(of).collect();
     let named = site.serve(&[("test", "plain", format!("ns A 127.0.0.1\n{}\n", records.join("\n")))]);
     let good = site.host_with("127.0.0.2", "good");
@@ -571,6 +572,7 @@ fn a_policy_that_a_domain_publishes_is_kept() {
     for (domain, reason) in [
         ("bad.test", "4.7.5 TLS with mx.bad.test"),
         ("unnamed.test", "4.7.5 the MTA-STS policy of unnamed.test does not name mx.unnamed.test"),
+        ("bare.test", "4.7.10 "),
     ] {
         submit(&ship, &format!("a@{domain}"));
         let told = wait_for(domain, PATIENCE, || why(&ship, &format!("a@{domain}")));
@@ -619,6 +621,22 @@ fn a_policy_that_a_domain_publishes_is_kept() {
     assert!(client.say("EHLO client.test").starts_with("250"));
     assert!(client.submit("<ops@ship.example>", &[("open@bad.test", "")], &open).starts_with("250"));
     got(&bad, "open@bad.test", true);
+    ship.stop();
+    drop(named);
+
+    // After a restart nobody can be asked for a policy any more, neither DNS nor web server: what was stored holds.
+    let records = std::fs::read_to_string(&zone).expect("readable");
+    let quiet: Vec<&str> = records.lines().filter(|line| !line.contains("sts")).collect();
+    std::fs::write(&zone, quiet.join("\n")).expect("written");
+    let named = site.restart_dns(&["test:plain".into()]);
+    let ship = site.ship(&format!("mta_sts = true\nca = \"ca.pem\"\nmta_sts_port = {}", web.port), "");
+    submit(&ship, "c@bare.test");
+    let told = wait_for("what was stored", PATIENCE, || why(&ship, "c@bare.test"));
+    assert!(told.starts_with("4.7.10 "), "{told}");
+    assert_eq!(clear.count("RCPT TO:<c@bare.test>"), 0, "{:?}", clear.seen());
+    submit(&ship, "c@good.test");
+    got(&good, "c@good.test", true);
+    assert_eq!(hosts(&ship, "good.test")[0]["tls"], "mta-sts");
     ship.stop();
     drop(named);
 }

@@ -208,3 +208,43 @@ fn a_connection_the_hop_has_closed_costs_the_next_message_nothing() {
     drained(&node);
     node.stop();
 }
+
+#[test]
+fn a_hop_that_takes_nothing_does_not_keep_mail_from_another() {
+    // It lets nobody wait for a connection, and never greets.
+    let mute = TcpListener::bind("127.0.0.1:0").expect("a loopback socket");
+    let live = hop(|_| false, |_| false);
+    let directory = tempfile::tempdir().expect("a directory");
+    let profile = directory.path().join("profile.toml");
+    let text = format!(
+        "[node]\nname = \"ship\"\npostmaster = \"postmaster@ship.example\"\nclock = \"trusted\"\n\n[limits]\nactive_messages = 100\n\n\
+         [[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\n\
+         [[route]]\nmatch = \"ship.example\"\nto = \"local\"\n\n[[route]]\nmatch = \"mute.example\"\nto = \"smtp:{}\"\n\n[[route]]\nmatch = \"live.example\"\nto = \"smtp:{}\"\n",
+        mute.local_addr().expect("bound"),
+        live.address
+    );
+    std::fs::write(&profile, text).expect("written");
+    let node = Running::start(&profile, directory.path(), &[]);
+    let mut client = process::Client::connect(node.address());
+    client.say("EHLO client.example");
+    for n in 0..300 {
+        let reply = client.submit("<ops@ship.example>", &[("a@mute.example", "")], &message(&format!("mute{n}"), "x"));
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    submit(&node, "behind", &["a@live.example"]);
+    // What was taken last stands behind everything that a restart brings back into memory first.
+    node.kill();
+    let node = Running::start(&profile, directory.path(), &[]);
+    live.open.send(()).expect("the hop waits");
+    let took = |subject: &str| loop {
+        match live.seen.recv_timeout(Duration::from_secs(60)).expect("the hop sees something") {
+            Seen::Took(seen) if seen == subject => return,
+            _ => {}
+        }
+    };
+    took("behind");
+    // And what comes now does not wait at all.
+    submit(&node, "after", &["a@live.example"]);
+    took("after");
+    node.kill();
+}

@@ -534,3 +534,69 @@ fn postfix_takes_mail_over_checked_tls_alone() {
     assert!(report.contains("Action: failed") && report.contains("530 5.7.0"), "{report}");
     ship.stop();
 }
+
+#[test]
+fn postfix_with_dovecot_takes_mail_from_who_logs_in_alone() {
+    if !have(&["postfix", "dovecot", "openssl"]) || !may_start("Postfix") {
+        return;
+    }
+    let keys = Keys::new();
+    open_to_all(keys.path());
+    let dovecot = keys.path().join("dovecot");
+    let socket = dovecot.join("sasl");
+    let _dovecot = PeerServer::start("dovecot.sh", &dovecot, &[format!("PASSWORD={PASSWORD}")], &["sasl"]);
+    wait_for("Dovecot", PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).ok());
+    let (directory, port) = (keys.path().join("postfix"), process::free_port().to_string());
+    let [certificate, key] = ["ca.server.crt", "ca.server.key"].map(|f| keys.path().join(f).display().to_string());
+    let words = [&*port, "deliver", "far.test", &certificate, &key];
+    let _postfix = PeerServer::start("postfix.sh", &directory, &[format!("SASL={}", socket.display())], &words);
+    let hop = |password: &str, mechanisms: &str| {
+        let login = format!("user = \"ship\"\npassword_file = \"{password}\"{mechanisms}");
+        format!("hosts = [\"127.0.0.1:{port}\"]\n{CHECKED}\n{login}")
+    };
+    let only = |mechanism: &str| format!("\nmechanisms = [\"{mechanism}\"]");
+    let hops = [
+        ("best", hop("password", "")),
+        ("scram", hop("password", &only("SCRAM-SHA-256"))),
+        ("plain", hop("password", &only("PLAIN"))),
+        ("wrong-scram", hop("wrong", &only("SCRAM-SHA-256"))),
+        ("wrong-plain", hop("wrong", &only("PLAIN"))),
+        ("plus", hop("password", &only("SCRAM-SHA-256-PLUS"))),
+        ("nobody", format!("hosts = [\"127.0.0.1:{port}\"]\n{CHECKED}")),
+    ];
+    let ship = keys.start("ship", &near(&keys, &hops, ""));
+    for (name, _) in &hops {
+        submit(&ship, name, &format!("{name}.1"));
+    }
+    let arrived = |mark: &str| {
+        let files = std::fs::read_dir(directory.join("mail/box/new")).into_iter().flatten().flatten();
+        let texts = files.filter_map(|f| std::fs::read_to_string(f.path()).ok());
+        texts.into_iter().find(|t| t.contains(mark))
+    };
+    for name in ["best", "scram", "plain"] {
+        let mail = wait_for(name, PATIENCE, || arrived(&format!("{name}.1@ship.example")));
+        assert!(mail.contains("with ESMTPSA") && mail.contains("(Authenticated sender: ship)"), "{mail}");
+    }
+    let log = std::fs::read_to_string(directory.join("log")).expect("a log");
+    for (method, times) in [("SCRAM-SHA-256", 2), ("PLAIN", 1)] {
+        let wanted = format!("sasl_method={method}, sasl_username=ship");
+        assert_eq!(log.matches(&wanted).count(), times, "{method}: {log}");
+    }
+    // A login that is refused returns nothing: the mail waits, and says why.
+    for name in ["wrong-scram", "wrong-plain"] {
+        let reason = wait_for("a refused login", PATIENCE, || why(&ship, name));
+        assert!(reason.starts_with("4.7.8 the login was refused: 535 5.7.8"), "{name}: {reason}");
+        let shown = status(&ship);
+        let hops = shown["smarthosts"].as_array().expect("a list");
+        let host = hops.iter().find(|h| h["name"] == name).expect("listed")["hosts"][0].clone();
+        assert_eq!(host["state"], "login-refused", "{host}");
+    }
+    let reason = wait_for("no mechanism that fits", PATIENCE, || why(&ship, "plus"));
+    assert!(reason.starts_with("4.7.4 "), "{reason}");
+    let report = keys.arrival("ship", "ops", "nobody@far.test");
+    assert!(report.contains("Action: failed") && report.contains("5.7.1"), "{report}");
+    for (name, _) in hops.iter().skip(3) {
+        assert_eq!(arrived(&format!("{name}.1@ship.example")), None, "{name}");
+    }
+    ship.stop();
+}

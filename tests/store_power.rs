@@ -37,6 +37,7 @@ fn failed(result: &StoreResult) -> bool {
     match result {
         StoreResult::Committed(r) => r.as_ref().is_err_and(failed),
         StoreResult::Claimed(r) => r.as_ref().is_err_and(failed),
+        StoreResult::Looked(r) => r.as_ref().is_err_and(failed),
         StoreResult::Ended(r) => r.as_ref().is_err_and(failed),
         StoreResult::Loaded(r) => r.as_ref().is_err_and(failed),
         StoreResult::Read(r) => r.as_ref().is_err_and(failed),

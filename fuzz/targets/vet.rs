@@ -109,7 +109,7 @@ fuzz_target!(|input: &[u8]| {
         helo: "c.example".into(),
         sender: "a@x.example".into(),
         checks: Checks { spf: true, dkim: true, dmarc: true, arc: true },
-        bounds: Bounds { signatures: 5, arc_sets: 20, header_bytes: 128 << 10, lookups: 100 },
+        bounds: Bounds { signatures: 5, arc_sets: 20, header_bytes: 128 << 10, lookups: 100, authors: 4 },
         authserv_id: "mx.example".into(),
         hostname: "mx.example".into(),
         signers: Some(vec![SIGNER.clone()]),

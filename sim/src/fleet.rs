@@ -53,6 +53,12 @@ pub struct Setup {
     pub loss: f64,
     /// Share that comes twice, the second time late.
     pub twice: f64,
+    /// Tables that the profile of the first node has besides.
+    pub tables: &'static str,
+    /// The bearers are marked protected. Aldis mode only.
+    pub protected: bool,
+    /// What is handed in asks for protection (REQUIRETLS).
+    pub asks_protection: bool,
     /// Of all chance.
     pub seed: u64,
 }
@@ -71,6 +77,9 @@ impl Default for Setup {
             delay,
             loss: 0.0,
             twice: 0.0,
+            tables: "",
+            protected: false,
+            asks_protection: false,
             seed: 1,
         }
     }
@@ -205,6 +214,9 @@ fn plan(setup: &Setup, node: usize) -> config::Plan {
         setup.delay.as_millis(),
         if only_hears { "receive_only = true" } else { "emcon = \"open\"" },
     ));
+    if setup.protected {
+        text.push_str("protected = true\n");
+    }
     if setup.pool > 0 {
         let groups: Vec<String> = pool(setup).iter().map(|group| format!("\"{group}\"")).collect();
         text.push_str(&format!(
@@ -212,6 +224,9 @@ fn plan(setup: &Setup, node: usize) -> config::Plan {
             groups.join(", "),
             if setup.always { "always" } else { "needed" }
         ));
+    }
+    if node == 0 {
+        text.push_str(setup.tables);
     }
     let checked = config::load(Path::new("/lab/profile.toml"), &[], &OneFile(text.clone()));
     checked.unwrap_or_else(|problems| panic!("the laboratory's profile: {problems:#?}\n{text}")).plan
@@ -409,8 +424,9 @@ impl Fleet {
         let recipient = |to: &usize| Recipient::plain(Mailbox::new(format!("desk@{}.example", name(*to))));
         let (from_address, body) = (format!("op@{}.example", name(from)), body.into_bytes());
         let recipients = to.iter().map(recipient).collect();
-        let transaction =
+        let mut transaction =
             client::transaction(&from_address, recipients, Some(precedence), BodyKind::SevenBit, body.clone());
+        transaction.envelope.require_tls = self.setup.asks_protection;
         self.ledger.push(Entry { from, to: to.to_vec(), message_id, body });
         let now = self.now();
         self.nodes[from].submit(now, SessionId(number as u64), transaction);

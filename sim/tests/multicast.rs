@@ -234,6 +234,46 @@ fn one_payload_serves_all_receivers() {
     }
 }
 
+/// Addresses are rewritten on the way to several receivers as to one: where a rule is for all of them by one payload, and where it tells them
+/// apart by one for each.
+#[test]
+fn addresses_are_rewritten_towards_peers_that_share_a_payload() {
+    const ALIKE: &str =
+        "[[rewrite]]\nname = \"outside\"\ndirection = \"out\"\nmatch = \"n0.example\"\nto = \"ship.test\"\n";
+    const APART: &str = "[[rewrite]]\nname = \"outside\"\ndirection = \"out\"\nmatch = \"n0.example\"\nto = \"ship.test\"\nat = [\"peer:n1\"]\n";
+    for mode in [Mode::Mule, Mode::Aldis] {
+        let run = |tables, wanted: [bool; 2]| {
+            let mut fleet = Fleet::new(Setup { mode, tables, ..Setup::default() });
+            fleet.submit(0, &[1, 2], 20_000, Precedence::Routine);
+            assert!(fleet.settle(Duration::from_secs(600)), "{mode:?}");
+            for (node, rewritten) in [1, 2].into_iter().zip(wanted) {
+                let [letter] = &fleet.letters(node)[..] else { panic!("{mode:?}: one letter for {node}") };
+                let letter = String::from_utf8_lossy(letter).into_owned();
+                let address = if rewritten { "op@ship.test" } else { "op@n0.example" };
+                for field in ["From: ".to_owned() + address, format!("Return-Path: <{address}>")] {
+                    assert!(letter.contains(&format!("{field}\r\n")), "{mode:?}: {field}? {}", &letter[..900]);
+                }
+            }
+            fleet.bytes()
+        };
+        let (plain, alike, apart) = (run("", [false; 2]), run(ALIKE, [true; 2]), run(APART, [true, false]));
+        assert!(alike < plain + plain / 10 && apart > plain + plain / 2, "{mode:?}: {plain} {alike} {apart}");
+    }
+}
+
+/// Mail that asks for protection goes to a group over a bearer that is marked protected alone; P_MUL protects nothing.
+#[test]
+fn mail_that_asks_for_protection_goes_to_no_group_without_it() {
+    for (mode, protected, arrives) in [(Mode::Mule, false, 0), (Mode::Aldis, false, 0), (Mode::Aldis, true, 1)] {
+        let mut fleet = Fleet::new(Setup { mode, protected, asks_protection: true, ..Setup::default() });
+        fleet.submit(0, &[1, 2], 2000, Precedence::Routine);
+        assert!(fleet.settle(Duration::from_secs(600)), "{mode:?}");
+        assert_eq!((fleet.mailbox(1), fleet.mailbox(2)), (arrives, arrives), "{mode:?} {protected}");
+        let told = fleet.letters(0).concat();
+        assert_eq!(String::from_utf8_lossy(&told).contains("Status: 5.7.30"), arrives == 0, "{mode:?} {protected}");
+    }
+}
+
 /// Fifty receivers lose a fifth of all datagrams, each its own: what they say stays little, and the payload leaves once with its parity.
 #[test]
 fn fifty_receivers_make_no_storm_of_acknowledgements() {

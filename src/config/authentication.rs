@@ -18,6 +18,8 @@ use crate::units::{Bytes, parse_duration};
 
 /// A message waits this long for its checks at most: a client waits ten minutes.
 const LONGEST_CHECK: Duration = Duration::from_secs(60);
+/// A DNS that is back is used again after this long at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 pub fn dns(reader: &mut Reader, entry: Option<&Entry>) -> Option<DnsPlan> {
     let mut s = reader.scope(&schema::DNS, "dns", entry);
@@ -53,20 +55,24 @@ pub fn checks(reader: &mut Reader, entry: Option<&Entry>, host: Option<&str>) ->
     let mut s = reader.scope(&schema::CHECKS, "checks", entry);
     let authserv_id = s.field_or("authserv_id", host.unwrap_or("localhost").to_owned(), parsed(hostname));
     let within = s.field("within", parsed(|t| at_least_a_second(t).filter(|d| *d <= LONGEST_CHECK)));
+    let pause = s.field("pause", parsed(|t| parse_duration(t).filter(|d| *d <= LONGEST_PAUSE)));
     let at_once = s.field("at_once", integer(1, 16));
     let signatures = s.field("signatures", integer(1, 20));
     let lookups = s.field("lookups", integer(10, 1000));
+    let authors = s.field("authors", integer(1, 10));
     let arc_sets = s.field("arc_sets", integer(1, 50));
     let header = s.field("header", parsed(|t| Bytes::parse(t).filter(|b| (4096..=1 << 20).contains(&b.0))));
     Some(ChecksPlan {
         authserv_id: authserv_id?,
         within: within?,
+        pause: pause?,
         at_once: usize::try_from(at_once?).ok()?,
         bounds: Bounds {
             signatures: usize::try_from(signatures?).ok()?,
             arc_sets: usize::try_from(arc_sets?).ok()?,
             header_bytes: usize::try_from(header?.0).ok()?,
             lookups: u32::try_from(lookups?).ok()?,
+            authors: usize::try_from(authors?).ok()?,
         },
     })
 }

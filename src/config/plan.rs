@@ -253,6 +253,8 @@ pub struct ChecksPlan {
     pub authserv_id: String,
     /// How long all checks of one message may take.
     pub within: Duration,
+    /// How long nobody is asked after no server of the DNS answered.
+    pub pause: Duration,
     /// Messages that are checked at once.
     pub at_once: usize,
     /// What one message may cost.

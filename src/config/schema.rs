@@ -230,9 +230,11 @@ pub static CHECKS: Section = Section {
     keys: &[
         from("authserv_id", "a host name", "node.hostname"),
         or("within", "a duration, 1s to 60s", "10s"),
+        or("pause", "a duration, 0s to 10min", "60s"),
         or("at_once", "an integer, 1 to 16", "8"),
         or("signatures", "an integer, 1 to 20", "5"),
         or("lookups", "an integer, 10 to 1000", "100"),
+        or("authors", "an integer, 1 to 10", "4"),
         or("arc_sets", "an integer, 1 to 50", "20"),
         or("header", "a size, 4KiB to 1MiB", "128KiB"),
     ],

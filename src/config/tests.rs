@@ -69,9 +69,11 @@ cache = 100
 [checks]
 authserv_id = "mx.ship.example"
 within = "5s"
+pause = "30s"
 at_once = 4
 signatures = 3
 lookups = 50
+authors = 2
 arc_sets = 10
 header = "64KiB"
 

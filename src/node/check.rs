@@ -5,24 +5,28 @@
 //! that finds no place in time, or no answer, or an error of ours, goes on with `temperror`.
 
 use std::borrow::Borrow;
+use std::future::poll_fn;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
-    AuthenticatedMessage, DnsError, Error, MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache, SpfOutput,
-    SpfResult, Txt,
+    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, DnsError, Error, MX, MessageAuthenticator,
+    Parameters, RecordSet, ResolverCache, SpfOutput, SpfResult, Txt,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::dns;
+use super::outage::Outage;
 use crate::config::Plan;
-use crate::security::vet::{Verified, Vet, Vetted, vet, without_dns};
+use crate::security::results::Results;
+use crate::security::vet::{Verified, Vet, Vetted, authors, vet, without_dns};
 use crate::time::Duration;
 
 /// The checks of one node.
@@ -31,6 +35,7 @@ pub struct Checker {
     authenticator: Option<Arc<MessageAuthenticator>>,
     places: Arc<Semaphore>,
     within: Duration,
+    outage: Option<Arc<Outage>>,
 }
 
 impl Checker {
@@ -40,7 +45,9 @@ impl Checker {
         if let Some(Err(why)) = &resolver {
             tracing::warn!(%why, "no DNS: mail is taken unchecked");
         }
+        let outage = plan.checks_mail().then(|| Outage::new(&plan.dns, plan.checks.pause).ok());
         Self {
+            outage: outage.flatten().map(Arc::new),
             authenticator: resolver.and_then(Result::ok).map(|r| Arc::new(MessageAuthenticator(r))),
             places: Arc::new(Semaphore::new(plan.checks.at_once)),
             within: plan.checks.within,
@@ -51,7 +58,8 @@ impl Checker {
     pub async fn vet(&self, work: Vet) -> Vetted {
         let work = Arc::new(work);
         let deadline = Instant::now() + self.within;
-        let place = match work.checks.any() {
+        let skipped = work.checks.any() && self.outage.as_ref().is_some_and(|outage| outage.lasts());
+        let place = match work.checks.any() && !skipped {
             true => timeout_at(deadline, self.places.clone().acquire_owned()).await.ok().and_then(Result::ok),
             false => None,
         };
@@ -68,7 +76,13 @@ impl Checker {
             })
         });
         match done.await {
-            Ok(vetted) => vetted,
+            Ok(vetted) => {
+                let incomplete = vetted.results.as_ref().is_some_and(Results::incomplete);
+                if let Some(outage) = self.outage.as_ref().filter(|_| incomplete && !skipped) {
+                    outage.suspect();
+                }
+                Vetted { skipped, ..vetted }
+            }
             Err(error) => {
                 // A fault in what reads a stranger's bytes costs nobody's mail. What is unsigned goes back to its sender. At the end
                 // of the process nobody hears of it any more.
@@ -97,6 +111,10 @@ fn fault(work: &Vet) -> Vetted {
     let mut vetted = without_dns(&bare);
     if work.signers.is_some() {
         vetted.signed = crate::security::vet::Signed::Failed("fault of this program".into());
+    }
+    if let Some(results) = &mut vetted.results {
+        // Nothing of the bare message is of its sender's making.
+        results.refusal = None;
     }
     vetted
 }
@@ -191,6 +209,9 @@ impl Before for Asked {}
 
 /// Asks for everything `work` wants to know of `message`; what is not known at the deadline is left out. Must be called inside a
 /// tokio runtime. The fuzzer answers every question itself.
+///
+/// A stranger's own servers may be as slow as he likes: none of them keeps the domains in From from being asked. Each signature has its
+/// own time, and all of them together leave a third of it for DMARC.
 pub async fn verify<'m, B: Before>(
     authenticator: &MessageAuthenticator,
     work: &Vet,
@@ -199,34 +220,108 @@ pub async fn verify<'m, B: Before>(
     deadline: Instant,
 ) -> Verified<'m> {
     let checks = work.checks;
+    let for_dmarc = if checks.dmarc { deadline.saturating_duration_since(Instant::now()) / 3 } else { Duration::ZERO };
+    let first = deadline - for_dmarc;
     let spf = async {
         let client = work.client.filter(|_| checks.spf)?.to_canonical();
-        timeout_at(deadline, check_sender(authenticator, work, client, asked)).await.ok()
+        timeout_at(first, check_sender(authenticator, work, client, asked)).await.ok()
     };
-    let dkim = async {
-        let verifying = authenticator.verify_dkim(counting(message, asked));
-        if checks.dkim { timeout_at(deadline, verifying).await.ok() } else { None }
-    };
+    let dkim =
+        async { if checks.dkim { Some(check_signatures(authenticator, message, asked, first).await) } else { None } };
     let arc = async {
         let verifying = authenticator.verify_arc(counting(message, asked));
         if checks.arc { timeout_at(deadline, verifying).await.ok() } else { None }
     };
-    let (spf, dkim, arc) = tokio::join!(spf, dkim, arc);
-    let dmarc = match (checks.dmarc, &dkim) {
-        (true, Some(dkim)) => {
-            let late = SpfOutput::new(String::new()).with_result(SpfResult::TempError);
-            let parameters = DmarcParameters {
-                message,
-                dkim_output: dkim,
-                dkim2_output: None,
-                rfc5321_mail_from_domain: work.sender.rsplit_once('@').map_or(&work.helo, |(_, domain)| domain),
-                spf_output: spf.as_ref().unwrap_or(&late),
-            };
-            timeout_at(deadline, authenticator.verify_dmarc(counting(parameters, asked))).await.ok()
-        }
-        (true, None) | (false, _) => None,
+    let author = async {
+        let (spf, dkim) = tokio::join!(spf, dkim);
+        let dmarc = match (checks.dmarc, &dkim) {
+            (true, Some(dkim)) => {
+                check_authors(authenticator, work, message, (spf.as_ref(), dkim), asked, deadline).await
+            }
+            (true, None) | (false, _) => None,
+        };
+        (spf, dkim, dmarc)
     };
+    let ((spf, dkim, dmarc), arc) = tokio::join!(author, arc);
     Verified { spf, dkim, dmarc, arc, exhausted: false }
+}
+
+/// Each signature apart, all at once: one whose key does not come in time is a `temperror` of its own.
+async fn check_signatures<'m, B: Before>(
+    authenticator: &MessageAuthenticator,
+    message: &'m AuthenticatedMessage<'m>,
+    asked: &'m B,
+    deadline: Instant,
+) -> Vec<DkimOutput<'m>> {
+    let malformed = message.errors.iter().filter(|h| matches!(h.header, Error::Dkim(_)));
+    let mut outputs: Vec<_> = malformed.map(|h| DkimOutput::neutral(h.header.clone())).collect();
+    let verifying = message.dkim_headers.iter().map(|header| async move {
+        let mut alone = message.clone();
+        alone.dkim_headers = vec![header.clone()];
+        alone.errors.clear();
+        let found = timeout_at(deadline, authenticator.verify_dkim(counting(&alone, asked))).await;
+        let result = found.ok().and_then(|found| found.first().map(|output| output.result().clone()));
+        let output = match result.unwrap_or_else(|| DkimResult::TempError(no_answer())) {
+            DkimResult::Pass => DkimOutput::pass(),
+            DkimResult::Neutral(e) => DkimOutput::neutral(e),
+            DkimResult::Fail(e) => DkimOutput::fail(e),
+            DkimResult::PermError(e) => DkimOutput::perm_err(e),
+            DkimResult::TempError(e) => DkimOutput::temp_err(e),
+            DkimResult::None => DkimOutput::neutral(Error::ParseError),
+        };
+        output.with_signature(&header.header)
+    });
+    outputs.extend(together(verifying).await);
+    outputs
+}
+
+/// Each domain in From apart, all at once.
+async fn check_authors<B: Before>(
+    authenticator: &MessageAuthenticator,
+    work: &Vet,
+    message: &AuthenticatedMessage<'_>,
+    (spf, dkim): (Option<&SpfOutput>, &[DkimOutput<'_>]),
+    asked: &B,
+    deadline: Instant,
+) -> Option<Vec<DmarcOutput>> {
+    let late = SpfOutput::new(String::new()).with_result(SpfResult::TempError);
+    let late = &late;
+    let domains = authors(message);
+    let asking = domains.iter().take(work.bounds.authors).map(|domain| async move {
+        let alone = AuthenticatedMessage { from: vec![format!("a@{domain}")], ..AuthenticatedMessage::default() };
+        let parameters = DmarcParameters {
+            message: &alone,
+            dkim_output: dkim,
+            dkim2_output: None,
+            rfc5321_mail_from_domain: work.sender.rsplit_once('@').map_or(&work.helo, |(_, domain)| domain),
+            spf_output: spf.unwrap_or(late),
+        };
+        let found = timeout_at(deadline, authenticator.verify_dmarc(counting(parameters, asked))).await;
+        let unknown = || DmarcOutput::new(domain.clone()).with_spf_result(DmarcResult::TempError(no_answer()));
+        found.unwrap_or_else(|_| unknown())
+    });
+    Some(together(asking).await)
+}
+
+fn no_answer() -> Error {
+    Error::Dns(DnsError::Resolver("no answer in time".into()))
+}
+
+/// Runs a few futures at once, in one task; what they come to, in their order.
+async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|context| {
+        let mut waits = false;
+        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            match future.as_mut().poll(context) {
+                Poll::Ready(done) => *output = Some(done),
+                Poll::Pending => waits = true,
+            }
+        }
+        if waits { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 /// MAIL's domain, or the client's own name for `<>` (RFC 7208 2.4).

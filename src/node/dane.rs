@@ -1,11 +1,11 @@
 //! Certificates that TLSA records speak of (RFC 7672 3): whose chain leads to an authority they name, or that are named themselves.
 
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error, RootCertStore};
 
-use super::tls::{Check, chain_to};
+use super::tls::{Check, Shown, chain_to};
 use crate::security::dane::{Tlsa, Usage};
 
 /// What the proven records of one host ask of its certificate.
@@ -24,13 +24,7 @@ impl Dane {
 }
 
 impl Check for Dane {
-    fn check(
-        &self,
-        own: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> Result<(), Error> {
+    fn check(&self, Shown { own, between, name, now }: Shown<'_>) -> Result<(), Error> {
         let key = ParsedCertificate::try_from(own)?.subject_public_key_info();
         let of = |usage| self.records.iter().filter(move |record| record.usage == usage);
         if of(Usage::Own).any(|record| record.fits(own, &key)) {
@@ -71,6 +65,7 @@ mod tests {
 
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
     use ring::digest::{SHA256, digest};
+    use rustls::pki_types::UnixTime;
 
     use super::*;
 
@@ -100,7 +95,8 @@ mod tests {
             let between = if sent { vec![self.authority.clone()] } else { Vec::new() };
             let name = ServerName::try_from(host.to_owned()).expect("a name");
             let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-            Dane::new(records, "far.test").check(&self.own, &between, &name, now).map_err(|e| e.to_string())
+            let shown = Shown { own: &self.own, between: &between, name: &name, now };
+            Dane::new(records, "far.test").check(shown).map_err(|e| e.to_string())
         }
     }
 

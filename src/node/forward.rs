@@ -16,6 +16,7 @@ use super::next_hop::{self, Common, NextHop, Wire};
 use crate::config::Plan;
 use crate::mail::{Hop, Precedence, Status};
 use crate::ops::document::{MxStatus, SmarthostStatus};
+use crate::security::sts::Stored;
 use crate::smtp::client::{Delivery, Event, RecipientResult, Report, Session};
 use crate::smtp::hosts::Failure;
 use crate::smtp::mx::NoWay;
@@ -105,11 +106,11 @@ enum Drove {
 }
 
 impl Forwarder {
-    /// The forwarder of one node.
-    pub fn new(plan: &Plan, clock: Clock) -> Result<Self, String> {
+    /// The forwarder of one node, with the policies of domains that the store has.
+    pub fn new(plan: &Plan, clock: Clock, policies: &[(String, Stored)]) -> Result<Self, String> {
         let common = Common::new(plan)?;
         Ok(Self(Arc::new(Shared {
-            exchange: Exchange::new(plan, &common, clock.clone())?,
+            exchange: Exchange::new(plan, &common, clock.clone(), policies)?,
             clock,
             room: Arc::new(Semaphore::new(plan.limits.deliveries.max(1))),
             reserve: Arc::new(Semaphore::new((plan.limits.deliveries / 4).max(1))),

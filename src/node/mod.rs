@@ -22,6 +22,7 @@ mod modem;
 mod multicast;
 mod mx;
 mod next_hop;
+mod outage;
 mod sts;
 mod tls;
 mod writer;
@@ -40,7 +41,7 @@ use crate::config::Plan;
 use crate::ops::{self, Request};
 use crate::queue::{Disk, Engine, Options, RealDisk};
 use crate::smtp::policy::Budget;
-use crate::switch::{Input, Switch};
+use crate::switch::{Input, Switch, kept_policies};
 use crate::time::Duration;
 
 use clock::Clock;
@@ -109,6 +110,7 @@ impl Node {
         let pending = Arc::new(control::Pending::default());
 
         let shown: Vec<_> = listeners.iter().map(|(n, a)| (n.clone(), a.to_string())).collect();
+        let policies = kept_policies(&opened.settings);
         let switch = Switch::new(clock.now(), plan.clone(), opened, shown, u64::from_ne_bytes(random()?));
         let mut modems = std::collections::BTreeMap::new();
         let mut drivers = JoinSet::new();
@@ -127,7 +129,7 @@ impl Node {
             drivers.spawn(multicast::drive(net, clock.clone(), watch, queue, to.clone(), backlog.clone()));
         }
 
-        let forwards = forward::Forwarder::new(&plan, clock.clone())?;
+        let forwards = forward::Forwarder::new(&plan, clock.clone(), &policies)?;
         let (hops, refused) = (forwards.clone(), doors.iter().map(listen::Door::refused).collect::<Vec<_>>());
         let executor = Executor {
             to: to.clone(),

@@ -20,7 +20,7 @@ use crate::config::Plan;
 use crate::config::mx::MxPlan;
 use crate::ops::document::MxStatus;
 use crate::security::dane::Tlsa;
-use crate::security::sts::{Mode, Policy};
+use crate::security::sts::{Mode, Policy, Stored};
 use crate::smtp::mx::{Answer, Exchanger, NoWay, addresses, cut_at_own, exchangers, literal, no_name, unreachable};
 use crate::switch::Note;
 use crate::time::{Duration, Instant};
@@ -102,7 +102,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// `None` where no route leads to it. Must be called inside a tokio runtime; nothing is asked yet.
-    pub fn new(plan: &Plan, common: &Common, clock: Clock) -> Result<Option<Self>, String> {
+    pub fn new(
+        plan: &Plan,
+        common: &Common,
+        clock: Clock,
+        stored: &[(String, Stored)],
+    ) -> Result<Option<Self>, String> {
         if !plan.asks_for_mx() {
             return Ok(None);
         }
@@ -115,7 +120,7 @@ impl Exchange {
         };
         // A web server that is slow must not be what mail waits for.
         let fetch_within = clock.real_span(plan.mx.within / 3);
-        let policies = |chain| Policies::new(&plan.mx, chain, fetch_within);
+        let policies = |chain| Policies::new(&plan.mx, chain, fetch_within, (clock.now(), stored));
         Ok(Some(Self {
             policies: common.authorities.clone().map(policies).transpose()?,
             plan: plan.mx.clone(),
@@ -150,6 +155,8 @@ impl Exchange {
             Ok(found) => found,
             Err(_) => Err(NoWay::later(format!("the DNS took too long over {domain}"))),
         };
+        let learned = self.policies.iter().flat_map(Policies::learned);
+        notes.extend(learned.map(|(domain, policy)| Note::Policy { domain, policy: Box::new(policy) }));
         (entry.learn(common, &self.plan, domain, found, self.clock.at()), notes)
     }
 
@@ -194,7 +201,7 @@ impl Exchange {
         let resolver = self.resolver(&name, open);
         let policy = async {
             match &self.policies {
-                Some(policies) if !open => Some(policies.of(&self.plain, self.clock.at(), &ascii).await),
+                Some(policies) if !open => Some(policies.of(&self.plain, self.clock.now(), &ascii).await),
                 _ => None,
             }
         };

@@ -1,7 +1,7 @@
 //! Fetches MTA-STS policies (RFC 8461 3.3): one GET over HTTPS, from a server that shows by its certificate that it speaks for the domain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{RData, RecordType};
@@ -15,9 +15,9 @@ use tokio_rustls::TlsConnector;
 use super::dns::{ask, full_name};
 use super::tls;
 use crate::config::mx::MxPlan;
-use crate::security::sts::{Announced, Cache, Look, MOST_RESPONSE, Policy, body, id};
+use crate::security::sts::{Announced, Cache, Look, MOST_RESPONSE, Policy, Stored, body, id};
 use crate::smtp::mx::{Answer, Bounds, addresses};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Now};
 
 /// What is known of policies, and how they are fetched.
 pub struct Policies {
@@ -27,6 +27,8 @@ pub struct Policies {
     bounds: Bounds,
     /// Longest time for one fetch, of real time.
     within: Duration,
+    /// What was learned and nobody was told of yet, to be stored.
+    learned: Mutex<Vec<(String, Stored)>>,
 }
 
 /// What came of looking for a domain's policy.
@@ -40,16 +42,23 @@ pub struct Found {
 }
 
 impl Policies {
-    /// None is known yet. `chain` tells whose certificates count.
-    pub fn new(plan: &MxPlan, chain: Arc<WebPkiServerVerifier>, within: Duration) -> Result<Self, String> {
+    /// Those that were `stored` are known. `chain` tells whose certificates count.
+    pub fn new(
+        plan: &MxPlan,
+        chain: Arc<WebPkiServerVerifier>,
+        within: Duration,
+        (now, stored): (Now, &[(String, Stored)]),
+    ) -> Result<Self, String> {
         let mut tls = ClientConfig::clone(&*tls::signed(chain)?);
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let (cache, tls) = (Mutex::new(Cache::new(plan.domains)), Arc::new(tls));
-        Ok(Self { cache, tls, port: plan.mta_sts_port, bounds: plan.bounds, within })
+        let mut cache = Cache::new(plan.domains);
+        stored.iter().for_each(|(domain, stored)| cache.restore(now, domain, stored.clone()));
+        let (cache, tls, learned) = (Mutex::new(cache), Arc::new(tls), Mutex::default());
+        Ok(Self { cache, tls, port: plan.mta_sts_port, bounds: plan.bounds, within, learned })
     }
 
     /// The policy of a domain, fetched where it is new.
-    pub async fn of(&self, resolver: &TokioResolver, now: Instant, domain: &str) -> Found {
+    pub async fn of(&self, resolver: &TokioResolver, now: Now, domain: &str) -> Found {
         let Some(name) = full_name(&format!("_mta-sts.{domain}")) else {
             return Found { policy: None, holds: Duration::MAX, failed: None };
         };
@@ -63,7 +72,7 @@ impl Policies {
             Answer::Records(records) => id(&records).map_or(Announced::Nothing, Announced::Id),
             Answer::Nothing | Answer::NoName | Answer::Failed(_) => Announced::Nothing,
         };
-        let look = self.cache().look(now, domain, &announced);
+        let look = self.cache().look(now.at, domain, &announced);
         match (look, announced) {
             (Look::Fetch, Announced::Id(id)) => {
                 let fetched = match tokio::time::timeout(self.within, self.fetch(resolver, domain)).await {
@@ -71,12 +80,21 @@ impl Policies {
                     Err(_) => Err("it did not come in time".to_owned()),
                 };
                 let failed = fetched.as_ref().err().cloned();
-                let policy = self.cache().fetched(now, domain, &id, fetched);
+                if let Ok(policy) = &fetched {
+                    let stored = Stored::new(now, &id, policy.clone());
+                    lock(&self.learned).push((domain.to_owned(), stored));
+                }
+                let policy = self.cache().fetched(now.at, domain, &id, fetched);
                 Found { policy, holds: told.holds, failed }
             }
             (Look::Holds(policy), _) => Found { policy, holds: told.holds, failed: None },
             (Look::Fetch, Announced::Nothing) => Found { policy: None, holds: told.holds, failed: None },
         }
+    }
+
+    /// What was learned since it was last asked.
+    pub fn learned(&self) -> Vec<(String, Stored)> {
+        std::mem::take(&mut *lock(&self.learned))
     }
 
     async fn fetch(&self, resolver: &TokioResolver, domain: &str) -> Result<Vec<u8>, String> {
@@ -127,7 +145,11 @@ impl Policies {
         }
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        lock(&self.cache)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

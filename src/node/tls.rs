@@ -118,16 +118,23 @@ pub fn opportunistic_client() -> Result<Arc<ClientConfig>, String> {
     checked(Any)
 }
 
+/// What a server shows of itself in a handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// Its certificate.
+    pub own: &'a CertificateDer<'a>,
+    /// Those that are to lead from it to an authority.
+    pub between: &'a [CertificateDer<'a>],
+    /// The name it is asked for by.
+    pub name: &'a ServerName<'a>,
+    /// When that is.
+    pub now: UnixTime,
+}
+
 /// What is asked of a server's certificate.
 pub trait Check: core::fmt::Debug + Send + Sync {
     /// Whether it will do.
-    fn check(
-        &self,
-        own: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> Result<(), rustls::Error>;
+    fn check(&self, shown: Shown<'_>) -> Result<(), rustls::Error>;
 }
 
 /// Takes a certificate that passes, and whatever it is still demands that its owner signs the handshake.
@@ -146,7 +153,7 @@ impl<C: Check> ServerCertVerifier for Checked<C> {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check.check(own, between, name, now).map(|()| ServerCertVerified::assertion())
+        self.check.check(Shown { own, between, name, now }).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -177,13 +184,7 @@ impl<C: Check> ServerCertVerifier for Checked<C> {
 struct Any;
 
 impl Check for Any {
-    fn check(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: UnixTime,
-    ) -> Result<(), rustls::Error> {
+    fn check(&self, _: Shown<'_>) -> Result<(), rustls::Error> {
         Ok(())
     }
 }
@@ -207,14 +208,8 @@ struct Doubting {
 }
 
 impl Check for Doubting {
-    fn check(
-        &self,
-        own: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
-        let why = self.chain.check(own, between, name, now).err().map(|e| e.to_string());
+    fn check(&self, shown: Shown<'_>) -> Result<(), rustls::Error> {
+        let why = self.chain.check(shown).err().map(|e| e.to_string());
         *self.doubt.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
         Ok(())
     }
@@ -242,13 +237,7 @@ impl Vouched {
 }
 
 impl Check for Vouched {
-    fn check(
-        &self,
-        own: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
+    fn check(&self, Shown { own, between, name, now }: Shown<'_>) -> Result<(), rustls::Error> {
         if !self.pins.is_empty() {
             let key = ParsedCertificate::try_from(own)?.subject_public_key_info();
             let pinned = <[u8; 32]>::try_from(digest(&SHA256, &key).as_ref()).is_ok_and(|d| self.pins.contains(&d));

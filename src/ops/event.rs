@@ -200,6 +200,11 @@ events! {
         /// What was found, by method.
         results: String,
     }
+    /// Mail was checked without asking the DNS, no server of which had answered a moment ago.
+    INFO ChecksSkipped "checks-skipped" {
+        /// On which listener.
+        listener: String,
+    }
     /// Mail met a bound of `[checks]`, and was checked no further.
     INFO CheckBounded "check-bounded" {
         /// On which listener.
@@ -211,7 +216,7 @@ events! {
     INFO DmarcRefused "dmarc-refused" {
         /// On which listener.
         listener: String,
-        /// Whose policy.
+        /// Whose policy; empty where the sender left it unclear who could be asked.
         domain: String,
     }
     /// Fields that claimed to be this node's own results were taken out of mail that came in.

@@ -221,7 +221,7 @@ fn message(record: &MessageRecord) -> QueueMessage {
             bearer,
             attempts: r.attempts,
             next_at,
-            last_error: r.last_error.clone(),
+            last_error: r.last_error.as_ref().map(ToString::to_string),
         }
     };
     QueueMessage {

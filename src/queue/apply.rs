@@ -9,7 +9,7 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::engine::Trouble;
 use super::record::{Lease, MessageRecord, TransferRecord};
-use super::store::{Batch, Change, Condition, SeenKey, UNDATED};
+use super::store::{Batch, Change, Condition, Place, SeenKey, UNDATED};
 use super::table::{self, Derived, Tally};
 use crate::mail::{BodyRef, MessageId, Precedence};
 use crate::time::Wall;
@@ -233,6 +233,58 @@ impl<'t> Writer<'t> {
                 if let Some(record) = self.lease(key, want)? {
                     taken.push(record);
                 }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Due messages, and where to go on; see `StoreCall::Look`. The work done depends on `limit` alone.
+    pub(super) fn look(
+        &mut self,
+        (owner, now, beyond): (&str, Wall, Wall),
+        after: Option<Place>,
+        limit: usize,
+        except: &[MessageId],
+    ) -> Result<(Vec<MessageRecord>, Option<Place>), Trouble> {
+        let except: BTreeSet<u64> = except.iter().map(|id| id.0).collect();
+        let start = after.map_or((0, i64::MIN, 0), |Place((rank, at, id))| (rank, at, id.saturating_add(1)));
+        let (mut found, mut seen) = (Vec::new(), 0);
+        for rank in start.0..=table::urgency(Precedence::Deferred) {
+            let from = if rank == start.0 { start } else { (rank, i64::MIN, 0) };
+            let late = from.max((rank, beyond.0.saturating_add(1), 0));
+            for (low, high) in [(from, (rank, now.0, u64::MAX)), (late, (rank, i64::MAX, u64::MAX))] {
+                if low > high {
+                    continue;
+                }
+                for entry in self.due.open()?.range(low..=high)? {
+                    let (key, lease) = entry?;
+                    let key = key.value();
+                    seen += 1;
+                    if !except.contains(&key.2) && table::lease_free(lease.value(), owner, now) {
+                        let row = self.message.open()?.get(key.2)?.map(|row| row.value().to_vec()).unwrap_or_default();
+                        // A claim moves one that cannot be read aside.
+                        found.extend(table::decode::<MessageRecord>(&row).ok());
+                    }
+                    if seen >= limit {
+                        return Ok((found, Some(Place(key))));
+                    }
+                }
+            }
+        }
+        Ok((found, None))
+    }
+
+    /// Leases these messages, as far as they are due and free; see `StoreCall::Take`.
+    pub(super) fn take(&mut self, want: &Claim<'_>, ids: &[MessageId]) -> Result<Vec<MessageRecord>, Trouble> {
+        let mut taken = Vec::new();
+        for id in ids {
+            let row = self.message.open()?.get(id.0)?.map(|row| row.value().to_vec()).unwrap_or_default();
+            let Ok(record) = table::decode::<MessageRecord>(&row) else { continue };
+            let due = record.due().is_some_and(|at| at <= want.now || at > want.beyond);
+            let Some(key) = Derived::of(&record).due.filter(|_| due) else { continue };
+            let lease = self.due.open()?.get(key)?.map(|row| row.value().to_vec());
+            if lease.is_some_and(|row| table::lease_free(&row, want.owner, want.now)) {
+                taken.extend(self.lease(key, want)?);
             }
         }
         Ok(taken)

@@ -287,9 +287,11 @@ impl Engine {
             staged.extend(group.iter().map(|call| answer(call, CommitError::Failed(why.clone()))));
         } else if let [call] = group {
             staged.push(match call {
-                StoreCall::Commit(_) | StoreCall::Claim { .. } | StoreCall::Ended { .. } => {
-                    answer(call, CommitError::Full)
-                }
+                StoreCall::Commit(_)
+                | StoreCall::Claim { .. }
+                | StoreCall::Look { .. }
+                | StoreCall::Take { .. }
+                | StoreCall::Ended { .. } => answer(call, CommitError::Full),
                 StoreCall::Load(_) | StoreCall::Read(..) => answer(call, CommitError::Failed("no room".into())),
             });
         } else {
@@ -362,6 +364,18 @@ impl Engine {
                     let claim =
                         Claim { owner, now: *now, beyond: *beyond, until: *until, classes, limit: *limit, except };
                     let records = writer.claim(&claim)?;
+                    for record in &records {
+                        note(&mut draft, [&Change::Message(Box::new(record.clone()))].into_iter())?;
+                    }
+                    StoreResult::Claimed(Ok(records))
+                }
+                StoreCall::Look { owner, now, beyond, after, limit, except } => {
+                    StoreResult::Looked(Ok(writer.look((owner, *now, *beyond), *after, *limit, except)?))
+                }
+                StoreCall::Take { owner, now, beyond, until, ids } => {
+                    let (classes, limit, except) = (&[][..], ids.len(), &[][..]);
+                    let claim = Claim { owner, now: *now, beyond: *beyond, until: *until, classes, limit, except };
+                    let records = writer.take(&claim, ids)?;
                     for record in &records {
                         note(&mut draft, [&Change::Message(Box::new(record.clone()))].into_iter())?;
                     }
@@ -709,7 +723,8 @@ fn group_len(calls: &[StoreCall]) -> usize {
 fn answer(call: &StoreCall, error: CommitError) -> StoreResult {
     match call {
         StoreCall::Commit(_) => StoreResult::Committed(Err(error)),
-        StoreCall::Claim { .. } => StoreResult::Claimed(Err(error)),
+        StoreCall::Claim { .. } | StoreCall::Take { .. } => StoreResult::Claimed(Err(error)),
+        StoreCall::Look { .. } => StoreResult::Looked(Err(error)),
         StoreCall::Ended { .. } => StoreResult::Ended(Err(error)),
         StoreCall::Load(_) => StoreResult::Loaded(Err(error)),
         StoreCall::Read(..) => StoreResult::Read(Err(error)),

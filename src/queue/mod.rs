@@ -28,6 +28,7 @@ mod long;
 pub mod maildir;
 pub mod outcome;
 mod real_disk;
+mod reason;
 mod record;
 pub mod retry;
 pub mod schedule;
@@ -48,7 +49,10 @@ pub use engine::{Engine, OpenError, Options, STORE_FILE};
 pub use ids::{Ids, RESERVATION};
 pub use journal::LOG_FILE;
 pub use real_disk::RealDisk;
+pub use reason::Reason;
 pub use record::{Lease, MessageRecord, MessageState, RecipientRecord, TrackEntry, TransferRecord};
 pub use snapshot::{Snapshot, Snapshots};
 pub use staged::{Settled, Staged};
-pub use store::{Batch, Change, CommitError, Condition, Health, Opened, SeenKey, StoreCall, StoreResult, UNDATED};
+pub use store::{
+    Batch, Change, CommitError, Condition, Health, Opened, Place, SeenKey, StoreCall, StoreResult, UNDATED,
+};

@@ -11,6 +11,7 @@ use std::fmt;
 
 use super::accept::{Policy, lifetime, state_of};
 use super::dsn::{self, Action, Cause, Line, Report};
+use super::reason::Reason;
 use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
 use super::store::Change;
 use crate::mail::{
@@ -29,7 +30,7 @@ pub const SENT: &str = "sent, not confirmed: the peer keeps silence";
 
 /// Whether a recipient's copy went to a silent peer, and there is no word of it.
 pub fn is_sent(recipient: &RecipientRecord) -> bool {
-    matches!(recipient.state, RecipientState::OnAir { .. }) && recipient.last_error.as_deref() == Some(SENT)
+    matches!(recipient.state, RecipientState::OnAir { .. }) && recipient.last_error.as_ref() == Some(&SENT.into())
 }
 
 /// Something that happened to one recipient.
@@ -63,8 +64,8 @@ pub enum Event {
     },
     /// A temporary failure: tried again after the wait of its level.
     Deferred {
-        /// The other side's words.
-        diagnostic: String,
+        /// Why, in the other side's words or ours.
+        diagnostic: Reason,
     },
     /// A permanent failure.
     Failed {
@@ -405,12 +406,6 @@ fn warn_at(policy: &Policy, record: &MessageRecord) -> Wall {
     }
 }
 
-/// What words of ours that begin with 4.7.n become when it is for good: they tell of something that was not to be done unprotected.
-fn security(words: &str) -> Option<Status> {
-    let (detail, _) = words.strip_prefix("4.7.")?.split_once(' ')?;
-    detail.parse().ok().map(|detail| Status(5, 7, detail))
-}
-
 fn clip(words: &str) -> String {
     let end = (0..=words.len().min(MAX_WORDS_BYTES)).rev().find(|at| words.is_char_boundary(*at));
     words.get(..end.unwrap_or(0)).unwrap_or_default().to_string()
@@ -462,7 +457,7 @@ impl<'a> Work<'a> {
             }
             Event::Withdrawn { why } => (RecipientState::Due { next_at: at }, "withdrawn", Some(why.clone())),
             Event::Sent { words } => {
-                r.last_error = Some(SENT.to_string());
+                r.last_error = Some(SENT.into());
                 (r.state.clone(), "sent-blind", Some(words.clone()))
             }
             Event::Delivered { by, dsn_passed_on, is_final } => {
@@ -473,7 +468,7 @@ impl<'a> Work<'a> {
             Event::Deferred { diagnostic } => {
                 attempted = !was_on_air;
                 let attempts = r.attempts.saturating_add(u32::from(!was_on_air));
-                let diagnostic = clip(diagnostic);
+                let diagnostic = diagnostic.clipped(MAX_WORDS_BYTES);
                 r.last_error = Some(diagnostic.clone());
                 let next_at = at.plus(self.context.policy.retry.wait(precedence, attempts, message));
                 let state = match &r.state {
@@ -482,7 +477,7 @@ impl<'a> Work<'a> {
                         RecipientState::Due { next_at }
                     }
                 };
-                (state, "deferred", Some(diagnostic))
+                (state, "deferred", Some(diagnostic.to_string()))
             }
             Event::Failed { status, diagnostic, .. } => {
                 attempted = !was_on_air;
@@ -518,8 +513,8 @@ impl<'a> Work<'a> {
             _ if by_time => (Status(4, 4, 7), Some("the deliver-by time has passed".to_string())),
             RecipientState::OnAir { .. } => (Status(4, 4, 1), Some("no acknowledgement yet".to_string())),
             RecipientState::Due { .. } | RecipientState::Held { .. } | RecipientState::Final { .. } => {
-                let security = r.last_error.as_deref().and_then(security).map(|s| Status(4, s.1, s.2));
-                (security.unwrap_or(Status(4, 4, 1)), r.last_error.clone())
+                let security = r.last_error.as_ref().and_then(|why| why.security(4));
+                (security.unwrap_or(Status(4, 4, 1)), r.last_error.as_ref().map(ToString::to_string))
             }
         };
         self.track("delay reported", Some(index), None);
@@ -545,8 +540,9 @@ impl<'a> Work<'a> {
                 self.line(index, Action::Failed, Cause::Refused, *status, remote.clone(), words, now);
             }
             Event::Expired => {
-                let words = self.last_error(index);
-                let status = words.as_deref().and_then(security).unwrap_or(Status(5, 4, 7));
+                let why = self.last_error(index);
+                let status = why.as_ref().and_then(|why| why.security(5)).unwrap_or(Status(5, 4, 7));
+                let words = why.map(|why| why.to_string());
                 self.line(index, Action::Failed, Cause::Expired, status, None, words, None);
             }
             Event::Unconfirmed => {
@@ -566,7 +562,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn last_error(&self, index: u32) -> Option<String> {
+    fn last_error(&self, index: u32) -> Option<Reason> {
         usize::try_from(index).ok().and_then(|i| self.record.recipients.get(i)).and_then(|r| r.last_error.clone())
     }
 
@@ -746,21 +742,19 @@ mod tests {
             at += wait;
             assert_eq!(r.recipients[0].state, due(T0.plus(Duration::from_secs(at))));
         }
-        assert_eq!(r.recipients[0].last_error.as_deref(), Some("451 later"));
+        assert_eq!(r.recipients[0].last_error, Some("451 later".into()));
         assert_eq!(r.state, MessageState::Queued);
     }
 
     #[test]
     fn what_could_not_go_unprotected_says_so_at_the_end_of_its_life() {
-        for (words, status) in [
-            ("4.7.10 TLS is required", Status(5, 7, 10)),
-            ("4.7.5 its certificate", Status(5, 7, 5)),
-            ("4.7.x odd", Status(5, 4, 7)),
-            ("4.7.10", Status(5, 4, 7)),
-            ("451 4.7.1 says the peer", Status(5, 4, 7)),
-            ("connection lost", Status(5, 4, 7)),
+        for (diagnostic, words, status) in [
+            (Reason::new(Status(4, 7, 10), "TLS is required".into()), "4.7.10 TLS is required", Status(5, 7, 10)),
+            (Reason::new(Status(4, 7, 5), "its certificate".into()), "4.7.5 its certificate", Status(5, 7, 5)),
+            ("451 4.7.1 says the peer".into(), "451 4.7.1 says the peer", Status(5, 4, 7)),
+            ("connection lost".into(), "connection lost", Status(5, 4, 7)),
         ] {
-            let r = apply(0, &record(1), 0, Event::Deferred { diagnostic: words.into() }).record;
+            let r = apply(0, &record(1), 0, Event::Deferred { diagnostic }).record;
             let ended = apply(9, &r, 0, Event::Expired);
             let line = &ended.report.expect("a report").lines[0];
             assert_eq!((line.status, line.diagnostic.as_deref()), (status, Some(words)), "{words}");
@@ -769,8 +763,9 @@ mod tests {
 
     #[test]
     fn long_words_are_clipped_at_a_letter() {
-        let r = apply(0, &record(1), 0, Event::Deferred { diagnostic: format!("a{}", "ä".repeat(5000)) }).record;
-        assert_eq!(r.recipients[0].last_error.as_deref().map(str::len), Some(999));
+        let diagnostic = format!("a{}", "ä".repeat(5000)).into();
+        let r = apply(0, &record(1), 0, Event::Deferred { diagnostic }).record;
+        assert_eq!(r.recipients[0].last_error.as_ref().map(|why| why.to_string().len()), Some(999));
     }
 
     #[test]
@@ -1004,7 +999,7 @@ mod tests {
             Event::Withdrawn { why: String::new() },
             Event::Sent { words: String::new() },
             delivered(false, true),
-            Event::Deferred { diagnostic: String::new() },
+            Event::Deferred { diagnostic: "".into() },
             failed(),
             Event::Expired,
             Event::Unconfirmed,

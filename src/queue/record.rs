@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reason::Reason;
 use crate::mail::{
     BearerId, BodyRef, Cut, Envelope, Hop, MessageId, Precedence, RecipientState, Release, Reliance, Source, Tracking,
     TransferId,
@@ -32,7 +33,7 @@ pub struct RecipientRecord {
     /// Attempts so far.
     pub attempts: u32,
     /// The last temporary failure, in the other side's words.
-    pub last_error: Option<String>,
+    pub last_error: Option<Reason>,
     /// A delay DSN went out.
     pub delay_reported: bool,
 }

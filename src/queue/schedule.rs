@@ -3,7 +3,8 @@
 //! The switch claims due messages from the store, states each recipient's hop, and [`offer`](Active::offer)s them; it asks
 //! [`next`](Active::next) whenever a hop may have room, and gives every [`Job`] back by [`finish`](Active::finish). Order is strict:
 //! precedence, then deliver-by deadline, then arrival. One copy goes to a hop however many recipients are behind it (link-rules A8).
-//! FLASH enters a full set, at the cost of the lowest message waiting there, and leaves first. Knows hops as values only.
+//! FLASH enters a full set, at the cost of the lowest message waiting there, and leaves first. A hop that takes nothing does not keep
+//! what goes elsewhere out of a full set. Knows hops as values only.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,9 @@ use super::outcome;
 use super::record::{MessageRecord, MessageState};
 use crate::mail::{Hop, MessageId, Precedence, Recipient, RecipientState};
 use crate::time::{Now, Wall};
+
+/// A hop that more than one in so many messages of the set are ready for makes room for any message that goes elsewhere.
+const SHARES: usize = 4;
 
 /// What a hop can take at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +90,8 @@ pub struct Active {
     ready: BTreeMap<Hop, BTreeSet<Rank>>,
     waiting: BTreeSet<(Wall, MessageId, Hop)>,
     wakes: BTreeSet<(Wall, MessageId)>,
+    /// Idle messages nothing of which can go before a time: the lowest precedence, and of it the latest time, is last.
+    resting: BTreeSet<(Reverse<Precedence>, Wall, MessageId)>,
     flights: BTreeMap<Hop, BTreeMap<MessageId, Precedence>>,
 }
 
@@ -99,6 +105,8 @@ struct Entry {
     places: BTreeMap<Hop, Option<Wall>>,
     /// Hops with a job in flight.
     flying: BTreeSet<Hop>,
+    /// Until when nothing of it can go, as it is indexed.
+    rests: Option<Wall>,
 }
 
 /// Order of service; the smallest goes first.
@@ -132,6 +140,7 @@ impl Active {
             ready: BTreeMap::new(),
             waiting: BTreeSet::new(),
             wakes: BTreeSet::new(),
+            resting: BTreeSet::new(),
             flights: BTreeMap::new(),
         }
     }
@@ -158,17 +167,73 @@ impl Active {
         let rank = Rank::of(&record);
         let mut out = None;
         if flying.is_empty() && self.idle.len() >= self.limit {
-            match self.idle.last().copied() {
-                Some(lowest) if rank.precedence < lowest.precedence => out = self.remove(lowest.id).map(released),
-                Some(_) | None => return Offered::Refused(released(record)),
+            self.pump(now);
+            match self.makes_room(rank, &self.ready_for(now, &record, &hops)) {
+                Some(leaves) => out = self.remove(leaves).map(released),
+                None => return Offered::Refused(released(record)),
             }
         }
         for hop in &flying {
             self.flights.entry(hop.clone()).or_default().insert(id, record.precedence);
         }
-        self.entries.insert(id, Entry { record, hops, rank, wake: None, places: BTreeMap::new(), flying });
+        self.entries.insert(id, Entry { record, hops, rank, wake: None, places: BTreeMap::new(), flying, rests: None });
         self.index(now, id);
         out.map_or(Offered::Taken, Offered::TakenFor)
+    }
+
+    /// Whether a message that is not in the set would be taken.
+    pub fn wants(&mut self, now: Now, record: &MessageRecord, hops: &[Option<Hop>]) -> bool {
+        self.pump(now);
+        let queued = record.state == MessageState::Queued && !self.entries.contains_key(&record.id);
+        let place = || self.makes_room(Rank::of(record), &self.ready_for(now, record, hops)).is_some();
+        queued && (self.room() > 0 || place())
+    }
+
+    /// Who leaves a full set for a message of this rank that could go to these hops now. What cannot go yet makes room for what can,
+    /// and a crowd before one hop for what goes elsewhere, each at the cost of its lowest message: a hop that takes nothing does not
+    /// occupy the room of the others, whatever waits for it. Among the rest precedence alone counts.
+    fn makes_room(&self, rank: Rank, hops: &[&Hop]) -> Option<MessageId> {
+        let lowest = self.idle.last()?;
+        let is_no_higher = |other: Reverse<Precedence>| other >= rank.precedence;
+        if !hops.is_empty()
+            && let Some((precedence, _, id)) = self.resting.last()
+            && is_no_higher(*precedence)
+        {
+            return Some(*id);
+        }
+        let crowd = self.crowd();
+        if let Some((hop, size, last)) = crowd
+            && !hops.contains(&hop)
+            && hops.iter().any(|hop| self.ready.get(*hop).map_or(0, BTreeSet::len) + 1 < size)
+            && (is_no_higher(last.precedence) || self.is_share(size))
+        {
+            return Some(last.id);
+        }
+        let lowest =
+            crowd.map(|(.., last)| last).filter(|last| last.precedence == lowest.precedence).unwrap_or(*lowest);
+        (rank.precedence < lowest.precedence).then_some(lowest.id)
+    }
+
+    /// The hop most messages are ready for, how many, and the last of them that could be sent back.
+    fn crowd(&self) -> Option<(&Hop, usize, Rank)> {
+        let (hop, ranks) = self.ready.iter().max_by_key(|(_, ranks)| ranks.len())?;
+        let last = ranks.iter().rev().find(|rank| self.idle.contains(rank))?;
+        Some((hop, ranks.len(), *last))
+    }
+
+    /// Whether so many messages are more than one hop may hold against lower precedence for others.
+    const fn is_share(&self, size: usize) -> bool {
+        size.saturating_mul(SHARES) > self.limit
+    }
+
+    /// The hops some recipient of a message could go to now.
+    fn ready_for<'h>(&self, now: Now, record: &MessageRecord, hops: &'h [Option<Hop>]) -> Vec<&'h Hop> {
+        let due = |state: &RecipientState| match state {
+            RecipientState::Due { next_at } => self.policy.retry.is_due(*next_at, now.wall),
+            RecipientState::OnAir { .. } | RecipientState::Held { .. } | RecipientState::Final { .. } => false,
+        };
+        let all = record.recipients.iter().zip(hops).filter(|(r, _)| due(&r.state));
+        all.filter_map(|(_, hop)| hop.as_ref()).filter(|hop| **hop != Hop::Hold).collect()
     }
 
     /// The next job over all hops that have an allowance (`None`: not now). Its recipients are in flight from here on.
@@ -284,8 +349,11 @@ impl Active {
         if self.idle.len() <= self.limit {
             return None;
         }
-        let lowest = self.idle.last()?.id;
-        self.remove(lowest).map(released)
+        let lowest = *self.idle.last()?;
+        let resting = self.resting.last().filter(|(precedence, ..)| *precedence == lowest.precedence);
+        let crowd = self.crowd().filter(|(_, size, last)| last.precedence == lowest.precedence || self.is_share(*size));
+        let leaves = resting.map(|(.., id)| *id).or_else(|| crowd.map(|(.., last)| last.id));
+        self.remove(leaves.unwrap_or(lowest.id)).map(released)
     }
 
     /// States new hops for a message, as when a route changed. What is in flight stays there.
@@ -461,6 +529,11 @@ impl Active {
             let place = entry.places.entry(hop.clone()).or_insert(until);
             *place = (*place).min(until); // ready (`None`) is the smallest
         }
+        let earliest = entry.places.values().min().copied().unwrap_or(Some(Wall::NEVER));
+        entry.rests = earliest.filter(|_| entry.flying.is_empty());
+        if let Some(until) = entry.rests {
+            self.resting.insert((entry.rank.precedence, until, id));
+        }
         for (hop, place) in &entry.places {
             match place {
                 Some(at) => {
@@ -476,6 +549,9 @@ impl Active {
     fn unindex(&mut self, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         self.idle.remove(&entry.rank);
+        if let Some(until) = entry.rests.take() {
+            self.resting.remove(&(entry.rank.precedence, until, id));
+        }
         if let Some(at) = entry.wake.take() {
             self.wakes.remove(&(at, id));
         }
@@ -504,6 +580,9 @@ impl Active {
             self.waiting.pop_first();
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.places.insert(hop.clone(), None);
+                if let Some(until) = entry.rests.take() {
+                    self.resting.remove(&(entry.rank.precedence, until, id));
+                }
                 self.ready.entry(hop).or_default().insert(entry.rank);
             }
         }
@@ -606,6 +685,68 @@ mod tests {
         assert_eq!((out.id.0, out.lease), (3, None), "the latest of the lowest leaves, its lease released");
         assert_eq!(active.next(now(5), wide).expect("a job").message.0, 5);
         assert_eq!(active.len(), 3);
+    }
+
+    #[test]
+    fn a_silent_hop_does_not_occupy_the_room_of_the_others() {
+        for (dead, live) in [
+            (Precedence::Routine, Precedence::Routine),
+            (Precedence::Flash, Precedence::Flash),
+            (Precedence::Flash, Precedence::Routine),
+        ] {
+            let mut active = set(2000);
+            let open = |hop: &Hop| wide(hop).filter(|_| *hop != peer());
+            for id in 1..=3000 {
+                let offered = active.offer(now(0), record(id, dead, id as i64, 1), vec![Some(peer())]);
+                assert_eq!(matches!(offered, Offered::Taken), id <= 2000, "{id}");
+            }
+            assert_eq!(active.next(now(3000), open), None);
+            let one = record(9001, live, 3001, 1);
+            assert!(active.wants(now(3001), &one, &[Some(mx())]) && !active.wants(now(3001), &one, &[Some(peer())]));
+            let Offered::TakenFor(out) = active.offer(now(3001), one, vec![Some(mx())]) else {
+                panic!("it must enter")
+            };
+            assert_eq!(out.id.0, 2000, "the last that waits for the silent one");
+            assert_eq!(active.next(now(3001), open).expect("a job").message.0, 9001);
+            assert_eq!(active.next(now(3001), wide).expect("it spoke").message.0, 1);
+        }
+    }
+
+    #[test]
+    fn two_silent_hops_come_to_rest_with_a_half_each() {
+        let mut active = set(8);
+        let other = || Hop::Peer("other".into());
+        for id in 1..=8 {
+            assert_eq!(active.offer(now(0), record(id, Precedence::Routine, 0, 1), vec![Some(peer())]), Offered::Taken);
+        }
+        let mut entered = 0;
+        for id in 11..=40 {
+            let offered = active.offer(now(0), record(id, Precedence::Routine, 0, 1), vec![Some(other())]);
+            entered += usize::from(matches!(offered, Offered::TakenFor(_)));
+        }
+        assert_eq!((entered, active.len()), (4, 8));
+        assert!(!active.wants(now(0), &record(50, Precedence::Routine, 0, 1), &[Some(peer())]));
+    }
+
+    #[test]
+    fn what_is_tried_again_later_makes_room_for_what_can_go_now() {
+        let mut active = set(3);
+        for (id, precedence, due) in
+            [(1, Precedence::Routine, 900), (2, Precedence::Routine, 600), (3, Precedence::Flash, 900)]
+        {
+            let mut r = record(id, precedence, 0, 1);
+            r.recipients[0].state = RecipientState::Due { next_at: at(due) };
+            put(&mut active, r);
+        }
+        let mut out = Vec::new();
+        for id in 4..=6 {
+            match active.offer(now(1), record(id, Precedence::Routine, 1, 1), vec![Some(mx())]) {
+                Offered::TakenFor(left) => out.push(left.id.0),
+                Offered::Taken | Offered::Refused(_) => out.push(0),
+            }
+        }
+        assert_eq!(out, [1, 2, 0], "the latest first, and none of a higher precedence");
+        assert!(active.record(MessageId(3)).is_some());
     }
 
     #[test]

@@ -153,7 +153,8 @@ impl Snapshot {
             StoreCall::Load(id) => StoreResult::Loaded(self.load(*id)),
             StoreCall::Read(body, from, length) => StoreResult::Read(self.read(*body, *from, *length)),
             StoreCall::Commit(_) => StoreResult::Committed(Err(read_only())),
-            StoreCall::Claim { .. } => StoreResult::Claimed(Err(read_only())),
+            StoreCall::Claim { .. } | StoreCall::Take { .. } => StoreResult::Claimed(Err(read_only())),
+            StoreCall::Look { .. } => StoreResult::Looked(Err(read_only())),
             StoreCall::Ended { .. } => StoreResult::Ended(Err(read_only())),
         }
     }

@@ -89,6 +89,7 @@ fn failed(result: &StoreResult, why: &str) -> StoreResult {
     match result {
         StoreResult::Committed(_) => StoreResult::Committed(Err(error)),
         StoreResult::Claimed(_) => StoreResult::Claimed(Err(error)),
+        StoreResult::Looked(_) => StoreResult::Looked(Err(error)),
         StoreResult::Ended(_) => StoreResult::Ended(Err(error)),
         StoreResult::Loaded(_) => StoreResult::Loaded(Err(error)),
         StoreResult::Read(_) => StoreResult::Read(Err(error)),

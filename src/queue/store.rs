@@ -148,19 +148,54 @@ pub enum StoreCall {
         /// Messages the caller watches itself.
         except: Vec<MessageId>,
     },
+    /// Due messages that are free for `owner`, in the order of a claim, from behind `after` on. Leases nothing and writes nothing: who
+    /// has no room for the first of them sees by it whether there is room for one of those behind.
+    Look {
+        /// Who asks.
+        owner: String,
+        /// Now.
+        now: Wall,
+        /// As with `Claim`.
+        beyond: Wall,
+        /// Where the last look ended.
+        after: Option<Place>,
+        /// How many rows are looked at.
+        limit: usize,
+        /// Messages the owner already works on.
+        except: Vec<MessageId>,
+    },
+    /// Lease these messages to `owner`, as far as they are due and free.
+    Take {
+        /// Who asks.
+        owner: String,
+        /// Now.
+        now: Wall,
+        /// As with `Claim`.
+        beyond: Wall,
+        /// End of the new lease.
+        until: Wall,
+        /// Which.
+        ids: Vec<MessageId>,
+    },
     /// One message.
     Load(MessageId),
     /// A body, whole or a part (`from`, `length`).
     Read(BodyRef, u64, u64),
 }
 
+/// A place in the order in which messages are claimed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place(pub(super) (u8, i64, u64));
+
 /// What came of a [`StoreCall`].
 #[derive(Clone, PartialEq, Debug)]
 pub enum StoreResult {
     /// Of `Commit`.
     Committed(Result<(), CommitError>),
-    /// Of `Claim`.
+    /// Of `Claim` and `Take`.
     Claimed(Result<Vec<MessageRecord>, CommitError>),
+    /// Of `Look`: the messages, and where to go on; `None`: that was all.
+    Looked(Result<(Vec<MessageRecord>, Option<Place>), CommitError>),
     /// Of `Ended`.
     Ended(Result<Vec<MessageId>, CommitError>),
     /// Of `Load`. A corrupt record is an error value, not an abort.

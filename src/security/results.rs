@@ -102,17 +102,67 @@ impl Wish {
     }
 }
 
+/// Why mail is not to be taken where a listener enforces DMARC (RFC 7489 6.6.1). All but the first are of the sender's making, and
+/// would otherwise be ways round what a domain asks for. None of them comes of a DNS that does not answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// This domain in From asks for it, and neither SPF nor DKIM vouches for it.
+    Policy(String),
+    /// There are several From fields: who reads it sees one of them, whose domain may be any other (RFC 5322 3.6).
+    SeveralFields,
+    /// From names no domain that could be asked.
+    NoDomain,
+    /// From names more domains than are asked.
+    ManyDomains,
+    /// The header is larger than what is checked.
+    Header,
+    /// It took more questions to the DNS than one message may cost.
+    Questions,
+}
+
+impl Refusal {
+    /// What its sender is told.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Policy(domain) => {
+                format!("refused as the DMARC policy of {domain} asks: neither SPF nor DKIM vouches for it")
+            }
+            Self::SeveralFields => "several From fields: nobody can vouch for them".to_owned(),
+            Self::NoDomain => "From names no domain that could vouch for it".to_owned(),
+            Self::ManyDomains => "From names more domains than are asked to vouch for it".to_owned(),
+            Self::Header => "the header is too large to find out who vouches for it".to_owned(),
+            Self::Questions => "it takes too many DNS lookups to find out who vouches for it".to_owned(),
+        }
+    }
+
+    /// The same in the field, in fewer words.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Policy(_) => "neither SPF nor DKIM passed for this domain",
+            Self::SeveralFields => "several From fields",
+            Self::NoDomain => "no domain in From",
+            Self::ManyDomains => "too many domains in From",
+            Self::Header => "header too large",
+            Self::Questions => "too many DNS lookups",
+        }
+    }
+
+    /// The domain that asks for it; empty where none does.
+    pub fn domain(&self) -> &str {
+        match self {
+            Self::Policy(domain) => domain,
+            Self::SeveralFields | Self::NoDomain | Self::ManyDomains | Self::Header | Self::Questions => "",
+        }
+    }
+}
+
 /// What all checks of one message found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Results {
     /// In the order they are shown.
     pub findings: Vec<Finding>,
-    /// The domain that DMARC is about; empty where there is none.
-    pub author_domain: String,
-    /// What that domain wants done.
-    pub wish: Wish,
-    /// There are several From fields: who reads it sees one of them, whose domain may be any other (RFC 5322 3.6).
-    pub several_authors: bool,
+    /// Why it is not to be taken where DMARC is enforced.
+    pub refusal: Option<Refusal>,
 }
 
 /// Longest line of a message (RFC 5322 2.1.1), less the name of a field and what ARC puts before the results.
@@ -122,17 +172,14 @@ const MOST_VALUE: usize = 255;
 const MOST_QUOTED: usize = 120;
 
 impl Results {
-    /// The outcome of a method: of several signatures the best.
+    /// The outcome of a method: of several signatures the best, of several domains in From the worst.
     pub fn outcome(&self, method: &str) -> Option<Outcome> {
         let of = || self.findings.iter().filter(|f| f.method == method).map(|f| f.outcome);
-        let order = [Outcome::Pass, Outcome::TempError];
+        let order = match method {
+            "dmarc" => [Outcome::Fail, Outcome::TempError],
+            _ => [Outcome::Pass, Outcome::TempError],
+        };
         order.into_iter().find(|wanted| of().any(|o| o == *wanted)).or_else(|| of().next())
-    }
-
-    /// Whether the domain in From says that such mail is to be refused, and it is such mail; or nobody can say which domain that is, so that
-    /// none could ask for it.
-    pub fn unwanted(&self) -> bool {
-        self.several_authors || self.wish == Wish::Reject && self.outcome("dmarc") == Some(Outcome::Fail)
     }
 
     /// Whether something could not be found out for the time being.
@@ -209,9 +256,7 @@ mod tests {
                 dkim(Outcome::Pass, "x.example"),
                 Finding::new("dmarc", Outcome::Fail, "no aligned pass").about("header.from", "x.example"),
             ],
-            author_domain: "x.example".into(),
-            wish: Wish::Reject,
-            several_authors: false,
+            refusal: None,
         }
     }
 
@@ -223,9 +268,19 @@ mod tests {
              dkim=pass header.d=x.example;\r\n\tdmarc=fail (no aligned pass) header.from=x.example\r\n"
         );
         assert_eq!(results().summary(), "spf=softfail dkim=pass dmarc=fail");
-        assert!(results().unwanted() && !results().incomplete());
-        assert!(!Results { wish: Wish::Quarantine, ..results() }.unwanted());
+        assert!(!results().incomplete());
         assert_eq!(Results::default().field("mx.example"), b"Authentication-Results: mx.example; none\r\n");
+    }
+
+    #[test]
+    fn of_signatures_the_best_counts_and_of_authors_the_worst() {
+        let found = |outcome, domain: &str| Finding::new("dmarc", outcome, "").about("header.from", domain);
+        let mut two = results();
+        two.findings.push(found(Outcome::Pass, "y.example"));
+        assert_eq!(two.summary(), "spf=softfail dkim=pass dmarc=fail");
+        two.findings.retain(|f| f.outcome != Outcome::Fail);
+        two.findings.push(found(Outcome::TempError, "z.example"));
+        assert_eq!((two.outcome("dmarc"), two.incomplete()), (Some(Outcome::TempError), true));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::time::{Duration, Instant};
+use serde::{Deserialize, Serialize};
+
+use crate::time::{Duration, Instant, Now, Wall};
 
 /// Largest policy (RFC 8461 3.3), and the largest head of the response that brings it.
 pub const MOST_BODY: usize = 64 << 10;
@@ -36,7 +38,7 @@ fn is_end(rest: &str) -> bool {
 }
 
 /// What is done where a host does not keep the policy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Mode {
     /// It is not used.
     Enforce,
@@ -47,7 +49,7 @@ pub enum Mode {
 }
 
 /// A policy.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Policy {
     /// What is done where a host does not keep it.
     pub mode: Mode,
@@ -213,6 +215,46 @@ pub struct Cache {
     refused: BTreeMap<String, (String, Instant)>,
 }
 
+/// A policy as a node keeps it beyond its own end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Stored {
+    id: String,
+    /// What the domain asks for.
+    pub policy: Policy,
+    /// Until when it is remembered; `None`: it was fetched while nobody knew the time.
+    pub until: Option<Wall>,
+}
+
+impl Stored {
+    /// A policy that was fetched now, under the id that was announced.
+    pub fn new(now: Now, id: &str, policy: Policy) -> Self {
+        let until = now.set.then(|| now.wall.plus(policy.age));
+        Self { id: id.to_owned(), policy, until }
+    }
+
+    /// Reads what [`Self::bytes`] wrote.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+
+    /// As it is stored.
+    pub fn bytes(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Dates one that is not.
+    pub fn date(&mut self, now: Now) {
+        self.until = self.until.or(now.set.then(|| now.wall.plus(self.policy.age)));
+    }
+
+    /// How much longer it is to be remembered. Without a clock nobody knows, and it counts from its beginning: whoever can keep the node from
+    /// the time must not be able to take the policy away. It never holds longer than it asks for, wherever the clock has been.
+    pub fn left(&self, now: Now) -> Duration {
+        let dated = self.until.filter(|_| now.set);
+        dated.map_or(self.policy.age, |until| until.since(now.wall)).min(self.policy.age)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Kept {
     id: String,
@@ -256,6 +298,16 @@ impl Cache {
         }
         let kept = self.known.get(domain).filter(|kept| kept.until > now);
         kept.map(|kept| kept.policy.clone()).filter(|policy| policy.mode != Mode::None)
+    }
+
+    /// Takes in what was kept since before the node was started.
+    pub fn restore(&mut self, now: Now, domain: &str, stored: Stored) {
+        let left = stored.left(now);
+        if !left.is_zero() {
+            make_room(&mut self.known, self.most, domain, |kept| kept.until);
+            let Stored { id, policy, .. } = stored;
+            self.known.insert(domain.to_owned(), Kept { id, policy, until: now.at + left });
+        }
     }
 
     /// Domains whose policy is remembered.
@@ -404,6 +456,30 @@ mod tests {
         assert_eq!(cache.fetched(at(320), "far.test", "2", Ok(policy("none", 1000))), None);
         assert_eq!(cache.look(at(321), "far.test", &two), Look::Holds(None));
         assert_eq!(cache.look(at(1320), "far.test", &two), Look::Fetch, "its time is over");
+    }
+
+    #[test]
+    fn a_policy_outlives_a_restart_as_long_as_it_may_and_no_longer() {
+        let clock = |s: i64, set| Now { at: at(5), wall: Wall::from_seconds(1_800_000_000 + s), set };
+        let stored = Stored::new(clock(0, true), "1", policy("enforce", 1000));
+        assert_eq!(Stored::read(&stored.bytes()), Some(stored.clone()));
+        assert_eq!(Stored::read(&stored.bytes()[..9]), None);
+        for (now, left) in [
+            (clock(400, true), 600),
+            (clock(1000, true), 0),
+            (clock(-90_000, true), 1000),
+            (clock(-90_000, false), 1000),
+            (clock(90_000, false), 1000),
+        ] {
+            assert_eq!(stored.left(now), Duration::from_secs(left), "{now:?}");
+            let mut cache = Cache::new(1);
+            cache.restore(now, "far.test", stored.clone());
+            let holds = (left > 0).then(|| stored.policy.clone());
+            assert_eq!(cache.look(at(5), "far.test", &Announced::Nothing), Look::Holds(holds));
+            let other = if left > 0 { Look::Holds(Some(stored.policy.clone())) } else { Look::Fetch };
+            assert_eq!(cache.look(at(5), "far.test", &Announced::Id("1".into())), other);
+        }
+        assert_eq!(Stored::new(clock(0, false), "1", policy("enforce", 1000)).until, None);
     }
 
     proptest! {

@@ -16,7 +16,7 @@ use mail_auth::{
 use mail_parser::{HeaderName, MessageParser};
 
 use super::dkim::Signer;
-use super::results::{Finding, Outcome, Results, Wish};
+use super::results::{Finding, Outcome, Refusal, Results, Wish};
 
 /// Which checks a listener asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,12 +49,17 @@ pub struct Bounds {
     pub header_bytes: usize,
     /// DNS look-ups.
     pub lookups: u32,
+    /// Domains in From that are asked.
+    pub authors: usize,
 }
 
 /// Fields of a header that is checked.
 const MOST_FIELDS: usize = 2000;
 /// Fields one signature may name.
 const MOST_SIGNED: usize = 200;
+/// Octets of a name and of one label of it, as the DNS has room for them with `_dmarc.` before (RFC 1035 2.3.4).
+const MOST_DOMAIN: usize = 246;
+const MOST_LABEL: usize = 63;
 
 /// A message, and what is wanted.
 #[derive(Debug)]
@@ -98,6 +103,8 @@ pub struct Vetted {
     pub sealed: bool,
     /// Bounds that were met, by the names of their keys.
     pub bounded: Vec<&'static str>,
+    /// Nobody was asked, because nobody had answered a moment ago.
+    pub skipped: bool,
 }
 
 /// What was done about a signature.
@@ -120,8 +127,8 @@ pub struct Verified<'m> {
     pub spf: Option<SpfOutput>,
     /// Of each signature that was left, in their order.
     pub dkim: Option<Vec<DkimOutput<'m>>>,
-    /// Of the domain in From.
-    pub dmarc: Option<DmarcOutput>,
+    /// Of each of the [`authors`], in their order.
+    pub dmarc: Option<Vec<DmarcOutput>>,
     /// Of the chain.
     pub arc: Option<ArcOutput<'m>>,
     /// The bound on look-ups was met: nothing of this counts.
@@ -142,6 +149,7 @@ pub fn vet<B>(
         signed: Signed::Unasked,
         sealed: false,
         bounded: Vec::new(),
+        skipped: false,
     };
     if vet.checks.any() {
         check(vet, beside, verify, &mut out);
@@ -164,18 +172,21 @@ fn check<B>(
     out: &mut Vetted,
 ) {
     let Some(mut message) = AuthenticatedMessage::parse(&vet.arrived) else {
-        return finish(vet, unusable(vet.checks, Outcome::PermError, "no header"), None, out);
+        return finish(vet, unusable(vet.checks, Refusal::NoDomain), None, out);
     };
     if message.body_offset() > vet.bounds.header_bytes || message.raw_parsed_headers().len() > MOST_FIELDS {
         out.bounded.push("header");
-        return finish(vet, unusable(vet.checks, Outcome::PermError, "header too large"), None, out);
+        return finish(vet, unusable(vet.checks, Refusal::Header), None, out);
     }
     let screened = screen(&mut message, vet.bounds, &mut out.bounded);
     let message = message;
+    if vet.checks.dmarc && authors(&message).len() > vet.bounds.authors {
+        out.bounded.push("authors");
+    }
     let verified = verify(&message, beside);
     if verified.exhausted {
         out.bounded.push("lookups");
-        return finish(vet, unusable(vet.checks, Outcome::PermError, "too many DNS lookups"), None, out);
+        return finish(vet, unusable(vet.checks, Refusal::Questions), None, out);
     }
     let results = results(vet, &message, &verified, screened);
     let chain = verified.arc.filter(|arc| match arc.result() {
@@ -270,23 +281,16 @@ fn results(vet: &Vet, message: &AuthenticatedMessage<'_>, verified: &Verified<'_
             findings.push(Finding::new("dkim", Outcome::None, ""));
         }
     }
-    let mut wish = Wish::None;
-    let author_domain = verified.dmarc.as_ref().map(|d| printable(d.domain())).unwrap_or_default();
-    let is_author = |name: &[u8]| name.eq_ignore_ascii_case(b"From");
-    let authors = message.raw_parsed_headers().iter().filter(|(name, _)| is_author(name)).count();
-    let several_authors = vet.checks.dmarc && authors > 1;
+    let mut refusal = None;
     if vet.checks.dmarc {
-        match &verified.dmarc {
-            _ if several_authors => findings.push(Finding::new("dmarc", Outcome::PermError, "several From fields")),
-            Some(output) => {
-                wish = match output.policy() {
-                    Policy::Reject => Wish::Reject,
-                    Policy::Quarantine => Wish::Quarantine,
-                    Policy::None | Policy::Unspecified => Wish::None,
-                };
-                findings.push(dmarc(output, wish));
+        refusal = unclear(vet, message);
+        match (&refusal, &verified.dmarc) {
+            (Some(unclear), _) => findings.push(Finding::new("dmarc", Outcome::PermError, unclear.reason())),
+            (None, Some(outputs)) => {
+                findings.extend(outputs.iter().map(dmarc));
+                refusal = strictest(outputs.iter().map(|o| (o.domain(), wish(o), is_failed(o))));
             }
-            None => findings.push(late("dmarc")),
+            (None, None) => findings.push(late("dmarc")),
         }
     }
     if vet.checks.arc {
@@ -298,7 +302,39 @@ fn results(vet: &Vet, message: &AuthenticatedMessage<'_>, verified: &Verified<'_
             None => found,
         });
     }
-    Results { findings, author_domain, wish, several_authors }
+    Results { findings, refusal }
+}
+
+/// The domains in From, in their order, each once and in the form the DNS is asked for: each has its own say about the message (RFC 7489
+/// 6.6.1).
+pub fn authors(message: &AuthenticatedMessage<'_>) -> Vec<String> {
+    let mut domains: Vec<String> = Vec::new();
+    for address in &message.from {
+        let Some((_, domain)) = address.rsplit_once('@') else { continue };
+        let domain = mail_auth::common::to_a_label(domain.strip_suffix('.').unwrap_or(domain)).into_owned();
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    domains
+}
+
+/// Whether a name can be looked up at all: one that cannot would be answered by nobody's policy.
+fn can_be_asked(domain: &str) -> bool {
+    domain.len() <= MOST_DOMAIN && domain.split('.').all(|label| (1..=MOST_LABEL).contains(&label.len()))
+}
+
+/// Why no domain can be held to account for a message; nothing of this depends on what the DNS says.
+fn unclear(vet: &Vet, message: &AuthenticatedMessage<'_>) -> Option<Refusal> {
+    let is_from = |name: &[u8]| name.eq_ignore_ascii_case(b"From");
+    if message.raw_parsed_headers().iter().filter(|(name, _)| is_from(name)).count() > 1 {
+        return Some(Refusal::SeveralFields);
+    }
+    let authors = authors(message);
+    if authors.len() > vet.bounds.authors {
+        return Some(Refusal::ManyDomains);
+    }
+    (authors.is_empty() || !authors.iter().all(|domain| can_be_asked(domain))).then_some(Refusal::NoDomain)
 }
 
 /// A stranger's domain as a reply may hold it.
@@ -310,10 +346,11 @@ fn late(method: &'static str) -> Finding {
     Finding::new(method, Outcome::TempError, "no answer in time")
 }
 
-fn unusable(checks: Checks, outcome: Outcome, reason: &'static str) -> Results {
+fn unusable(checks: Checks, refusal: Refusal) -> Results {
     let asked = [("spf", checks.spf), ("dkim", checks.dkim), ("dmarc", checks.dmarc), ("arc", checks.arc)];
-    let findings = asked.into_iter().filter(|(_, asked)| *asked).map(|(m, _)| Finding::new(m, outcome, reason));
-    Results { findings: findings.collect(), ..Results::default() }
+    let asked = asked.into_iter().filter(|(_, asked)| *asked);
+    let findings = asked.map(|(method, _)| Finding::new(method, Outcome::PermError, refusal.reason())).collect();
+    Results { findings, refusal: Some(refusal).filter(|_| checks.dmarc) }
 }
 
 fn malformed<'f>(message: &'f AuthenticatedMessage<'_>) -> impl Iterator<Item = Finding> + 'f {
@@ -361,7 +398,26 @@ fn arc(output: &ArcOutput<'_>) -> Finding {
     Finding::new("arc", outcome, why)
 }
 
-fn dmarc(output: &DmarcOutput, wish: Wish) -> Finding {
+/// What a domain wants done with mail that nobody vouches for.
+fn wish(output: &DmarcOutput) -> Wish {
+    match output.policy() {
+        Policy::Reject => Wish::Reject,
+        Policy::Quarantine => Wish::Quarantine,
+        Policy::None | Policy::Unspecified => Wish::None,
+    }
+}
+
+/// The first domain that wants the message refused and that nobody vouches for.
+fn strictest<'d>(mut said: impl Iterator<Item = (&'d str, Wish, bool)>) -> Option<Refusal> {
+    let (domain, ..) = said.find(|(_, wish, failed)| *failed && *wish == Wish::Reject)?;
+    Some(Refusal::Policy(printable(domain)))
+}
+
+fn is_failed(output: &DmarcOutput) -> bool {
+    matches!(output.result(), DmarcResult::Fail(_))
+}
+
+fn dmarc(output: &DmarcOutput) -> Finding {
     let (outcome, why) = match output.result() {
         DmarcResult::Pass => (Outcome::Pass, ""),
         DmarcResult::Fail(_) => (Outcome::Fail, "neither SPF nor DKIM passed for this domain"),
@@ -372,7 +428,7 @@ fn dmarc(output: &DmarcOutput, wish: Wish) -> Finding {
     let finding = Finding::new("dmarc", outcome, why).about("header.from", output.domain());
     match outcome {
         Outcome::None => finding,
-        _ => finding.about("policy.dmarc", wish.word()),
+        _ => finding.about("policy.dmarc", wish(output).word()),
     }
 }
 
@@ -466,7 +522,7 @@ mod tests {
             helo: "c.example".into(),
             sender: "a@x.example".into(),
             checks,
-            bounds: Bounds { signatures: 3, arc_sets: 5, header_bytes: 4096, lookups: 10 },
+            bounds: Bounds { signatures: 3, arc_sets: 5, header_bytes: 4096, lookups: 10, authors: 2 },
             authserv_id: "mx.example".into(),
             hostname: "mx.example".into(),
             signers: None,
@@ -484,7 +540,7 @@ mod tests {
         let vetted = without_dns(&work(message.as_bytes(), ALL));
         let results = vetted.results.expect("checked");
         assert_eq!(results.summary(), "spf=temperror dkim=temperror dmarc=temperror arc=none");
-        assert!(results.incomplete() && !results.unwanted() && vetted.bounded.is_empty());
+        assert!(results.incomplete() && results.refusal.is_none() && vetted.bounded.is_empty());
         assert!(vetted.top.starts_with(b"Authentication-Results: mx.example;\r\n\tspf=temperror"));
         let plain = without_dns(&work(b"From: a@x.example\r\n\r\nb\r\n", Checks { dkim: true, ..Checks::default() }));
         assert_eq!(plain.results.expect("checked").summary(), "dkim=none");
@@ -523,18 +579,46 @@ mod tests {
         assert_eq!(printable("x\r\n250 ok.\u{e9}.example"), "x??250?ok.?.example");
     }
 
+    /// What the listener is told of a message, where the DNS says `outputs` of its authors.
+    fn refusal(message: &[u8], outputs: Vec<DmarcOutput>) -> Option<Refusal> {
+        let verified = |dmarc| Verified { dmarc, ..Verified::default() };
+        vet(&work(message, ALL), &(), |_, ()| verified(Some(outputs))).results.expect("checked").refusal
+    }
+
     #[test]
-    fn several_from_fields_do_not_get_past_what_any_of_their_domains_asks() {
-        let message = b"From: a@x.example\r\nfrom: b@y.example\r\n\r\nb\r\n";
-        let vetted = vet(&work(message, ALL), &(), |_, ()| Verified {
-            dmarc: Some(DmarcOutput::default()),
+    fn what_the_sender_made_unclear_does_not_get_past_what_domains_ask() {
+        let several = b"From: a@x.example\r\nfrom: b@y.example\r\n\r\nb\r\n";
+        assert_eq!(refusal(several, vec![DmarcOutput::default()]), Some(Refusal::SeveralFields));
+        let many = b"From: a@x.example, b@y.example, c@z.example\r\n\r\nb\r\n";
+        assert_eq!(refusal(many, Vec::new()), Some(Refusal::ManyDomains));
+        for none in ["", "From: \"a@x.example\" <nobody>\r\n", "From: undisclosed:;\r\n", "From: a@x..example\r\n"] {
+            assert_eq!(
+                refusal(format!("{none}To: b@y.example\r\n\r\nb\r\n").as_bytes(), Vec::new()),
+                Some(Refusal::NoDomain)
+            );
+        }
+        let large = format!("X: {}\r\nFrom: a@x.example\r\n\r\nb\r\n", "x".repeat(5000));
+        assert_eq!(refusal(large.as_bytes(), Vec::new()), Some(Refusal::Header));
+        let exhausted = vet(&work(b"From: a@x.example\r\n\r\nb\r\n", ALL), &(), |_, ()| Verified {
+            exhausted: true,
             ..Verified::default()
         });
-        let results = vetted.results.expect("checked");
-        assert_eq!(results.outcome("dmarc"), Some(Outcome::PermError));
-        assert!(results.unwanted());
-        let undone = without_dns(&work(message, Checks { dmarc: false, ..ALL }));
-        assert!(!undone.results.expect("checked").unwanted(), "nobody asked for DMARC");
+        assert_eq!(exhausted.results.expect("checked").refusal, Some(Refusal::Questions));
+        let undone = without_dns(&work(several, Checks { dmarc: false, ..ALL }));
+        assert_eq!(undone.results.expect("checked").refusal, None, "nobody asked for DMARC");
+    }
+
+    #[test]
+    fn of_several_authors_each_is_asked_and_the_strictest_counts() {
+        let message = b"From: A <a@X.example>, b@y.example., c@x.example\r\n\r\nb\r\n";
+        let parsed = AuthenticatedMessage::parse(message).expect("a header");
+        assert_eq!(authors(&parsed), ["x.example", "y.example"]);
+        let vouched = ("x.example", Wish::Reject, false);
+        let refused = Some(Refusal::Policy("y.example".into()));
+        assert_eq!(strictest([vouched, ("y.example", Wish::Reject, true)].into_iter()), refused);
+        assert_eq!(strictest([vouched, ("y.example", Wish::Quarantine, true)].into_iter()), None);
+        assert_eq!(strictest([vouched, ("y.example", Wish::Reject, false)].into_iter()), None);
+        assert_eq!(refusal(message, vec![DmarcOutput::default()]), None, "it takes an answer");
     }
 
     #[test]

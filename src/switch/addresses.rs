@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::Plan;
-use crate::mail::{BearerId, Envelope, Hop, Mailbox, PeerName, Precedence, Recipient, Status, header};
+use crate::mail::{BearerId, Envelope, Hop, Mailbox, Notify, PeerName, Precedence, Recipient, Status, header};
 use crate::ops::Event;
 use crate::queue::accept::Decision;
 use crate::queue::dsn::{self, Action};
@@ -183,7 +183,7 @@ impl Switch {
             expansion.copies.push(Copied { recipient: given.clone(), decision, apart: Apart::default() });
             return;
         };
-        let mut tell = told.map(|told| match told {
+        let tell = told.map(|told| match told {
             Told::Expanded => Action::Expanded,
             Told::Delivered => Action::Delivered,
         });
@@ -201,23 +201,19 @@ impl Switch {
             expansion.changed |= copy.elsewhere;
             let key = copy.address.as_str().to_lowercase();
             let before = places.get(&key).copied();
-            if let Some((at, _)) = before.filter(|_| copy.elsewhere) {
-                // Whoever was given by name, or by an alias for one, has the say on reports.
-                let earlier = expansion.copies.get(at).filter(|_| !copy.many && copy.list.is_none());
-                if let Some(earlier) = earlier
-                    && !dsn::wants(earlier.recipient.notify, Action::Delivered)
-                    && dsn::wants(given.notify, Action::Delivered)
-                {
-                    tell = Some(Action::Expanded);
-                }
-                continue;
-            }
             let mut recipient = Recipient { address: copy.address.clone(), ..given.clone() };
             if copy.elsewhere {
                 recipient.orcpt = recipient.orcpt.or_else(|| orcpt(&given.address));
             }
             if copy.many {
                 recipient.notify = without_success(recipient.notify);
+            }
+            if let Some((at, _)) = before.filter(|_| copy.elsewhere) {
+                let earlier = expansion.copies.get_mut(at).filter(|c| c.apart.list.is_none() && copy.list.is_none());
+                if let Some(earlier) = earlier {
+                    asking_for_both(&mut earlier.recipient, &recipient);
+                }
+                continue;
             }
             let (mut decision, mut apart) = match copy.placed.refusal(&copy.address) {
                 Some(Refusal { status, text }) => (Decision::Fail { status, text }, Apart::default()),
@@ -239,11 +235,16 @@ impl Switch {
             if apart.list.is_none() {
                 back(&mut decision, self.hop(&copy.address).as_ref(), from);
             }
-            let copied = Copied { recipient, decision, apart };
+            let mut copied = Copied { recipient, decision, apart };
             let by_alias = before.filter(|(_, direct)| !direct).map(|(at, _)| at);
             match by_alias.and_then(|at| expansion.copies.get_mut(at)) {
                 // Given by name too: that counts for more.
-                Some(earlier) => *earlier = copied,
+                Some(earlier) => {
+                    if earlier.apart.list.is_none() {
+                        asking_for_both(&mut copied.recipient, &earlier.recipient);
+                    }
+                    *earlier = copied;
+                }
                 None => expansion.copies.push(copied),
             }
             places.insert(key, (by_alias.unwrap_or(expansion.copies.len() - 1), !copy.elsewhere));
@@ -307,6 +308,22 @@ fn back(decision: &mut Decision, hop: Option<&Hop>, from: Option<&PeerName>) {
     }
 }
 
+/// Makes one copy's requests for reports those of two recipients that lead to it: each gets the word it asked for (RFC 3461 4.1). Reports
+/// name the recipient that asked for word of success, of two such the one that counts for more, which is `for_more`.
+fn asking_for_both(for_more: &mut Recipient, other: &Recipient) {
+    let (one, two) = (for_more.notify, other.notify);
+    let wanted = |action| dsn::wants(one, action) || dsn::wants(two, action);
+    let success = wanted(Action::Delivered);
+    let merged = Notify { success, failure: wanted(Action::Failed), delay: wanted(Action::Delayed) };
+    let asked_alone = !dsn::wants(one, Action::Delivered) && dsn::wants(two, Action::Delivered);
+    if asked_alone || one == Some(Notify::NEVER) && merged != Notify::NEVER {
+        for_more.orcpt = other.orcpt.clone().or_else(|| orcpt(&other.address));
+    }
+    // What nobody said is left to the next hop, unless more is wanted than that.
+    let unsaid = (one.is_none() || two.is_none()) && !success;
+    for_more.notify = if unsaid { None } else { Some(merged) };
+}
+
 fn faults(resolved: &Resolved<'_>) -> Option<Fault> {
     resolved.copies.iter().find_map(|copy| match copy.placed {
         Placed::Fault(fault) => Some(fault),
@@ -325,6 +342,35 @@ pub(super) fn orcpt(address: &Mailbox) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_recipients_of_one_copy_hear_what_each_asked_for() {
+        let ask = |notify: &str, of: &str| Recipient {
+            address: Mailbox::new("jack@x"),
+            notify: Notify::parse(notify),
+            orcpt: orcpt(&Mailbox::new(of)),
+        };
+        for (named, by_alias, notify, told) in [
+            ("FAILURE", "SUCCESS", "SUCCESS,FAILURE", "captain"),
+            ("", "SUCCESS", "SUCCESS,FAILURE,DELAY", "captain"),
+            ("SUCCESS", "FAILURE", "SUCCESS,FAILURE", "jack"),
+            ("SUCCESS", "SUCCESS,DELAY", "SUCCESS,DELAY", "jack"),
+            ("NEVER", "FAILURE", "FAILURE", "captain"),
+            ("NEVER", "", "", "captain"),
+            ("NEVER", "NEVER", "NEVER", "jack"),
+            ("", "NEVER", "", "jack"),
+            ("DELAY", "", "", "jack"),
+        ] {
+            let mut copy = ask(named, "jack@x");
+            asking_for_both(&mut copy, &ask(by_alias, "captain@x"));
+            let wanted = Notify::parse(notify);
+            assert_eq!(
+                (copy.notify, copy.orcpt),
+                (wanted, orcpt(&Mailbox::new(format!("{told}@x")))),
+                "{named} {by_alias}"
+            );
+        }
+    }
 
     #[test]
     fn an_original_recipient_is_written_as_xtext() {

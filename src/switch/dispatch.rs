@@ -14,7 +14,9 @@ use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::outcome::Event;
 use crate::queue::schedule::{Allowance, Job, Offered};
-use crate::queue::{Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, StoreCall, StoreResult, TransferRecord};
+use crate::queue::{
+    Batch, Change, CommitError, LONGEST_LIFE, MessageRecord, Place, Reason, StoreCall, StoreResult, TransferRecord,
+};
 use crate::route::Direction;
 use crate::smtp;
 use crate::smtp::client::RecipientResult;
@@ -25,7 +27,8 @@ use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{
-    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, Local, Note, Pending, Switch, Work, WorkResult, group,
+    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, LOOK_EVERY, Local, Note, Pending, Switch, Work,
+    WorkResult, group,
 };
 
 /// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
@@ -44,6 +47,9 @@ const PER_NEXT_HOP: usize = 16;
 const FETCHES: usize = 2;
 /// Messages leased by one claim.
 const CLAIM: usize = 256;
+/// Messages looked at by one look, and leased of them.
+const LOOK: usize = 1024;
+const TAKE: usize = 64;
 /// Finished messages purged by one batch.
 const PURGE: u32 = 500;
 
@@ -148,7 +154,7 @@ impl Switch {
         let Some(record) = self.active.record(job.message) else { return };
         let envelope = limited(record, &job);
         let tracking = record.tracking.as_ref().and_then(|t| t.parameter(now.wall.since(record.accepted)));
-        if !self.may_take(&job.hop, &envelope) {
+        if !self.may_take(&job.hop, job.message, &envelope) {
             // Accepted under a profile that protected this way.
             let (status, why) = UNPROTECTED;
             let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };
@@ -316,7 +322,8 @@ impl Switch {
         if self.renewal.is_some() || id.epoch != self.epoch {
             return;
         }
-        let exposed = self.active.record(transfer.message).is_some_and(|r| !self.may_take(&transfer.hop, &r.envelope));
+        let record = self.active.record(transfer.message);
+        let exposed = record.is_some_and(|r| !self.may_take(&transfer.hop, transfer.message, &r.envelope));
         if exposed {
             return self.withdraw(now, &transfer, UNPROTECTED.1);
         }
@@ -386,6 +393,7 @@ impl Switch {
         let Hop::Mx(domain) = hop else { return };
         let domain = domain.clone();
         self.event(match note.clone() {
+            Note::Policy { domain, policy } => return self.keep_policy(&domain, &policy),
             Note::Bounded { what, count } => {
                 ops::Event::MxBounded { domain, what: what.to_owned(), count: count as u64 }
             }
@@ -440,14 +448,14 @@ impl Switch {
     /// Turns per-recipient results into a step. A recipient without a result is deferred.
     pub(super) fn job_result(&mut self, now: Now, job: &Job, results: Vec<Event>, air: AirNote, why: Option<&str>) {
         let mut results = results.into_iter();
-        let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").to_owned() };
+        let missing = || Event::Deferred { diagnostic: why.unwrap_or("no result for this recipient").into() };
         let events = job.recipients.iter().map(|i| (*i, results.next().unwrap_or_else(missing))).collect();
         self.step(now, job.message, Step::Events { events, air, ended: None, job: Some(job.hop.clone()), sends: None });
     }
 
     /// Puts a message into the active set, with the hops its routes say now.
     pub(super) fn offer(&mut self, now: Now, record: MessageRecord) {
-        let hops = record.envelope.recipients.iter().map(|r| self.hop(&self.resolve(&r.address))).collect();
+        let hops = self.hops_of(&record);
         match self.active.offer(now, record, hops) {
             Offered::Taken => {}
             Offered::TakenFor(back) | Offered::Refused(back) => self.write_back(*back),
@@ -464,10 +472,14 @@ impl Switch {
     pub(super) fn claim(&mut self, now: Now) {
         self.next_claim = now.at + CLAIM_EVERY;
         let limit = self.active.room().min(CLAIM);
-        if self.claiming || limit == 0 {
+        if self.claiming {
             return;
         }
         self.claiming = true;
+        if limit == 0 {
+            return self.look(now);
+        }
+        self.looked_until = None;
         let call = StoreCall::Claim {
             owner: self.owner.clone(),
             now: now.wall,
@@ -478,6 +490,56 @@ impl Switch {
             except: self.active.ids(),
         };
         self.work(Work::Store(call), Pending::Claim { limit });
+    }
+
+    /// Looks, where memory is full, whether the store has due messages that go before what fills it: of a higher precedence, or for a
+    /// hop that does not wait behind a crowd. A claim would only bring what stands first.
+    fn look(&mut self, now: Now) {
+        let call = StoreCall::Look {
+            owner: self.owner.clone(),
+            now: now.wall,
+            beyond: now.wall.plus(self.policy.retry.longest_wait()),
+            after: self.looked_until,
+            limit: LOOK,
+            except: self.active.ids(),
+        };
+        self.work(Work::Store(call), Pending::Look);
+    }
+
+    fn looked(&mut self, now: Now, looked: Result<(Vec<MessageRecord>, Option<Place>), CommitError>) {
+        self.claiming = false;
+        let (records, place) = match looked {
+            Ok(looked) => looked,
+            Err(error) => return self.commit_failed(&error),
+        };
+        self.looked_until = place;
+        if place.is_some() {
+            self.next_claim = now.at + LOOK_EVERY;
+        }
+        let mut ids = Vec::new();
+        for record in records.iter().filter(|record| !self.steps.contains_key(&record.id)) {
+            let hops = self.hops_of(record);
+            if ids.len() < TAKE && self.active.wants(now, record, &hops) {
+                ids.push(record.id);
+            }
+        }
+        if ids.is_empty() {
+            return;
+        }
+        self.claiming = true;
+        let call = StoreCall::Take {
+            owner: self.owner.clone(),
+            now: now.wall,
+            beyond: now.wall.plus(self.policy.retry.longest_wait()),
+            until: now.wall.plus(LEASE),
+            ids,
+        };
+        self.work(Work::Store(call), Pending::Claim { limit: usize::MAX });
+    }
+
+    /// The hop of each recipient, as the routes say now.
+    fn hops_of(&self, record: &MessageRecord) -> Vec<Option<Hop>> {
+        record.envelope.recipients.iter().map(|r| self.hop(&self.resolve(&r.address))).collect()
     }
 
     pub(super) fn claimed(&mut self, now: Now, limit: usize, claimed: Result<Vec<MessageRecord>, CommitError>) {
@@ -533,6 +595,7 @@ impl Switch {
             let keep = i64::try_from(self.plan.limits.keep_done.as_millis()).unwrap_or(i64::MAX);
             let done_before = crate::time::Wall(now.wall.0.saturating_sub(keep));
             self.purge_late(now);
+            self.purge_policies(now);
             self.purge_awaited(now);
             self.follow_digests(now);
             // Longer than any message lives, by a margin that makes the keeping time of done ones twice as long.
@@ -574,6 +637,10 @@ impl Switch {
             },
             Pending::Claim { limit } => match result {
                 WorkResult::Store(StoreResult::Claimed(claimed)) => self.claimed(now, limit, claimed),
+                _ => self.claiming = false,
+            },
+            Pending::Look => match result {
+                WorkResult::Store(StoreResult::Looked(looked)) => self.looked(now, looked),
                 _ => self.claiming = false,
             },
             Pending::Ended => match result {
@@ -686,7 +753,7 @@ fn maildir_event(result: Result<(), DeliverError>) -> Event {
         Err(error) if error.is_permanent() => {
             Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
         }
-        Err(error) => Event::Deferred { diagnostic: error.to_string() },
+        Err(error) => Event::Deferred { diagnostic: error.to_string().into() },
     }
 }
 
@@ -699,7 +766,7 @@ fn forward_events(job: &Job, forwarded: Forwarded) -> Vec<Event> {
         RecipientResult::Delivered { .. } => {
             Event::Delivered { by: by.clone(), dsn_passed_on: dsn && !lmtp, is_final: lmtp }
         }
-        RecipientResult::Temporary { status, text } => Event::Deferred { diagnostic: with_status(status, text) },
+        RecipientResult::Temporary { status, text } => Event::Deferred { diagnostic: reason(status, text) },
         RecipientResult::Permanent { status, text } => {
             Event::Failed { status, remote: remote.clone(), diagnostic: text }
         }
@@ -707,8 +774,8 @@ fn forward_events(job: &Job, forwarded: Forwarded) -> Vec<Event> {
     report.results.into_iter().map(event).collect()
 }
 
-/// A matter of security keeps its number, also where the words are ours: the report at the end of the message's life names it.
-fn with_status(status: Status, text: String) -> String {
+/// A matter of security keeps its number where the words are ours; those of a peer begin with the number of its reply.
+fn reason(status: Status, text: String) -> Reason {
     let of_peer = text.starts_with(|c: char| c.is_ascii_digit());
-    if status.1 == 7 && !of_peer { format!("{status} {text}") } else { text }
+    if of_peer { text.into() } else { Reason::new(status, text) }
 }

@@ -75,7 +75,7 @@ impl Switch {
         let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
         let recipients = jobs.iter().flat_map(|job| &job.recipients).filter_map(of).collect();
         let envelope = Envelope { recipients, ..record.envelope.clone() };
-        if jobs.iter().any(|job| !self.may_take(&job.hop, &envelope)) {
+        if jobs.iter().any(|job| !self.may_take(&job.hop, job.message, &envelope)) {
             // Accepted under a profile that protected this way; all go by the same bearer.
             let (status, why) = UNPROTECTED;
             let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };

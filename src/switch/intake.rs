@@ -142,10 +142,14 @@ impl Switch {
         })
     }
 
-    /// Whether mail may go this way, as far as the protection it asks for is concerned (C4). Reports come from nobody, and no
-    /// missing protection may cost one (RFC 8689 5).
-    pub(super) fn may_take(&self, hop: &Hop, envelope: &Envelope) -> bool {
-        !envelope.require_tls || envelope.from.is_none() || self.protects(hop, &[])
+    /// Whether a message may go this way, over the bearers its route names, as far as the protection it asks for is concerned (C4).
+    /// Reports come from nobody, and no missing protection may cost one (RFC 8689 5).
+    pub(super) fn may_take(&self, hop: &Hop, message: MessageId, envelope: &Envelope) -> bool {
+        let only = match hop {
+            Hop::Peer(peer) => self.only_over(message, peer),
+            Hop::Local | Hop::Hold | Hop::Fetch | Hop::Smtp(_) | Hop::Smarthost(_) | Hop::Mx(_) | Hop::Lmtp(_) => &[],
+        };
+        !envelope.require_tls || envelope.from.is_none() || self.protects(hop, only)
     }
 
     /// Where mail stays on this machine, goes over a bearer that is marked protected, or to a next hop whose certificate is checked.
@@ -160,7 +164,7 @@ impl Switch {
             Hop::Mx(_) => self.plan.mx.may_verify(),
             Hop::Peer(peer) => {
                 self.bearers_to(peer).any(|(name, b)| b.plan.protected && among(only, name))
-                    || self.nets.to(peer).is_some_and(|net| net.plan.protected)
+                    || self.nets.to(peer).is_some_and(|net| net.plan.protected && among(only, &net.plan.id))
             }
         }
     }

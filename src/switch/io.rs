@@ -16,6 +16,7 @@ use crate::mail::{BearerId, Envelope, Hop, LinkKey, Precedence, Protection, Reli
 use crate::ops;
 use crate::queue::maildir::DeliverError;
 use crate::queue::{StoreCall, StoreResult};
+use crate::security::sts::Stored;
 use crate::security::vet::{Vet, Vetted};
 use crate::smtp;
 use crate::time::Wall;
@@ -361,6 +362,13 @@ pub enum Note {
         host: String,
         /// What is amiss.
         why: String,
+    },
+    /// A domain's policy was fetched, and is to be kept.
+    Policy {
+        /// The domain, which need not be the one the mail is for.
+        domain: String,
+        /// Its policy.
+        policy: Box<Stored>,
     },
     /// The domain announces a policy that could not be had.
     NoPolicy {

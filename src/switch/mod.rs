@@ -19,6 +19,7 @@ mod intake;
 mod io;
 mod late;
 mod multicast;
+mod policies;
 mod predict;
 mod receipts;
 mod renewal;
@@ -35,6 +36,7 @@ pub use io::{
     Coded, Decode, Encode, Fault, Fetch, Forward, Forwarded, Input, Local, MuleDecode, MuleEncode, Note, Omission,
     OpenError, Opened, Output, Reduction, RequestId, SessionId, Ticket, Work, WorkResult,
 };
+pub use policies::kept as kept_policies;
 
 pub use sizes::Sizes;
 
@@ -52,7 +54,7 @@ use crate::ops::{Counters, Event};
 use crate::queue::accept;
 use crate::queue::dsn::Reporter;
 use crate::queue::schedule::{Active, Job};
-use crate::queue::{Batch, Change, Ids, MessageRecord, StoreCall, TrackEntry, TransferRecord};
+use crate::queue::{Batch, Change, Ids, MessageRecord, Place, StoreCall, TrackEntry, TransferRecord};
 use crate::queue::{Opened as StoreOpened, retry};
 use crate::smtp;
 use crate::time::{Duration, Instant, Now, Wall};
@@ -76,6 +78,8 @@ pub struct Switch {
     silence: silence::Silence,
     /// What ended unconfirmed: word of it still counts.
     late: late::Lates,
+    /// Policies of domains that are kept.
+    policies: policies::Policies,
     choices: choice::Choices,
     coding: predict::Coding,
     contexts: context::Contexts,
@@ -101,6 +105,8 @@ pub struct Switch {
     counters: Counters,
     /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
     claiming: bool,
+    /// Where the look at due messages that are not in a full memory goes on; `None`: at the first.
+    looked_until: Option<Place>,
     /// Set while the store is asked whose life is over.
     ending: bool,
     next_claim: Instant,
@@ -151,6 +157,8 @@ enum Pending {
     Decode { bearer: BearerId, ticket: u64, from: PeerName, id: TransferId },
     /// Due messages are being leased.
     Claim { limit: usize },
+    /// Due messages behind those that have no room are looked at.
+    Look,
     /// Messages whose life is over are being looked for.
     Ended,
     /// A body is being read for a job.
@@ -201,6 +209,8 @@ enum Pending {
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often the store is asked for due messages that are not in memory.
 const CLAIM_EVERY: Duration = Duration::from_secs(10);
+/// How often a full memory looks at the next ones in the store, for mail whose hop has room.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A jump of civil against monotonic time that counts as a step of the clock.
 const STEP_MS: i64 = 1000;
 /// How soon a step of civil time is noticed while something is on the air that depends on it.
@@ -289,6 +299,7 @@ impl Switch {
             minimize,
             silence: silence::Silence::open(&opened.settings),
             late: late::open(&opened.settings),
+            policies: policies::open(&opened.settings),
             choices: choice::Choices::default(),
             coding: predict::Coding::default(),
             contexts: context::Contexts::open(&opened.settings),
@@ -307,6 +318,7 @@ impl Switch {
             open_orders: BTreeMap::new(),
             counters: Counters::default(),
             claiming: false,
+            looked_until: None,
             ending: false,
             next_claim: now.at,
             next_sweep: now.at,

@@ -550,7 +550,7 @@ impl Switch {
                     diagnostic: diagnostic.clone(),
                 },
                 Event::Deferred { diagnostic } => {
-                    ops::Event::MessageDeferred { message, recipient, diagnostic: diagnostic.clone() }
+                    ops::Event::MessageDeferred { message, recipient, diagnostic: diagnostic.to_string() }
                 }
                 Event::Held { why } => ops::Event::MessageHeld { message, why: why.clone() },
                 Event::Frozen { .. }

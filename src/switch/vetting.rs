@@ -65,16 +65,11 @@ impl Switch {
                 .turn_away(&prepared, Reply::new(451, Status(4, 3, 0), "mail cannot be signed now, try again later"));
         }
         let listener = self.plan.listeners.iter().find(|l| l.name == prepared.listener);
-        if let (true, Some(results)) = (listener.is_some_and(|l| l.vetting.dmarc_reject), &vetted.results)
-            && results.unwanted()
-        {
-            let domain = results.author_domain.clone();
-            let text = match results.several_authors {
-                true => "several From fields: nobody can vouch for them".to_owned(),
-                false => format!("refused as the DMARC policy of {domain} asks: neither SPF nor DKIM vouches for it"),
-            };
+        let refusal = vetted.results.as_ref().and_then(|results| results.refusal.as_ref());
+        if let Some(refusal) = refusal.filter(|_| listener.is_some_and(|l| l.vetting.dmarc_reject)) {
+            let domain = refusal.domain().to_owned();
             self.event(Event::DmarcRefused { listener: prepared.listener.clone(), domain });
-            return self.turn_away(&prepared, Reply::new(550, Status(5, 7, 26), text));
+            return self.turn_away(&prepared, Reply::new(550, Status(5, 7, 26), refusal.text()));
         }
         self.admit(now, prepared, Some(&vetted));
     }
@@ -88,6 +83,9 @@ impl Switch {
         let listener = listener.to_owned();
         for bound in &vetted.bounded {
             self.event(Event::CheckBounded { listener: listener.clone(), bound: (*bound).to_owned() });
+        }
+        if vetted.skipped {
+            self.event(Event::ChecksSkipped { listener: listener.clone() });
         }
         let Some(results) = &vetted.results else { return };
         let summary = results.summary();

@@ -30,6 +30,8 @@ const TXT: u16 = 16;
 struct Shared {
     zone: BTreeMap<String, Vec<Record>>,
     asked: Vec<String>,
+    /// Nothing is answered for now.
+    mute: bool,
     /// Names answered over TCP because the answer did not fit.
     by_tcp: usize,
 }
@@ -83,6 +85,11 @@ impl Dns {
         self.add(name, Record::Txt(text.to_owned()))
     }
 
+    /// Answers nothing any more, or again.
+    pub fn mute(&self, mute: bool) {
+        self.shared.lock().expect("whole").mute = mute;
+    }
+
     /// The names asked for so far.
     pub fn asked(&self) -> Vec<String> {
         self.shared.lock().expect("whole").asked.clone()
@@ -128,6 +135,9 @@ fn answer(shared: &Mutex<Shared>, packet: &[u8], room: usize) -> Option<Vec<u8>>
     let name = labels.join(".");
     let mut shared = shared.lock().expect("whole");
     shared.asked.push(name.clone());
+    if shared.mute {
+        return None;
+    }
     let records = shared.zone.get(&name).cloned();
     let below = shared.zone.keys().any(|other| other.ends_with(&format!(".{name}")));
     let (mut code, mut data) = (0_u8, Vec::new());

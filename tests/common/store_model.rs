@@ -56,6 +56,31 @@ impl Model {
                 });
                 StoreResult::Claimed(Ok(taken.collect()))
             }
+            StoreCall::Look { owner, now, beyond, after, limit, except } => {
+                // Without a place to go on from, and with room for all: what a claim would take.
+                if after.is_some() || *limit < self.messages.len() {
+                    return None;
+                }
+                let classes = Precedence::DESCENDING.to_vec();
+                let (owner, now, beyond, limit, except) = (owner.clone(), *now, *beyond, *limit, except.clone());
+                let before = self.messages.clone();
+                let claim = StoreCall::Claim { owner, now, beyond, until: now, classes, limit, except };
+                let Some(StoreResult::Claimed(Ok(claimed))) = self.execute(&claim) else { return None };
+                self.messages = before;
+                let found = claimed.iter().filter_map(|m| self.messages.get(&m.id.0).cloned()).collect();
+                StoreResult::Looked(Ok((found, None)))
+            }
+            StoreCall::Take { owner, now, beyond, until, ids } => {
+                let mut taken = Vec::new();
+                for id in ids {
+                    let free = |m: &MessageRecord| m.lease.as_ref().is_none_or(|l| l.owner == *owner || l.until < *now);
+                    let due = |m: &MessageRecord| m.due().is_some_and(|due| due <= *now || due > *beyond);
+                    let Some(message) = self.messages.get_mut(&id.0).filter(|m| free(m) && due(m)) else { continue };
+                    message.lease = Some(Lease { owner: owner.clone(), until: *until });
+                    taken.push(message.clone());
+                }
+                StoreResult::Claimed(Ok(taken))
+            }
             StoreCall::Ended { now, limit, except } => {
                 let end = |m: &MessageRecord| match m.envelope.expires {
                     Wall::NEVER => m.accepted,
@@ -298,6 +323,17 @@ impl Work {
 
     fn claim(&mut self) -> StoreCall {
         let owner = if self.chance.chance(0.7) { OWNER } else { "node-b" };
+        let (now, beyond) = (Wall(self.now), Wall(self.now + 20_000));
+        let mut some = |most| (0..self.chance.below(4)).map(|_| MessageId(self.chance.below(most))).collect();
+        match some(20) {
+            except if self.now % 5 == 0 => {
+                return StoreCall::Look { owner: owner.into(), now, beyond, after: None, limit: usize::MAX, except };
+            }
+            ids if self.now % 5 == 1 => {
+                return StoreCall::Take { owner: owner.into(), now, beyond, until: Wall(self.now + 4000), ids };
+            }
+            _ => {}
+        }
         StoreCall::Claim {
             owner: owner.into(),
             now: Wall(self.now),

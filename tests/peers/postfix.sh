@@ -5,7 +5,7 @@
 #   postfix.sh start DIR PORT lmtp NEXT-HOP-PORT      takes mail from 127.0.0.1 and hands all of it on over LMTP
 #   postfix.sh start DIR PORT deliver DOMAIN [CERTIFICATE KEY]
 #                                                     takes mail for DOMAIN, any user, into the Maildir DIR/mail/box; with a
-#                                                     certificate inside TLS alone
+#                                                     certificate inside TLS alone; with SASL, a socket of Dovecot's, only from who logs in
 #   postfix.sh start DIR PORT both DOMAIN NEXT-PORT   the same for DOMAIN, and relays all else; over STARTTLS both ways (files CERT, KEY)
 #   postfix.sh start DIR PORT hold                    takes mail and keeps it: what a load generator measures
 #   postfix.sh stop DIR
@@ -16,6 +16,7 @@ if [ "$1" = stop ]; then
     exit 0
 fi
 port=$3
+who=permit_mynetworks
 daemons=$(postconf -d -h daemon_directory)
 commands=$(postconf -d -h command_directory)
 mkdir -p "$D/etc" "$D/data" "$D/queue" "$D/mail"
@@ -42,6 +43,15 @@ virtual_gid_maps = static:$(id -g postfix)"
 smtpd_tls_security_level = encrypt
 smtpd_tls_cert_file = $6
 smtpd_tls_key_file = $7"
+        if [ -n "${SASL-}" ]; then
+            who=permit_sasl_authenticated
+            special="$special
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = $SASL
+smtpd_sasl_auth_enable = yes
+smtpd_tls_auth_only = yes
+smtpd_sasl_authenticated_header = yes"
+        fi
     fi
     ;;
 hold)
@@ -75,7 +85,7 @@ alias_database =
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
-smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_relay_restrictions = $who, reject
 smtpd_peername_lookup = no
 smtp_dns_support_level = disabled
 # A message is relayed as it came: no field is added that the far side would have to carry.

@@ -187,7 +187,7 @@ impl Switch {
         let of = |i: &u32| record.envelope.recipients.get(usize::try_from(*i).ok()?).cloned();
         let recipients = jobs.iter().flat_map(|job| &job.recipients).filter_map(of).collect();
         let mut envelope = Envelope { recipients, ..record.envelope.clone() };
-        if jobs.iter().any(|job| !self.may_take(&job.hop, &envelope)) {
+        if jobs.iter().any(|job| !self.may_take(&job.hop, job.message, &envelope)) {
             let (status, why) = UNPROTECTED;
             let failed = Event::Failed { status, remote: None, diagnostic: why.to_owned() };
             return self.mule_result(now, &jobs, &failed);
