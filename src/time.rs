@@ -17,6 +17,9 @@ impl Instant {
     /// The driver's start.
     pub const ZERO: Self = Self(0);
 
+    /// An instant later than any other.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The instant `millis` milliseconds after the driver's start.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis * 1_000_000)

@@ -169,11 +169,24 @@ fn kinds(frames: &[Frame]) -> Vec<String> {
 
 /// The lines of the page.
 fn documented() -> Vec<String> {
+    blocks().swap_remove(0)
+}
+
+/// Its lines where groups are joined by IGMP.
+fn documented_for_igmp() -> Vec<String> {
+    let mut blocks = blocks();
+    let instead = blocks.swap_remove(1);
+    let mut lines = blocks.swap_remove(0);
+    lines.truncate(lines.len() - 2);
+    lines.into_iter().chain(instead).collect()
+}
+
+fn blocks() -> Vec<Vec<String>> {
     let page = std::fs::read_to_string(root().join("docs/satcom.md")).expect("the page");
     let (_, section) = page.split_once("## The interface\n").expect("the section");
-    let (_, block) = section.split_once("```text\n").expect("its lines");
-    let (block, _) = block.split_once("```").expect("their end");
-    block.lines().map(str::to_owned).collect()
+    let (section, _) = section.split_once("\n## ").expect("its end");
+    let blocks = section.split("```text\n").skip(1).map(|rest| rest.split_once("```").expect("its end").0);
+    blocks.map(|block| block.lines().map(str::to_owned).collect()).collect()
 }
 
 fn profile(directory: &Path) -> PathBuf {
@@ -407,6 +420,26 @@ fn in_aldis_mode_the_interface_of_the_page_is_silent_when_the_node_is() {
     assert_eq!(mails(), 1, "once");
 }
 
+/// The profile with groups that are joined by the node, and dynamic ones.
+fn dynamic_profile(directory: &Path) -> PathBuf {
+    let path = profile(directory);
+    let text = std::fs::read_to_string(&path).expect("just written").replace("\"static\"", "\"igmp\"");
+    let dynamic = format!("[bearer.dynamic]\ncontrol_group = \"{CONTROL}\"\npool = [\"239.2.3.0/28\"]\n");
+    std::fs::write(&path, text + &dynamic).expect("written");
+    path
+}
+
+fn emit(pdu: &Pdu) -> Vec<u8> {
+    pdu.emit(Checksum::Fletcher, Ranges::Written).expect("short")
+}
+
+/// A message's address, and the datagram that announces a group for it.
+fn announced(address: &[u8]) -> (Address, Vec<u8>) {
+    let Ok(Pdu::Address(first)) = Pdu::parse(address) else { panic!("an address") };
+    let announce = Pdu::announce(first.message, first.expiry, MADE, vec![NodeId::from(OWN)], 1400).remove(0);
+    (first, emit(&announce))
+}
+
 /// Groups that IGMP reports (version 3) speak of, and how: 4 is a join, 3 that a group is left.
 fn memberships(frames: &[Frame]) -> Vec<(u8, Ipv4Addr)> {
     let mut all = Vec::new();
@@ -426,15 +459,9 @@ fn memberships(frames: &[Frame]) -> Vec<(u8, Ipv4Addr)> {
 fn a_dynamic_group_is_joined_when_an_order_lets_the_network_be_told() {
     let Some(cable) = Cable::new("groups") else { return };
     let mut terminal = Terminal::start(&cable);
-    let lines = documented();
-    let static_joins = |line: &String| line.contains("autojoin") || line.contains("table local");
-    lines.iter().filter(|line| !static_joins(line)).for_each(|line| cable.line(line));
-    cable.line("nft add rule netdev sat out meta protocol ip ip protocol igmp accept");
+    documented_for_igmp().iter().for_each(|line| cable.line(line));
     let folder = tempfile::tempdir().expect("a directory");
-    let path = profile(folder.path());
-    let text = std::fs::read_to_string(&path).expect("just written").replace("\"static\"", "\"igmp\"");
-    let dynamic = format!("[bearer.dynamic]\ncontrol_group = \"{CONTROL}\"\npool = [\"239.2.3.0/28\"]\n");
-    std::fs::write(&path, text + &dynamic).expect("written");
+    let path = dynamic_profile(folder.path());
     let by = ["ip", "netns", "exec", &cable.near];
     let node = Running::start_by(&by, &path, folder.path(), &[]);
     pause(1.0);
@@ -449,17 +476,15 @@ fn a_dynamic_group_is_joined_when_an_order_lets_the_network_be_told() {
     pause(off + 0.5);
     let before = terminal.heard().len();
     let [address, data] = &offered(5)[..] else { panic!("two") };
-    let Ok(Pdu::Address(first)) = Pdu::parse(address) else { panic!("an address") };
-    let announce = Pdu::announce(first.message, first.expiry, MADE, vec![NodeId::from(OWN)], 1400).remove(0);
+    let (first, announce) = announced(address);
     let release = Pdu::Group { word: GroupWord::Release, message: first.message, group: MADE };
-    let emit = |pdu: &Pdu| pdu.emit(Checksum::Fletcher, Ranges::Written).expect("short");
     let counted = || {
         let (_, status) = ask(&node.socket, &["status"]);
         let net = status["multicast"][0]["counts"].to_string();
         (net.contains("not_joined_in_silence"), status["events"]["group-not-joined"].as_u64())
     };
     wait_for("that it says so", PATIENCE, || {
-        terminal.udp(2754, CONTROL, 2752, &emit(&announce));
+        terminal.udp(2754, CONTROL, 2752, &announce);
         pause(0.2);
         (counted() == (true, Some(1))).then_some(())
     });
@@ -479,5 +504,87 @@ fn a_dynamic_group_is_joined_when_an_order_lets_the_network_be_told() {
     });
     terminal.udp(2754, CONTROL, 2751, &emit(&release));
     wait_for("that it leaves", PATIENCE, || Some(()).filter(|()| memberships(&terminal.heard()).contains(&(3, MADE))));
+    node.stop();
+}
+
+#[test]
+fn a_process_that_ended_in_silence_let_the_kernel_say_that_groups_were_left() {
+    let Some(cable) = Cable::new("ends") else { return };
+    let mut terminal = Terminal::start(&cable);
+    documented_for_igmp().iter().for_each(|line| cable.line(line));
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = dynamic_profile(folder.path());
+    let by = ["ip", "netns", "exec", &cable.near];
+    let since = |terminal: &Terminal, before: usize| terminal.heard().split_off(before);
+    for (round, ends) in [Running::kill, |node: Running| drop(node.stop())].into_iter().enumerate() {
+        let before = terminal.heard().len();
+        let node = Running::start_by(&by, &path, folder.path(), &[]);
+        pause(1.0);
+        assert_eq!(kinds(&since(&terminal, before)), Vec::<String>::new(), "a start in silence");
+        order(&node, "open");
+        // Of an agreed group, that in which dynamic ones are spoken of, and a dynamic one.
+        let (_, announce) = announced(&offered(5 + round as u32)[0]);
+        wait_for("that it joins", PATIENCE, || {
+            terminal.udp(2754, CONTROL, 2752, &announce);
+            pause(0.2);
+            let told = memberships(&since(&terminal, before));
+            [CONTROL, GROUP, MADE].iter().all(|group| told.contains(&(4, *group))).then_some(())
+        });
+        // Routers are answered while that may be, and for as long as it may.
+        pause(4.0);
+        let answered = terminal.heard().len();
+        terminal.say("query");
+        wait_for("an answer to a router", PATIENCE, || {
+            kinds(&since(&terminal, answered)).contains(&"igmp".to_owned()).then_some(())
+        });
+        // At once the order: the kernel still has its word to say again.
+        let off = order(&node, "silent");
+        pause(off + 0.2);
+        let before = terminal.heard().len();
+        terminal.say("query");
+        pause(4.0);
+        assert_eq!(kinds(&since(&terminal, before)), Vec::<String>::new(), "questions of routers in silence");
+        // What routers have forgotten meanwhile they are told again.
+        order(&node, "open");
+        wait_for("that it says so again", PATIENCE, || {
+            let told = memberships(&since(&terminal, before));
+            [CONTROL, GROUP, MADE].iter().all(|group| told.contains(&(4, *group))).then_some(())
+        });
+        let off = order(&node, "silent");
+        pause(off + 0.2);
+        let before = terminal.heard().len();
+        ends(node);
+        pause(4.0);
+        assert_eq!(kinds(&since(&terminal, before)), Vec::<String>::new(), "the end of the process, {round}");
+    }
+    // The kernel does say it where that is allowed.
+    let node = Running::start_by(&by, &path, folder.path(), &[]);
+    order(&node, "open");
+    let before = terminal.heard().len();
+    wait_for("that it joins", PATIENCE, || memberships(&since(&terminal, before)).contains(&(4, GROUP)).then_some(()));
+    node.kill();
+    wait_for("that it left", PATIENCE, || memberships(&since(&terminal, before)).contains(&(3, GROUP)).then_some(()));
+}
+
+#[test]
+fn a_node_joins_nothing_where_nothing_holds_igmp_back_in_silence() {
+    let Some(cable) = Cable::new("bare") else { return };
+    let terminal = Terminal::start(&cable);
+    // The page without the lines that know the node's word.
+    let word = |line: &String| line.contains(" word ");
+    documented_for_igmp().iter().filter(|line| !word(line)).for_each(|line| cable.line(line));
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = dynamic_profile(folder.path());
+    let node = Running::start_by(&["ip", "netns", "exec", &cable.near], &path, folder.path(), &[]);
+    let said = || node.log().contains("nothing holds IGMP back on the interface of 10.1.1.1 in silence");
+    wait_for("that it says so, in silence already", PATIENCE, || said().then_some(()));
+    order(&node, "open");
+    pause(3.0);
+    assert_eq!(kinds(&terminal.heard()), Vec::<String>::new());
+    // Whoever sets it up need not start the node again.
+    documented_for_igmp().iter().filter(|line| word(line)).for_each(|line| cable.line(line));
+    wait_for("the groups of the profile", PATIENCE, || {
+        Some(()).filter(|()| memberships(&terminal.heard()) == [(4, CONTROL), (4, GROUP)])
+    });
     node.stop();
 }

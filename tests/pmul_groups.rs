@@ -57,7 +57,12 @@ fn dynamic(groups: u8, nodes: usize) -> Dynamic {
 }
 
 fn station(i: usize, nodes: usize, groups: u8, seed: u64) -> Station {
-    let peer = |j| (node(j), Peer { addresses: vec![address(j)], ..Peer::default() });
+    station_among(i, nodes, groups, seed, |_| None)
+}
+
+/// One that knows which groups were agreed for the others.
+fn station_among(i: usize, nodes: usize, groups: u8, seed: u64, agreed: impl Fn(usize) -> Option<Ipv4Addr>) -> Station {
+    let peer = |j| (node(j), Peer { addresses: vec![address(j)], group: agreed(j), ..Peer::default() });
     let config = Config {
         node: node(i),
         checksum: Checksum::Fletcher,
@@ -517,6 +522,53 @@ fn without_a_free_group_what_was_agreed_serves_and_otherwise_it_waits() {
     }
     let nowhere = net.out(5, &[1], 10, 60, Way::Agreed(Vec::new()));
     assert_eq!(net.stations[0].submit(net.now, nowhere), Err(SubmitError::NoGroup));
+}
+
+#[test]
+fn of_several_agreed_groups_each_was_sent_what_only_the_others_lacked() {
+    let other = Ipv4Addr::new(239, 9, 9, 8);
+    let agreed = |j: usize| if j == 1 { AGREED } else { other };
+    let named = |net: &Net, group: Ipv4Addr| -> BTreeSet<NodeId> {
+        let to = net.captured.iter().filter(|(_, _, t)| t.to == group && word(t) == "address");
+        let destinations = |t: &Transmit| match Pdu::parse(&t.bytes) {
+            Ok(Pdu::Address(a)) => a.destinations,
+            other => panic!("{other:?}"),
+        };
+        to.flat_map(|(_, _, t)| destinations(t)).map(|d| d.node).collect()
+    };
+    let count = |net: &Net, group: Ipv4Addr, what: &str| {
+        net.captured.iter().filter(|(_, _, t)| t.to == group && word(t) == what).count()
+    };
+    // Agreed from the first, and because no dynamic group was to be had.
+    for (groups, way) in [(1, Way::Agreed(vec![AGREED, other])), (0, Way::Asked(vec![AGREED, other]))] {
+        let mut net = Net::new(4, groups, 0.0, 9);
+        net.stations[0] = station_among(0, 4, groups, 9, |j| Some(agreed(j)));
+        // One of three hears it and does not answer.
+        net.mute.insert(1);
+        net.submit(0, 1, &[1, 2, 3], 3000, way);
+        net.run(Duration::from_secs(40));
+        assert_eq!(named(&net, AGREED), [node(1)].into(), "{groups}");
+        assert_eq!(named(&net, other), [node(2), node(3)].into(), "{groups}");
+        assert_eq!((count(&net, other, "address"), count(&net, other, "data")), (1, 3), "{groups}");
+        assert!(
+            count(&net, AGREED, "address") > 2 && count(&net, AGREED, "data") > 4,
+            "it is asked, and sent the whole"
+        );
+        net.mute.clear();
+        net.run(Duration::from_secs(600));
+        net.once(0, 1, &[1, 2, 3]);
+        assert_eq!((count(&net, AGREED, "ack-ack"), count(&net, other, "ack-ack")), (1, 1), "{groups}");
+    }
+    // Where much is lost on both everybody has it in the end, and nobody is spoken to on the group of another.
+    for seed in 0..40 {
+        let mut net = Net::new(4, 1, 0.3, seed);
+        net.stations[0] = station_among(0, 4, 1, seed, |j| Some(agreed(j)));
+        net.submit(0, 1, &[1, 2, 3], 12_000, Way::Agreed(vec![AGREED, other]));
+        net.run(Duration::from_secs(3600));
+        net.once(0, 1, &[1, 2, 3]);
+        assert_eq!((named(&net, AGREED), named(&net, other)), ([node(1)].into(), [node(2), node(3)].into()));
+        net.nobody_is_left();
+    }
 }
 
 #[test]

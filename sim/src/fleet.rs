@@ -526,7 +526,7 @@ impl Fleet {
             Keying::Join => *agreed = true,
             Keying::Membership { group, member: true } => _ = others.insert(group),
             Keying::Membership { group, member: false } => _ = others.remove(&group),
-            Keying::Key | Keying::Feed(_) | Keying::Datagram { .. } => {}
+            Keying::Igmp { .. } | Keying::Key | Keying::Feed(_) | Keying::Datagram { .. } => {}
         }
     }
 

@@ -284,6 +284,7 @@ impl Line {
                 addresses: vec![address(other)],
                 ranges: Ranges::default(),
                 entry_source: EntrySource::Originator,
+                group: None,
             };
             let config = Config {
                 node: node(id),

@@ -308,7 +308,7 @@ impl<H: Host> World<H> {
                     self.ether.feed(at, radio, &bytes);
                 }
                 // For networks.
-                Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. } => {}
+                Keying::Datagram { .. } | Keying::Igmp { .. } | Keying::Join | Keying::Membership { .. } => {}
             }
         }
         for port in unkeys {

@@ -148,7 +148,7 @@ fn symbols(lab: &mut Lab) -> Vec<(u16, u32)> {
         match keying {
             Keying::Key => deframer = Deframer::default(),
             Keying::Feed(bytes) => deframer.push(&bytes),
-            Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. } => {}
+            Keying::Datagram { .. } | Keying::Igmp { .. } | Keying::Join | Keying::Membership { .. } => {}
         }
         while let Some(found) = deframer.poll(&ring) {
             let Found::Frame(Frame::Symbols { chunks, .. }) = found else { continue };

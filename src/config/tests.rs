@@ -1140,6 +1140,7 @@ fn a_net_and_its_mule_peers_fit_each_other_and_the_rest() {
         ("quiet = \"1s\"", "quiet = \"1ms\"", "bearer.sat1.timers.quiet", "without a pause"),
         ("[bearer.timers]", &format!("{second}[bearer.timers]"), "bearer.sat2.groups", "also a group of"),
         ("join = \"igmp\"", "join = \"static\"", "bearer.sat1.join", "the node's only with igmp"),
+        ("join = \"static\"", "join = \"igmp\"", "bearer.sat2.join", "joins there too"),
         ("control_group = \"239.1.1.1\"", "", "bearer.sat1.dynamic.control_group", "missing"),
         ("\"239.2.4.9\"", "\"239.2.3.1\"", "bearer.sat1.dynamic.pool", "stands in it twice"),
         ("\"239.2.4.9\"", "\"239.2.3.1/30\"", "bearer.sat1.dynamic.pool", "is not one"),

@@ -10,4 +10,4 @@ mod permit;
 
 pub use gate::{Gate, Purpose, Silence};
 pub use order::{Order, State, Window, tightens};
-pub use permit::{AirPermit, Emission, EpochWatch, Keying};
+pub use permit::{AirPermit, Emission, EpochWatch, FILTER_HOLDS, Keying};

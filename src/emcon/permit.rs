@@ -36,7 +36,13 @@ pub enum Keying {
         /// What it holds.
         bytes: Vec<u8>,
     },
-    /// Join the bearer's multicast groups, of which the kernel tells the network.
+    /// Let pass what the kernel says of memberships (IGMP), which no driver sends: hold the interface's filter open, no longer than until
+    /// then, and no longer than the bearer's epoch lasts.
+    Igmp {
+        /// When the order ends that allows it; `None`: it names no end.
+        until: Option<Instant>,
+    },
+    /// Join the bearer's multicast groups, of which the kernel tells the network; those that are joined are told of again.
     Join,
     /// Become a member of one more group, or be one no longer; the network is told of that, too.
     Membership {
@@ -77,6 +83,11 @@ impl AirPermit<'_> {
     /// Turns the permit into leave to send one datagram.
     pub fn datagram(self, to: SocketAddrV4, dscp: u8, bytes: Vec<u8>) -> Emission {
         self.emit(Keying::Datagram { to, dscp, bytes })
+    }
+
+    /// Turns the permit into leave to let the kernel's words on memberships pass, until then at most.
+    pub fn igmp(self, until: Option<Instant>) -> Emission {
+        self.emit(Keying::Igmp { until })
     }
 
     /// Turns the permit into leave to join multicast groups.
@@ -126,6 +137,9 @@ impl EpochWatch {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
+
+/// How long the filter of an interface lets IGMP pass after a driver has said so (docs/satcom.md): a node that has died holds none open.
+pub const FILTER_HOLDS: Duration = Duration::from_secs(3);
 
 /// How long a permit may be held before it is used: a driver that was suspended must ask again.
 pub(super) const PERMIT_LIFE: Duration = Duration::from_secs(10);

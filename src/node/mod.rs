@@ -17,6 +17,7 @@ mod dane;
 mod dns;
 mod executor;
 mod forward;
+mod igmp;
 mod listen;
 mod modem;
 mod multicast;

@@ -225,7 +225,7 @@ impl Session<'_> {
                                 tty.write_all(&bytes).await
                             }
                             // For networks.
-                            Some(Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. }) => Ok(()),
+                            Some(Keying::Datagram { .. } | Keying::Igmp { .. } | Keying::Join | Keying::Membership { .. }) => Ok(()),
                         },
                         Order::Act(ModemAction::Transmit(WaveformName { rate, interleaver })) => {
                             key.write_all(format!("WAVEFORM {} {interleaver}\n", rate.0).as_bytes()).await
@@ -330,7 +330,7 @@ impl Session<'_> {
                             }
                             Some(Keying::Feed(bytes)) => tty.write_all(&bytes).await,
                             // For networks.
-                            Some(Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. }) => Ok(()),
+                            Some(Keying::Datagram { .. } | Keying::Igmp { .. } | Keying::Join | Keying::Membership { .. }) => Ok(()),
                         },
                         // Lines carry no words: the profile's check lets no such bearer choose.
                         Order::Act(ModemAction::Transmit(_)) => Ok(()),

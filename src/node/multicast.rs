@@ -2,8 +2,9 @@
 //!
 //! It sends nothing but a redeemed [`Emission`](crate::emcon::Emission), and decides nothing. Everything leaves from the interface's own
 //! address, so that acknowledgements find back. A group that somebody else has joined on this machine is heard without a word to the
-//! network; joining one is an emission, too (link-rules B5), and so is leaving one, as dynamic groups are. The kernel's buffer for what leaves is as small as it may be: the station
-//! keeps below the rate, so that an order of silence finds a datagram or two on their way and no more.
+//! network; joining one is an emission, too (link-rules B5), and so is leaving one, as dynamic groups are. The kernel speaks of what is joined
+//! by itself, also when this process has ended: [`Filter`] holds it back. The kernel's buffer for what leaves is as small as it may be: the
+//! station keeps below the rate, so that an order of silence finds a datagram or two on their way and no more.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,12 +19,14 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::clock::Clock;
+use super::igmp::Filter;
 use super::modem::Order;
+use crate::bearer::ModemAction;
 use crate::config::plan::{Join, NetPlan};
-use crate::emcon::{EpochWatch, Keying};
+use crate::emcon::{EpochWatch, FILTER_HOLDS, Keying};
 use crate::mail::BearerId;
 use crate::switch::Input;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 
 /// Datagrams that may wait for the switch, all bearers together.
 const MOST_WAITING: usize = 1024;
@@ -31,6 +34,8 @@ const MOST_WAITING: usize = 1024;
 const SEND_BUFFER: usize = 4096;
 /// Octets it may hold on their way in.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// How often the filter is told that it is to stay open: it may miss one word.
+const HOLD_AGAIN: Duration = Duration::from_secs(1);
 /// Until sockets that failed are opened again.
 const REOPEN: Duration = Duration::from_secs(2);
 
@@ -81,6 +86,8 @@ impl Net {
 }
 
 struct Sockets {
+    /// What holds IGMP back where groups are joined by it.
+    filter: Option<Filter>,
     /// What leaves, leaves here.
     own: Arc<UdpSocket>,
     /// The same address at the other ports: some send there what is for one node.
@@ -94,6 +101,9 @@ impl Sockets {
         let open = |address: Ipv4Addr, port: u16| {
             socket(net, SocketAddrV4::new(address, port)).map_err(|e| format!("cannot bind {address}:{port}: {e}"))
         };
+        // First of all closed: whoever ended here may have left it open.
+        let filter = if net.join == Join::Igmp { Filter::of(net.interface)? } else { None };
+        filter.as_ref().map_or(Ok(()), Filter::close)?;
         let mut groups = Vec::new();
         for group in &net.groups {
             for port in &net.ports {
@@ -108,7 +118,7 @@ impl Sockets {
         let (first, others) = net.ports.split_first().ok_or("it has no port")?;
         let others = others.iter().chain(net.control.iter().flat_map(|(_, ports)| ports));
         let beside = others.map(|port| open(net.interface, *port)).collect::<Result<_, _>>()?;
-        Ok(Self { own: open(net.interface, *first)?, beside, groups })
+        Ok(Self { filter, own: open(net.interface, *first)?, beside, groups })
     }
 
     fn join(&self, net: &Net) -> Result<(), String> {
@@ -118,11 +128,19 @@ impl Sockets {
                 continue;
             }
             joined.push(*group);
-            let done = SockRef::from(&**socket).join_multicast_v4(group, &net.interface);
-            done.map_err(|e| format!("cannot join {group} on {}: {e}", net.interface))?;
+            join(net, *group, socket)?;
         }
         Ok(())
     }
+}
+
+/// Joins a group. One that is joined is left before: in silence routers got no answer and may have forgotten it, and the kernel speaks only
+/// of what changes.
+fn join(net: &Net, group: Ipv4Addr, socket: &UdpSocket) -> Result<(), String> {
+    let socket = SockRef::from(socket);
+    let _ = socket.leave_multicast_v4(&group, &net.interface);
+    let done = socket.join_multicast_v4(&group, &net.interface);
+    done.map_err(|e| format!("cannot join {group} on {}: {e}", net.interface))
 }
 
 fn socket(net: &Net, at: SocketAddrV4) -> io::Result<Arc<UdpSocket>> {
@@ -141,6 +159,8 @@ fn socket(net: &Net, at: SocketAddrV4) -> io::Result<Arc<UdpSocket>> {
 
 /// A dynamic group that is joined. It is left when its last socket closes.
 struct Member {
+    /// By which it is joined.
+    socket: Arc<UdpSocket>,
     readers: Vec<AbortHandle>,
 }
 
@@ -150,17 +170,30 @@ impl Drop for Member {
     }
 }
 
-/// Sockets for a dynamic group, joined.
-fn join_one(net: &Net, group: Ipv4Addr) -> Result<Vec<Arc<UdpSocket>>, String> {
+/// Sockets for a dynamic group, the first of them joined.
+fn join_one(net: &Net, group: Ipv4Addr) -> Result<(Arc<UdpSocket>, Vec<Arc<UdpSocket>>), String> {
     let open = |port: &u16| {
         socket(net, SocketAddrV4::new(group, *port)).map_err(|e| format!("cannot bind {group}:{port}: {e}"))
     };
     let sockets: Vec<_> = net.ports.iter().map(open).collect::<Result<_, _>>()?;
-    if let Some(socket) = sockets.first() {
-        let joined = SockRef::from(&**socket).join_multicast_v4(&group, &net.interface);
-        joined.map_err(|e| format!("cannot join {group} on {}: {e}", net.interface))?;
+    let first = sockets.first().cloned().ok_or("it has no port")?;
+    join(net, group, &first)?;
+    Ok((first, sockets))
+}
+
+/// The filter of an interface that is to be held open.
+#[derive(Clone, Copy)]
+struct Held {
+    /// The bearer's epoch in which that was allowed.
+    epoch: u64,
+    until: Option<Instant>,
+}
+
+impl Held {
+    /// Whether it may be open for another while.
+    fn goes_on(self, clock: &Clock, watch: &EpochWatch) -> bool {
+        self.epoch == watch.current() && self.until.is_none_or(|until| clock.at() + FILTER_HOLDS <= until)
     }
-    Ok(sockets)
 }
 
 enum Ended {
@@ -213,7 +246,7 @@ pub async fn drive(
 
 async fn run(
     net: &Net,
-    sockets: Sockets,
+    mut sockets: Sockets,
     clock: &Clock,
     watch: &EpochWatch,
     orders: &mut UnboundedReceiver<Order>,
@@ -228,12 +261,36 @@ async fn run(
     }
     let mut members: BTreeMap<Ipv4Addr, Member> = BTreeMap::new();
     let mut dscp = 0;
+    let mut held: Option<Held> = None;
+    // It closes before any socket does, because the kernel says so of each group: this is dropped first.
+    let filter = sockets.filter.take();
+    let mut again = tokio::time::interval(HOLD_AGAIN);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
+            _ = again.tick(), if held.is_some() => {
+                held = held.filter(|held| held.goes_on(clock, watch));
+                if let Some(Err(why)) = filter.as_ref().filter(|_| held.is_some()).map(Filter::open) {
+                    return Ended::Fault(why);
+                }
+            }
             order = orders.recv() => {
-                let Some(order) = order else { return Ended::NodeStops };
-                let Order::Emit(emission) = order else { continue };
+                let emission = match order {
+                    Some(Order::Emit(emission)) => emission,
+                    // Silence: what is said of memberships is held back before anything else is done.
+                    Some(Order::Act(ModemAction::Abort)) => {
+                        held = None;
+                        match filter.as_ref().map(Filter::close) {
+                            Some(Err(why)) => return Ended::Fault(why),
+                            Some(Ok(())) | None => continue,
+                        }
+                    }
+                    Some(Order::Act(ModemAction::Transmit(_) | ModemAction::Unkey)) => continue,
+                    None => return Ended::NodeStops,
+                };
+                // Before it is redeemed: an order that comes between the two is not taken for what allowed this.
+                let epoch = watch.current();
                 if let Err(e) = sockets.own.writable().await {
                     return Ended::Fault(format!("cannot send: {e}"));
                 }
@@ -246,18 +303,28 @@ async fn run(
                         dscp = wanted;
                         marked.and_then(|()| sockets.own.try_send_to(&bytes, SocketAddr::from(to))).map(drop).map_err(|e| (e, to))
                     }
-                    Some(Keying::Join) => match sockets.join(net) {
-                        Ok(()) => Ok(()),
-                        Err(why) => return Ended::Fault(why),
-                    },
+                    Some(Keying::Igmp { until }) => {
+                        held = Some(Held { epoch, until }).filter(|held| held.goes_on(clock, watch));
+                        match filter.as_ref().filter(|_| held.is_some()).map(Filter::open) {
+                            Some(Err(why)) => return Ended::Fault(why),
+                            Some(Ok(())) | None => Ok(()),
+                        }
+                    }
+                    Some(Keying::Join) => {
+                        let others = members.iter().map(|(group, member)| join(net, *group, &member.socket));
+                        match [sockets.join(net)].into_iter().chain(others).collect::<Result<(), _>>() {
+                            Ok(()) => Ok(()),
+                            Err(why) => return Ended::Fault(why),
+                        }
+                    }
                     Some(Keying::Membership { group, member: true }) => match join_one(net, group) {
-                        Ok(sockets) => {
+                        Ok((joined, sockets)) => {
                             let reader = |socket: Arc<UdpSocket>| {
                                 let (to, backlog) = (to.clone(), backlog.clone());
                                 readers.spawn(read(socket, net.bearer.clone(), to, backlog, missed.clone()))
                             };
                             let readers = sockets.into_iter().map(reader).collect();
-                            members.insert(group, Member { readers });
+                            members.insert(group, Member { socket: joined, readers });
                             Ok(())
                         }
                         Err(why) => return Ended::Fault(why),

@@ -320,6 +320,7 @@ impl Switch {
         if crate::mutation::is(crate::mutation::Mutation::KeepKeyed) {
             return;
         }
+        self.silence_multicast(name);
         let off_after = self.carrier_off_after(now, name);
         if let Some(bearer) = self.bearers.get_mut(name) {
             bearer.off_by = (off_after > Duration::ZERO).then(|| now.at + off_after);

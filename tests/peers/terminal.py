@@ -7,6 +7,7 @@ HARDWARE is the address of the interface at the other end, THEM its IPv4 address
 and the bytes behind it, in hexadecimal. Words on standard input:
 
   provoke                       everything that a host answers, or is moved to speak by
+  query                         a router's question about groups, IGMP version 3
   udp SPORT TO DPORT HEX        a datagram from OWN
 """
 import os
@@ -55,6 +56,12 @@ def ip6(mac, source, to, icmp, before=b"", hops=255):
     icmp = icmp[:2] + struct.pack("!H", total(pseudo + icmp)) + icmp[4:]
     head = struct.pack("!IHBB", 6 << 28, len(before + icmp), 0 if before else 58, hops)
     return mac + MAC + b"\x86\xdd" + head + source + to + before + icmp
+
+
+def query():
+    body = b"\x11\x01\0\0" + b"\0" * 8
+    body = body[:2] + struct.pack("!H", total(body)) + body[4:]
+    return ip4(b"\xe0\0\0\1", 2, body, options=b"\x94\x04\0\0")
 
 
 def provocations():
@@ -116,6 +123,8 @@ while True:
             if words == ["provoke"]:
                 for frame in provocations():
                     cable.send(frame)
+            elif words == ["query"]:
+                cable.send(query())
             elif words[:1] == ["udp"]:
                 cable.send(udp(int(words[1]), socket.inet_aton(words[2]), int(words[3]), bytes.fromhex(words[4])))
             else:

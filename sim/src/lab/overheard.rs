@@ -189,7 +189,7 @@ impl Overheard {
                     self.read(i, problems);
                 }
             }
-            Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. } => {}
+            Keying::Datagram { .. } | Keying::Igmp { .. } | Keying::Join | Keying::Membership { .. } => {}
         }
     }
 

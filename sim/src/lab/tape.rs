@@ -89,7 +89,7 @@ impl Tape {
                     stream.extend_from_slice(bytes);
                 }
             }
-            Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. } => {}
+            Keying::Datagram { .. } | Keying::Igmp { .. } | Keying::Join | Keying::Membership { .. } => {}
         }
     }
 }

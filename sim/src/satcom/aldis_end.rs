@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use aldis::bearer::multicast::wire::Datagram;
 use aldis::bearer::multicast::{Config, Destination, Outgoing, PeerConfig, Station};
 use aldis::bearer::{Event, Verdict, fec};
 use aldis::mail::{LinkKey, PeerName, Precedence, Protection, TransferId};
@@ -133,5 +134,12 @@ impl End for AldisEnd {
 
     fn confirmed(&self) -> usize {
         self.confirmed
+    }
+
+    fn shard_bytes(&self, datagram: &[u8]) -> u64 {
+        match Datagram::parse(datagram) {
+            Some(Datagram::Symbols(symbols)) => symbols.symbols.iter().map(|symbol| symbol.len() as u64).sum(),
+            Some(Datagram::Report(_) | Datagram::Word(_)) | None => 0,
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(super) trait End {
     fn accepted(&self) -> Option<(Instant, &[u8])>;
     /// Receivers whose confirmation it has.
     fn confirmed(&self) -> usize;
+    /// Bytes of a message in a datagram.
+    fn shard_bytes(&self, datagram: &[u8]) -> u64;
 }
 
 /// When nothing passes.
@@ -90,6 +92,7 @@ pub(super) struct Medium<E> {
     order: u64,
     seed: u64,
     sent_bytes: u64,
+    shard_bytes: u64,
     answers: u64,
 }
 
@@ -108,6 +111,7 @@ impl<E: End> Medium<E> {
             order: 0,
             seed,
             sent_bytes: 0,
+            shard_bytes: 0,
             answers: 0,
             ends,
         }
@@ -126,7 +130,8 @@ impl<E: End> Medium<E> {
             .collect();
         assert_eq!(accepted.len(), usize::from(receivers), "{:?}: not everybody has it", self.cell);
         let last = accepted.into_iter().max().expect("there are some");
-        Trial { whole_s: last.since(self.begun).as_secs_f64(), sent_bytes: self.sent_bytes, answers: self.answers }
+        let whole_s = last.since(self.begun).as_secs_f64();
+        Trial { whole_s, sent_bytes: self.sent_bytes, shard_bytes: self.shard_bytes, answers: self.answers }
     }
 
     fn run(&mut self, until: Instant, done: impl Fn(&Self) -> bool) {
@@ -155,7 +160,10 @@ impl<E: End> Medium<E> {
     fn radiate(&mut self, from: u8, to: Option<u8>, bytes: Arc<[u8]>) {
         let size = (bytes.len() + HEADERS) as u64;
         match from {
-            0 => self.sent_bytes += size,
+            0 => {
+                self.sent_bytes += size;
+                self.shard_bytes += self.ends[0].shard_bytes(&bytes);
+            }
             _ => self.answers += 1,
         }
         let begin = self.left[usize::from(from)].max(self.now);

@@ -68,6 +68,8 @@ pub struct Trial {
     pub whole_s: f64,
     /// Bytes that the sender sent, until everybody was done.
     pub sent_bytes: u64,
+    /// Those of them that are of the message: shards, or pieces.
+    pub shard_bytes: u64,
     /// Datagrams of all receivers together.
     pub answers: u64,
 }
@@ -94,6 +96,8 @@ pub struct Means {
     pub of_limit: f64,
     /// Bytes of the sender over those of the message.
     pub sent: f64,
+    /// The same, headers and words left out.
+    pub shards: f64,
     /// Datagrams of each receiver.
     pub answers: f64,
 }
@@ -162,6 +166,7 @@ impl Cell {
                 whole_s,
                 of_limit: whole_s / limit_s,
                 sent: mean(&|t| t.sent_bytes as f64 / PAYLOAD as f64),
+                shards: mean(&|t| t.shard_bytes as f64 / PAYLOAD as f64),
                 answers: mean(&|t| t.answers as f64 / f64::from(self.receivers)),
             }
         };

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use aldis::bearer::pmul::{
-    Checksum, Config, Destination, Event, Limits, NodeId, Outgoing, Pacer, Peer, Station, Timers, Verdict, Way,
+    Checksum, Config, Destination, Event, Limits, NodeId, Outgoing, Pacer, Pdu, Peer, Station, Timers, Verdict, Way,
 };
 use aldis::time::{Instant, Now, Wall};
 use aldis::units::Bps;
@@ -111,5 +111,12 @@ impl End for MuleEnd {
 
     fn confirmed(&self) -> usize {
         self.confirmed
+    }
+
+    fn shard_bytes(&self, datagram: &[u8]) -> u64 {
+        match Pdu::parse(datagram) {
+            Ok(Pdu::Data { piece, .. }) => piece.len() as u64,
+            Ok(_) | Err(_) => 0,
+        }
     }
 }

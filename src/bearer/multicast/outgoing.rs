@@ -25,6 +25,8 @@ const PRIOR_SENT: f64 = 40.0;
 const HALF_LIFE: f64 = 400.0;
 /// Datagrams after which enough is known of the losses.
 const KNOWN: f64 = 60.0;
+/// Datagrams that leave while an answer is on its way, from which on it is asked for ahead: then a wait for words costs more than the words.
+const LONG_FLIGHT: u32 = 8;
 
 /// Losses on the way to a receiver.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -252,11 +254,18 @@ impl Sending {
         silent.iter().map(|(s, m)| self.target_for(m, self.window_from, loss(**s), failure)).max()
     }
 
-    /// Whether the next datagram should ask for words: the last that is meant to leave, and one half way while losses are guessed.
-    pub fn should_ask(&self, target: u32, guessed: bool) -> bool {
+    /// Whether the next datagram should ask for words: the last that is meant to leave, and one half way while losses are guessed. Where many
+    /// datagrams leave in the `flight` of an answer, also one so far ahead of the last that its answers come when that has left, and more
+    /// leave without a pause if they say so; from there on one in every half of a flight.
+    pub fn should_ask(&self, target: u32, guessed: bool, flight: u32) -> bool {
         let (before, after) = (self.next, self.next + self.each);
         let half = self.geometry.count() / 2;
-        after >= target || guessed && (before..after).contains(&half) && half > 4 * self.each
+        let within = |datagrams: u32, of: u32| after + datagrams * self.each >= of;
+        let ahead = flight >= LONG_FLIGHT
+            && after >= half
+            && within(flight, target)
+            && after >= self.asked_for + flight / 2 * self.each;
+        within(0, target) || ahead || guessed && (before..after).contains(&half) && half > 4 * self.each
     }
 
     /// The index behind what had left by then.
@@ -327,6 +336,36 @@ mod tests {
         assert!(targets[0] >= s.geometry.count() && targets[0] <= s.geometry.count() + 3 * s.each);
         let policy = blind::Policy { target: 0.999, ..blind::Policy::default() };
         assert_eq!(s.window_target(|_| 0.2, policy), None, "nobody is silent");
+    }
+
+    #[test]
+    fn words_are_asked_for_a_flight_ahead_where_many_datagrams_leave_meanwhile() {
+        let asked = |flight: u32| {
+            let mut s = sending(102_400, 1364);
+            let target = 90 * s.each;
+            let mut asked = Vec::new();
+            while s.next < target {
+                if s.should_ask(target, true, flight) {
+                    asked.push(s.next / s.each + 1);
+                    s.asked_for = s.next + s.each;
+                }
+                s.next += s.each;
+            }
+            asked
+        };
+        // Half way, and with the last.
+        assert_eq!(asked(1), [38, 90]);
+        assert_eq!(asked(LONG_FLIGHT - 1), [38, 90]);
+        // A flight of 30 before the last, and every 15 from there.
+        assert_eq!(asked(30), [38, 60, 75, 90]);
+        let mut short = sending(5000, 1364);
+        let target = short.geometry.count() + 2 * short.each;
+        let mut times = 0;
+        while short.next < target {
+            times += u32::from(short.should_ask(target, true, 30));
+            short.next += short.each;
+        }
+        assert_eq!(times, 1, "what is shorter than half a flight asks once");
     }
 
     #[test]

@@ -1001,9 +1001,11 @@ impl Station {
         let guessed =
             self.sending.get(&lead)?.open().any(|(s, _)| self.peers.get(s).is_some_and(|p| p.losses.are_guessed()));
         let forgotten = now - self.flight();
+        let flight = u32::try_from(self.flight().as_nanos().div_ceil(self.datagram_time().as_nanos().max(1)));
+        let flight = flight.unwrap_or(u32::MAX).min(INDICES);
         let s = self.sending.get_mut(&lead)?;
         let speaking = s.open().any(|(_, m)| !m.silent);
-        let asks = speaking && s.should_ask(goal, guessed);
+        let asks = speaking && s.should_ask(goal, guessed, flight);
         let last = s.next + s.each >= goal;
         let (index, symbols) = s.take(now, forgotten)?;
         if asks {

@@ -36,7 +36,7 @@ pub struct Outgoing {
 /// How a message comes by its group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// Agreed beforehand. Of several, because its receivers have none in common, each gets everything.
+    /// Agreed beforehand. Of several, because its receivers have none in common, each gets what its own receivers lack.
     Agreed(Vec<Ipv4Addr>),
     /// One of the pool, asked for first; these when there is none.
     Asked(Vec<Ipv4Addr>),
@@ -77,7 +77,12 @@ struct Sending {
     asks: bool,
     total: u16,
     open: BTreeMap<NodeId, Open>,
-    addresses: VecDeque<Address>,
+    /// With the group that each is for; `None`: for all.
+    addresses: VecDeque<(Option<Ipv4Addr>, Address)>,
+    /// Who is addressed in this round.
+    aim: BTreeSet<NodeId>,
+    /// It is a question: one piece for everybody, whatever they lack.
+    question: bool,
     /// Pieces that are to leave in this round.
     due: BTreeSet<u16>,
     /// When each piece left last.
@@ -161,6 +166,8 @@ impl Sender {
             total,
             open: out.destinations.iter().map(open).collect(),
             addresses: VecDeque::new(),
+            aim: BTreeSet::new(),
+            question: false,
             due: BTreeSet::new(),
             left_at: vec![None; usize::from(total)],
             named: BTreeSet::new(),
@@ -183,6 +190,7 @@ impl Sender {
         sending.questions = u32::from(heard);
         sending.blind = !heard && sending.open.values().any(|open| open.silent);
         sending.address(config, |_| true);
+        sending.question = heard;
         self.messages.insert(sending.out.number, sending);
         Ok(())
     }
@@ -208,9 +216,12 @@ impl Sender {
     }
 
     /// Where a message goes from now on.
-    pub(super) fn assign(&mut self, number: u32, groups: Vec<Ipv4Addr>, announced: bool) {
+    pub(super) fn assign(&mut self, config: &Config, number: u32, groups: Vec<Ipv4Addr>, announced: bool) {
         if let Some(sending) = self.messages.get_mut(&number) {
             (sending.groups, sending.announced) = (groups, announced);
+            if !sending.addresses.is_empty() {
+                sending.write_addresses(config);
+            }
         }
     }
 
@@ -254,7 +265,7 @@ impl Sender {
     pub(super) fn set_priority(&mut self, number: u32, priority: u8) {
         if let Some(sending) = self.messages.get_mut(&number) {
             sending.out.priority = priority;
-            sending.addresses.iter_mut().for_each(|address| address.priority = priority);
+            sending.addresses.iter_mut().for_each(|(_, address)| address.priority = priority);
         }
     }
 
@@ -380,15 +391,16 @@ impl Sender {
         let sending = self.messages.get_mut(&number)?;
         if let Some(last) = sending.last.take() {
             let sending = self.messages.remove(&number)?;
-            let transmit = sending.transmit(config, &last, &mut self.copies)?;
+            let transmit = sending.transmit(config, &last, &sending.groups, &mut self.copies)?;
             events.push_back(Event::Done { number, bytes: sending.bytes + transmit.bytes.len() as u64 });
             return Some(transmit);
         }
-        let pdu = match sending.addresses.pop_front() {
-            Some(address) => Pdu::Address(address),
+        let (groups, pdu) = match sending.addresses.pop_front() {
+            Some((Some(group), address)) => (vec![group], Pdu::Address(address)),
+            Some((None, address)) => (sending.groups.clone(), Pdu::Address(address)),
             None => sending.piece(now, config)?,
         };
-        let transmit = sending.transmit(config, &pdu, &mut self.copies)?;
+        let transmit = sending.transmit(config, &pdu, &groups, &mut self.copies)?;
         sending.bytes += transmit.bytes.len() as u64;
         if sending.is_idle() {
             if std::mem::take(&mut sending.blind) {
@@ -435,25 +447,66 @@ impl Sending {
 
     /// Addresses this message to those still open that `wanted` picks.
     fn address(&mut self, config: &Config, wanted: impl Fn(&Open) -> bool) {
-        let open = self.open.iter().filter(|(_, open)| wanted(open));
-        let to = open.map(|(node, open)| Destination { node: *node, sequence: open.sequence }).collect();
-        let Outgoing { priority, expiry, .. } = self.out;
-        self.addresses = Address::split(priority, self.total, self.key(config), expiry, to, config.max_pdu).into();
+        self.aim = self.open.iter().filter(|(_, open)| wanted(open)).map(|(node, _)| *node).collect();
+        self.question = false;
+        self.write_addresses(config);
     }
 
-    fn piece(&mut self, now: Instant, config: &Config) -> Option<Pdu> {
+    /// Each receiver is addressed on its own group, and on no other.
+    fn write_addresses(&mut self, config: &Config) {
+        let mut parts: BTreeMap<Option<Ipv4Addr>, Vec<Destination>> = BTreeMap::new();
+        for (node, open) in self.open.iter().filter(|(node, _)| self.aim.contains(node)) {
+            let to = Destination { node: *node, sequence: open.sequence };
+            parts.entry(self.group_of(config, *node)).or_default().push(to);
+        }
+        let (Outgoing { priority, expiry, .. }, total, key) = (&self.out, self.total, self.key(config));
+        let split = |to| Address::split(*priority, total, key, *expiry, to, config.max_pdu);
+        self.addresses =
+            parts.into_iter().flat_map(|(group, to)| split(to).into_iter().map(move |a| (group, a))).collect();
+    }
+
+    /// Of several groups the one that was agreed for a receiver; `None`: it hears what goes to any.
+    fn group_of(&self, config: &Config, node: NodeId) -> Option<Ipv4Addr> {
+        let agreed = config.peers.get(&node).and_then(|peer| peer.group);
+        agreed.filter(|group| self.groups.len() > 1 && self.groups.contains(group))
+    }
+
+    /// The groups on which somebody lacks a piece, as far as is known.
+    fn groups_that_lack(&self, config: &Config, sequence: u16) -> Vec<Ipv4Addr> {
+        if self.groups.len() < 2 {
+            return self.groups.clone();
+        }
+        let lacks =
+            |open: &Open| self.question || open.missing.as_ref().is_none_or(|m| m.iter().any(|n| n == sequence));
+        let aimed = self.open.iter().filter(|(node, _)| self.aim.contains(node));
+        let lacking = aimed.filter(|(_, open)| lacks(open)).map(|(node, _)| self.group_of(config, *node));
+        match lacking.collect::<Option<BTreeSet<Ipv4Addr>>>() {
+            Some(groups) if !groups.is_empty() => groups.into_iter().collect(),
+            // One of them hears any; or who lacked it has just said that it has all.
+            Some(_) | None => self.groups.clone(),
+        }
+    }
+
+    fn piece(&mut self, now: Instant, config: &Config) -> Option<(Vec<Ipv4Addr>, Pdu)> {
         let sequence = self.due.pop_first()?;
+        let groups = self.groups_that_lack(config, sequence);
         let size = config.max_pdu - DATA_OVERHEAD;
         let from = (usize::from(sequence) - 1) * size;
         let piece = self.out.payload[from..self.out.payload.len().min(from + size)].to_vec();
         self.left_at[usize::from(sequence) - 1] = Some(now);
-        Some(Pdu::Data { priority: self.out.priority, message: self.key(config), sequence, piece })
+        Some((groups, Pdu::Data { priority: self.out.priority, message: self.key(config), sequence, piece }))
     }
 
-    fn transmit(&self, config: &Config, pdu: &Pdu, copies: &mut VecDeque<Transmit>) -> Option<Transmit> {
+    fn transmit(
+        &self,
+        config: &Config,
+        pdu: &Pdu,
+        groups: &[Ipv4Addr],
+        copies: &mut VecDeque<Transmit>,
+    ) -> Option<Transmit> {
         let bytes = pdu.emit(config.checksum, Default::default()).expect("pieces and addresses are cut to max_pdu");
         let Outgoing { priority, number, .. } = self.out;
-        let (first, others) = self.groups.split_first()?;
+        let (first, others) = groups.split_first()?;
         let to = |group: &Ipv4Addr| Transmit {
             to: *group,
             port: Port::Data,
@@ -540,6 +593,7 @@ impl Sending {
             self.wait = config.timers.grown(self.wait);
             self.asks = true;
             self.address(config, |open| !open.silent);
+            self.question = asks;
         }
     }
 

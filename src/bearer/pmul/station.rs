@@ -36,6 +36,8 @@ pub struct Peer {
     pub ranges: Ranges,
     /// What names the originator in entries to it.
     pub entry_source: EntrySource,
+    /// The group that was agreed for it; `None`: it is taken to hear every one.
+    pub group: Option<Ipv4Addr>,
 }
 
 /// What others may make a station hold.
@@ -309,7 +311,7 @@ impl Station {
             Some(agreed) => {
                 let agreed = agreed.to_vec();
                 self.groups.end(number, &mut self.counts);
-                self.sender.assign(number, agreed, false);
+                self.sender.assign(&self.config, number, agreed, false);
             }
             None => {}
         }
@@ -336,13 +338,13 @@ impl Station {
     fn settle_groups(&mut self) {
         while let Some((number, granted)) = self.groups.poll_granted() {
             match granted {
-                Granted::Group(group) => self.sender.assign(number, vec![group], true),
+                Granted::Group(group) => self.sender.assign(&self.config, number, vec![group], true),
                 Granted::Nothing => {
                     self.counts.add("no_free_group");
                     if let Some(agreed) = self.sender.waiting(number).filter(|agreed| !agreed.is_empty()) {
                         let agreed = agreed.to_vec();
                         self.groups.forget_claim(number);
-                        self.sender.assign(number, agreed, false);
+                        self.sender.assign(&self.config, number, agreed, false);
                     }
                 }
             }

@@ -303,7 +303,7 @@ impl Pair {
                     self.nodes[who].tape.push((number, now, bytes));
                 }
             }
-            Keying::Datagram { .. } | Keying::Join | Keying::Membership { .. } => {
+            Keying::Datagram { .. } | Keying::Igmp { .. } | Keying::Join | Keying::Membership { .. } => {
                 unreachable!("a modem takes no datagrams")
             }
         }

@@ -170,7 +170,7 @@ fn dscp(reader: &mut Reader, path: &str, entry: Option<&Entry>) -> BTreeMap<Prec
 pub fn check(reader: &mut Reader, d: &Declared<'_>) {
     let pmul = d.pmul.iter().map(|(path, p)| (path, &p.net, "groups", "ack_port", "speaks P_MUL"));
     let aldis = d.multicast.iter().map(|(path, m)| (path, &m.net, "group", "port", "is in Aldis mode"));
-    let (mut groups, mut sockets) = (BTreeMap::new(), BTreeMap::new());
+    let (mut groups, mut sockets, mut tell) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (path, net, key, port_key, speaks) in pmul.chain(aldis) {
         let dynamic = net.control.iter().flat_map(|control| control.pool.iter().chain([&control.group]));
         for group in net.groups.iter().chain(dynamic) {
@@ -189,6 +189,13 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
                 let problem = format!("{other} has port {port} of that interface");
                 reader.problem(&join(path, "interface"), problem, &format!("another interface, or another {port_key}"));
             }
+        }
+        if net.join == Join::Igmp
+            && !net.interface.is_loopback()
+            && let Some(other) = tell.insert(net.interface, path)
+        {
+            let problem = format!("{other} joins there too, and the kernel would speak of both while one is silent");
+            reader.problem(&join(path, "join"), problem, "static, or another interface");
         }
         if net.peers.is_empty() {
             reader.problem(&join(path, "peers"), "a bearer without peers carries nothing", "names of [[peer]] tables");

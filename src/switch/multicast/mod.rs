@@ -14,10 +14,10 @@ pub(super) use pmul::Pending;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::bearer::multicast;
+use crate::bearer::{ModemAction, multicast};
 use crate::config::Plan;
 use crate::config::plan::{Join, NetPlan};
-use crate::emcon::{AirPermit, Purpose, State};
+use crate::emcon::{AirPermit, FILTER_HOLDS, Purpose, State};
 use crate::mail::{BearerId, Hop, PeerName, Precedence};
 use crate::ops::Event;
 use crate::queue::{Ids, Opened};
@@ -50,6 +50,8 @@ pub(super) struct Net {
     /// Its sockets work.
     up: bool,
     joined: bool,
+    /// What the kernel says of memberships passes the interface's filter until then, unless an order comes before.
+    tells_until: Option<Instant>,
     /// Dynamic groups the driver has been told to join.
     members: BTreeSet<Ipv4Addr>,
     /// Dynamic groups that an order keeps it from joining, as far as that was told.
@@ -69,6 +71,7 @@ impl Net {
             silence_told: false,
             up: false,
             joined: false,
+            tells_until: None,
             members: BTreeSet::new(),
             unjoined: BTreeSet::new(),
             counts: BTreeMap::new(),
@@ -195,7 +198,7 @@ impl Switch {
     pub(super) fn port(&mut self, name: &BearerId, fault: Option<String>) {
         let Some(net) = self.nets.get_mut(name) else { return };
         net.up = fault.is_none();
-        net.joined = false;
+        (net.joined, net.tells_until) = (false, None);
         // Its sockets are new: nothing is joined.
         net.members.clear();
         if let Some(text) = fault {
@@ -218,19 +221,35 @@ impl Switch {
         }
     }
 
-    /// Joining radiates.
+    /// Joining radiates, and being a member does: the kernel says so again, and answers routers. Its words pass while an order lets them.
     fn join(&mut self, now: Now, name: &BearerId) {
         let Some(net) = self.nets.get_mut(name) else { return };
-        let airtime = net.plan.datagram_air();
-        if net.plan.join == Join::Static || net.joined || !net.up {
+        if net.plan.join == Join::Static || !net.up || net.tells_until.is_some_and(|until| now.at < until) {
             return;
         }
-        if self.gate.allows(now, name, Purpose::Probe, airtime).is_ok()
-            && let Ok(permit) = self.gate.permit(now, name, Purpose::Probe, airtime)
+        if self.gate.allows(now, name, Purpose::Probe, FILTER_HOLDS).is_err() {
+            return;
+        }
+        let edge = self.gate.edges(name).into_iter().filter(|at| now.set && *at > now.wall).min();
+        let until = edge.map(|at| now.at + at.since(now.wall));
+        if let Ok(permit) = self.gate.permit(now, name, Purpose::Probe, FILTER_HOLDS) {
+            net.tells_until = Some(until.unwrap_or(Instant::NEVER));
+            self.outputs.push_back(Output::Emit(permit.igmp(until)));
+        }
+        if !net.joined
+            && let Ok(permit) = self.gate.permit(now, name, Purpose::Probe, FILTER_HOLDS)
         {
             net.joined = true;
             self.outputs.push_back(Output::Emit(permit.join()));
         }
+    }
+
+    /// The bearer's order was tightened: what the kernel says of memberships is held back from here on. What the network has forgotten
+    /// meanwhile it is told again when an order allows.
+    pub(super) fn silence_multicast(&mut self, name: &BearerId) {
+        let Some(net) = self.nets.get_mut(name).filter(|net| net.plan.join == Join::Igmp) else { return };
+        (net.joined, net.tells_until) = (false, None);
+        self.outputs.push_back(Output::Act { bearer: name.clone(), action: ModemAction::Abort });
     }
 
     /// Joins the dynamic groups that were announced to this node, and leaves those that have ended, as far as an order lets it: both radiate.
@@ -242,11 +261,10 @@ impl Switch {
         if wanted == net.members || !net.up {
             return;
         }
-        let airtime = net.plan.datagram_air();
         let changes: Vec<(Ipv4Addr, bool)> =
             wanted.symmetric_difference(&net.members).map(|g| (*g, wanted.contains(g))).collect();
         for (group, member) in changes {
-            match self.gate.permit(now, name, Purpose::Probe, airtime) {
+            match self.gate.permit(now, name, Purpose::Probe, FILTER_HOLDS) {
                 Ok(permit) => {
                     let Some(net) = self.nets.get_mut(name) else { return };
                     let _ = if member { net.members.insert(group) } else { net.members.remove(&group) };

@@ -118,7 +118,7 @@ impl Pmul {
         let peers = plan.mules.iter().filter(|m| p.net.peers.contains(&m.name));
         let peer = |m: &MulePeerPlan| {
             let addresses = m.addresses.clone();
-            (m.node, pmul::Peer { addresses, ranges: m.ranges, entry_source: m.entry_source })
+            (m.node, pmul::Peer { addresses, ranges: m.ranges, entry_source: m.entry_source, group: p.agreed(m) })
         };
         let max_pdu = p.net.max_datagram;
         let config = pmul::Config {
