@@ -5,7 +5,7 @@
 #   benches/multicast.sh [RECEIVERS] [LOSSES] [RUNNERS]     defaults "3 10", "0 0.05 0.2" and all below
 #
 # A runner may bring parameters of its own, a blank written as +: norm:auto=8,backoff=1 uftp:-R+62+-r+0.8. Those of norm and uftp below are the
-# best that were found (docs/compared.md); norm-8 and norm-38 send so many datagrams of parity unasked.
+# best that were found (docs/compared.md); norm-8 and norm-38 send so many datagrams of parity unasked. In aldis-2 what counts is the second message.
 #
 # ALDIS_BIN: the program [a fresh release build]; SEEDS: one cell for each ["1 2 3 4 5"]; AT_ONCE: cells side by side [8]; PATIENCE: seconds until
 # a cell is given up [300]; KEEP: a directory that keeps profiles and logs. Needs root, iproute2, python3, and Debian's uftp, libnorm-dev and
@@ -16,7 +16,7 @@ set -eu
 cd "$(dirname "$0")/.."
 receivers=${1:-3 10}
 losses=${2:-0 0.05 0.2}
-runners=${3:-aldis mule norm-8 norm-38 uftp}
+runners=${3:-aldis aldis-2 mule norm-8 norm-38 uftp}
 seeds=${SEEDS:-1 2 3 4 5}
 at_once=${AT_ONCE:-8}
 ALDIS_BIN=${ALDIS_BIN:-}
@@ -46,6 +46,7 @@ export ALDIS_BIN NORM_BIN
 called() { # RUNNER
     case $1 in
     norm-*) echo "norm:rate=64000,grtt=0.7,backoff=0,auto=${1#norm-}" ;;
+    aldis-2) echo "aldis:learn=1" ;;
     uftp) echo "uftp:-R 64 -b 1424 -r 0.6:0.6:1" ;;
     *) echo "${1//+/ }" ;;
     esac

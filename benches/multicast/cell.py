@@ -4,7 +4,7 @@
     cell.py RUNNER RECEIVERS LOSS SEED DIRECTORY    what it came to, as a line of JSON
 
 RUNNER is mule, aldis, norm or uftp, and behind a colon what it is told: norm:auto=10,backoff=0  uftp:-R 62 -r 0.8
-mule:mtu=1400  aldis:checksum="internet"
+mule:mtu=1400  aldis:checksum="internet". With aldis:learn=1 a message of another 100 KiB goes before, so that the nodes have heard each other.
 
 Every station is a namespace with one interface, sat0, at 10.1.1.1 (the sender), 10.1.1.2 and so on. The other ends of the veth pairs are in a
 namespace of this program, which is the satellite: whatever UDP a station sends waits in a queue of its own for its turn at RATE,
@@ -158,6 +158,12 @@ class Satellite:
             whole = mac + frame[6:14] + packet
             heapq.heappush(self.due, (self.free[station] + DELAY, self.order, other, whole))
 
+    def forget(self):
+        """Counts from here on."""
+        self.first = None
+        self.sent = [0] * len(self.names)
+        self.datagrams = [0] * len(self.names)
+
     def run(self, seconds):
         """Carries for so long."""
         until = time.monotonic() + seconds
@@ -235,6 +241,7 @@ class Aldis:
         stations = len(satellite.names)
         self.satellite, self.quiet_s = satellite, 20.0
         keys = {"rate": '"64kbps"', "mtu": "1500"} | words(text)
+        learn = keys.pop("learn", None)
         self.processes, self.files = [], []
         key = hashlib.sha256(b"bench").hexdigest()
         for i in range(stations):
@@ -254,17 +261,36 @@ class Aldis:
         self.settle()
         relay = next(word for word in lines[0].split() if word.startswith("relay="))[6:]
         host, port = relay.rsplit(":", 1)
+        submit = (satellite.names[0], host, int(port), stations)
+        if learn:
+            self.send(*submit, random.Random(f"before {content}").randbytes(SIZE), 0)
+            self.await_all()
+            satellite.forget()
         with open(content, "rb") as file:
-            attached = base64.encodebytes(file.read()).replace(b"\n", b"\r\n")
+            self.send(*submit, file.read(), 1)
+
+    def send(self, name, host, port, stations, content, number):
+        attached = base64.encodebytes(content).replace(b"\n", b"\r\n")
         mail = (
             b"From: <ops@n0.example>\r\nTo: <watch@n1.example>\r\nSubject: exercise\r\nDate: Sat, 28 Nov 2026 08:00:00 +0000\r\n"
-            b"Message-ID: <1@n0.example>\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n"
-            b"Content-Transfer-Encoding: base64\r\n\r\n" + attached
+            b"Message-ID: <%d@n0.example>\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Transfer-Encoding: base64\r\n\r\n" % number + attached
         )
-        with Inside(satellite.names[0]):
-            smtp = smtplib.SMTP(host, int(port), "client.n0.example")
+        with Inside(name):
+            smtp = smtplib.SMTP(host, port, "client.n0.example")
         smtp.sendmail("ops@n0.example", [f"watch@n{i}.example" for i in range(1, stations)], mail)
         smtp.quit()
+
+    def await_all(self):
+        """Until everybody has what was sent, and says no more; then it is put away."""
+        until = time.monotonic() + PATIENCE
+        while not all(glob.glob(pattern) for pattern in self.files) or time.monotonic() - self.satellite.last < 5:
+            if time.monotonic() > until:
+                raise SystemExit("the message before did not come")
+            self.satellite.run(0.2)
+        for pattern in self.files:
+            for path in glob.glob(pattern):
+                os.unlink(path)
 
     def settle(self):
         """Waits until the nodes have done what they do at a start: many of them share one machine here."""
@@ -313,8 +339,8 @@ class Aldis:
     def payload_bytes(self, directory):
         """What the node says it sent."""
         with open(f"{directory}/0/log") as log:
-            found = re.search(r"transfer-frozen.* payload_bytes=(\d+)", log.read())
-        return int(found.group(1)) if found else None
+            found = re.findall(r"transfer-frozen.* payload_bytes=(\d+)", log.read())
+        return int(found[-1]) if found else None
 
     def over(self):
         last = self.satellite.last

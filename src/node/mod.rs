@@ -16,6 +16,7 @@ mod control;
 mod dane;
 mod dns;
 mod executor;
+mod files;
 mod forward;
 mod igmp;
 mod listen;
@@ -80,6 +81,7 @@ const DRIVER_PATIENCE: Duration = Duration::from_secs(1);
 impl Node {
     /// Opens the store, binds everything, starts the threads. On return mail is accepted. Must be called inside a tokio runtime.
     pub async fn start(plan: Plan, clock: Clock) -> Result<Self, String> {
+        files::allow(&plan);
         let plan = Arc::new(plan);
         let disk: Arc<dyn Disk> = Arc::new(open_disk(&plan).await?);
         let options = Options {
