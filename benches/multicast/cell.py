@@ -107,7 +107,7 @@ class Satellite:
             ip("-n", name, "route", "add", "224.0.0.0/4", "dev", "sat0")
             # What a node says to the filter of its interface (docs/satcom.md). Nobody keeps silence here: IGMP passes as it is.
             words = f"ip daddr {address(i)} udp dport {{ 2757, 2758 }} drop"
-            chain = "chain word { type filter hook egress device lo priority 0; policy accept; " + words + "; }"
+            chain = "chain word { type filter hook egress device lo priority 0; policy accept; " + words + "; };"
             ip("netns", "exec", name, "nft", "table netdev sat { " + chain + " }")
             for j in range(len(self.names)):
                 if j != i:
