@@ -248,3 +248,35 @@ fn a_hop_that_takes_nothing_does_not_keep_mail_from_another() {
     took("after");
     node.kill();
 }
+
+#[test]
+fn what_found_no_room_in_memory_waited_for_the_next_look_at_the_store() {
+    const MESSAGES: usize = 600;
+    let live = hop(|_| false, |_| false);
+    let directory = tempfile::tempdir().expect("a directory");
+    let profile = directory.path().join("profile.toml");
+    let text = format!(
+        "[node]\nname = \"ship\"\npostmaster = \"postmaster@ship.example\"\nclock = \"trusted\"\n\n[limits]\nactive_messages = 40\n\n\
+         [[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\n\
+         [[route]]\nmatch = \"ship.example\"\nto = \"local\"\n\n[[route]]\nmatch = \"live.example\"\nto = \"smtp:{}\"\n",
+        live.address
+    );
+    std::fs::write(&profile, text).expect("written");
+    let node = Running::start(&profile, directory.path(), &[]);
+    let mut client = process::Client::connect(node.address());
+    client.say("EHLO client.example");
+    for n in 0..MESSAGES {
+        let reply = client.submit("<ops@ship.example>", &[("a@live.example", "")], &message(&format!("m{n}"), "x"));
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    live.open.send(()).expect("the hop waits");
+    let mut took = std::collections::BTreeSet::new();
+    while took.len() < MESSAGES {
+        // The store is looked at every ten seconds anyway: fourteen such waits it would have been.
+        match live.seen.recv_timeout(Duration::from_secs(9)).expect("the next comes when there is room") {
+            Seen::Took(subject) => assert!(took.insert(subject), "twice"),
+            _ => {}
+        }
+    }
+    node.stop();
+}

@@ -456,16 +456,29 @@ impl Switch {
     /// Puts a message into the active set, with the hops its routes say now.
     pub(super) fn offer(&mut self, now: Now, record: MessageRecord) {
         let hops = self.hops_of(&record);
+        let leased = record.lease.is_some();
         match self.active.offer(now, record, hops) {
             Offered::Taken => {}
-            Offered::TakenFor(back) | Offered::Refused(back) => self.write_back(*back),
+            Offered::TakenFor(back) => self.write_back(*back),
+            Offered::Refused(back) if leased => self.write_back(*back),
+            // It stands in the store as it is.
+            Offered::Refused(_) => self.more_stored = true,
         }
     }
 
     /// A message that left the active set waits in the store; its lease is free.
     pub(super) fn write_back(&mut self, record: MessageRecord) {
+        self.more_stored = true;
         let batch = Batch { conditions: Vec::new(), changes: vec![Change::Message(Box::new(record))] };
         self.commit(batch, Pending::Aside);
+    }
+
+    /// Asks the store for what found no room in memory, once there is room for a good part of a claim.
+    pub(super) fn refill(&mut self, now: Now) {
+        let part = (self.plan.limits.active_messages / 4).clamp(1, CLAIM);
+        if self.more_stored && !self.claiming && self.active.room() >= part {
+            self.claim(now);
+        }
     }
 
     /// Asks the store for due messages that are not in memory.
@@ -547,14 +560,19 @@ impl Switch {
         match claimed {
             Ok(records) => {
                 let more = records.len() >= limit;
+                if limit < usize::MAX {
+                    self.more_stored = more;
+                }
                 for record in records {
                     // A step under way will bring a newer record.
                     if !self.steps.contains_key(&record.id) {
                         self.offer(now, record);
                     }
                 }
-                if more {
+                if more && self.active.room() > 0 {
                     self.claim(now);
+                } else if more {
+                    self.next_claim = now.at + LOOK_EVERY;
                 }
             }
             Err(error) => self.commit_failed(&error),

@@ -105,6 +105,8 @@ pub struct Switch {
     counters: Counters,
     /// Set while a claim is under way, and while the store is known to hold nothing more that is due.
     claiming: bool,
+    /// The store has due messages, as far as is known, for which memory had no room.
+    more_stored: bool,
     /// Where the look at due messages that are not in a full memory goes on; `None`: at the first.
     looked_until: Option<Place>,
     /// Set while the store is asked whose life is over.
@@ -318,6 +320,7 @@ impl Switch {
             open_orders: BTreeMap::new(),
             counters: Counters::default(),
             claiming: false,
+            more_stored: false,
             looked_until: None,
             ending: false,
             next_claim: now.at,
@@ -434,6 +437,7 @@ impl Switch {
             self.follow_silence(now);
         }
         self.dispatch(now);
+        self.refill(now);
         self.tell_peers(now);
         self.review(now);
         self.pump_air(now);
