@@ -273,9 +273,9 @@ fn what_found_no_room_in_memory_waited_for_the_next_look_at_the_store() {
     let mut took = std::collections::BTreeSet::new();
     while took.len() < MESSAGES {
         // The store is looked at every ten seconds anyway: fourteen such waits it would have been.
-        match live.seen.recv_timeout(Duration::from_secs(9)).expect("the next comes when there is room") {
-            Seen::Took(subject) => assert!(took.insert(subject), "twice"),
-            _ => {}
+        let seen = live.seen.recv_timeout(Duration::from_secs(9)).expect("the next comes when there is room");
+        if let Seen::Took(subject) = seen {
+            assert!(took.insert(subject), "twice");
         }
     }
     node.stop();
