@@ -30,7 +30,7 @@ const TXT: u16 = 16;
 struct Shared {
     zone: BTreeMap<String, Vec<Record>>,
     asked: Vec<String>,
-    /// Nothing is answered for now.
+    /// While it is set no question gets an answer, as from a server that is down.
     mute: bool,
     /// Names answered over TCP because the answer did not fit.
     by_tcp: usize,
