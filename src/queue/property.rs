@@ -21,6 +21,8 @@ use crate::mail::{
 use crate::time::{Duration, Instant, Now, Wall};
 
 const STEPS: usize = 6000;
+/// Messages that wait in memory at most.
+const ROOM: usize = 24;
 
 #[test]
 fn random_histories_keep_every_promise() {
@@ -211,7 +213,7 @@ impl World {
         Self {
             state: mix(seed),
             now: Now { at: Instant::ZERO, wall, set },
-            active: Active::new(24, policy.clone()),
+            active: Active::new(ROOM, policy.clone()),
             policy,
             shelf: Shelf::default(),
             ids: Ids::open(&Opened { epoch: 9, ..Opened::default() }),
@@ -314,13 +316,28 @@ impl World {
             Offered::Taken => {}
             Offered::TakenFor(out) => {
                 self.tally[4] += 1;
-                let rests = !out.recipients.iter().any(due);
-                let elsewhere = self::hops(&out).iter().any(|hop| !wanted.contains(hop));
-                let lower = out.precedence < level;
-                assert!(
-                    lower || elsewhere || rests && out.precedence == level,
-                    "only a lower one makes room at the same hop"
-                );
+                // What cannot go yet makes room for what can; the largest crowd before a hop that is not ours does, for lower mail too where it
+                // is more than a quarter of the set; and else the lowest, for what is higher.
+                let rests = !wanted.is_empty() && !out.recipients.iter().any(due) && out.precedence <= level;
+                let kept: Vec<MessageId> = self.active.ids().into_iter().filter(|id| !self.any_flight(*id)).collect();
+                let ready = |record: &MessageRecord| -> BTreeSet<Hop> {
+                    let to = record.recipients.iter().zip(self::hops(record)).filter(|(r, _)| due(r));
+                    to.filter_map(|(_, hop)| hop).collect()
+                };
+                let before = |hop: &Hop| {
+                    1 + self
+                        .active
+                        .ids()
+                        .iter()
+                        .filter_map(|id| self.active.record(*id))
+                        .filter(|r| ready(r).contains(hop))
+                        .count()
+                };
+                let crowds = ready(&out).into_iter().filter(|hop| !wanted.contains(&Some(hop.clone())));
+                let crowd = crowds.map(|hop| before(&hop)).max();
+                let crowded = crowd.is_some_and(|size| out.precedence <= level || size * 4 > ROOM);
+                let lowest = out.precedence < level && kept.into_iter().all(|id| self.level(id) >= out.precedence);
+                assert!(rests || crowded || lowest, "{out:?} makes room for {level} to {wanted:?}");
                 assert_eq!(self.shelf.messages.get(&out.id), Some(&*out), "what leaves is what is stored");
             }
             Offered::Refused(_) => assert_eq!(self.active.room(), 0),
@@ -493,6 +510,10 @@ impl World {
 
     fn flying(&self, id: MessageId, hop: &Hop) -> bool {
         self.jobs_on(hop).contains(&id)
+    }
+
+    fn any_flight(&self, id: MessageId) -> bool {
+        (0..5).any(|n| self.flying(id, &hop_of(n)))
     }
 
     fn on_air(&self, transfer: &TransferRecord) -> bool {
@@ -792,7 +813,7 @@ impl World {
     fn restart(&mut self) {
         self.tally[1] += 1;
         self.sessions.clear();
-        self.active = Active::new(24, self.policy.clone());
+        self.active = Active::new(ROOM, self.policy.clone());
         let above = |n: Option<u64>| n.map_or(0, |n| n + 1);
         self.ids = Ids::open(&Opened {
             epoch: 9,
