@@ -493,6 +493,8 @@ impl Switch {
             return self.look(now);
         }
         self.looked_until = None;
+        // What finds no room from here on may come to the store behind this claim.
+        self.more_stored = false;
         let call = StoreCall::Claim {
             owner: self.owner.clone(),
             now: now.wall,
@@ -560,9 +562,7 @@ impl Switch {
         match claimed {
             Ok(records) => {
                 let more = records.len() >= limit;
-                if limit < usize::MAX {
-                    self.more_stored = more;
-                }
+                self.more_stored |= more;
                 for record in records {
                     // A step under way will bring a newer record.
                     if !self.steps.contains_key(&record.id) {
