@@ -340,14 +340,19 @@ fn drain(switch: &mut Switch, executor: &Executor) {
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, String> {
-    let guarded = move || {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(guarded(body)).map_err(|e| format!("cannot start a thread: {e}"))
+}
+
+/// A thread's work, whose panic ends the process.
+fn guarded(body: impl FnOnce()) -> impl FnOnce() {
+    move || {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
             // A core broke its own invariant: what is promised is in the store, and nothing may be guessed from here on.
             eprintln!("aldis: internal error, stopping at once; the queue is safe and resumes at the next start");
             std::process::abort();
         }
-    };
-    std::thread::Builder::new().name(name.into()).spawn(guarded).map_err(|e| format!("cannot start a thread: {e}"))
+    }
 }
 
 async fn open_disk(plan: &Plan) -> Result<RealDisk, String> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use super::guarded;
 use crate::queue::{Batch, Engine, Staged, StoreCall, StoreResult};
 use crate::switch::{Input, Ticket, WorkResult};
 
@@ -36,15 +37,21 @@ pub fn run(
     failed: &Failure,
     last: &LastWords,
 ) {
-    std::thread::scope(|scope| {
+    // What follows comes after the last sync: only then is known whether the store failed.
+    let worked = std::thread::scope(|scope| {
         let (staged, owed) = sync_channel(STAGED);
-        let settle = move || settle(&owed, to, failed);
+        let settle = guarded(move || settle(&owed, to, failed));
         match std::thread::Builder::new().name("aldis-sync".into()).spawn_scoped(scope, settle) {
             Ok(_) => write(&mut engine, calls, to, &staged, failed),
-            Err(error) => tell(failed, &format!("the thread that syncs the store cannot be started: {error}")),
+            Err(error) => {
+                tell(failed, &format!("the thread that syncs the store cannot be started: {error}"));
+                calls.iter().for_each(drop);
+                return false;
+            }
         }
+        true
     });
-    if engine.failure().is_some()
+    if (engine.failure().is_some() || !worked)
         && let Some(batch) = last.lock().unwrap_or_else(PoisonError::into_inner).take()
     {
         while let Err(why) = keep(&mut engine, &batch) {
