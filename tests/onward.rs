@@ -209,6 +209,18 @@ fn a_connection_the_hop_has_closed_costs_the_next_message_nothing() {
     node.stop();
 }
 
+/// A profile that keeps so many messages in memory, with next hops for these domains.
+fn with_little_memory(messages: usize, hops: &[(&str, String)]) -> String {
+    let routes: String =
+        hops.iter().map(|(domain, hop)| format!("[[route]]\nmatch = \"{domain}\"\nto = \"smtp:{hop}\"\n\n")).collect();
+    format!(
+        "[node]\nname = \"ship\"\npostmaster = \"postmaster@ship.example\"\nclock = \"trusted\"\n\n\
+         [limits]\nactive_messages = {messages}\n\n\
+         [[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\n\
+         [[route]]\nmatch = \"ship.example\"\nto = \"local\"\n\n{routes}"
+    )
+}
+
 #[test]
 fn a_hop_that_takes_nothing_does_not_keep_mail_from_another() {
     // It lets nobody wait for a connection, and never greets.
@@ -216,13 +228,9 @@ fn a_hop_that_takes_nothing_does_not_keep_mail_from_another() {
     let live = hop(|_| false, |_| false);
     let directory = tempfile::tempdir().expect("a directory");
     let profile = directory.path().join("profile.toml");
-    let text = format!(
-        "[node]\nname = \"ship\"\npostmaster = \"postmaster@ship.example\"\nclock = \"trusted\"\n\n[limits]\nactive_messages = 100\n\n\
-         [[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\n\
-         [[route]]\nmatch = \"ship.example\"\nto = \"local\"\n\n[[route]]\nmatch = \"mute.example\"\nto = \"smtp:{}\"\n\n[[route]]\nmatch = \"live.example\"\nto = \"smtp:{}\"\n",
-        mute.local_addr().expect("bound"),
-        live.address
-    );
+    let routes =
+        [("mute.example", mute.local_addr().expect("bound").to_string()), ("live.example", live.address.clone())];
+    let text = with_little_memory(100, &routes);
     std::fs::write(&profile, text).expect("written");
     let node = Running::start(&profile, directory.path(), &[]);
     let mut client = process::Client::connect(node.address());
@@ -255,12 +263,7 @@ fn what_found_no_room_in_memory_waited_for_the_next_look_at_the_store() {
     let live = hop(|_| false, |_| false);
     let directory = tempfile::tempdir().expect("a directory");
     let profile = directory.path().join("profile.toml");
-    let text = format!(
-        "[node]\nname = \"ship\"\npostmaster = \"postmaster@ship.example\"\nclock = \"trusted\"\n\n[limits]\nactive_messages = 40\n\n\
-         [[listener]]\nname = \"relay\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\n\
-         [[route]]\nmatch = \"ship.example\"\nto = \"local\"\n\n[[route]]\nmatch = \"live.example\"\nto = \"smtp:{}\"\n",
-        live.address
-    );
+    let text = with_little_memory(40, &[("live.example", live.address.clone())]);
     std::fs::write(&profile, text).expect("written");
     let node = Running::start(&profile, directory.path(), &[]);
     let mut client = process::Client::connect(node.address());

@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use aldis::mail::{BodyKind, Envelope, Mailbox, Recipient};
+use aldis::mail::{Envelope, Mailbox, Recipient};
 use aldis::smtp::client::{Config, Delivery, Dialect, Event, Login, Mechanism, Session};
 use aldis::smtp::scram::client::Keys;
 use aldis::smtp::server::Secret;
@@ -21,21 +21,8 @@ fuzz_target!(|data: &[u8]| {
     });
     let config = Config { login, loopback: true, ..Config::new("mx.example", dialect) };
     let mut session = Session::new(Instant::ZERO, Arc::new(config));
-    let envelope = Envelope {
-        from: Some(Mailbox::new("a@src.example")),
-        recipients: vec![
-            Recipient::plain(Mailbox::new("b@dest.example")),
-            Recipient::plain(Mailbox::new("c@dest.example")),
-        ],
-        envid: None,
-        ret: None,
-        mt_priority: None,
-        body: BodyKind::SevenBit,
-        smtputf8: false,
-        require_tls: false,
-        deliver_by: None,
-        expires: Wall::NEVER,
-    };
+    let to = ["b@dest.example", "c@dest.example"].map(|to| Recipient::plain(Mailbox::new(to)));
+    let envelope = Envelope::plain(Some(Mailbox::new("a@src.example")), to.to_vec(), Wall::NEVER);
     let body: Arc<[u8]> = b"Subject: x\r\n\r\n.dot\r\n..\r\n"[..].into();
     session.deliver(Instant::ZERO, Delivery { envelope, body, tracking: None, by_seconds: None });
     let mut sent = Vec::new();

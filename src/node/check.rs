@@ -5,13 +5,12 @@
 //! that finds no place in time, or no answer, or an error of ours, goes on with `temperror`.
 
 use std::borrow::Borrow;
-use std::future::poll_fn;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Poll;
 
+use futures_util::future::join_all;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
@@ -271,7 +270,7 @@ async fn check_signatures<'m, B: Before>(
         };
         output.with_signature(&header.header)
     });
-    outputs.extend(together(verifying).await);
+    outputs.extend(join_all(verifying).await);
     outputs
 }
 
@@ -300,28 +299,11 @@ async fn check_authors<B: Before>(
         let unknown = || DmarcOutput::new(domain.clone()).with_spf_result(DmarcResult::TempError(no_answer()));
         found.unwrap_or_else(|_| unknown())
     });
-    Some(together(asking).await)
+    Some(join_all(asking).await)
 }
 
 fn no_answer() -> Error {
     Error::Dns(DnsError::Resolver("no answer in time".into()))
-}
-
-/// Runs a few futures at once, in one task; what they come to, in their order.
-async fn together<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    poll_fn(|context| {
-        let mut waits = false;
-        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
-            match future.as_mut().poll(context) {
-                Poll::Ready(done) => *output = Some(done),
-                Poll::Pending => waits = true,
-            }
-        }
-        if waits { Poll::Pending } else { Poll::Ready(()) }
-    })
-    .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 /// MAIL's domain, or the client's own name for `<>` (RFC 7208 2.4).

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aldis::mail::{
-    BearerId, BodyKind, BodyRef, Cut, Envelope, Hop, Mailbox, MessageId, Outcome, Precedence, Recipient,
-    RecipientState, Reliance, Source, TransferId,
+    BearerId, BodyRef, Cut, Envelope, Hop, Mailbox, MessageId, Outcome, Precedence, Recipient, RecipientState,
+    Reliance, Source, TransferId,
 };
 use aldis::queue::{
     Batch, Change, CommitError, Condition, Engine, Health, Ids, Lease, MessageRecord, MessageState, Opened,
@@ -387,16 +387,12 @@ pub fn message(
         tracking: None,
         expanded: false,
         envelope: Envelope {
-            from: Some(Mailbox::new("bridge@ship.example")),
-            recipients,
             envid: chance.chance(0.3).then(|| format!("env{}", id.0)),
-            ret: None,
-            mt_priority: None,
-            body: BodyKind::SevenBit,
-            smtputf8: false,
-            require_tls: false,
-            deliver_by: None,
-            expires: at.plus(std::time::Duration::from_secs(5 * 86_400)),
+            ..Envelope::plain(
+                Some(Mailbox::new("bridge@ship.example")),
+                recipients,
+                at.plus(std::time::Duration::from_secs(5 * 86_400)),
+            )
         },
     }
 }

@@ -52,6 +52,16 @@ def honest(text="fair"):
     return time.monotonic() - begin
 
 
+def offer(to, content, **more):
+    """Hands a message in; what became of it. Either may be right: what counts is that it is answered."""
+    with smtplib.SMTP("127.0.0.1", PORT, "harm.test", timeout=60) as smtp:
+        try:
+            smtp.sendmail("a@src.test", [to], content, **more)
+            return "taken"
+        except smtplib.SMTPDataError as error:
+            return f"answered {error.smtp_code}"
+
+
 def case(name):
     def run(body):
         before = memory()
@@ -145,13 +155,7 @@ def _():
 
 @case("a header of 100,000 fields")
 def _():
-    with smtplib.SMTP("127.0.0.1", PORT, "flood.test", timeout=60) as smtp:
-        body = "".join(f"X-{n}: y\r\n" for n in range(100_000)) + "\r\nbody\r\n"
-        try:
-            smtp.sendmail("a@src.test", ["b@dest.test"], body)
-            told = "taken"
-        except smtplib.SMTPDataError as error:
-            told = f"answered {error.smtp_code}"
+    told = offer("b@dest.test", "".join(f"X-{n}: y\r\n" for n in range(100_000)) + "\r\nbody\r\n")
     honest("after the flood")
     return told
 
@@ -163,13 +167,7 @@ def _():
         f"Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n" for n in range(depth)
     )
     body = f"Subject: bomb\r\nMIME-Version: 1.0\r\n{head}Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\xe9\r\n"
-    with smtplib.SMTP("127.0.0.1", PORT, "bomb.test", timeout=60) as smtp:
-        smtp.ehlo()
-        try:
-            smtp.sendmail("a@src.test", ["c@seven.test"], body.encode("utf-8"), mail_options=["BODY=8BITMIME"])
-            told = "taken"
-        except smtplib.SMTPResponseException as error:
-            told = f"answered {error.smtp_code}"
+    told = offer("c@seven.test", body.encode("utf-8"), mail_options=["BODY=8BITMIME"])
     honest("after the bomb")
     return told
 
