@@ -356,6 +356,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
 ) -> Option<S> {
     let mut stopped = house.stopped.clone();
+    let stop = stops(&mut stopped);
+    // Made once: to enter a wait and leave it again costs as much as a command does.
+    let patience = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(stop, patience);
+    let mut ends = None;
     let mut buffer = vec![0; 16 * 1024];
     let (done_tx, mut done) = unbounded_channel();
     let mut eof = false;
@@ -386,10 +391,18 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             continue;
         }
         if close {
-            let _ = tokio::time::timeout(Duration::from_secs(2), stream.shutdown()).await;
+            // TLS says that it ends; a bare connection says so by being closed.
+            if session.is_encrypted() {
+                let _ = tokio::time::timeout(Duration::from_secs(2), stream.shutdown()).await;
+            }
             return None;
         }
-        let deadline = session.next_timeout().map_or(Duration::from_secs(3600), |at| house.clock.real_until(at));
+        let next = session.next_timeout();
+        if ends != Some(next) {
+            let left = next.map_or(Duration::from_secs(3600), |at| house.clock.real_until(at));
+            patience.as_mut().reset(tokio::time::Instant::now() + left);
+            ends = Some(next);
+        }
         tokio::select! {
             read = stream.read(&mut buffer), if session.wants_input() && !eof => match read {
                 Ok(0) => {
@@ -405,8 +418,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             },
             Some((ask, answer)) = answers.recv() => session.answer(house.clock.at(), ask, answer),
             Some((ask, answer)) = done.recv() => session.answer(house.clock.at(), ask, answer),
-            () = tokio::time::sleep(deadline) => session.handle_timeout(house.clock.at()),
-            () = stops(&mut stopped) => {
+            () = &mut patience => {
+                ends = None;
+                session.handle_timeout(house.clock.at());
+            }
+            () = &mut stop => {
                 let reply = Reply::new(421, Status(4, 3, 2), format!("{} is stopping", door.policy.hostname));
                 let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&reply.to_bytes())).await;
                 return None;

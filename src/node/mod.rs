@@ -30,6 +30,7 @@ mod tls;
 mod writer;
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -251,7 +252,14 @@ impl Node {
 
 /// Runs one node until SIGTERM or SIGINT. Exit code 0 after a clean stop, 1 when it could not start or its store failed.
 pub fn run(plan: Plan) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build() {
+    // The switch and the store have threads of their own.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.saturating_sub(1).max(1))
+        .enable_all()
+        .max_blocking_threads(32)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("aldis: cannot start: {error}");

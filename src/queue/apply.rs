@@ -401,8 +401,8 @@ impl<'t> Writer<'t> {
     }
 
     fn put_body(&mut self, body: BodyRef, data: &[u8]) -> Result<(), Trouble> {
-        for (index, part) in (0u32..).zip(data.chunks(table::CHUNK_BYTES)) {
-            self.chunk.open()?.insert((body.0, index), table::chunk_row(body, index, part).as_slice())?;
+        for (unit, part) in table::chunks(data) {
+            self.chunk.open()?.insert((body.0, unit), table::chunk_row(body, unit, part).as_slice())?;
         }
         self.body.open()?.insert(body.0, (data.len() as u64, 0))?;
         self.tally.next_body = self.tally.next_body.max(body.0.saturating_add(1));

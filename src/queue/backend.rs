@@ -70,6 +70,11 @@ impl Backend {
         Self { file, faults }
     }
 
+    /// Writes all of `parts`, one behind the other.
+    pub(super) fn write_parts(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.room("write", self.file.write_parts(offset, parts))
+    }
+
     fn room(&self, doing: &str, result: io::Result<()>) -> io::Result<()> {
         result.map_err(|e| {
             let rank = if is_no_room(&e) { 1 } else { 2 };

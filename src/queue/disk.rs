@@ -39,6 +39,15 @@ pub trait DiskFile: Debug + Send + Sync {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     /// Writes all of `data` at `offset`, growing the file.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Writes all of `parts`, one behind the other, at `offset`, growing the file.
+    fn write_parts(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.write_at(at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
     /// Cuts or grows with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes the file's bytes and length durable.

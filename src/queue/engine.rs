@@ -20,6 +20,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, WriteTransaction}
 use super::apply::{Claim, Damaged, Refusal, Writer};
 use super::backend::{Backend, Fault, Faults, is_no_room};
 use super::disk::Disk;
+use super::gather::Gathering;
 use super::ids::{self, Counters};
 use super::journal::{Draft, Journal};
 use super::long::Long;
@@ -422,9 +423,9 @@ impl Engine {
     }
 
     /// Where a group's changes are written down, if the log may be used: what it promises must find room in the database.
-    fn draft(&self, free: u64) -> Option<Draft> {
+    fn draft(&mut self, free: u64) -> Option<Draft> {
         let margin = self.options.floor_bytes.saturating_add(self.options.log_bytes.saturating_mul(4));
-        (self.journal.is_some() && free >= margin).then(|| Draft::new(self.options.log_bytes))
+        self.journal.as_mut().filter(|_| free >= margin).map(Journal::draft)
     }
 
     /// After a failed transaction: reopens when there was merely no room, else refuses everything from now on.
@@ -525,7 +526,8 @@ impl Engine {
 
     fn database(&self, name: &str) -> Result<Database, OpenError> {
         let file = self.disk.open(name, name == NEW_FILE)?;
-        let backend = Backend::new(file, self.faults.clone());
+        // Half of the pages in memory are at most such as have yet to be written.
+        let backend = Gathering::new(Backend::new(file, self.faults.clone()), self.options.cache_bytes / 2);
         let mut builder = Builder::new();
         builder.set_cache_size(self.options.cache_bytes);
         builder.create_with_backend(backend).map_err(|e| OpenError::from(Trouble::from(e)))

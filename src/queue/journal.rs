@@ -59,11 +59,6 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// A record for a log of this length. One that takes more than a quarter of it is better committed at once.
-    pub(super) fn new(log_bytes: u64) -> Self {
-        Self { bytes: vec![0; HEAD + PLACE], most: log_bytes / 4 }
-    }
-
     /// Whether it has become too long.
     pub(super) fn is_full(&self) -> bool {
         self.len() > self.most
@@ -123,6 +118,8 @@ pub(super) struct Journal {
     at: u64,
     /// CRC of the last record, 0 at the start.
     last: u32,
+    /// Memory of the last record, for the next.
+    spare: Vec<u8>,
 }
 
 impl Journal {
@@ -163,7 +160,13 @@ impl Journal {
             file.sync_data()?;
             disk.sync_dir("")?;
         }
-        Ok(Self { file: Arc::new(LogFile { file, failed: OnceLock::new() }), length, at: 0, last: 0 })
+        Ok(Self {
+            file: Arc::new(LogFile { file, failed: OnceLock::new() }),
+            length,
+            at: 0,
+            last: 0,
+            spare: Vec::new(),
+        })
     }
 
     /// Puts a log that belongs to another store out of the way.
@@ -171,6 +174,14 @@ impl Journal {
         disk.rename(LOG_FILE, STRANGE_FILE)?;
         disk.sync_dir("")?;
         Ok(format!("{LOG_FILE} continues another store than this one and is now {STRANGE_FILE}"))
+    }
+
+    /// A new record. One that takes more than a quarter of the log is better committed at once.
+    pub(super) fn draft(&mut self) -> Draft {
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.clear();
+        bytes.resize(HEAD + PLACE, 0);
+        Draft { bytes, most: self.length / 4 }
     }
 
     /// Whether a record fits behind the last one.
@@ -183,6 +194,7 @@ impl Journal {
         let (bytes, crc) = draft.finish(epoch, sequence, self.last);
         self.file.file.write(self.at, &bytes)?;
         (self.at, self.last) = (self.at + bytes.len() as u64, crc);
+        self.spare = bytes;
         Ok(self.file.clone())
     }
 

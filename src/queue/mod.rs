@@ -22,6 +22,7 @@ mod disk;
 pub mod dsn;
 mod engine;
 pub mod expand;
+mod gather;
 pub mod ids;
 mod journal;
 mod long;

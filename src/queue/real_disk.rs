@@ -4,7 +4,7 @@
 //! names that would leave the directory are refused. Files are 0600 and directories 0700: they hold mail.
 
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -173,6 +173,23 @@ impl DiskFile for RealFile {
             match retry_on_intr(|| rustix::io::pwrite(&self.0, rest, offset + done as u64))? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 n => done += n,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_parts(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let (mut rest, mut at) = (slices.as_mut_slice(), offset);
+        // Empty ones would look like no progress.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match retry_on_intr(|| rustix::io::pwritev(&self.0, rest, at))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => {
+                    IoSlice::advance_slices(&mut rest, n);
+                    at += n as u64;
+                }
             }
         }
         Ok(())

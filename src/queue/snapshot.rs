@@ -193,22 +193,22 @@ pub(super) fn read(
     if from >= end {
         return Ok(Arc::from([]));
     }
-    let size = table::CHUNK_BYTES as u64;
-    let [first, last] = [from / size, (end - 1) / size].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+    // The row in which `from` stands begins at its unit or before.
+    let [first, last] = [from, end - 1].map(table::unit_of);
+    let before = chunks.range((body.0, 0)..=(body.0, first)).map_err(failed)?.next_back();
+    let (key, _) = before.ok_or_else(damaged)?.map_err(failed)?;
+    let mut at = table::unit_start(key.value().1);
     let mut out = Vec::new();
-    let rows = chunks.range((body.0, first)..=(body.0, last)).map_err(failed)?;
-    for (expected, entry) in (first..).zip(rows) {
+    for entry in chunks.range(key.value()..=(body.0, last)).map_err(failed)? {
         let (key, row) = entry.map_err(failed)?;
-        let index = key.value().1;
-        let data = table::chunk_data(body, index, row.value()).ok_or_else(damaged)?;
-        let start = u64::from(index) * size;
-        let full = (total - start.min(total)).min(size);
-        if index != expected || data.len() as u64 != full {
+        let unit = key.value().1;
+        let data = table::chunk_data(body, unit, row.value()).ok_or_else(damaged)?;
+        if table::unit_start(unit) != at {
             return Err(damaged());
         }
-        let skip = from.saturating_sub(start).min(full);
-        let stop = (end - start).min(full);
-        out.extend_from_slice(data.get(skip as usize..stop as usize).ok_or_else(damaged)?);
+        let [skip, stop] = [from, end].map(|byte| byte.saturating_sub(at).min(data.len() as u64) as usize);
+        out.extend_from_slice(data.get(skip..stop).ok_or_else(damaged)?);
+        at += data.len() as u64;
     }
     if out.len() as u64 != end - from {
         return Err(damaged());

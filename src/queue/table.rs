@@ -13,13 +13,15 @@ use super::record::{Lease, MessageRecord, MessageState};
 use crate::mail::{BodyRef, MessageId, Precedence, RecipientState, TransferId};
 use crate::time::Wall;
 
-/// Version of the tables and what is beside them. A store with a higher one is refused. Format 1 had no log, and the records of 2's did not name the one before.
-pub(super) const FORMAT: u32 = 3;
+/// Version of the tables and what is beside them. A store with a higher one is refused. Format 1 had no log, the records of 2's did not name the one
+/// before, and in 3 every row of a body was one unit.
+pub(super) const FORMAT: u32 = 4;
 /// Version of the records.
 const RECORD: u8 = 1;
-/// Bytes of a body in one row: one row, with its key and CRC, fills one 4096-byte page of redb, which gives a larger
-/// value a whole power of two of pages.
-pub(super) const CHUNK_BYTES: usize = 4000;
+/// Unit of the rows of a body: with its key and CRC it fills one 4096-byte page of redb, which gives a larger value a whole power of two of pages.
+const UNIT: u64 = 4000;
+/// Units in one row at most: a page of 64 KiB.
+const MOST_UNITS: u64 = 16;
 /// Longest name kept in the index; a longer one is found by this much of it.
 const NAME_BYTES: usize = 255;
 
@@ -47,7 +49,7 @@ pub(super) const SEEN: TableDefinition<Bytes, i64> = TableDefinition::new("seen"
 pub(super) const SEEN_END: TableDefinition<(i64, Bytes), ()> = TableDefinition::new("seen_end");
 /// Body ref -> (length, messages and transfers that use it).
 pub(super) const BODY: TableDefinition<u64, (u64, u32)> = TableDefinition::new("body");
-/// (body ref, chunk) -> CRC-32, bytes.
+/// (body ref, unit at which it begins) -> CRC-32, bytes; see [`chunks`].
 pub(super) const CHUNK: TableDefinition<(u64, u32), Bytes> = TableDefinition::new("chunk");
 /// Transfer id -> sealed transfer record.
 pub(super) const TRANSFER: TableDefinition<Bytes, Bytes> = TableDefinition::new("transfer");
@@ -116,6 +118,30 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, String> {
 /// A row as a record.
 pub(super) fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T, String> {
     postcard::from_bytes(unseal(row)?).map_err(|e| e.to_string())
+}
+
+/// The unit in which a byte of a body stands.
+pub(super) fn unit_of(offset: u64) -> u32 {
+    u32::try_from(offset / UNIT).unwrap_or(u32::MAX)
+}
+
+/// Where a unit begins.
+pub(super) fn unit_start(unit: u32) -> u64 {
+    u64::from(unit) * UNIT
+}
+
+/// A body in rows, each with the unit at which it begins. A row has a power of two of units, the greatest there are enough left for (the last
+/// unit need not be full), so that no page is more than a unit short of full.
+pub(super) fn chunks(mut data: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    let mut unit = 0;
+    std::iter::from_fn(move || {
+        let left = (data.len() as u64).div_ceil(UNIT).min(MOST_UNITS);
+        let units = 1 << left.checked_ilog2()?;
+        let (row, rest) = data.split_at(data.len().min(usize::try_from(units * UNIT).unwrap_or(usize::MAX)));
+        let begins = unit;
+        (data, unit) = (rest, unit + units as u32);
+        Some((begins, row))
+    })
 }
 
 /// A chunk as a row; the CRC covers its place too, so that a chunk cannot pass for another.
@@ -260,6 +286,28 @@ mod tests {
         assert_eq!(chunk_data(BodyRef(7), 3, &row), Some(&b"data"[..]));
         assert_eq!(chunk_data(BodyRef(7), 2, &row), None);
         assert_eq!(chunk_data(BodyRef(8), 3, &row), None);
+    }
+
+    #[test]
+    fn rows_fill_their_pages() {
+        let data: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+        for length in (0..9).chain(3999..4002).chain(7999..8002).chain([10_700, 64_001, 140_000, 300_000]) {
+            let data = &data[..length];
+            let rows: Vec<_> = chunks(data).collect();
+            assert_eq!(rows.iter().flat_map(|(_, row)| *row).copied().collect::<Vec<_>>(), data);
+            let mut at = 0;
+            for (unit, row) in rows {
+                assert_eq!((unit_start(unit), unit_of(at)), (at, unit), "{length}");
+                // What redb needs beside it: a header of 4 bytes, the end of the value (4) and the key (12).
+                let page = (row.len() + 4 + 20).next_multiple_of(4096).next_power_of_two();
+                assert!(page <= 65_536 && page - row.len() < 4096 + 1600, "{length}: {} in {page}", row.len());
+                at += row.len() as u64;
+            }
+        }
+        assert_eq!(
+            chunks(&data[..10_700]).map(|(unit, row)| (unit, row.len())).collect::<Vec<_>>(),
+            [(0, 8000), (2, 2700)]
+        );
     }
 
     #[test]

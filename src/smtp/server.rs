@@ -349,6 +349,11 @@ impl Session {
         }
     }
 
+    /// Whether it goes on inside TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The handshake after [`Event::StartTls`] is done (or, with implicit TLS, its facts are known).
     pub fn handle_tls_started(&mut self, now: Instant, facts: TlsFacts) {
         if matches!(self.state, State::Closed) {

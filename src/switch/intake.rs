@@ -23,6 +23,7 @@ use crate::time::{Instant, Now, Wall};
 
 use super::addresses::{Asked, among};
 use super::air::Bearer;
+use super::fresh::Fresh;
 use super::rewriting::{Rewriting, arriving};
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
@@ -252,7 +253,8 @@ impl Switch {
                     let answer = Answer::Queued(Reply::new(250, Status(2, 0, 0), "queued"));
                     self.outputs.push_back(Output::Answer { session, ask, answer });
                 }
-                self.commit(batch, Pending::Accept { session, ask, records, ids });
+                let bodies = Fresh::of(&batch);
+                self.commit(batch, Pending::Accept { session, ask, records, ids, bodies });
             }
             Err(why) => {
                 let reply = Reply::new(554, Status(5, 5, 1), why.to_string());
