@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::mx::{self, MxPlan};
 use super::plan::{
-    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
-    PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
+    BearerPlan, KeyingPlan, Limits, ListenerAddress, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan,
+    MulticastPlan, NodePlan, PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
 use super::smarthost::{self, SmarthostPlan};
@@ -87,17 +87,22 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
 
 fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {
     let mut taken = BTreeMap::new();
-    for (path, listener) in d.listeners.iter().filter(|(_, l)| l.address.port() != 0) {
-        if let Some(other) = taken.insert(listener.address, path) {
+    for (path, listener) in d.listeners.iter().filter(|(_, l)| l.address.port() != Some(0)) {
+        if let Some(other) = taken.insert(&listener.address, path) {
             let problem = format!("{} is also the address of {other}", listener.address);
             reader.problem(&join(path, "address"), problem, "an address of its own");
+        }
+        if let (ListenerAddress::Path(socket), Some(node)) = (&listener.address, d.node)
+            && *socket == node.socket
+        {
+            reader.problem(&join(path, "address"), "is the control socket", "a path of its own");
         }
     }
 }
 
 fn passwords_stay_inside_tls(reader: &mut Reader, d: &Declared<'_>) {
     for (path, listener) in d.listeners {
-        if listener.auth && listener.tls.is_none() && !listener.address.ip().is_loopback() {
+        if listener.auth && listener.tls.is_none() && !listener.address.is_loopback() {
             let problem = format!("passwords would cross the network in clear: {} is no loopback", listener.address);
             reader.problem(
                 &join(path, "tls"),
@@ -140,7 +145,7 @@ fn listeners_let_somebody_in(reader: &mut Reader, d: &Declared<'_>) {
                 "a [[user]], or trust",
             );
         }
-        if listener.trust.iter().any(|(_, length)| *length == 0) && !listener.address.ip().is_loopback() {
+        if listener.trust.iter().any(|(_, length)| *length == 0) && !listener.address.is_loopback() {
             reader.warn(
                 &join(path, "trust"),
                 "everybody may relay anywhere through this listener",
@@ -153,7 +158,7 @@ fn listeners_let_somebody_in(reader: &mut Reader, d: &Declared<'_>) {
 /// RFC 2033 5: port 25 is SMTP's. Over LMTP nobody authenticates: its peers are known by their network.
 fn lmtp_keeps_to_itself(reader: &mut Reader, d: &Declared<'_>) {
     for (path, listener) in d.listeners.iter().filter(|(_, l)| l.kind == ListenerKind::Lmtp) {
-        if listener.address.port() == 25 {
+        if listener.address.port() == Some(25) {
             reader.problem(&join(path, "address"), "LMTP must not be spoken on port 25", "another port, such as 24");
         }
         if listener.auth || listener.auth_required {

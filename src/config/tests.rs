@@ -710,7 +710,7 @@ fn passwords_in_clear_are_refused_beyond_loopback() {
 fn set_overrides_any_key_and_is_remembered() {
     let sets = ["listener.relay.address=127.0.0.1:0", "bearer.hf1.rate=75bps", "route.*.to=hold", "node.name=12"];
     let checked = disk(FULL).load(&sets.map(String::from)).unwrap_or_else(|p| panic!("{p:#?}"));
-    assert_eq!(checked.plan.listeners[0].address.port(), 0);
+    assert_eq!(checked.plan.listeners[0].address.port(), Some(0));
     assert_eq!(checked.plan.bearers[0].waveform.rate, Bps(75));
     assert_eq!(&*checked.plan.node.name.0, "12");
     let origin = |key: &str| checked.effective.iter().find(|e| e.key == key).map(|e| (e.origin.as_str(), e.source));

@@ -635,8 +635,8 @@ impl Switch {
             _ => Err(dropped()),
         };
         match pending {
-            Pending::Accept { session, ask, records, ids } => {
-                self.accept_stored(now, session, ask, records, &ids, committed(result));
+            Pending::Accept { promise, records, ids } => {
+                self.accept_stored(now, promise, records, &ids, committed(result));
             }
             Pending::AcceptAir { bearer, ticket, records, ids } => {
                 self.accept_air_stored(now, &bearer, ticket, records, &ids, committed(result));
