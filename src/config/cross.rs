@@ -12,7 +12,7 @@ use super::reader::{Reader, join};
 use super::smarthost::{self, SmarthostPlan};
 use super::{addresses, authentication, net};
 use crate::mail::{Hop, Precedence, Protection};
-use crate::route::{Alias, Directory, Placed, Rewrite, Route};
+use crate::route::{Alias, Directory, Pattern, Placed, Rewrite, Route};
 use crate::security::dkim::Signer;
 use crate::units::show_duration;
 
@@ -186,6 +186,10 @@ fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
                 "each match once",
             );
         }
+        if route.refuses && route.pattern == Pattern::Any {
+            let problem = "says refuse, and what no route matches is refused anyway";
+            reader.problem(&join(path, "to"), problem, "no such route, or one that matches less");
+        }
         match &route.hop {
             Hop::Peer(peer) if !d.peers.contains(&*peer.0) => {
                 let peers: Vec<&str> = d.peers.iter().map(String::as_str).collect();
@@ -218,6 +222,10 @@ fn postmaster_has_a_route(reader: &mut Reader, d: &Declared<'_>, directory: &Dir
         Placed::NoRoute | Placed::Unknown => {
             let problem = format!("no route for {}: reports would have nowhere to go", copy.address);
             reader.problem("node.postmaster", problem, "an address that a [[route]] matches");
+        }
+        Placed::Refused(_) => {
+            let problem = format!("the route of {} says refuse: reports would have nowhere to go", copy.address);
+            reader.problem("node.postmaster", problem, "an address that mail can reach");
         }
         Placed::NoMailbox(_) => {
             let users = d.local.map(|local| local.users.join(", ")).unwrap_or_default();

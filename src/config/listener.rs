@@ -63,7 +63,9 @@ pub fn read(
     let messages_per_minute = s.field("messages_per_minute", rate_limit);
     let mt_priority = s.field("mt_priority", parsed(PriorityPolicy::parse));
     let raw_header = s.field("raw_header", |e| match list(network)(e)? {
-        some if !some.is_empty() && kind != Some(ListenerKind::Relay) => Err("is for relay alone".into()),
+        some if !some.is_empty() && kind.is_some_and(|kind| kind != ListenerKind::Relay) => {
+            Err("is for relay alone".into())
+        }
         some => Ok(some),
     });
     let normalize = s.field("normalize", list(network));

@@ -326,12 +326,19 @@ pub fn optional<T>(
 fn route(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<Route> {
     let mut s = reader.scope(&schema::ROUTE, path, Some(entry));
     let pattern = s.field("match", parsed(Pattern::parse));
-    let hop = s.field("to", parsed(|t| hop(context, t)));
+    let to = s.field(
+        "to",
+        parsed(|t| match t {
+            "refuse" => Some((Hop::Hold, true)),
+            t => hop(context, t).map(|hop| (hop, false)),
+        }),
+    );
     let bearers = s.field("bearers", list(|t| name(t).map(|n| BearerId::from(&*n))));
     let least = optional(&mut s, "min_precedence", parsed(Precedence::parse));
     let most = optional(&mut s, "max_precedence", parsed(Precedence::parse));
     let place = entry.origin.to_string();
-    Some(Route { pattern: pattern?, hop: hop?, bearers: bearers?, least: least?, most: most?, place })
+    let (hop, refuses) = to?;
+    Some(Route { pattern: pattern?, hop, refuses, bearers: bearers?, least: least?, most: most?, place })
 }
 
 fn hop(context: &Context<'_>, text: &str) -> Option<Hop> {

@@ -296,7 +296,7 @@ pub static ROUTE: Section = Section {
     many: true,
     keys: &[
         must("match", "an address, a domain, *.domain or *"),
-        must("to", "local, hold, mx, smtp:HOST:PORT, smarthost:NAME, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
+        must("to", "local, hold, refuse, mx, smtp:HOST:PORT, smarthost:NAME, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
         or("bearers", "a list of names of [[bearer]] tables", "[]"),
         from("min_precedence", LEVEL, "none"),
         from("max_precedence", LEVEL, "none"),

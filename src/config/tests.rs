@@ -59,6 +59,13 @@ max_recipients = 200
 sessions_per_address = 10
 sessions_per_minute = 60
 messages_per_minute = 120
+mt_priority = "MIXER"
+max_size_by_precedence = { override = "4KiB", flash = "64KiB", immediate = "1MiB", priority = "2MiB", routine = "4MiB", deferred = "5MiB" }
+raw_header = ["192.0.2.0/24"]
+normalize = ["192.0.2.7/32"]
+answer_within = "2min"
+deliver_by_min = "90s"
+socket_mode = "0600"
 
 [dns]
 servers = ["192.0.2.53", "[::1]:5353"]
@@ -641,6 +648,64 @@ fn lmtp_keeps_off_port_25_and_offers_no_passwords() {
         let problems = listener(port, more).expect_err(key);
         assert_eq!((problems.len(), problems[0].key.as_str()), (1, key), "{problems:#?}");
     }
+}
+
+#[test]
+fn a_listener_on_a_path_speaks_lmtp_and_is_nobody_elses() {
+    let listener = |kind: &str, address: &str, more: &str| {
+        let table = format!("[[listener]]\nname = \"l\"\nkind = \"{kind}\"\naddress = \"{address}\"\n{more}");
+        disk(&format!("{SMALL}{table}")).load(&[])
+    };
+    let plan = listener("lmtp", "run/lmtp.sock", "").expect("sound").plan;
+    let last = plan.listeners.last().expect("one");
+    assert_eq!((last.address.to_string().as_str(), last.socket_mode), ("/etc/aldis/run/lmtp.sock", 0o660));
+    assert!(last.address.is_loopback() && last.address.net().is_none());
+    let long = format!("/{}", "x".repeat(107));
+    for (kind, address, more) in [
+        ("relay", "run/relay.sock", ""),
+        ("submission", "/run/submission.sock", ""),
+        ("lmtp", "lmtp.sock", ""),
+        ("lmtp", long.as_str(), ""),
+        ("lmtp", "state/aldis.sock", ""),
+        ("lmtp", "/run/a.sock", "[[listener]]\nname = \"m\"\nkind = \"lmtp\"\naddress = \"/run/a.sock\"\n"),
+    ] {
+        let problems = listener(kind, address, more).expect_err(address);
+        assert!(problems.len() == 1 && problems[0].key.ends_with(".address"), "{kind} {address}: {problems:#?}");
+    }
+}
+
+#[test]
+fn rules_of_a_listener_are_within_bounds_and_where_they_apply() {
+    let listener = |kind: &str, more: &str| {
+        let table = format!("[[listener]]\nname = \"l\"\nkind = \"{kind}\"\naddress = \"127.0.0.1:0\"\n{more}\n");
+        disk(&format!("{SMALL}{table}")).load(&[])
+    };
+    let of = |kind: &str, more: &str| listener(kind, more).expect("sound").plan.listeners.pop().expect("one");
+    assert_eq!(of("submission", "").answer, Duration::from_secs(110));
+    assert_eq!((of("relay", "").answer, of("relay", "").deliver_by_min), (Duration::from_secs(300), 0));
+    let sizes = of("relay", "max_size_by_precedence = { flash = \"4KiB\" }").precedence_bytes;
+    assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [(Precedence::Flash, 4096)]);
+    for (kind, line, key) in [
+        ("relay", "mt_priority = \"STANAG\"", "mt_priority"),
+        ("relay", "max_size_by_precedence = { flash = \"1023B\" }", "max_size_by_precedence.flash"),
+        ("relay", "max_size_by_precedence = { flash = \"26MiB\" }", "max_size_by_precedence.flash"),
+        ("relay", "max_size_by_precedence = { urgent = \"1MiB\" }", "max_size_by_precedence.urgent"),
+        ("submission", "raw_header = [\"192.0.2.0/24\"]", "raw_header"),
+        ("relay", "normalize = [\"192.0.2.1\"]", "normalize"),
+        ("submission", "answer_within = \"120s\"", "answer_within"),
+        ("relay", "answer_within = \"4s\"", "answer_within"),
+        ("lmtp", "deliver_by_min = \"1s\"", "deliver_by_min"),
+        ("relay", "deliver_by_min = \"1500ms\"", "deliver_by_min"),
+    ] {
+        let problems = listener(kind, line).expect_err(line);
+        let key = format!("listener.l.{key}");
+        assert!(problems.len() == 1 && problems[0].key == key, "{kind} {line}: {problems:#?}");
+    }
+    for (fields, sound) in [(24, false), (25, true), (1000, true), (1001, false)] {
+        let loaded = disk(&format!("{SMALL}[limits]\nreceived_fields = {fields}\n")).load(&[]);
+        assert_eq!(loaded.is_ok(), sound, "{fields}");
+    }
+    assert_eq!(disk(SMALL).load(&[]).expect("sound").plan.limits.received_fields, 100);
 }
 
 #[test]

@@ -1502,6 +1502,8 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
+    mod rules;
+
     use super::*;
     use crate::mail::Notify;
     use crate::smtp::policy::{Budget, Mechanisms};
