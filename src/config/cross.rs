@@ -161,6 +161,13 @@ fn lmtp_keeps_to_itself(reader: &mut Reader, d: &Declared<'_>) {
         if listener.address.port() == Some(25) {
             reader.problem(&join(path, "address"), "LMTP must not be spoken on port 25", "another port, such as 24");
         }
+        if listener.tls.is_some() && listener.address.net().is_none() {
+            reader.problem(
+                &join(path, "tls"),
+                "a socket of this machine needs no TLS",
+                "no tls, or an IP address and port",
+            );
+        }
         if listener.auth || listener.auth_required {
             reader.problem(
                 &join(path, "auth"),

@@ -660,6 +660,9 @@ fn a_listener_on_a_path_speaks_lmtp_and_is_nobody_elses() {
     let last = plan.listeners.last().expect("one");
     assert_eq!((last.address.to_string().as_str(), last.socket_mode), ("/etc/aldis/run/lmtp.sock", 0o660));
     assert!(last.address.is_loopback() && last.address.net().is_none());
+    let tls = "tls = { certificate = \"tls/cert.pem\", key = \"tls/key.pem\" }\n";
+    let problems = listener("lmtp", "run/lmtp.sock", tls).expect_err("TLS");
+    assert!(problems.iter().any(|p| p.key == "listener.l.tls" && p.problem.contains("needs no TLS")), "{problems:#?}");
     let long = format!("/{}", "x".repeat(107));
     for (kind, address, more) in [
         ("relay", "run/relay.sock", ""),
