@@ -432,8 +432,8 @@ mod tests {
         s.push(b"a\n\r");
         assert_eq!(s.finish().1, b"a\n\r");
         let mut s = store().mending();
-        s.push(b"a\r");
-        assert_eq!(s.finish().1, b"a\r\n");
+        s.push(b"a\r\n\r");
+        assert_eq!(s.finish().1, b"a\r\n\r\n");
     }
 
     #[test]
