@@ -144,6 +144,7 @@ fn envelope(mail: &Mail) -> Vec<u8> {
         deliver_by: None,
         // Five days after it came in, as a node sets it.
         expires: came_in(&mail.body).plus(Duration::from_secs(5 * 86_400)),
+        auth: None,
     };
     let air = AirEnvelope { envelope, precedence: Precedence::Routine, hops: vec!["shore".into()], serves: Vec::new() };
     envelope::encode(&air).expect("an envelope within bounds")

@@ -208,6 +208,7 @@ impl Sample {
                 require_tls: false,
                 deliver_by: None,
                 expires: at.plus(Duration::from_secs(5 * 86_400)),
+                auth: None,
             },
             precedence,
             hops: vec![PeerName::from(chance.pick(&["ship", "shore", "node6", "hub"]))],

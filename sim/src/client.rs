@@ -26,6 +26,7 @@ pub fn transaction(
         require_tls: false,
         deliver_by: None,
         expires: Wall::NEVER,
+        auth: None,
     };
     let facts = TraceFacts {
         ehlo: "client.example".into(),

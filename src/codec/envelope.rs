@@ -324,6 +324,7 @@ pub fn decode(bytes: &[u8]) -> Result<AirEnvelope, DecodeError> {
         require_tls: second & 1 << 7 != 0,
         deliver_by,
         expires,
+        auth: None,
     };
     Ok(AirEnvelope { envelope, precedence, hops, serves })
 }
@@ -781,6 +782,7 @@ mod tests {
                         trace,
                     }),
                     expires: Wall(expires),
+                    auth: None,
                 },
                 precedence: Precedence::from_rank(level).expect("in range"),
                 hops: hops.iter().map(|h| PeerName::from(h.as_str())).collect(),

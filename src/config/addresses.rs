@@ -155,6 +155,7 @@ pub fn aliases_lead_somewhere(reader: &mut Reader, d: &Declared<'_>, directory: 
                 _ if !(own.contains(address) || alias.keep && *address == given) => continue,
                 Placed::Route(_) => continue,
                 Placed::NoMailbox(_) => "an address with a mailbox: see local.users",
+                Placed::Refused(_) => "an address whose [[route]] does not say refuse",
                 Placed::Unknown | Placed::NoRoute | Placed::NoDomain => "an address that a [[route]] matches",
             };
             let why = copy.placed.refusal(address).map(|r| r.text).unwrap_or_default();

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::mx::{self, MxPlan};
 use super::plan::{
-    BearerPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan, MulticastPlan, NodePlan,
-    PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
+    BearerPlan, KeyingPlan, Limits, ListenerAddress, ListenerKind, ListenerPlan, LocalPlan, MulePeerPlan,
+    MulticastPlan, NodePlan, PeerPlan, PmulPlan, ReducePlan, RetryPlan, UserPlan,
 };
 use super::reader::{Reader, join};
 use super::smarthost::{self, SmarthostPlan};
 use super::{addresses, authentication, net};
 use crate::mail::{Hop, Precedence, Protection};
-use crate::route::{Alias, Directory, Placed, Rewrite, Route};
+use crate::route::{Alias, Directory, Pattern, Placed, Rewrite, Route};
 use crate::security::dkim::Signer;
 use crate::units::show_duration;
 
@@ -87,17 +87,22 @@ pub fn check(reader: &mut Reader, d: &Declared<'_>) {
 
 fn listeners_have_their_own_addresses(reader: &mut Reader, d: &Declared<'_>) {
     let mut taken = BTreeMap::new();
-    for (path, listener) in d.listeners.iter().filter(|(_, l)| l.address.port() != 0) {
-        if let Some(other) = taken.insert(listener.address, path) {
+    for (path, listener) in d.listeners.iter().filter(|(_, l)| l.address.port() != Some(0)) {
+        if let Some(other) = taken.insert(&listener.address, path) {
             let problem = format!("{} is also the address of {other}", listener.address);
             reader.problem(&join(path, "address"), problem, "an address of its own");
+        }
+        if let (ListenerAddress::Path(socket), Some(node)) = (&listener.address, d.node)
+            && *socket == node.socket
+        {
+            reader.problem(&join(path, "address"), "is the control socket", "a path of its own");
         }
     }
 }
 
 fn passwords_stay_inside_tls(reader: &mut Reader, d: &Declared<'_>) {
     for (path, listener) in d.listeners {
-        if listener.auth && listener.tls.is_none() && !listener.address.ip().is_loopback() {
+        if listener.auth && listener.tls.is_none() && !listener.address.is_loopback() {
             let problem = format!("passwords would cross the network in clear: {} is no loopback", listener.address);
             reader.problem(
                 &join(path, "tls"),
@@ -140,7 +145,7 @@ fn listeners_let_somebody_in(reader: &mut Reader, d: &Declared<'_>) {
                 "a [[user]], or trust",
             );
         }
-        if listener.trust.iter().any(|(_, length)| *length == 0) && !listener.address.ip().is_loopback() {
+        if listener.trust.iter().any(|(_, length)| *length == 0) && !listener.address.is_loopback() {
             reader.warn(
                 &join(path, "trust"),
                 "everybody may relay anywhere through this listener",
@@ -153,8 +158,15 @@ fn listeners_let_somebody_in(reader: &mut Reader, d: &Declared<'_>) {
 /// RFC 2033 5: port 25 is SMTP's. Over LMTP nobody authenticates: its peers are known by their network.
 fn lmtp_keeps_to_itself(reader: &mut Reader, d: &Declared<'_>) {
     for (path, listener) in d.listeners.iter().filter(|(_, l)| l.kind == ListenerKind::Lmtp) {
-        if listener.address.port() == 25 {
+        if listener.address.port() == Some(25) {
             reader.problem(&join(path, "address"), "LMTP must not be spoken on port 25", "another port, such as 24");
+        }
+        if listener.tls.is_some() && listener.address.net().is_none() {
+            reader.problem(
+                &join(path, "tls"),
+                "a socket of this machine needs no TLS",
+                "no tls, or an IP address and port",
+            );
         }
         if listener.auth || listener.auth_required {
             reader.problem(
@@ -180,6 +192,10 @@ fn routes_lead_somewhere(reader: &mut Reader, d: &Declared<'_>) {
                 format!("{pattern} is matched by an earlier route"),
                 "each match once",
             );
+        }
+        if route.refuses && route.pattern == Pattern::Any {
+            let problem = "says refuse, and what no route matches is refused anyway";
+            reader.problem(&join(path, "to"), problem, "no such route, or one that matches less");
         }
         match &route.hop {
             Hop::Peer(peer) if !d.peers.contains(&*peer.0) => {
@@ -213,6 +229,10 @@ fn postmaster_has_a_route(reader: &mut Reader, d: &Declared<'_>, directory: &Dir
         Placed::NoRoute | Placed::Unknown => {
             let problem = format!("no route for {}: reports would have nowhere to go", copy.address);
             reader.problem("node.postmaster", problem, "an address that a [[route]] matches");
+        }
+        Placed::Refused(_) => {
+            let problem = format!("the route of {} says refuse: reports would have nowhere to go", copy.address);
+            reader.problem("node.postmaster", problem, "an address that mail can reach");
         }
         Placed::NoMailbox(_) => {
             let users = d.local.map(|local| local.users.join(", ")).unwrap_or_default();

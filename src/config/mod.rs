@@ -7,6 +7,7 @@ mod addresses;
 mod authentication;
 pub mod burl;
 mod cross;
+mod listener;
 mod load;
 pub mod mx;
 mod net;

@@ -14,7 +14,7 @@ use crate::codec::mule::Tagging;
 use crate::codec::reduce::Rule;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
-use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, Protection};
+use crate::mail::{BearerId, LinkKey, Mailbox, PeerName, Precedence, PriorityPolicy, Protection};
 use crate::route::Directory;
 use crate::security::dkim::Signer;
 use crate::security::vet::{Bounds, Checks};
@@ -189,7 +189,9 @@ pub struct ListenerPlan {
     /// What it speaks.
     pub kind: ListenerKind,
     /// Where.
-    pub address: SocketAddr,
+    pub address: ListenerAddress,
+    /// Mode bits of its socket, where it is one.
+    pub socket_mode: u32,
     /// TLS, when offered.
     pub tls: Option<TlsPlan>,
     /// Whether AUTH is offered (inside TLS, or to loopback peers).
@@ -218,6 +220,59 @@ pub struct ListenerPlan {
     pub messages_per_minute: Option<u32>,
     /// What is checked and signed.
     pub vetting: VettingPlan,
+    /// What the numbers of MT-PRIORITY mean here.
+    pub mt_priority: PriorityPolicy,
+    /// Largest message of a level, where it is less than `message_bytes`.
+    pub precedence_bytes: BTreeMap<Precedence, u64>,
+    /// Networks whose peers may send 8-bit octets in a header without SMTPUTF8.
+    pub raw_header: Vec<(std::net::IpAddr, u8)>,
+    /// Networks whose peers' bare CR and LF become line ends.
+    pub normalize: Vec<(std::net::IpAddr, u8)>,
+    /// Longest wait for an answer before a client is told to come again.
+    pub answer: Duration,
+    /// Least number of seconds of DELIVERBY in mode R.
+    pub deliver_by_min: u32,
+}
+
+/// Where a listener listens.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ListenerAddress {
+    /// At an address and port.
+    Net(SocketAddr),
+    /// At a socket of this machine.
+    Path(PathBuf),
+}
+
+impl ListenerAddress {
+    /// The address on a network, where it is one.
+    pub const fn net(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Net(address) => Some(*address),
+            Self::Path(_) => None,
+        }
+    }
+
+    /// The port, where there is one; 0: any.
+    pub fn port(&self) -> Option<u16> {
+        self.net().map(|address| address.port())
+    }
+
+    /// Whether only this machine can reach it.
+    pub const fn is_loopback(&self) -> bool {
+        match self {
+            Self::Net(address) => address.ip().is_loopback(),
+            Self::Path(_) => true,
+        }
+    }
+}
+
+impl std::fmt::Display for ListenerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Net(address) => address.fmt(f),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// What a listener does about who vouches for mail.

@@ -3,18 +3,18 @@
 //! What concerns more than one table stands in `cross`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::plan::{
-    BearerPlan, BlindPlan, CarryPlan, Choice, CodecPlan, KeyingPlan, Limits, ListenerKind, ListenerPlan, LocalPlan,
-    NodePlan, PeerPlan, Plan, PrecedencePlan, ReducePlan, RetryPlan, Silences, TlsPlan, UserPlan, Waveform,
+    BearerPlan, BlindPlan, CarryPlan, Choice, CodecPlan, KeyingPlan, Limits, LocalPlan, NodePlan, PeerPlan, Plan,
+    PrecedencePlan, ReducePlan, RetryPlan, Silences, UserPlan, Waveform,
 };
 use super::reader::{Reader, Scope, boolean, integer, join, list, parsed, text};
 use super::sheet::{self, Sheet};
 use super::tree::{self, Entry, Value};
-use super::{Files, Password, addresses, authentication, burl, cross, mx, net, schema, secrets, smarthost};
+use super::{Files, Password, addresses, authentication, cross, listener, mx, net, schema, secrets, smarthost};
 use crate::codec::reduce;
 use crate::codec::site::SiteDictionary;
 use crate::emcon::{State, Window};
@@ -48,7 +48,7 @@ pub fn build(reader: &mut Reader, context: &Context<'_>, root: &Entry) -> Option
     let node = node(reader, context, table("node"));
     let limits = limits(reader, table("limits"));
     let listeners =
-        each(reader, "listener", table("listener"), |r, at, e| listener(r, context, limits.as_ref(), at, e));
+        each(reader, "listener", table("listener"), |r, at, e| listener::read(r, context, limits.as_ref(), at, e));
     let users = each(reader, "user", table("user"), user);
     let routes = each(reader, "route", table("route"), |r, at, e| route(r, context, at, e));
     let smarthosts = each(reader, "smarthost", table("smarthost"), |r, at, e| smarthost::read(r, context, at, e));
@@ -262,7 +262,7 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let session_idle = s.field("session_idle", parsed(at_least_a_second));
     let session_total = s.field("session_total", parsed(at_least_a_second));
     let session_errors = s.field("session_errors", integer(1, 1000));
-    let received_fields = s.field("received_fields", integer(10, 1000));
+    let received_fields = s.field("received_fields", integer(25, 1000));
     let in_flight = s.field("in_flight", parsed(Bytes::parse));
     let active_messages = s.field("active_messages", integer(10, 1_000_000));
     let disk_floor = s.field("disk_floor", parsed(Bytes::parse));
@@ -292,112 +292,6 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
         future_release_per_user: size(future_release_per_user?)?,
         history_bytes: history?.0,
     })
-}
-
-/// A message lives no longer than ninety days, and a month of that is for its way.
-const LONGEST_RELEASE: Duration = Duration::from_secs(60 * 86_400);
-
-fn listener(
-    reader: &mut Reader,
-    context: &Context<'_>,
-    limits: Option<&Limits>,
-    path: &str,
-    entry: &Entry,
-) -> Option<ListenerPlan> {
-    let mut s = reader.scope(&schema::LISTENER, path, Some(entry));
-    let listener_name = s.field("name", parsed(|t| name(t).filter(|n| n != "node")));
-    let kind = s.field(
-        "kind",
-        parsed(|t| {
-            Some(match t {
-                "relay" => ListenerKind::Relay,
-                "submission" => ListenerKind::Submission,
-                "lmtp" => ListenerKind::Lmtp,
-                _ => return None,
-            })
-        }),
-    );
-    let address = s.field("address", parsed(|t| t.parse::<SocketAddr>().ok()));
-    let submission = kind == Some(ListenerKind::Submission);
-    let auth = s.field_or("auth", submission, boolean);
-    let auth_required = s.field_or("auth_required", submission, boolean);
-    let trust = s.field("trust", list(network));
-    let max_precedence = s.field("max_precedence", parsed(Precedence::parse));
-    let future_release =
-        s.field_or("future_release", if submission { "7d" } else { "never" }.to_string(), |e| match &*text(e)? {
-            "never" => Ok(None),
-            _ if !submission => Err("is for submission alone (RFC 4865)".into()),
-            _ => parsed(|t| at_least_a_second(t).filter(|d| *d <= LONGEST_RELEASE))(e).map(Some),
-        });
-    let vetting = authentication::vetting(&mut s);
-    let tls_required = s.field("tls_required", boolean);
-    // Where [limits] could not be read, its problems are told, and what is written here is read all the same.
-    let count = |n: usize| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
-    let max_size =
-        s.field_or("max_size", Bytes(limits.map_or(25 << 20, |l| l.message_bytes)).to_string(), parsed(message_size));
-    let max_recipients =
-        s.field_or("max_recipients", count(limits.map_or(1000, |l| l.recipients)), integer(100, 10_000));
-    let sessions_per_address =
-        s.field_or("sessions_per_address", count(limits.map_or(50, |l| l.sessions_per_address)), integer(1, 100_000));
-    let sessions_per_minute = s.field("sessions_per_minute", rate_limit);
-    let messages_per_minute = s.field("messages_per_minute", rate_limit);
-    let (burl_path, burl_entry) = (s.at("burl"), s.raw("burl"));
-    let tls_path = s.at("tls");
-    let tls = match s.raw("tls") {
-        Some(entry) => Some(tls(reader, context, &tls_path, &entry)?),
-        None => None,
-    };
-    let burl = match burl_entry {
-        Some(_) if !submission => {
-            reader.problem(&burl_path, "is for submission alone (RFC 4468)", "no such key");
-            None
-        }
-        Some(entry) => Some(burl::read(reader, context, &burl_path, &entry)?),
-        None => None,
-    };
-    Some(ListenerPlan {
-        name: listener_name?,
-        kind: kind?,
-        address: address?,
-        tls,
-        auth: auth?,
-        auth_required: auth_required?,
-        trust: trust?,
-        max_precedence: max_precedence?,
-        future_release: future_release?,
-        vetting: vetting?,
-        burl,
-        tls_required: tls_required?,
-        message_bytes: max_size?.0,
-        recipients: size(max_recipients?)?,
-        sessions_per_address: size(sessions_per_address?)?,
-        sessions_per_minute: sessions_per_minute?,
-        messages_per_minute: messages_per_minute?,
-    })
-}
-
-/// So many a minute, or any number.
-fn rate_limit(entry: &Entry) -> Result<Option<u32>, String> {
-    match &entry.value {
-        Value::Text(word) if word == "unlimited" => Ok(None),
-        _ => integer(1, 100_000)(entry).map(|n| u32::try_from(n).ok()),
-    }
-}
-
-fn tls(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<TlsPlan> {
-    let mut s = reader.scope(&schema::TLS, path, Some(entry));
-    let certificate = s.field("certificate", parsed(self::path));
-    let key = s.field("key", parsed(self::path));
-    let implicit = s.field("implicit", boolean);
-    let client_ca = optional(&mut s, "client_ca", parsed(self::path))?.map(|p| context.resolve(&p));
-    let plan = TlsPlan {
-        certificate: context.resolve(&certificate?),
-        key: context.resolve(&key?),
-        implicit: implicit?,
-        client_ca,
-    };
-    secrets::check_tls(reader, context.files, path, &plan);
-    Some(plan)
 }
 
 fn user(reader: &mut Reader, path: &str, entry: &Entry) -> Option<(String, UserPlan)> {
@@ -432,12 +326,19 @@ pub fn optional<T>(
 fn route(reader: &mut Reader, context: &Context<'_>, path: &str, entry: &Entry) -> Option<Route> {
     let mut s = reader.scope(&schema::ROUTE, path, Some(entry));
     let pattern = s.field("match", parsed(Pattern::parse));
-    let hop = s.field("to", parsed(|t| hop(context, t)));
+    let to = s.field(
+        "to",
+        parsed(|t| match t {
+            "refuse" => Some((Hop::Hold, true)),
+            t => hop(context, t).map(|hop| (hop, false)),
+        }),
+    );
     let bearers = s.field("bearers", list(|t| name(t).map(|n| BearerId::from(&*n))));
     let least = optional(&mut s, "min_precedence", parsed(Precedence::parse));
     let most = optional(&mut s, "max_precedence", parsed(Precedence::parse));
     let place = entry.origin.to_string();
-    Some(Route { pattern: pattern?, hop: hop?, bearers: bearers?, least: least?, most: most?, place })
+    let (hop, refuses) = to?;
+    Some(Route { pattern: pattern?, hop, refuses, bearers: bearers?, least: least?, most: most?, place })
 }
 
 fn hop(context: &Context<'_>, text: &str) -> Option<Hop> {
@@ -1104,11 +1005,11 @@ pub fn mailbox(text: &str) -> Option<Mailbox> {
     (ok && hostname(domain).is_some()).then(|| Mailbox::new(text))
 }
 
-fn message_size(text: &str) -> Option<Bytes> {
+pub fn message_size(text: &str) -> Option<Bytes> {
     Bytes::parse(text).filter(|b| (65_536..=1 << 30).contains(&b.0))
 }
 
-fn network(text: &str) -> Option<(IpAddr, u8)> {
+pub fn network(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
     let length: u8 = length.parse().ok()?;
@@ -1130,6 +1031,6 @@ pub fn at_least_a_second(text: &str) -> Option<Duration> {
     parse_duration(text).filter(|d| *d >= Duration::from_secs(1))
 }
 
-fn size(value: i64) -> Option<usize> {
+pub fn size(value: i64) -> Option<usize> {
     usize::try_from(value).ok()
 }

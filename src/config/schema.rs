@@ -76,6 +76,7 @@ const DURATION: &str = "a duration: 200ms, 90s, 15min, 6h, 5d";
 const LEVEL: &str = "deferred, routine, priority, immediate, flash, override";
 const BYTES: &str = "a size: 512B, 64KiB, 25MiB, 1GiB";
 const TIME: &str = "a time in UTC: 2026-11-23T10:15:00Z";
+const NETWORKS: &str = "a list of networks: [\"127.0.0.0/8\", \"::1/128\"]";
 const YES_NO: &str = "true, false";
 const PROTOCOL: &str = "aldis, mule";
 const RATE: &str = "an integer, 1 to 100000, or unlimited";
@@ -139,7 +140,7 @@ pub static LIMITS: Section = Section {
         or("session_idle", DURATION, "5min"),
         or("session_total", DURATION, "2h"),
         or("session_errors", "an integer, 1 to 1000", "20"),
-        or("received_fields", "an integer, 10 to 1000", "50"),
+        or("received_fields", "an integer, 25 to 1000", "100"),
         or("in_flight", BYTES, "256MiB"),
         or("active_messages", "an integer, 10 to 1000000", "2000"),
         or("disk_floor", BYTES, "64MiB"),
@@ -160,11 +161,12 @@ pub static LISTENER: Section = Section {
     keys: &[
         must("name", NAME),
         must("kind", "relay, submission, lmtp"),
-        must("address", "an IP address and port: 127.0.0.1:2525, [::1]:2525"),
+        must("address", "an IP address and port: 127.0.0.1:2525, [::1]:2525; for lmtp also a path: run/lmtp.sock"),
+        or("socket_mode", "an octal mode as a string: 0600, 0660", "0660"),
         from("tls", "a table { certificate, key, implicit, client_ca }", "no TLS"),
         from("auth", YES_NO, "true for submission"),
         from("auth_required", YES_NO, "true for submission"),
-        or("trust", "a list of networks: [\"127.0.0.0/8\", \"::1/128\"]", "[]"),
+        or("trust", NETWORKS, "[]"),
         or("max_precedence", LEVEL, "routine"),
         from("future_release", "a duration of at most 60d, or never", "7d for submission, never otherwise"),
         or("check", "a list of spf, dkim, dmarc and arc", "[]"),
@@ -178,7 +180,24 @@ pub static LISTENER: Section = Section {
         from("sessions_per_address", "an integer, 1 to 100000", "limits.sessions_per_address"),
         or("sessions_per_minute", RATE, "unlimited"),
         or("messages_per_minute", RATE, "unlimited"),
+        or("mt_priority", "STANAG4406, MIXER, NSEP", "STANAG4406"),
+        from(
+            "max_size_by_precedence",
+            "a table { override, flash, immediate, priority, routine, deferred }",
+            "max_size",
+        ),
+        or("raw_header", NETWORKS, "[]"),
+        or("normalize", NETWORKS, "[]"),
+        from("answer_within", "a duration, 5s to 10min", "110s for submission, 5min otherwise"),
+        or("deliver_by_min", "a duration, 0s to 1d", "0s"),
     ],
+};
+
+/// `listener.max_size_by_precedence`: its keys are the levels.
+pub static SIZES: Section = Section {
+    name: "listener.max_size_by_precedence",
+    many: false,
+    keys: &each_level("a size of at least 1KiB: 256KiB", "max_size of the listener"),
 };
 
 /// `listener.burl`
@@ -277,7 +296,7 @@ pub static ROUTE: Section = Section {
     many: true,
     keys: &[
         must("match", "an address, a domain, *.domain or *"),
-        must("to", "local, hold, mx, smtp:HOST:PORT, smarthost:NAME, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
+        must("to", "local, hold, refuse, mx, smtp:HOST:PORT, smarthost:NAME, lmtp:PATH, lmtp:HOST:PORT, peer:NAME"),
         or("bearers", "a list of names of [[bearer]] tables", "[]"),
         from("min_precedence", LEVEL, "none"),
         from("max_precedence", LEVEL, "none"),
@@ -701,10 +720,11 @@ pub static INTERLEAVER: Section = Section {
 };
 
 /// Every table, in the order of the documentation.
-pub static SECTIONS: [&Section; 38] = [
+pub static SECTIONS: [&Section; 39] = [
     &NODE,
     &LIMITS,
     &LISTENER,
+    &SIZES,
     &TLS,
     &DNS,
     &CHECKS,

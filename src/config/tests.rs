@@ -59,6 +59,13 @@ max_recipients = 200
 sessions_per_address = 10
 sessions_per_minute = 60
 messages_per_minute = 120
+mt_priority = "MIXER"
+max_size_by_precedence = { override = "4KiB", flash = "64KiB", immediate = "1MiB", priority = "2MiB", routine = "4MiB", deferred = "5MiB" }
+raw_header = ["192.0.2.0/24"]
+normalize = ["192.0.2.7/32"]
+answer_within = "2min"
+deliver_by_min = "90s"
+socket_mode = "0600"
 
 [dns]
 servers = ["192.0.2.53", "[::1]:5353"]
@@ -644,6 +651,67 @@ fn lmtp_keeps_off_port_25_and_offers_no_passwords() {
 }
 
 #[test]
+fn a_listener_on_a_path_speaks_lmtp_and_is_nobody_elses() {
+    let listener = |kind: &str, address: &str, more: &str| {
+        let table = format!("[[listener]]\nname = \"l\"\nkind = \"{kind}\"\naddress = \"{address}\"\n{more}");
+        disk(&format!("{SMALL}{table}")).load(&[])
+    };
+    let plan = listener("lmtp", "run/lmtp.sock", "").expect("sound").plan;
+    let last = plan.listeners.last().expect("one");
+    assert_eq!((last.address.to_string().as_str(), last.socket_mode), ("/etc/aldis/run/lmtp.sock", 0o660));
+    assert!(last.address.is_loopback() && last.address.net().is_none());
+    let tls = "tls = { certificate = \"tls/cert.pem\", key = \"tls/key.pem\" }\n";
+    let problems = listener("lmtp", "run/lmtp.sock", tls).expect_err("TLS");
+    assert!(problems.iter().any(|p| p.key == "listener.l.tls" && p.problem.contains("needs no TLS")), "{problems:#?}");
+    let long = format!("/{}", "x".repeat(107));
+    for (kind, address, more) in [
+        ("relay", "run/relay.sock", ""),
+        ("submission", "/run/submission.sock", ""),
+        ("lmtp", "lmtp.sock", ""),
+        ("lmtp", long.as_str(), ""),
+        ("lmtp", "state/aldis.sock", ""),
+        ("lmtp", "/run/a.sock", "[[listener]]\nname = \"m\"\nkind = \"lmtp\"\naddress = \"/run/a.sock\"\n"),
+    ] {
+        let problems = listener(kind, address, more).expect_err(address);
+        assert!(problems.len() == 1 && problems[0].key.ends_with(".address"), "{kind} {address}: {problems:#?}");
+    }
+}
+
+#[test]
+fn rules_of_a_listener_are_within_bounds_and_where_they_apply() {
+    let listener = |kind: &str, more: &str| {
+        let table = format!("[[listener]]\nname = \"l\"\nkind = \"{kind}\"\naddress = \"127.0.0.1:0\"\n{more}\n");
+        disk(&format!("{SMALL}{table}")).load(&[])
+    };
+    let of = |kind: &str, more: &str| listener(kind, more).expect("sound").plan.listeners.pop().expect("one");
+    assert_eq!(of("submission", "").answer, Duration::from_secs(110));
+    assert_eq!((of("relay", "").answer, of("relay", "").deliver_by_min), (Duration::from_secs(300), 0));
+    let sizes = of("relay", "max_size_by_precedence = { flash = \"4KiB\" }").precedence_bytes;
+    assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [(Precedence::Flash, 4096)]);
+    for (kind, line, key) in [
+        ("relay", "mt_priority = \"STANAG\"", "mt_priority"),
+        ("relay", "max_size_by_precedence = { flash = \"1023B\" }", "max_size_by_precedence.flash"),
+        ("relay", "max_size_by_precedence = { flash = \"26MiB\" }", "max_size_by_precedence.flash"),
+        ("relay", "max_size_by_precedence = { urgent = \"1MiB\" }", "max_size_by_precedence.urgent"),
+        ("submission", "raw_header = [\"192.0.2.0/24\"]", "raw_header"),
+        ("relay", "normalize = [\"192.0.2.1\"]", "normalize"),
+        ("submission", "answer_within = \"120s\"", "answer_within"),
+        ("relay", "answer_within = \"4s\"", "answer_within"),
+        ("lmtp", "deliver_by_min = \"1s\"", "deliver_by_min"),
+        ("relay", "deliver_by_min = \"1500ms\"", "deliver_by_min"),
+    ] {
+        let problems = listener(kind, line).expect_err(line);
+        let key = format!("listener.l.{key}");
+        assert!(problems.len() == 1 && problems[0].key == key, "{kind} {line}: {problems:#?}");
+    }
+    for (fields, sound) in [(24, false), (25, true), (1000, true), (1001, false)] {
+        let loaded = disk(&format!("{SMALL}[limits]\nreceived_fields = {fields}\n")).load(&[]);
+        assert_eq!(loaded.is_ok(), sound, "{fields}");
+    }
+    assert_eq!(disk(SMALL).load(&[]).expect("sound").plan.limits.received_fields, 100);
+}
+
+#[test]
 fn a_user_has_a_password_of_either_kind_or_a_certificate_of_its_own() {
     let users = |more: &str| disk(&format!("{FULL}{more}")).load(&[]);
     let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
@@ -710,7 +778,7 @@ fn passwords_in_clear_are_refused_beyond_loopback() {
 fn set_overrides_any_key_and_is_remembered() {
     let sets = ["listener.relay.address=127.0.0.1:0", "bearer.hf1.rate=75bps", "route.*.to=hold", "node.name=12"];
     let checked = disk(FULL).load(&sets.map(String::from)).unwrap_or_else(|p| panic!("{p:#?}"));
-    assert_eq!(checked.plan.listeners[0].address.port(), 0);
+    assert_eq!(checked.plan.listeners[0].address.port(), Some(0));
     assert_eq!(checked.plan.bearers[0].waveform.rate, Bps(75));
     assert_eq!(&*checked.plan.node.name.0, "12");
     let origin = |key: &str| checked.effective.iter().find(|e| e.key == key).map(|e| (e.origin.as_str(), e.source));

@@ -166,8 +166,7 @@ impl Recipient {
 }
 
 /// A message's envelope.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Stored")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Envelope {
     /// Return path.
     pub from: ReversePath,
@@ -189,6 +188,9 @@ pub struct Envelope {
     pub deliver_by: Option<DeliverBy>,
     /// When the message ceases to be worth sending, whoever holds it. Set at the first Aldis node.
     pub expires: Wall,
+    /// AUTH of MAIL (RFC 4954 5): who submitted it, as a peer says that may be believed. Xtext byte for byte; `<>` where it is not known.
+    /// It does not go over the air.
+    pub auth: Option<String>,
 }
 
 impl Envelope {
@@ -205,41 +207,8 @@ impl Envelope {
             require_tls: false,
             deliver_by: None,
             expires,
+            auth: None,
         }
-    }
-}
-
-/// An envelope as the store keeps it. Stores of before REQUIRETLS have a boolean where the flags are: the same byte.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    from: ReversePath,
-    recipients: Vec<Recipient>,
-    envid: Option<String>,
-    ret: Option<Ret>,
-    mt_priority: Option<MtPriority>,
-    body: BodyKind,
-    flags: u8,
-    deliver_by: Option<DeliverBy>,
-    expires: Wall,
-}
-
-const STORED_SMTPUTF8: u8 = 1;
-const STORED_REQUIRE_TLS: u8 = 2;
-
-impl From<Envelope> for Stored {
-    fn from(envelope: Envelope) -> Self {
-        let Envelope { from, recipients, envid, ret, mt_priority, body, smtputf8, require_tls, deliver_by, expires } =
-            envelope;
-        let flags = if smtputf8 { STORED_SMTPUTF8 } else { 0 } | if require_tls { STORED_REQUIRE_TLS } else { 0 };
-        Self { from, recipients, envid, ret, mt_priority, body, flags, deliver_by, expires }
-    }
-}
-
-impl From<Stored> for Envelope {
-    fn from(stored: Stored) -> Self {
-        let Stored { from, recipients, envid, ret, mt_priority, body, flags, deliver_by, expires } = stored;
-        let (smtputf8, require_tls) = (flags & STORED_SMTPUTF8 != 0, flags & STORED_REQUIRE_TLS != 0);
-        Self { from, recipients, envid, ret, mt_priority, body, smtputf8, require_tls, deliver_by, expires }
     }
 }
 

@@ -11,6 +11,7 @@ mod key;
 mod outcome;
 mod precedence;
 mod receipt;
+mod stored;
 
 pub use address::{Mailbox, ReversePath};
 pub use envelope::{
@@ -21,5 +22,5 @@ pub use hop::Hop;
 pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, Reliance, TransferId};
 pub use key::{LinkKey, Protection};
 pub use outcome::{Outcome, RecipientState, Status};
-pub use precedence::{MtPriority, Precedence};
+pub use precedence::{MtPriority, Precedence, PriorityPolicy};
 pub use receipt::{LOCAL_MAILBOX, Receipt, Taken};

@@ -1,4 +1,4 @@
-//! The six precedences and the MT-PRIORITY numbers they come from (RFC 6710, STANAG4406 policy).
+//! The six precedences, the MT-PRIORITY numbers they come from (RFC 6710), and the policies that say which number means which.
 
 use core::fmt;
 
@@ -107,7 +107,7 @@ impl MtPriority {
         Some(Self(if negative { -value } else { value }))
     }
 
-    /// The level that serves this value: rounded up to the next STANAG4406 level, or the top one.
+    /// The level that serves this value by [`PriorityPolicy::Stanag4406`]: rounded up to the next, or the top one.
     pub const fn precedence(self) -> Precedence {
         match self.0 {
             ..=-4 => Precedence::Deferred,
@@ -117,6 +117,63 @@ impl MtPriority {
             3..=4 => Precedence::Flash,
             _ => Precedence::Override,
         }
+    }
+}
+
+/// A priority assignment policy (RFC 6710 section 9): the levels that numbers are rounded up to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PriorityPolicy {
+    /// Six levels, as in military messaging.
+    #[default]
+    Stanag4406,
+    /// Three: non-urgent, normal, urgent.
+    Mixer,
+    /// Five, for services in emergencies.
+    Nsep,
+}
+
+impl PriorityPolicy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Stanag4406, Self::Mixer, Self::Nsep];
+
+    /// Its registered name, as EHLO has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stanag4406 => "STANAG4406",
+            Self::Mixer => "MIXER",
+            Self::Nsep => "NSEP",
+        }
+    }
+
+    /// Reads a name in any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.name().eq_ignore_ascii_case(text))
+    }
+
+    /// Its levels, lowest first.
+    const fn levels(self) -> &'static [Precedence] {
+        use Precedence::{Deferred, Flash, Immediate, Override, Priority, Routine};
+        match self {
+            Self::Stanag4406 => &[Deferred, Routine, Priority, Immediate, Flash, Override],
+            Self::Mixer => &[Deferred, Priority, Flash],
+            Self::Nsep => &[Routine, Priority, Immediate, Flash, Override],
+        }
+    }
+
+    /// The level that serves a number: the next one up, or the top one.
+    pub fn level(self, number: MtPriority) -> Precedence {
+        let next = self.levels().iter().find(|level| level.mt_priority() >= number);
+        next.or(self.levels().last()).copied().unwrap_or(Precedence::Override)
+    }
+
+    /// The number that somebody gets who asks for one and may have this level at most: the one asked for, or the highest that stays
+    /// below. Where even the lowest level of the policy is above, it is the ceiling's own.
+    pub fn capped(self, asked: MtPriority, ceiling: Precedence) -> MtPriority {
+        if self.level(asked) <= ceiling {
+            return asked;
+        }
+        let below = self.levels().iter().rev().find(|level| **level <= ceiling);
+        below.copied().unwrap_or(ceiling).mt_priority().min(asked)
     }
 }
 
@@ -135,6 +192,39 @@ mod tests {
         for (value, level) in [(-9, -4), (-4, -4), (-3, -2), (-1, 0), (1, 2), (3, 4), (5, 6), (7, 6), (9, 6)] {
             let value = MtPriority::new(value).expect("in range");
             assert_eq!(value.precedence().mt_priority().get(), level, "{value}");
+        }
+    }
+
+    #[test]
+    fn each_policy_rounds_up_within_its_levels() {
+        let of = |policy: PriorityPolicy, number| policy.level(MtPriority::new(number).expect("in range"));
+        for (number, level) in [(-9, -4), (-4, -4), (-3, 0), (0, 0), (1, 4), (4, 4), (9, 4)] {
+            assert_eq!(of(PriorityPolicy::Mixer, number).mt_priority().get(), level, "MIXER {number}");
+        }
+        for (number, level) in [(-9, -2), (-2, -2), (-1, 0), (1, 2), (3, 4), (5, 6), (6, 6), (9, 6)] {
+            assert_eq!(of(PriorityPolicy::Nsep, number).mt_priority().get(), level, "NSEP {number}");
+        }
+        for number in -9..=9 {
+            let number = MtPriority::new(number).expect("in range");
+            assert_eq!(PriorityPolicy::Stanag4406.level(number), number.precedence(), "{number}");
+        }
+        assert!(PriorityPolicy::ALL.into_iter().all(|policy| PriorityPolicy::parse(policy.name()) == Some(policy)));
+    }
+
+    #[test]
+    fn a_capped_number_is_never_served_above_the_ceiling_where_the_policy_has_a_level_below() {
+        let number = |n| MtPriority::new(n).expect("in range");
+        for (policy, asked, ceiling, granted) in [
+            (PriorityPolicy::Stanag4406, 4, Precedence::Routine, -2),
+            (PriorityPolicy::Stanag4406, 9, Precedence::Override, 9),
+            (PriorityPolicy::Stanag4406, -3, Precedence::Routine, -3),
+            (PriorityPolicy::Mixer, 1, Precedence::Immediate, 0),
+            (PriorityPolicy::Mixer, -3, Precedence::Routine, -4),
+            (PriorityPolicy::Mixer, 9, Precedence::Flash, 9),
+            (PriorityPolicy::Nsep, 5, Precedence::Flash, 4),
+            (PriorityPolicy::Nsep, 0, Precedence::Deferred, -4),
+        ] {
+            assert_eq!(policy.capped(number(asked), ceiling), number(granted), "{policy:?} {asked} {ceiling}");
         }
     }
 

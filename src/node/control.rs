@@ -72,11 +72,11 @@ pub async fn bind(path: &Path, mode: u32) -> Result<UnixListener, String> {
     let shown = path.display();
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
-            return Err(format!("another node answers on {shown}: stop it, or give this one another `socket`"));
+            return Err(format!("something answers on {shown}: stop that, or give this node another path"));
         }
         std::fs::remove_file(path).map_err(|e| format!("cannot remove the stale socket {shown}: {e}"))?;
     }
-    let listener = UnixListener::bind(path).map_err(|e| format!("cannot bind the control socket {shown}: {e}"))?;
+    let listener = UnixListener::bind(path).map_err(|e| format!("cannot bind the socket {shown}: {e}"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         .map_err(|e| format!("cannot set the mode of {shown}: {e}"))?;
     Ok(listener)

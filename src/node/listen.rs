@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +14,15 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::burl::Fetcher;
 use super::clock::Clock;
-use super::tls;
-use crate::config::plan::{ListenerKind, ListenerPlan, UserPlan};
+use super::{control, tls};
+use crate::config::plan::{ListenerAddress, ListenerKind, ListenerPlan, UserPlan};
 use crate::config::{Password, Plan};
 use crate::mail::Status;
 use crate::security::certificate;
@@ -152,11 +153,25 @@ impl House {
     }
 }
 
+/// Where a listener listens, once it does.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// At this address.
+    Net(SocketAddr),
+    /// At this socket of the machine.
+    Path(PathBuf),
+}
+
+enum Bound {
+    Net(TcpListener),
+    Path(UnixListener),
+}
+
 /// A bound listener.
 pub struct Door {
     name: Arc<str>,
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Bound,
+    place: Place,
     policy: Arc<Policy>,
     sessions_per_address: usize,
     /// Sessions that an address may begin.
@@ -168,7 +183,7 @@ pub struct Door {
 
 impl Door {
     /// Binds a listener and reads its certificate.
-    pub fn open(listener: &ListenerPlan, plan: &Plan, budget: &Arc<Budget>) -> Result<Self, String> {
+    pub async fn open(listener: &ListenerPlan, plan: &Plan, budget: &Arc<Budget>) -> Result<Self, String> {
         let config: Option<Arc<ServerConfig>> = match &listener.tls {
             Some(tls) => Some(tls::server(&tls.certificate, &tls.key, tls.client_ca.as_deref())?),
             None => None,
@@ -176,9 +191,19 @@ impl Door {
         let implicit = listener.tls.as_ref().is_some_and(|t| t.implicit);
         let fetcher = listener.burl.as_ref().map(Fetcher::new).transpose();
         let fetcher = fetcher.map_err(|e| format!("listener {}: burl: {e}", listener.name))?.map(Arc::new);
-        let bound = bind(listener.address)
-            .map_err(|e| format!("listener {}: cannot bind {}: {e}", listener.name, listener.address))?;
-        let address = bound.local_addr().map_err(|e| format!("listener {}: {e}", listener.name))?;
+        let (bound, place) = match &listener.address {
+            ListenerAddress::Net(address) => {
+                let bound =
+                    bind(*address).map_err(|e| format!("listener {}: cannot bind {address}: {e}", listener.name))?;
+                let address = bound.local_addr().map_err(|e| format!("listener {}: {e}", listener.name))?;
+                (Bound::Net(bound), Place::Net(address))
+            }
+            ListenerAddress::Path(path) => {
+                let bound = control::bind(path, listener.socket_mode).await;
+                let bound = bound.map_err(|e| format!("listener {}: {e}", listener.name))?;
+                (Bound::Path(bound), Place::Path(path.clone()))
+            }
+        };
         let policy = Policy {
             kind: match listener.kind {
                 ListenerKind::Submission => Kind::Submission,
@@ -193,8 +218,8 @@ impl Door {
             auth_clear_loopback: listener.auth && config.is_none(),
             auth_required: listener.auth_required,
             trust: listener.trust.clone(),
-            // Where a deadline cannot be kept the message is returned in time: any will do.
-            deliver_by: (listener.kind != ListenerKind::Lmtp).then_some(0),
+            // Where a deadline cannot be kept the message is returned in time: any will do, unless the profile wants more.
+            deliver_by: (listener.kind != ListenerKind::Lmtp).then_some(listener.deliver_by_min),
             future_release: listener.future_release,
             burl: listener.burl.as_ref().map(|b| b.servers.clone()).unwrap_or_default(),
             max_precedence: listener.max_precedence,
@@ -205,12 +230,17 @@ impl Door {
             received_fields: plan.limits.received_fields,
             idle: plan.limits.session_idle,
             total: plan.limits.session_total,
+            answer: listener.answer,
+            mt_priority: listener.mt_priority,
+            precedence_bytes: listener.precedence_bytes.clone(),
+            raw_header: listener.raw_header.clone(),
+            normalize: listener.normalize.clone(),
             ..Policy::relay(plan.node.hostname.clone(), budget.clone())
         };
         Ok(Self {
             name: listener.name.as_str().into(),
             listener: bound,
-            address,
+            place,
             policy: Arc::new(policy),
             sessions_per_address: listener.sessions_per_address,
             pace: listener.sessions_per_minute.map(Pace::new),
@@ -230,9 +260,9 @@ impl Door {
         self.policy.refused.clone()
     }
 
-    /// The address it got.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The place it got.
+    pub const fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Serves connections until the node stops.
@@ -242,20 +272,37 @@ impl Door {
         loop {
             let accepted = tokio::select! {
                 () = stops(&mut stopped) => return,
-                accepted = door.listener.accept() => accepted,
+                accepted = door.accept(&house) => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    tokio::spawn(connection(door.clone(), house.clone(), stream, peer.ip()));
-                }
-                Err(error) => {
-                    tracing::warn!(listener = %door.name, %error, "accept failed");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+            if let Err(error) = accepted {
+                tracing::warn!(listener = %door.name, %error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
+
+    /// Takes one connection, which gets a task of its own.
+    async fn accept(self: &Arc<Self>, house: &Arc<House>) -> std::io::Result<()> {
+        match &self.listener {
+            Bound::Net(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                let peer = Peer { address: Some(peer.ip()), tls: self.implicit };
+                tokio::spawn(connection(self.clone(), house.clone(), stream, peer));
+            }
+            Bound::Path(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = Peer { address: None, tls: self.implicit };
+                tokio::spawn(connection(self.clone(), house.clone(), stream, peer));
+            }
+        }
+        Ok(())
+    }
 }
+
+/// A connection of whatever kind.
+trait Line: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Line for S {}
 
 /// What at least one user could succeed with. Where there is no user yet, PLAIN is what the first will have.
 fn mechanisms(plan: &Plan) -> Mechanisms {
@@ -282,8 +329,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn connection(door: Arc<Door>, house: Arc<House>, mut stream: TcpStream, address: IpAddr) {
-    let _ = stream.set_nodelay(true);
+async fn connection(door: Arc<Door>, house: Arc<House>, mut stream: impl Line, peer: Peer) {
+    let address = peer.known_as();
     let limits = &house.plan.limits;
     let hostname = &door.policy.hostname;
     let spared = door.policy.trusts(address);
@@ -303,7 +350,7 @@ async fn connection(door: Arc<Door>, house: Arc<House>, mut stream: TcpStream, a
         return;
     }
     let (id, answers) = house.sessions.enter();
-    converse(&door, &house, id, answers, stream, address).await;
+    converse(&door, &house, id, answers, stream, peer).await;
     house.sessions.leave(id);
     house.sessions.dismiss(address, &door);
 }
@@ -313,10 +360,9 @@ async fn converse(
     house: &House,
     id: SessionId,
     mut answers: UnboundedReceiver<(AskId, Answer)>,
-    stream: TcpStream,
-    address: IpAddr,
+    stream: impl Line,
+    peer: Peer,
 ) {
-    let peer = Peer { address: Some(address), tls: door.implicit };
     if let (true, Some(acceptor)) = (door.implicit, &door.tls) {
         let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
         let mut session = Session::new(house.clock.at(), door.policy.clone(), peer);
@@ -332,7 +378,7 @@ async fn converse(
     talk(door, house, id, &mut answers, &mut session, tls).await;
 }
 
-fn facts(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> TlsFacts {
+fn facts<S>(tls: &tokio_rustls::server::TlsStream<S>) -> TlsFacts {
     let (_, connection) = tls.get_ref();
     // Before TLS 1.3 the export says less than RFC 9266 wants it to.
     let binds = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
@@ -347,7 +393,7 @@ fn facts(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> TlsFacts {
 }
 
 /// Moves bytes until the session ends (`None`) or wants a TLS handshake on the stream it gives back.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+async fn talk<S: Line>(
     door: &Door,
     house: &House,
     id: SessionId,

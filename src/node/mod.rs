@@ -57,6 +57,8 @@ pub struct Node {
     pub name: String,
     /// Listener names and the addresses they got.
     pub listeners: Vec<(String, SocketAddr)>,
+    /// Names and paths of those on a socket of this machine.
+    pub sockets: Vec<(String, PathBuf)>,
     /// Its control socket.
     pub socket: PathBuf,
     to: Sender<Input>,
@@ -101,9 +103,22 @@ impl Node {
         let budget = Arc::new(Budget::new(plan.limits.in_flight_bytes));
         let mut doors = Vec::new();
         for listener in &plan.listeners {
-            doors.push(listen::Door::open(listener, &plan, &budget)?);
+            doors.push(listen::Door::open(listener, &plan, &budget).await?);
         }
-        let listeners = doors.iter().map(|d| (d.name().to_owned(), d.address())).collect::<Vec<_>>();
+        let (mut listeners, mut sockets, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+        for door in &doors {
+            let name = door.name().to_owned();
+            match door.place() {
+                listen::Place::Net(address) => {
+                    shown.push((name.clone(), address.to_string()));
+                    listeners.push((name, *address));
+                }
+                listen::Place::Path(path) => {
+                    shown.push((name.clone(), path.display().to_string()));
+                    sockets.push((name, path.clone()));
+                }
+            }
+        }
         let socket = control::bind(&plan.node.socket, plan.node.socket_mode).await?;
 
         let (to, inputs) = mpsc::channel();
@@ -113,7 +128,6 @@ impl Node {
         let sessions = Arc::new(listen::Sessions::default());
         let pending = Arc::new(control::Pending::default());
 
-        let shown: Vec<_> = listeners.iter().map(|(n, a)| (n.clone(), a.to_string())).collect();
         let policies = kept_policies(&opened.settings);
         let switch = Switch::new(clock.now(), plan.clone(), opened, shown, u64::from_ne_bytes(random()?));
         let mut modems = std::collections::BTreeMap::new();
@@ -195,6 +209,7 @@ impl Node {
         Ok(Self {
             name: plan.node.name.to_string(),
             listeners,
+            sockets,
             socket: plan.node.socket.clone(),
             to,
             stopping,
@@ -210,6 +225,9 @@ impl Node {
         let mut line = format!("ready node={}", self.name);
         for (name, address) in &self.listeners {
             line.push_str(&format!(" {name}={address}"));
+        }
+        for (name, path) in &self.sockets {
+            line.push_str(&format!(" {name}={}", path.display()));
         }
         line.push_str(&format!(" socket={}", self.socket.display()));
         line
@@ -246,7 +264,9 @@ impl Node {
         let _ = tokio::time::timeout(DRIVER_PATIENCE, written).await;
         // Readers of the store hold its lock, which the next owner of the directory needs.
         self.desk.shutdown().await;
-        let _ = std::fs::remove_file(&self.socket);
+        for path in self.sockets.iter().map(|(_, path)| path).chain([&self.socket]) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

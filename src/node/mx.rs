@@ -125,7 +125,7 @@ impl Exchange {
             policies: common.authorities.clone().map(policies).transpose()?,
             plan: plan.mx.clone(),
             own: vec![plan.node.hostname.clone()],
-            own_addresses: plan.listeners.iter().map(|listener| listener.address).collect(),
+            own_addresses: plan.listeners.iter().filter_map(|l| l.address.net()).collect(),
             clock,
             plain: proving(&plan.dns, None)?,
             proving: proven,

@@ -65,7 +65,7 @@ pub fn explain(plan: &Plan, asked: &Asked) -> Result<Document, String> {
 fn answer(refusal: Option<Refusal>) -> RouteAnswer {
     match refusal {
         None => RouteAnswer { code: 250, status: "2.1.5".into(), text: "recipient ok".into() },
-        Some(Refusal { status, text }) => RouteAnswer { code: 550, status: status.to_string(), text },
+        Some(refusal) => RouteAnswer { code: refusal.code(), status: refusal.status.to_string(), text: refusal.text },
     }
 }
 

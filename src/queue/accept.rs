@@ -13,8 +13,8 @@ use super::record::{MessageRecord, MessageState, RecipientRecord, TrackEntry};
 use super::retry::{PEER_LIFETIME, Table};
 use super::store::{Batch, Change, Condition, SeenKey, UNDATED};
 use crate::mail::{
-    BodyRef, ByMode, Envelope, MessageId, MtPriority, Outcome, PeerName, Precedence, RecipientState, Release, Source,
-    Status, Submission, Terms, header,
+    BodyRef, ByMode, Envelope, MessageId, MtPriority, Outcome, PeerName, Precedence, PriorityPolicy, Recipient,
+    RecipientState, Release, Source, Status, Submission, Terms, header,
 };
 use crate::time::{Duration, Now, Wall};
 
@@ -83,12 +83,11 @@ pub enum Stated {
 /// The precedence chosen for a transaction; see [`choose`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
-    /// Level of service: the highest of the recipients'.
+    /// Level of service. Where MMHS gives recipients different ones it is the highest: the message goes once, and a message of its own for
+    /// each level would cost its airtime again.
     pub level: Precedence,
     /// The number it carries on; `None` when nothing stated one.
     pub mt_priority: Option<MtPriority>,
-    /// Per recipient, in envelope order. They differ only under MMHS.
-    pub recipients: Vec<Precedence>,
     /// What counted.
     pub stated: Stated,
     /// The source asked for more than its ceiling (reply 2.3.6 with the new number first).
@@ -96,55 +95,40 @@ pub struct Choice {
 }
 
 /// Chooses the precedence of a transaction that starts at this node: MAIL parameter, then exactly one valid MT-Priority field
-/// of a trusted source, then MMHS per recipient, then the default; never above the ceiling, and never rounding the number.
-pub fn choose(policy: &Policy, authority: Authority, envelope: &Envelope, body: &[u8]) -> Choice {
-    let count = envelope.recipients.len();
+/// of a trusted source, then MMHS, then the default; never above the ceiling, and never rounding the number. `numbers` says what
+/// numbers mean.
+pub fn choose(
+    policy: &Policy,
+    numbers: PriorityPolicy,
+    authority: Authority,
+    envelope: &Envelope,
+    body: &[u8],
+) -> Choice {
     let field = || authority.trusted.then(|| header::mt_priority_field(body)).flatten().map(|n| (n, Stated::Field));
     if let Some((number, stated)) = envelope.mt_priority.map(|n| (n, Stated::Parameter)).or_else(field) {
-        let granted = number.min(authority.ceiling.mt_priority());
-        return Choice {
-            level: granted.precedence(),
-            mt_priority: Some(granted),
-            recipients: vec![granted.precedence(); count],
-            stated,
-            lowered: granted < number,
-        };
+        let granted = numbers.capped(number, authority.ceiling);
+        let level = numbers.level(granted).min(authority.ceiling);
+        return Choice { level, mt_priority: Some(granted), stated, lowered: granted < number };
     }
-    if let Some(wanted) = policy.mmhs.then(|| mmhs_levels(policy, envelope, body)).flatten() {
-        let recipients: Vec<_> = wanted.iter().map(|level| (*level).min(authority.ceiling)).collect();
-        let level = recipients.iter().copied().max().unwrap_or(policy.default);
-        return Choice {
-            level,
-            mt_priority: Some(level.mt_priority()),
-            lowered: recipients != wanted,
-            recipients,
-            stated: Stated::Mmhs,
-        };
+    if let Some(wanted) = policy.mmhs.then(|| mmhs_level(policy, envelope, body)).flatten() {
+        let level = wanted.min(authority.ceiling);
+        let mt_priority = Some(level.mt_priority());
+        return Choice { level, mt_priority, stated: Stated::Mmhs, lowered: level < wanted };
     }
     let level = policy.default.min(authority.ceiling);
-    Choice { level, mt_priority: None, recipients: vec![level; count], stated: Stated::Nothing, lowered: false }
+    Choice { level, mt_priority: None, stated: Stated::Nothing, lowered: false }
 }
 
-/// To recipients have the primary precedence, all others the copy precedence or, without one, the primary.
-fn mmhs_levels(policy: &Policy, envelope: &Envelope, body: &[u8]) -> Option<Vec<Precedence>> {
+/// The highest level of a recipient: those in To have the primary precedence, all others the copy precedence or, without one, the primary.
+fn mmhs_level(policy: &Policy, envelope: &Envelope, body: &[u8]) -> Option<Precedence> {
     let primary = header::mmhs_primary_precedence(body).map(header::MmhsPrecedence::level);
     let copy = header::mmhs_copy_precedence(body).map(header::MmhsPrecedence::level).or(primary)?;
     let action = header::recipients_in(body, "To");
-    Some(
-        envelope
-            .recipients
-            .iter()
-            .map(
-                |r| {
-                    if action.contains(&header::canonical(&r.address)) {
-                        primary.unwrap_or(policy.default)
-                    } else {
-                        copy
-                    }
-                },
-            )
-            .collect(),
-    )
+    let level = |r: &Recipient| match action.contains(&header::canonical(&r.address)) {
+        true => primary.unwrap_or(policy.default),
+        false => copy,
+    };
+    envelope.recipients.iter().map(level).max()
 }
 
 /// When a message accepted at `accepted` ceases to be worth sending. What the message states (`stated`, or a deadline that
@@ -243,7 +227,8 @@ pub fn accept_on(
 /// The submission with the precedence it is served at here, and the number it carries on.
 pub(super) fn at_its_level(policy: &Policy, authority: Authority, mut submission: Submission) -> Submission {
     if let Source::Smtp { .. } = submission.source {
-        let choice = choose(policy, authority, &submission.envelope, &submission.body);
+        let numbers = PriorityPolicy::default();
+        let choice = choose(policy, numbers, authority, &submission.envelope, &submission.body);
         submission.precedence = choice.level;
         submission.envelope.mt_priority = choice.mt_priority;
     }
@@ -414,6 +399,7 @@ mod tests {
     use crate::queue::Opened;
     use crate::time::Instant;
 
+    const STANAG: PriorityPolicy = PriorityPolicy::Stanag4406;
     const ANY: Authority = Authority { trusted: true, ceiling: Precedence::Override };
     const CAPPED: Authority = Authority { trusted: false, ceiling: Precedence::Routine };
 
@@ -422,29 +408,30 @@ mod tests {
         let body = b"MT-Priority: 3\r\nMMHS-Primary-Precedence: 5\r\nTo: a@x.example\r\n\r\n";
         let mut e = envelope(&["a@x.example"]);
         e.mt_priority = MtPriority::new(-1);
-        let c = choose(&policy(), ANY, &e, body);
+        let c = choose(&policy(), STANAG, ANY, &e, body);
         assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Parameter, MtPriority::new(-1), Precedence::Priority));
         e.mt_priority = None;
-        let c = choose(&policy(), ANY, &e, body);
+        let c = choose(&policy(), STANAG, ANY, &e, body);
         assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Field, MtPriority::new(3), Precedence::Flash));
         let untrusted = Authority { trusted: false, ..ANY };
-        let c = choose(&policy(), untrusted, &e, body);
+        let c = choose(&policy(), STANAG, untrusted, &e, body);
         assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Mmhs, MtPriority::new(6), Precedence::Override));
-        let c = choose(&policy(), ANY, &e, b"Subject: x\r\n\r\n");
+        let c = choose(&policy(), STANAG, ANY, &e, b"Subject: x\r\n\r\n");
         assert_eq!((c.stated, c.mt_priority, c.level), (Stated::Nothing, None, Precedence::Routine));
     }
 
     #[test]
-    fn mmhs_precedence_is_per_recipient() {
+    fn mmhs_gives_a_message_the_highest_precedence_of_its_recipients() {
         let body = b"To: REDBASE <cdr@redbase.example>\r\nCc: info@redbase.example\r\nMMHS-Primary-Precedence: 3 (immediate)\r\nMMHS-Copy-Precedence: routine\r\n\r\n";
-        let e = envelope(&["cdr@REDBASE.example", "info@redbase.example", "blind@redbase.example"]);
-        let c = choose(&policy(), ANY, &e, body);
-        assert_eq!(c.recipients, [Precedence::Immediate, Precedence::Routine, Precedence::Routine]);
+        let mut e = envelope(&["cdr@REDBASE.example", "info@redbase.example", "blind@redbase.example"]);
+        let c = choose(&policy(), STANAG, ANY, &e, body);
         assert_eq!((c.level, c.mt_priority), (Precedence::Immediate, MtPriority::new(2)));
         let primary_only = b"To: cdr@redbase.example\r\nMMHS-Primary-Precedence: FLASH\r\n\r\n";
-        assert_eq!(choose(&policy(), ANY, &e, primary_only).recipients, [Precedence::Flash; 3]);
+        assert_eq!(choose(&policy(), STANAG, ANY, &e, primary_only).level, Precedence::Flash);
+        e.recipients.remove(0);
+        assert_eq!(choose(&policy(), STANAG, ANY, &e, body).level, Precedence::Routine, "copies alone");
         let off = Policy { mmhs: false, ..policy() };
-        assert_eq!(choose(&off, ANY, &e, body).level, Precedence::Routine);
+        assert_eq!(choose(&off, STANAG, ANY, &e, body).level, Precedence::Routine);
     }
 
     #[test]
@@ -460,11 +447,28 @@ mod tests {
         ] {
             let mut e = envelope(&["a@x.example"]);
             e.mt_priority = MtPriority::new(asked);
-            let c = choose(&policy(), Authority { trusted: false, ceiling }, &e, b"");
+            let c = choose(&policy(), STANAG, Authority { trusted: false, ceiling }, &e, b"");
             assert_eq!((c.mt_priority, c.lowered), (MtPriority::new(granted), lowered), "{ceiling} {asked}");
         }
-        let c = choose(&policy(), CAPPED, &envelope(&["a@x.example"]), b"MMHS-Primary-Precedence: 4\r\n\r\n");
+        let c = choose(&policy(), STANAG, CAPPED, &envelope(&["a@x.example"]), b"MMHS-Primary-Precedence: 4\r\n\r\n");
         assert_eq!((c.level, c.mt_priority, c.lowered), (Precedence::Routine, MtPriority::new(-2), true));
+    }
+
+    #[test]
+    fn numbers_mean_what_the_listener_says_and_go_on_as_they_came() {
+        let chosen = |numbers, ceiling, number| {
+            let mut e = envelope(&["a@x.example"]);
+            e.mt_priority = MtPriority::new(number);
+            let c = choose(&policy(), numbers, Authority { trusted: false, ceiling }, &e, b"");
+            (c.level, c.mt_priority.map(MtPriority::get), c.lowered)
+        };
+        use Precedence::{Deferred, Flash, Immediate, Override, Priority};
+        assert_eq!(chosen(PriorityPolicy::Mixer, Override, 1), (Flash, Some(1), false));
+        assert_eq!(chosen(PriorityPolicy::Mixer, Override, -3), (Priority, Some(-3), false));
+        assert_eq!(chosen(PriorityPolicy::Mixer, Immediate, 3), (Priority, Some(0), true));
+        assert_eq!(chosen(PriorityPolicy::Nsep, Override, 9), (Override, Some(9), false));
+        // Where the policy has no level so low, the ceiling holds all the same.
+        assert_eq!(chosen(PriorityPolicy::Nsep, Deferred, -9), (Deferred, Some(-9), false));
     }
 
     #[test]

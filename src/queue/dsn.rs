@@ -301,6 +301,7 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
             require_tls: report.require_tls,
             deliver_by: None,
             expires: Wall::NEVER,
+            auth: None,
         },
         precedence: report.precedence,
         source: report.source.clone(),

@@ -97,11 +97,23 @@ pub fn accept_all(
     expansion: Expansion,
     terms: &Terms,
 ) -> Result<Entered, NotAMessage> {
+    let submission = accept::at_its_level(policy, authority, submission);
+    accept_chosen(now, policy, ids, submission, expansion, terms)
+}
+
+/// The same for a submission that has its precedence, and the number it carries on.
+pub fn accept_chosen(
+    now: Now,
+    policy: &Policy,
+    ids: &mut Ids,
+    submission: Submission,
+    expansion: Expansion,
+    terms: &Terms,
+) -> Result<Entered, NotAMessage> {
     let Expansion { copies, told, changed, led } = expansion;
     if copies.is_empty() {
         return Err(NotAMessage::NoRecipients);
     }
-    let submission = accept::at_its_level(policy, authority, submission);
     let groups = grouped(copies, submission.precedence, terms.tracking.is_some());
     let expanded = changed || groups.len() > 1;
     let mut entered = Entered { records: Vec::new(), batch: Batch::default(), reports: Vec::new() };
@@ -165,7 +177,7 @@ impl Group {
         let mut envelope = Envelope { recipients, smtputf8, ..submission.envelope.clone() };
         let mut body = submission.body.clone();
         if let Some((list, owner)) = &self.apart.list {
-            (envelope.envid, envelope.ret) = (None, None);
+            (envelope.envid, envelope.ret, envelope.auth) = (None, None, None);
             // Reports keep coming from nobody, so that none is ever answered.
             envelope.from = envelope.from.map(|_| owner.clone());
             body = passed(list, &body);
@@ -249,6 +261,7 @@ mod tests {
             require_tls: false,
             deliver_by: None,
             expires: Wall::NEVER,
+            auth: None,
         };
         let source = Source::Smtp { listener: "relay".into(), address: None, user: None };
         let body = b"Subject: x\r\n\r\n".as_slice().into();

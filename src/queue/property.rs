@@ -376,6 +376,7 @@ impl World {
             require_tls: false,
             deliver_by,
             expires: Wall::NEVER,
+            auth: None,
         }
     }
 

@@ -96,6 +96,7 @@ impl Directory {
     /// What is at an address, aliases aside.
     pub fn place(&self, address: &Mailbox) -> Placed<'_> {
         match self.route(address) {
+            Some(route) if route.refuses => Placed::Refused(route),
             Some(route) if route.hop == Hop::Local && self.mailbox(address).is_none() => Placed::NoMailbox(route),
             Some(route) => Placed::Route(route),
             None if self.aliases.names_some_of(&address.domain().to_lowercase()) => Placed::Unknown,

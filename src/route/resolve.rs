@@ -54,6 +54,8 @@ pub enum Placed<'d> {
     Route(&'d Route),
     /// A route to mailboxes here, but none of this name.
     NoMailbox(&'d Route),
+    /// A route that takes no mail.
+    Refused(&'d Route),
     /// No route, in a domain that aliases name addresses of: all of it is known.
     Unknown,
     /// No route.
@@ -84,7 +86,15 @@ pub struct Refusal {
     pub text: String,
 }
 
+/// The domain is one that takes no mail (RFC 7505).
+const NO_MAIL: Status = Status(5, 1, 10);
+
 impl Refusal {
+    /// The code of the reply.
+    pub fn code(&self) -> u16 {
+        if self.status == NO_MAIL { 556 } else { 550 }
+    }
+
     fn new(status: Status, text: impl Into<String>) -> Self {
         Self { status, text: text.into() }
     }
@@ -95,7 +105,9 @@ impl<'d> Placed<'d> {
     pub const fn route(self) -> Option<&'d Route> {
         match self {
             Self::Route(route) => Some(route),
-            Self::NoMailbox(_) | Self::Unknown | Self::NoRoute | Self::NoDomain | Self::Fault(_) => None,
+            Self::NoMailbox(_) | Self::Refused(_) | Self::Unknown | Self::NoRoute | Self::NoDomain | Self::Fault(_) => {
+                None
+            }
         }
     }
 
@@ -104,6 +116,12 @@ impl<'d> Placed<'d> {
         Some(match self {
             Self::Route(_) => return None,
             Self::NoMailbox(_) => Refusal::new(Status(5, 1, 1), "no such mailbox here"),
+            Self::Refused(route) => match route.pattern {
+                Pattern::Address(_) => Refusal::new(Status(5, 1, 1), "this address takes no mail"),
+                Pattern::Domain(_) | Pattern::Below(_) | Pattern::Any => {
+                    Refusal::new(NO_MAIL, format!("{} takes no mail", address.domain()))
+                }
+            },
             Self::Unknown => Refusal::new(Status(5, 1, 1), "no such address here"),
             Self::NoRoute => Refusal::new(Status(5, 1, 2), format!("no route to {}", address.domain())),
             Self::NoDomain => Refusal::new(Status(5, 1, 2), "a recipient needs a domain"),
@@ -156,7 +174,9 @@ impl Resolved<'_> {
         let refused = |copy: &Copied<'_>| copy.placed.refusal(&copy.address);
         if !self.named && !may_relay {
             let served = self.copies.iter().any(|copy| match copy.placed {
-                Placed::Route(route) | Placed::NoMailbox(route) => route.pattern != Pattern::Any,
+                Placed::Route(route) | Placed::NoMailbox(route) | Placed::Refused(route) => {
+                    route.pattern != Pattern::Any
+                }
                 Placed::Unknown | Placed::NoDomain => true,
                 Placed::NoRoute | Placed::Fault(_) => false,
             });
@@ -367,6 +387,23 @@ mod tests {
         ] {
             assert_eq!(to(&d, address), (copies.into(), told), "{address}");
         }
+    }
+
+    #[test]
+    fn a_route_that_refuses_says_so_by_the_code_for_a_domain_without_mail() {
+        let mut d = directory(&[], &["old@ship.example > x@far.example"]);
+        d.routes.routes.iter_mut().for_each(|route| route.refuses = route.hop != Hop::Local);
+        let told = |address: &str, may_relay| {
+            let refusal = d.resolve(&Mailbox::new(address), &mut |_| {}).refusal(may_relay).expect("refused");
+            (refusal.code(), refusal.status)
+        };
+        for may_relay in [true, false] {
+            assert_eq!(told("x@far.example", may_relay), (556, Status(5, 1, 10)));
+            assert_eq!(told("old@ship.example", may_relay), (556, Status(5, 1, 10)), "by an alias too");
+            assert_eq!(told("ops@far.example", may_relay), (550, Status(5, 1, 1)), "one address is no domain");
+        }
+        assert_eq!(told("x@else.example", false), (550, Status(5, 7, 1)), "a stranger learns nothing by *");
+        assert!(d.place(&Mailbox::new("x@far.example")).route().is_none());
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Route {
     pub pattern: Pattern,
     /// Where that goes.
     pub hop: Hop,
+    /// It goes nowhere: whoever sends there is refused. What came in before stays held, as `hop` says.
+    pub refuses: bool,
     /// The bearers that may carry it; empty: all that reach the peer.
     pub bearers: Vec<BearerId>,
     /// Mail that goes this way is served at this level at least.
@@ -90,7 +92,7 @@ pub struct Route {
 impl Route {
     /// A route without conditions.
     pub const fn new(pattern: Pattern, hop: Hop) -> Self {
-        Self { pattern, hop, bearers: Vec::new(), least: None, most: None, place: String::new() }
+        Self { pattern, hop, refuses: false, bearers: Vec::new(), least: None, most: None, place: String::new() }
     }
 
     /// The level of service of mail that goes this way.

@@ -112,6 +112,8 @@ pub struct Mail {
     pub release: Option<Release>,
     /// MTRK
     pub tracking: Option<Tracking>,
+    /// AUTH, xtext as given (RFC 4954 5).
+    pub auth: Option<String>,
 }
 
 /// RFC 2852 BY: seconds from the command, not yet a deadline.
@@ -295,9 +297,11 @@ fn mail_parameter(out: &mut Mail, keyword: &str, value: Option<&str>, grammar: G
             let refuse = || Reply::new(501, Status(5, 5, 2), "MT-PRIORITY is -9 to 9");
             out.mt_priority = Some(value.and_then(MtPriority::parse).ok_or_else(refuse)?);
         }
-        // RFC 4954 5: taken from anybody, trusted from nobody, so it goes no further.
-        "AUTH" if value.is_some_and(|v| v.len() <= MAX_ORCPT && is_xtext(v)) => {}
-        "AUTH" => return Err(bad("AUTH")),
+        // RFC 4954 5: taken from anybody; whom it is believed of, the session knows.
+        "AUTH" => {
+            let value = value.filter(|v| v.len() <= MAX_ORCPT && is_xtext(v)).ok_or_else(|| bad("AUTH"))?;
+            out.auth = Some(value.to_owned());
+        }
         "HOLDFOR" | "HOLDUNTIL" if grammar.future_release => {
             if out.hold.is_some() {
                 return Err(Reply::new(501, Status(5, 5, 4), "HOLDFOR or HOLDUNTIL, not both"));

@@ -1,7 +1,8 @@
 //! Receivers of message content: [`Dots`] for DATA, [`Chunk`] for one BDAT, both resumable at any octet, both feeding a [`Store`].
 //!
 //! The end of DATA is CRLF.CRLF and nothing else (RFC 5321 4.1.1.4). A bare CR or LF never ends a line here, so no other
-//! program's idea of a line end can smuggle a second message through us: the content is read to its real end, then refused.
+//! program's idea of a line end can smuggle a second message through us: the content is read to its real end, then refused, or
+//! where the profile says so of a peer, kept with each bare CR and LF made a line end. What stands there is content either way.
 
 use std::sync::Arc;
 
@@ -54,6 +55,38 @@ pub struct Store {
     after_cr: bool,
     /// Octets are octets (BODY=BINARYMIME): no line ends are looked for, and none is added.
     binary: bool,
+    /// Bare CR and LF become line ends.
+    mending: Option<Mender>,
+}
+
+/// Makes each bare CR and LF a line end, in whatever pieces they come.
+#[derive(Debug, Default)]
+struct Mender {
+    after_cr: bool,
+}
+
+impl Mender {
+    fn mend(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut mended = Vec::with_capacity(bytes.len() + 2);
+        for octet in bytes {
+            match (core::mem::take(&mut self.after_cr), octet) {
+                (true, b'\r') => {
+                    mended.extend_from_slice(b"\r\n");
+                    self.after_cr = true;
+                }
+                (_, b'\n') => mended.extend_from_slice(b"\r\n"),
+                (false, b'\r') => self.after_cr = true,
+                (true, other) => mended.extend_from_slice(&[b'\r', b'\n', *other]),
+                (false, other) => mended.push(*other),
+            }
+        }
+        mended
+    }
+
+    /// What is left at the end.
+    const fn rest(&self) -> &'static [u8] {
+        if self.after_cr { b"\r\n" } else { b"" }
+    }
 }
 
 /// Memory is claimed from the budget in steps of this size.
@@ -71,7 +104,14 @@ impl Store {
             line: 0,
             after_cr: false,
             binary: false,
+            mending: None,
         }
+    }
+
+    /// The same, with bare CR and LF made line ends. Octets that are no lines stay as they are.
+    pub fn mending(self) -> Self {
+        let mending = (!self.binary).then(Mender::default);
+        Self { mending, ..self }
     }
 
     /// The same for content that need not have lines (RFC 3030).
@@ -103,6 +143,16 @@ impl Store {
 
     /// Takes content octets.
     pub fn push(&mut self, bytes: &[u8]) {
+        match &mut self.mending {
+            None => self.take(bytes),
+            Some(mender) => {
+                let mended = mender.mend(bytes);
+                self.take(&mended);
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
         self.received = self.received.saturating_add(bytes.len() as u64);
         if !self.binary {
             self.inspect(bytes);
@@ -156,6 +206,8 @@ impl Store {
 
     /// Ends the content: a missing final CRLF is added (BDAT may leave it out, DATA onward needs it).
     pub fn finish(mut self) -> (Flaws, Vec<u8>, Claim) {
+        let rest = self.mending.take().map_or(&b""[..], |mender| mender.rest());
+        self.take(rest);
         if self.after_cr {
             self.spoil(|f| f.bare_cr = true);
         } else if self.flaws.none() && !self.bytes.is_empty() && self.line > 0 {
@@ -341,6 +393,47 @@ mod tests {
             let (flaws, _, left) = receive(&[&wire]).expect("ends at the real end");
             assert!(left == 0 && flaws.none(), "{seq:?}");
         }
+    }
+
+    #[test]
+    fn bare_line_ends_are_mended_and_still_end_nothing() {
+        let mend = |parts: &[&[u8]]| {
+            let mut dots = Dots::new(store().mending());
+            let mut used = 0;
+            for part in parts {
+                let (n, ended) = dots.push(part);
+                used += n;
+                if ended {
+                    break;
+                }
+            }
+            let (flaws, bytes, _) = dots.into_store().finish();
+            (flaws, bytes, used)
+        };
+        for (wire, content) in [
+            (&b"a\nb\rc\r\n.\r\n"[..], &b"a\r\nb\r\nc\r\n"[..]),
+            (b"a\n.\nMAIL FROM:<x@y>\r\n.\r\n", b"a\r\n.\r\nMAIL FROM:<x@y>\r\n"),
+            (b"a\n.\r\nMAIL FROM:<x@y>\r\n.\r\n", b"a\r\n.\r\nMAIL FROM:<x@y>\r\n"),
+            (b"a\r\n.\nMAIL FROM:<x@y>\r\n.\r\n", b"a\r\n\r\nMAIL FROM:<x@y>\r\n"),
+            (b"a\r.\r\nMAIL FROM:<x@y>\r\n.\r\n", b"a\r\n.\r\nMAIL FROM:<x@y>\r\n"),
+            (b"a\r\n.\rMAIL FROM:<x@y>\r\n.\r\n", b"a\r\n\r\nMAIL FROM:<x@y>\r\n"),
+            (b"a\r\r\n\n\r\n.\r\n", b"a\r\n\r\n\r\n\r\n"),
+        ] {
+            let (flaws, bytes, used) = mend(&[wire]);
+            assert!(flaws.none() && used == wire.len(), "{wire:?}: {used}");
+            assert_eq!(bytes, content, "{wire:?}");
+            for cut in 0..wire.len() {
+                assert_eq!(mend(&[&wire[..cut], &wire[cut..]]).1, content, "{wire:?} cut at {cut}");
+            }
+        }
+        // A NUL is none, and content of octets is left alone.
+        assert!(mend(&[b"a\0\n\r\n.\r\n"]).0.nul);
+        let mut s = Store::binary(BOUNDS, &Arc::new(Budget::new(10_000))).mending();
+        s.push(b"a\n\r");
+        assert_eq!(s.finish().1, b"a\n\r");
+        let mut s = store().mending();
+        s.push(b"a\r\n\r");
+        assert_eq!(s.finish().1, b"a\r\n\r\n");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What a server session is told once and for all: the listener's static rules, who the peer is, and the shared memory budget.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::data::Bounds;
+use super::data::{Bounds, Store};
 use super::rate::{Pace, Refused};
-use crate::mail::Precedence;
+use crate::mail::{BodyKind, MtPriority, Precedence, PriorityPolicy};
 use crate::time::Duration;
 
 /// What a listener is for.
@@ -65,8 +65,12 @@ pub struct Policy {
     pub future_release: Option<Duration>,
     /// BURL is offered to users who have authenticated, for what lies at these servers: names in small letters, and ports. Empty: not.
     pub burl: Vec<(String, u16)>,
-    /// 8-bit octets in header fields are taken without SMTPUTF8.
-    pub raw_header: bool,
+    /// Networks whose peers' 8-bit octets in header fields are taken without SMTPUTF8.
+    pub raw_header: Vec<(IpAddr, u8)>,
+    /// Networks whose peers' bare CR and LF become line ends.
+    pub normalize: Vec<(IpAddr, u8)>,
+    /// What the numbers of MT-PRIORITY mean.
+    pub mt_priority: PriorityPolicy,
     /// Octets of one message; announced as SIZE.
     pub message_bytes: u64,
     /// Further octets of a message that is already too big which are read and dropped before the line is cut.
@@ -116,7 +120,9 @@ impl Policy {
             deliver_by: None,
             future_release: None,
             burl: Vec::new(),
-            raw_header: false,
+            raw_header: Vec::new(),
+            normalize: Vec::new(),
+            mt_priority: PriorityPolicy::Stanag4406,
             message_bytes: 25 << 20,
             overrun_bytes: 50 << 20,
             precedence_bytes: BTreeMap::new(),
@@ -136,17 +142,30 @@ impl Policy {
 
     /// Whether `address` lies in a trusted network.
     pub fn trusts(&self, address: IpAddr) -> bool {
-        self.trust.iter().any(|(network, prefix)| contains(*network, *prefix, address))
+        among(&self.trust, address)
     }
 
-    pub(super) const fn bounds(&self) -> Bounds {
-        Bounds { message: self.message_bytes, line: self.line_bytes }
+    /// Where a peer's content gathers.
+    pub(super) fn store(&self, peer: Peer, body: BodyKind) -> Store {
+        let bounds = Bounds { message: self.message_bytes, line: self.line_bytes };
+        match body {
+            BodyKind::BinaryMime => Store::binary(bounds, &self.budget),
+            BodyKind::SevenBit | BodyKind::EightBitMime if among(&self.normalize, peer.known_as()) => {
+                Store::new(bounds, &self.budget).mending()
+            }
+            BodyKind::SevenBit | BodyKind::EightBitMime => Store::new(bounds, &self.budget),
+        }
     }
 
-    /// The largest message of `precedence`.
-    pub(super) fn bytes_for(&self, precedence: Precedence) -> u64 {
-        self.precedence_bytes.get(&precedence).copied().unwrap_or(u64::MAX)
+    /// The largest message of a number's level.
+    pub(super) fn bytes_for(&self, number: MtPriority) -> u64 {
+        self.precedence_bytes.get(&self.mt_priority.level(number)).copied().unwrap_or(u64::MAX)
     }
+}
+
+/// Whether `address` is in one of the networks.
+pub(super) fn among(networks: &[(IpAddr, u8)], address: IpAddr) -> bool {
+    networks.iter().any(|(network, prefix)| contains(*network, *prefix, address))
 }
 
 /// Whether `address` is in `network/prefix`; a v4-mapped v6 address counts as v4.
@@ -174,6 +193,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The address by which it is known: on a Unix socket it is this machine.
+    pub fn known_as(&self) -> IpAddr {
+        self.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
     /// Whether the peer is this machine.
     pub fn is_loopback(&self) -> bool {
         self.address.is_none_or(|a| a.to_canonical().is_loopback())

@@ -20,7 +20,7 @@ use super::data::{Chunk, Dots, Flaws, Store};
 use super::policy::{Claim, Kind, Peer, Policy};
 use super::rate::Refusal;
 use super::trace::{Protocol, TraceFacts};
-use super::{Reply, header, scram};
+use super::{Reply, header, policy, scram};
 use crate::mail::{BodyKind, Envelope, MtPriority, Precedence, Recipient, Release, ReleaseAsked, Status, Terms};
 use crate::time::{Duration, Instant, Now, Wall};
 
@@ -291,14 +291,22 @@ enum About {
     Fetch {
         last: bool,
     },
-    /// Holds the memory claim until custody is settled; this many recipients want to know.
-    End(Claim, usize),
+    /// Holds the memory claim until custody is settled; this many recipients want to know how it went, and by what it came.
+    End(Claim, usize, Last),
+}
+
+/// By what a message came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Last {
+    Dot,
+    Chunk,
+    Url,
 }
 
 impl Session {
     /// A session for a peer that just connected; the greeting is ready to be sent.
     pub fn new(now: Instant, policy: Arc<Policy>, peer: Peer) -> Self {
-        let trusted = peer.address.is_some_and(|a| policy.trusts(a));
+        let trusted = policy.trusts(peer.known_as());
         let mut session = Self {
             trusted,
             peer,
@@ -390,9 +398,9 @@ impl Session {
             About::Mail { mail, lowered } => self.answer_mail(now, *mail, lowered, answer),
             About::Rcpt(rcpt) => self.answer_rcpt(*rcpt, answer),
             About::Fetch { last } => self.answer_fetch(now, last, answer),
-            About::End(claim, recipients) => {
+            About::End(claim, recipients, last) => {
                 drop(claim);
-                let reply = match answer {
+                let mut reply = match answer {
                     Answer::Queued(reply) | Answer::Refuse(reply) => reply,
                     Answer::Ok
                     | Answer::Priority(_)
@@ -400,6 +408,10 @@ impl Session {
                     | Answer::Content(_)
                     | Answer::Verifier { .. } => Reply::new(250, Status(2, 0, 0), "message accepted"),
                 };
+                // RFC 4468 3.3 has a code of its own; a changed priority is told all the same.
+                if last == Last::Url && reply.enhanced == Some(Status(2, 0, 0)) {
+                    reply.enhanced = Some(Status(2, 5, 0));
+                }
                 self.conclude(recipients, &reply);
             }
         }
@@ -631,7 +643,7 @@ impl Session {
                 .into();
         out.push(format!("LIMITS RCPTMAX={}", self.policy.recipients));
         out.push(format!("SIZE {}", self.policy.message_bytes));
-        out.push("MT-PRIORITY STANAG4406".to_owned());
+        out.push(format!("MT-PRIORITY {}", self.policy.mt_priority.name()));
         match self.policy.deliver_by {
             Some(0) => out.push("DELIVERBY".to_owned()),
             Some(least) => out.push(format!("DELIVERBY {least}")),
@@ -932,7 +944,7 @@ impl Session {
         let size = mail.size.unwrap_or(0);
         // Before the cap is applied: the sender is told about the priority it asked for.
         let asked = mail.mt_priority;
-        if asked.is_some_and(|p| size > self.policy.bytes_for(p.precedence())) {
+        if asked.is_some_and(|p| size > self.policy.bytes_for(p)) {
             return self.reply(&Reply::new(552, Status(5, 7, 16), "too big for its priority"));
         }
         if size > self.policy.message_bytes {
@@ -962,7 +974,7 @@ impl Session {
             None if self.trusted => Precedence::Override,
             None => self.policy.max_precedence,
         };
-        if asked.precedence() > ceiling { ceiling.mt_priority() } else { asked }
+        self.policy.mt_priority.capped(asked, ceiling)
     }
 
     fn answer_mail(&mut self, now: Instant, mut mail: Mail, lowered: bool, answer: Answer) {
@@ -1047,7 +1059,7 @@ impl Session {
         if self.policy.budget.free() == 0 {
             return self.reply(&Reply::new(452, Status(4, 3, 1), "no room now"));
         }
-        self.state = State::Data(Box::new(Dots::new(Store::new(self.policy.bounds(), &self.policy.budget))));
+        self.state = State::Data(Box::new(Dots::new(self.policy.store(self.peer, BodyKind::SevenBit))));
         self.reply(&Reply::bare(354, "end with <CRLF>.<CRLF>"));
     }
 
@@ -1066,7 +1078,7 @@ impl Session {
             return false;
         }
         if let State::Data(dots) = core::mem::replace(&mut self.state, State::Command) {
-            self.end(now, dots.into_store(), true);
+            self.end(now, dots.into_store(), Last::Dot);
         }
         true
     }
@@ -1085,8 +1097,7 @@ impl Session {
                 refused = Some(Reply::new(554, Status(5, 5, 1), "no valid recipients"))
             }
             Some(t) => {
-                let make = if t.mail.body == BodyKind::BinaryMime { Store::binary } else { Store::new };
-                let store = t.chunks.get_or_insert_with(|| make(policy.bounds(), &policy.budget));
+                let store = t.chunks.get_or_insert_with(|| policy.store(self.peer, t.mail.body));
                 received = store.received();
                 if received.saturating_add(size) > policy.message_bytes {
                     policy.refused.count(Refusal::Size);
@@ -1126,7 +1137,7 @@ impl Session {
         let Some(transfer) = &mut self.transaction else { return true };
         if chunk.last {
             if let Some(store) = transfer.chunks.take() {
-                self.end(now, store, false);
+                self.end(now, store, Last::Chunk);
             }
             return true;
         }
@@ -1148,9 +1159,9 @@ impl Session {
         let policy = Arc::clone(&self.policy);
         let trusted = |url: &Url| policy.burl.iter().any(|(host, port)| host == url.host() && *port == url.port());
         let refused = match (&self.transaction, Url::parse(url)) {
-            (None, _) => Err(Reply::new(503, Status(5, 5, 1), "MAIL first")),
-            (Some(t), _) if t.failed => Err(Reply::new(503, Status(5, 5, 1), "an earlier part failed, RSET first")),
-            (Some(t), _) if t.recipients.is_empty() => Err(Reply::new(554, Status(5, 5, 1), "no valid recipients")),
+            (None, _) => Err(Reply::new(503, Status(5, 5, 0), "MAIL first")),
+            (Some(t), _) if t.failed => Err(Reply::new(503, Status(5, 5, 0), "an earlier part failed, RSET first")),
+            (Some(t), _) if t.recipients.is_empty() => Err(Reply::new(554, Status(5, 5, 0), "no valid recipients")),
             (Some(_), Err(wrong)) => Err(Reply::new(554, Status(5, 5, 4), wrong)),
             (Some(_), Ok(url)) if !trusted(&url) => {
                 Err(Reply::new(554, Status(5, 7, 8), "nothing is fetched from that server"))
@@ -1165,8 +1176,7 @@ impl Session {
             Err(reply) => return self.chunk_failed(&reply),
         };
         let Some(transfer) = &mut self.transaction else { return };
-        let make = if transfer.mail.body == BodyKind::BinaryMime { Store::binary } else { Store::new };
-        let store = transfer.chunks.get_or_insert_with(|| make(policy.bounds(), &policy.budget));
+        let store = transfer.chunks.get_or_insert_with(|| policy.store(self.peer, transfer.mail.body));
         let most = policy.message_bytes.saturating_sub(store.received());
         self.ask(now, Question::Fetch { url: Box::new(url), most }, About::Fetch { last });
     }
@@ -1188,11 +1198,11 @@ impl Session {
         store.push(&content);
         if last {
             if let Some(store) = transfer.chunks.take() {
-                self.end(now, store, false);
+                self.end(now, store, Last::Url);
             }
             return;
         }
-        match flaw_reply(store.flaws()) {
+        match fetched_flaw_reply(store.flaws()) {
             Some(reply) => self.chunk_failed(&reply),
             None => self.reply(&Reply::new(250, Status(2, 5, 0), "content taken")),
         }
@@ -1216,17 +1226,18 @@ impl Session {
     }
 
     /// The content is whole: the last static checks, then the question of custody.
-    fn end(&mut self, now: Instant, store: Store, by_dot: bool) {
+    fn end(&mut self, now: Instant, store: Store, last: Last) {
         let Some(transfer) = self.transaction.take() else { return };
         let wanting = transfer.recipients.len();
         let (flaws, bytes, claim) = store.finish();
-        if let Some(reply) = flaw_reply(flaws) {
+        let wrong = if last == Last::Url { fetched_flaw_reply(flaws) } else { flaw_reply(flaws) };
+        if let Some(reply) = wrong {
             if reply.enhanced == Some(Status(5, 3, 4)) {
                 self.policy.refused.count(Refusal::Size);
             }
             self.conclude(wanting, &reply);
             // Whoever sends bare CR or LF inside DATA may be smuggling: what else it sent is not worth reading.
-            if by_dot && (flaws.bare_cr || flaws.bare_lf) {
+            if last == Last::Dot && (flaws.bare_cr || flaws.bare_lf) {
                 self.close();
             }
             return;
@@ -1236,6 +1247,7 @@ impl Session {
             Err(reply) => return self.conclude(wanting, &reply),
         };
         let facts = self.facts(transfer.mail.smtputf8);
+        let believed = self.may_name_the_submitter();
         let Transfer { mail, at, recipients, .. } = transfer;
         let transaction = Transaction {
             envelope: Envelope {
@@ -1249,6 +1261,7 @@ impl Session {
                 require_tls: mail.require_tls,
                 deliver_by: None,
                 expires: Wall::NEVER,
+                auth: mail.auth.map(|auth| if believed { auth } else { "<>".to_owned() }),
             },
             by: mail.by.map(|by| (by, at)),
             terms: Terms { release: mail.release, tracking: mail.tracking },
@@ -1257,13 +1270,13 @@ impl Session {
             trusted: self.trusted || self.user.is_some(),
             received_count,
         };
-        self.ask(now, Question::End(Box::new(transaction)), About::End(claim, wanting));
+        self.ask(now, Question::End(Box::new(transaction)), About::End(claim, wanting, last));
     }
 
     /// Checks of a whole message: size for its priority, loops, 8-bit header. The number of Received fields, if all is well.
     fn inspect(&self, transfer: &Transfer, bytes: &[u8]) -> Result<usize, Reply> {
         let mail = &transfer.mail;
-        if mail.mt_priority.is_some_and(|p| bytes.len() as u64 > self.policy.bytes_for(p.precedence())) {
+        if mail.mt_priority.is_some_and(|p| bytes.len() as u64 > self.policy.bytes_for(p)) {
             return Err(Reply::new(552, Status(5, 7, 16), "too big for its priority"));
         }
         let (mut received, mut own) = (0, 0);
@@ -1281,10 +1294,15 @@ impl Session {
             return Err(Reply::new(550, Status(5, 6, 0), "bare CR or LF or NUL in the header"));
         }
         let raw = !bytes.get(..header::end(bytes)).unwrap_or_default().is_ascii();
-        if raw && !mail.smtputf8 && !self.policy.raw_header {
+        if raw && !mail.smtputf8 && !policy::among(&self.policy.raw_header, self.peer.known_as()) {
             return Err(Reply::new(554, Status(5, 6, 7), "8-bit octets in the header need SMTPUTF8"));
         }
         Ok(received)
+    }
+
+    /// RFC 4954 5: whose AUTH= goes on as it is. A mail client that has logged in may speak for itself, not for others.
+    fn may_name_the_submitter(&self) -> bool {
+        self.trusted || self.user.is_some() && self.policy.kind == Kind::Relay
     }
 
     fn facts(&self, utf8: bool) -> TraceFacts {
@@ -1411,6 +1429,14 @@ fn flaw_reply(flaws: Flaws) -> Option<Reply> {
     }
 }
 
+/// The same for content that was fetched: what no mail of lines may hold wants BINARYMIME (RFC 4468 3.3).
+fn fetched_flaw_reply(flaws: Flaws) -> Option<Reply> {
+    match flaws.bare_cr || flaws.bare_lf || flaws.nul {
+        true => Some(Reply::new(554, Status(5, 6, 3), "the content is binary, BODY=BINARYMIME is needed")),
+        false => flaw_reply(flaws),
+    }
+}
+
 /// Unread bytes of the connection.
 #[derive(Debug, Default)]
 struct Input {
@@ -1481,6 +1507,8 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
+    mod rules;
+
     use super::*;
     use crate::mail::Notify;
     use crate::smtp::policy::{Budget, Mechanisms};
@@ -2060,7 +2088,7 @@ mod tests {
         // user "us", password "secret"
         assert!(told(&mut w, "AUTH PLAIN AHVzAHNlY3JldA==\r\n")[0].starts_with("235"));
         assert!(told(&mut w, "EHLO c\r\n")[0].contains("\n250-BURL imap imap://imap.test imap://imap.test:1143\n"));
-        assert!(told(&mut w, &format!("BURL {} LAST\r\n", url(1, "us")))[0].starts_with("503 5.5.1"));
+        assert!(told(&mut w, &format!("BURL {} LAST\r\n", url(1, "us")))[0].starts_with("503 5.5.0"));
         for (line, want) in [
             ("BURL".to_owned(), "501 5.5.4"),
             (format!("BURL {} FIRST", url(1, "us")), "501 5.5.4"),
@@ -2069,7 +2097,9 @@ mod tests {
             (format!("BURL {} LAST", url(1, "us").replace("IMAP.test", "127.0.0.1")), "554 5.7.8"),
             (format!("BURL {} LAST", url(1, "us").replace("IMAP.test", "imap.test:25")), "554 5.7.8"),
             (format!("BURL {} LAST", url(2, "us")), "554 5.6.6"),
-            (format!("BURL {} LAST", url(1, "us")), "250 2.0.0"),
+            (format!("BURL {}", url(3, "us")), "554 5.6.3"),
+            (format!("BURL {} LAST", url(3, "us")), "554 5.6.3"),
+            (format!("BURL {} LAST", url(1, "us")), "250 2.5.0 queued"),
             (format!("BURL {}", url(1, "us").replace("IMAP.test", "imap.test:1143")), "250 2.5.0"),
         ] {
             told(&mut w, "RSET\r\nMAIL FROM:<us@dest>\r\nRCPT TO:<b@dest>\r\n");
@@ -2087,7 +2117,9 @@ mod tests {
         assert_eq!(&*w.taken[1].body, b"Subject: fetched\r\n\r\nhello\r\n");
         told(&mut w, "MAIL FROM:<us@dest>\r\nRCPT TO:<b@dest>\r\n");
         let replies = told(&mut w, &format!("BURL {}\r\nBURL {} LAST\r\nDATA\r\n", url(2, "us"), url(1, "us")));
-        assert!(replies[0].starts_with("554 5.6.6") && replies[1].starts_with("503"), "{replies:?}");
+        assert!(replies[0].starts_with("554 5.6.6") && replies[1].starts_with("503 5.5.0"), "{replies:?}");
+        told(&mut w, "RSET\r\nMAIL FROM:<us@dest>\r\n");
+        assert!(told(&mut w, &format!("BURL {} LAST\r\n", url(1, "us")))[0].starts_with("554 5.5.0"));
         assert_eq!(w.taken.len(), 2);
     }
 
@@ -2480,10 +2512,11 @@ mod tests {
                     _ => Answer::Refuse(Reply::new(535, Status(5, 7, 8), "no")),
                 },
                 Question::Mail { .. } => Answer::Ok,
-                Question::Fetch { url, .. } => match url.text().contains("uid=1;") {
-                    true => Answer::Content(b"Subject: fetched\r\n\r\n".to_vec()),
-                    false => Answer::Refuse(Reply::new(554, Status(5, 6, 6), "not there")),
-                },
+                Question::Fetch { url, .. } if url.text().contains("uid=1;") => {
+                    Answer::Content(b"Subject: fetched\r\n\r\n".to_vec())
+                }
+                Question::Fetch { url, .. } if url.text().contains("uid=3;") => Answer::Content(b"\0\x01\n".to_vec()),
+                Question::Fetch { .. } => Answer::Refuse(Reply::new(554, Status(5, 6, 6), "not there")),
                 Question::Rcpt { rcpt, .. } => match rcpt.to.domain() {
                     "dest" | "" => Answer::Ok,
                     _ => Answer::Refuse(Reply::new(550, Status(5, 7, 1), "not here")),

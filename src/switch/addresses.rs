@@ -51,8 +51,8 @@ pub fn by_profile(plan: &Plan, listener: &str, question: &Question) -> Option<An
             if faults(&resolved).is_some() {
                 return None;
             }
-            if let Some(Refusal { status, text }) = resolved.refusal(*trusted || user.is_some()) {
-                return Some(Answer::Refuse(Reply::new(550, status, text)));
+            if let Some(refusal) = resolved.refusal(*trusted || user.is_some()) {
+                return Some(Answer::Refuse(told(refusal)));
             }
             let depends = |route: &route::Route| match &route.hop {
                 Hop::Peer(_) => true,
@@ -69,6 +69,11 @@ pub fn by_profile(plan: &Plan, listener: &str, question: &Question) -> Option<An
         | Question::Fetch { .. }
         | Question::End(_) => None,
     }
+}
+
+/// A refusal as the client hears it.
+fn told(refusal: Refusal) -> Reply {
+    Reply::new(refusal.code(), refusal.status, refusal.text)
 }
 
 impl Switch {
@@ -99,10 +104,10 @@ impl Switch {
         }
         let plan = self.plan.clone();
         let resolved = plan.directory.resolve(to, &mut |_| {});
-        if let Some(Refusal { status, text }) = resolved.refusal(asked.may_relay) {
+        if let Some(refusal) = resolved.refusal(asked.may_relay) {
             let fault = faults(&resolved);
             self.tell_faults(to, fault);
-            return Some(Reply::new(550, status, text));
+            return Some(told(refusal));
         }
         if to.domain().is_empty() {
             return None;
@@ -110,7 +115,7 @@ impl Switch {
         let mut refused = None;
         for copy in &resolved.copies {
             let reply = match copy.placed.route() {
-                None => copy.placed.refusal(&copy.address).map(|r| Reply::new(550, r.status, r.text)),
+                None => copy.placed.refusal(&copy.address).map(told),
                 Some(route) => self.refused_by_way(now, route, asked),
             };
             match reply {
@@ -327,7 +332,12 @@ fn asking_for_both(for_more: &mut Recipient, other: &Recipient) {
 fn faults(resolved: &Resolved<'_>) -> Option<Fault> {
     resolved.copies.iter().find_map(|copy| match copy.placed {
         Placed::Fault(fault) => Some(fault),
-        Placed::Route(_) | Placed::NoMailbox(_) | Placed::Unknown | Placed::NoRoute | Placed::NoDomain => None,
+        Placed::Route(_)
+        | Placed::NoMailbox(_)
+        | Placed::Refused(_)
+        | Placed::Unknown
+        | Placed::NoRoute
+        | Placed::NoDomain => None,
     })
 }
 

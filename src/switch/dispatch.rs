@@ -636,12 +636,12 @@ impl Switch {
             _ => Err(dropped()),
         };
         match pending {
-            Pending::Accept { session, ask, records, ids, bodies } => {
+            Pending::Accept { promise, records, ids, bodies } => {
                 let stored = committed(result);
                 if stored.is_ok() {
                     self.fresh.keep(bodies);
                 }
-                self.accept_stored(now, session, ask, records, &ids, stored);
+                self.accept_stored(now, promise, records, &ids, stored);
             }
             Pending::AcceptAir { bearer, ticket, records, ids } => {
                 self.accept_air_stored(now, &bearer, ticket, records, &ids, committed(result));

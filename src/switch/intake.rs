@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::bearer::Verdict;
-use crate::config::plan::ListenerKind;
+use crate::config::plan::{ListenerKind, ListenerPlan};
 use crate::config::smarthost::SmarthostPlan;
 use crate::mail::{
-    BearerId, DeliverBy, Envelope, Hop, MessageId, PeerName, Precedence, Source, Status, Submission, Terms, TransferId,
+    BearerId, DeliverBy, Envelope, Hop, MessageId, MtPriority, PeerName, Precedence, PriorityPolicy, Source, Status,
+    Submission, Terms, TransferId,
 };
 use crate::ops::Event;
 use crate::queue::accept::{self, Authority};
@@ -54,7 +55,18 @@ pub(super) struct Prepared {
     pub trusted: bool,
     /// The message, less the trace field.
     pub body: Arc<[u8]>,
+    /// Octets as they came.
+    octets: u64,
     rewriting: Rewriting,
+}
+
+/// What a session is told once its message is durable.
+#[derive(Debug)]
+pub(super) struct Promise {
+    session: SessionId,
+    ask: AskId,
+    /// The message asked for more by its header than its source may have, and got this (RFC 6710 4.1).
+    granted: Option<MtPriority>,
 }
 
 impl Switch {
@@ -72,7 +84,7 @@ impl Switch {
             }
             Question::Rcpt { rcpt, user, trusted, mt_priority, size, require_tls, .. } => {
                 let may_relay = trusted || user.is_some();
-                let level = mt_priority.map_or(self.plan.precedence.default, |p| p.precedence());
+                let level = mt_priority.map_or(self.plan.precedence.default, |p| self.numbers(listener).level(p));
                 let asked = Asked { level, size, require_tls, may_relay };
                 let to = arriving(&self.plan, listener, &rcpt.to);
                 self.recipient(now, &to, &asked).map_or(Answer::Ok, Answer::Refuse)
@@ -199,9 +211,9 @@ impl Switch {
             (None, Cow::Owned(completed)) => completed.into(),
             (None, Cow::Borrowed(_)) => arrived.clone(),
         };
-        let listener = listener.to_owned();
+        let (listener, octets) = (listener.to_owned(), body.len() as u64);
         let prepared =
-            Prepared { session, ask, listener, envelope, by, terms, facts, trusted, body: mended, rewriting };
+            Prepared { session, ask, listener, envelope, by, terms, facts, trusted, body: mended, octets, rewriting };
         // What is checked is what came in, to the octet.
         match at.and_then(|at| self.to_vet(at, &prepared, &body, &sender)) {
             Some(work) => self.work(work, Pending::Vet { prepared: Box::new(prepared), since: now.at }),
@@ -211,7 +223,18 @@ impl Switch {
 
     /// Takes a message in, with what was found out about it.
     pub(super) fn admit(&mut self, now: Now, prepared: Prepared, vetted: Option<&Vetted>) {
-        let Prepared { session, ask, listener, mut envelope, by, terms, facts, trusted, body, rewriting } = prepared;
+        let Prepared { session, ask, listener, mut envelope, by, terms, facts, trusted, body, octets, rewriting } =
+            prepared;
+        // First of all: the trace field tells the number that counts.
+        let authority = Authority { trusted, ceiling: self.ceiling(&listener, facts.user.as_deref(), trusted) };
+        let choice = accept::choose(&self.policy, self.numbers(&listener), authority, &envelope, &body);
+        if octets > self.largest(&listener, choice.level) {
+            let answer = Answer::Refuse(Reply::new(552, Status(5, 7, 16), "too big for its priority"));
+            self.outputs.push_back(Output::Answer { session, ask, answer });
+            return;
+        }
+        envelope.mt_priority = choice.mt_priority;
+        let granted = choice.mt_priority.filter(|_| choice.lowered);
         let user = facts.user.clone();
         if let Some((by, given)) = by {
             let left = by.seconds - i64::try_from(now.at.since(given).as_secs()).unwrap_or(0);
@@ -230,13 +253,11 @@ impl Switch {
             None => received,
         };
         let body: Arc<[u8]> = trace::prepend(&top, &body).into();
-        let ceiling = self.ceiling(&listener, facts.user.as_deref(), trusted);
         let source = Source::Smtp { listener, address: facts.address, user: facts.user };
         let expansion = self.expand(&envelope, &body, None);
         let subject = body.clone();
-        let submission = Submission { envelope, precedence: Precedence::Routine, source, body };
-        let authority = Authority { trusted, ceiling };
-        match expand::accept_all(now, &self.policy, authority, &mut self.ids, submission, expansion, &terms) {
+        let submission = Submission { envelope, precedence: choice.level, source, body };
+        match expand::accept_chosen(now, &self.policy, &mut self.ids, submission, expansion, &terms) {
             Ok(entered) => {
                 let waits: Vec<Change> =
                     entered.records.iter().flat_map(|r| self.future_changes(r, user.as_deref())).collect();
@@ -253,14 +274,28 @@ impl Switch {
                     let answer = Answer::Queued(Reply::new(250, Status(2, 0, 0), "queued"));
                     self.outputs.push_back(Output::Answer { session, ask, answer });
                 }
-                let bodies = Fresh::of(&batch);
-                self.commit(batch, Pending::Accept { session, ask, records, ids, bodies });
+                let (promise, bodies) = (Promise { session, ask, granted }, Fresh::of(&batch));
+                self.commit(batch, Pending::Accept { promise, records, ids, bodies });
             }
             Err(why) => {
                 let reply = Reply::new(554, Status(5, 5, 1), why.to_string());
                 self.outputs.push_back(Output::Answer { session, ask, answer: Answer::Refuse(reply) });
             }
         }
+    }
+
+    fn listener(&self, name: &str) -> Option<&ListenerPlan> {
+        self.plan.listeners.iter().find(|l| l.name == name)
+    }
+
+    /// What the numbers of MT-PRIORITY mean at a listener.
+    fn numbers(&self, listener: &str) -> PriorityPolicy {
+        self.listener(listener).map(|l| l.mt_priority).unwrap_or_default()
+    }
+
+    /// The largest message of a level that a listener takes.
+    fn largest(&self, listener: &str, level: Precedence) -> u64 {
+        self.listener(listener).and_then(|l| l.precedence_bytes.get(&level)).copied().unwrap_or(u64::MAX)
     }
 
     fn ceiling(&self, listener: &str, user: Option<&str>, trusted: bool) -> Precedence {
@@ -270,27 +305,32 @@ impl Switch {
         if trusted {
             return Precedence::Override;
         }
-        let listener = self.plan.listeners.iter().find(|l| l.name == listener);
-        listener.map_or(Precedence::Routine, |l| l.max_precedence)
+        self.listener(listener).map_or(Precedence::Routine, |l| l.max_precedence)
     }
 
     /// A transaction's commit came back: the promise, or the refusal.
     pub(super) fn accept_stored(
         &mut self,
         now: Now,
-        session: SessionId,
-        ask: AskId,
+        promise: Promise,
         records: Vec<MessageRecord>,
         ids: &Batch,
         stored: Result<(), CommitError>,
     ) {
+        let Promise { session, ask, granted } = promise;
         let answer = match stored {
             Ok(()) => {
                 self.ids.committed(ids);
                 self.store = StoreState::Healthy;
                 let text = records.first().map(|r| format!("queued as {}", r.id)).unwrap_or_default();
                 self.accepted(now, records);
-                Answer::Queued(Reply::new(250, Status(2, 0, 0), text))
+                Answer::Queued(match granted {
+                    Some(number) => {
+                        let text = format!("{number} is the priority granted, {text}");
+                        Reply::new(250, Status(2, 3, 6), text)
+                    }
+                    None => Reply::new(250, Status(2, 0, 0), text),
+                })
             }
             Err(error) => {
                 self.commit_failed(&error);

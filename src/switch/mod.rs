@@ -57,7 +57,6 @@ use crate::queue::dsn::Reporter;
 use crate::queue::schedule::{Active, Job};
 use crate::queue::{Batch, Change, Ids, MessageRecord, Place, StoreCall, TrackEntry, TransferRecord};
 use crate::queue::{Opened as StoreOpened, retry};
-use crate::smtp;
 use crate::time::{Duration, Instant, Now, Wall};
 
 use air::Bearer;
@@ -152,13 +151,7 @@ enum Pending {
     /// A message that comes in is being checked and signed.
     Vet { prepared: Box<intake::Prepared>, since: Instant },
     /// An SMTP transaction is being made durable.
-    Accept {
-        session: SessionId,
-        ask: smtp::server::AskId,
-        records: Vec<MessageRecord>,
-        ids: Batch,
-        bodies: fresh::Bodies,
-    },
+    Accept { promise: intake::Promise, records: Vec<MessageRecord>, ids: Batch, bodies: fresh::Bodies },
     /// A message from the air is being made durable.
     AcceptAir { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
     /// The reports of a digest are being made durable.

@@ -224,14 +224,21 @@ impl Client {
 
     /// The last line of the next reply; empty at the end of the connection.
     pub fn reply(&mut self) -> String {
+        self.reply_lines().pop().unwrap_or_default()
+    }
+
+    /// The next reply; nothing at the end of the connection.
+    pub fn reply_lines(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
             let mut line = String::new();
             match self.stream.read_line(&mut line) {
                 Ok(n) if n > 0 => {}
-                _ => return String::new(),
+                _ => return Vec::new(),
             }
+            lines.push(line.trim_end().to_owned());
             if line.as_bytes().get(3) != Some(&b'-') {
-                return line.trim_end().to_owned();
+                return lines;
             }
         }
     }

@@ -154,6 +154,7 @@ impl Letter {
             require_tls: false,
             deliver_by: self.by.map(|(seconds, mode, trace)| DeliverBy { deadline: deadline(seconds), mode, trace }),
             expires,
+            auth: None,
         }
     }
 
