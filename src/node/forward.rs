@@ -348,8 +348,9 @@ impl Shared {
 
     async fn deliver(&self, hop: &NextHop, mut line: Line, forward: &Forward) -> Drove {
         let by_seconds = forward.envelope.deliver_by.map(|by| (by.deadline.0 - self.clock.now().wall.0) / 1000);
-        let (envelope, tracking) = (forward.envelope.clone(), forward.tracking.clone());
-        let delivery = Delivery { envelope, body: forward.body.clone(), tracking, by_seconds };
+        let (envelope, body) = (forward.envelope.clone(), forward.body.clone());
+        let (tracking, submitter) = (forward.tracking.clone(), forward.submitter.clone());
+        let delivery = Delivery { envelope, body, tracking, by_seconds, submitter };
         line.session.deliver(self.clock.at(), delivery);
         line.messages += 1;
         self.drive(hop, line).await
@@ -444,5 +445,5 @@ fn no_way(recipients: usize, no: NoWay) -> Report {
 fn nothing(recipients: usize, status: Status, why: &str) -> Report {
     let result = RecipientResult::Temporary { status, text: why.to_owned() };
     let results = vec![result; recipients];
-    Report { results, dsn: false, tls: false, reached: false, answered: false, login_refused: false }
+    Report { results, dsn: false, deliver_by: false, tls: false, reached: false, answered: false, login_refused: false }
 }

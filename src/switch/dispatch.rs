@@ -181,7 +181,8 @@ impl Switch {
                 }
                 let (hop, precedence) = (job.hop.clone(), job.precedence);
                 let tls_optional = smtp::client::tls_is_optional(&envelope, &body);
-                let forward = Forward { hop, precedence, envelope, tracking, body, tls_optional };
+                let submitter = None;
+                let forward = Forward { hop, precedence, envelope, tracking, submitter, body, tls_optional };
                 self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
             }
             Hop::Peer(peer) => {
@@ -360,7 +361,8 @@ impl Switch {
         let Some(transfer) = known.filter(|t| !self.is_ending(t)) else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
-        let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
+        let taker = peer.to_string();
+        let delivered = Event::Delivered { by: taker, dsn_passed_on: true, time_passed_on: true, is_final: false };
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
         let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64(), refused: None };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()), sends: None };
@@ -767,7 +769,10 @@ pub(super) fn recipients_within(payload_bytes: u64) -> usize {
 
 fn maildir_event(result: Result<(), DeliverError>) -> Event {
     match result {
-        Ok(()) => Event::Delivered { by: LOCAL_MAILBOX.into(), dsn_passed_on: false, is_final: true },
+        Ok(()) => {
+            let by = LOCAL_MAILBOX.into();
+            Event::Delivered { by, dsn_passed_on: false, time_passed_on: false, is_final: true }
+        }
         Err(error) if error.is_permanent() => {
             Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
         }
@@ -779,10 +784,10 @@ fn forward_events(job: &Job, forwarded: Forwarded) -> Vec<Event> {
     let Forwarded { report, by, .. } = forwarded;
     let lmtp = matches!(job.hop, Hop::Lmtp(_));
     let remote = (!by.is_empty()).then(|| by.clone());
-    let dsn = report.dsn;
+    let (dsn_passed_on, time_passed_on) = (report.dsn && !lmtp, report.deliver_by);
     let event = |result: RecipientResult| match result {
         RecipientResult::Delivered { .. } => {
-            Event::Delivered { by: by.clone(), dsn_passed_on: dsn && !lmtp, is_final: lmtp }
+            Event::Delivered { by: by.clone(), dsn_passed_on, time_passed_on, is_final: lmtp }
         }
         RecipientResult::Temporary { status, text } => Event::Deferred { diagnostic: reason(status, text) },
         RecipientResult::Permanent { status, text } => {
