@@ -240,6 +240,24 @@ fn a_return_path_of_before_is_removed_and_the_trace_names_the_priority() {
 }
 
 #[test]
+fn who_delivers_to_a_mailbox_writes_for_whom_the_mail_was_first_meant_and_who_relays_does_not() {
+    let (lmtp, smtp) = (Hop::new(Script::new()), Hop::new(Script::new()));
+    let route = format!("[[route]]\nmatch = \"lmtp.test\"\nto = \"lmtp:{}\"\n", lmtp.address);
+    let ship = Ship::new(&[("smtp", &smtp)], &route);
+    let line = "Original-Recipient: rfc822; first+x@src.example\r\n";
+    for to in ["watch@ship.example", "a@lmtp.test", "a@smtp.test"] {
+        ship.submit("<ops@ship.example>", to, " ORCPT=rfc822;first+2Bx@src.example", to);
+    }
+    ship.submit("<ops@ship.example>", "clerk@ship.example", "", "plain");
+    let mailed = |user: &str| wait_for(user, PATIENCE, || ship.mailbox(user).pop());
+    assert!(mailed("watch").contains(&format!("\r\nDelivered-To: watch@ship.example\r\n{line}Received: ")));
+    assert!(lmtp.wait("mail ", 1)[0].starts_with(&format!("mail {line}Received: ")), "{:?}", lmtp.seen());
+    assert!(!mailed("clerk").contains("Original-Recipient"));
+    assert!(!smtp.wait("mail ", 1)[0].contains("Original-Recipient"), "{:?}", smtp.seen());
+    ship.node.stop();
+}
+
+#[test]
 fn what_fails_of_mail_from_nobody_is_told_to_the_postmaster_and_that_is_the_end_of_it() {
     let picky = Hop::new(Script { rcpt: "550 5.1.1 nobody\r\n", ..Script::new() });
     let ship = Ship::new(&[("picky", &picky)], "");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::record::MessageRecord;
 use crate::mail::{
     BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, PeerName, Precedence, Receipt, Recipient,
-    Release, Ret, Source, Status, Submission, Taken, header,
+    Release, Ret, Source, Status, Submission, Taken, header, original_recipient, unxtext,
 };
 use crate::time::{Now, Wall};
 
@@ -439,8 +439,8 @@ fn delivery_status(reporter: &Reporter, report: &Report) -> String {
     }
     for line in &report.lines {
         out.push_str("\r\n");
-        if let Some((kind, address)) = line.orcpt.as_deref().and_then(|o| o.split_once(';')) {
-            field(&mut out, "Original-Recipient", &format!("{kind}; {}", unxtext(address)), global);
+        if let Some(original) = line.orcpt.as_deref().and_then(original_recipient) {
+            field(&mut out, "Original-Recipient", &original, global);
         }
         field(&mut out, "Final-Recipient", &typed_address(&line.address, global), global);
         field(&mut out, "Action", line.action.name(), global);
@@ -507,30 +507,6 @@ fn clean(text: &str, global: bool) -> String {
         out.push(c);
     }
     out.trim().to_string()
-}
-
-/// RFC 3461 section 4: `+HH` back to its octet. What does not decode to readable text stays as it is.
-fn unxtext(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(b) = rest.next() {
-        if b != b'+' {
-            bytes.push(b);
-            continue;
-        }
-        let (Some(high), Some(low)) = (rest.next().and_then(nibble), rest.next().and_then(nibble)) else {
-            return text.to_string();
-        };
-        bytes.push(high << 4 | low);
-    }
-    match String::from_utf8(bytes) {
-        Ok(decoded) if !decoded.chars().any(char::is_control) => decoded,
-        _ => text.to_string(),
-    }
-}
-
-fn nibble(b: u8) -> Option<u8> {
-    char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 fn headline(action: Action, report: &Report) -> String {
@@ -787,15 +763,6 @@ mod tests {
         r.smtputf8 = false;
         let out = text(&r, b"");
         assert!(out.is_ascii() && out.contains("Final-Recipient: utf-8; k\\x{E4}pt'n@redbase.example\r\n"));
-    }
-
-    #[test]
-    fn xtext_vectors() {
-        assert_eq!(unxtext("a+2Bb+3Dc@x"), "a+b=c@x");
-        assert_eq!(unxtext("a+2bb"), "a+b");
-        assert_eq!(unxtext("a+2"), "a+2");
-        assert_eq!(unxtext("a+ZZ"), "a+ZZ");
-        assert_eq!(unxtext("a+0D"), "a+0D");
     }
 
     const SUBJECT: &str = "Message-ID: <1@ship.example>\r\nSubject: FUEL STATE\r\n\r\nFUEL 62 PCT.\r\n";

@@ -7,8 +7,8 @@ use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
 use crate::mail::{
-    BearerId, BodyKind, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Source, Status,
-    TransferId,
+    BearerId, BodyKind, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Recipient, Source,
+    Status, TransferId, original_recipient_line,
 };
 use crate::ops;
 use crate::queue::maildir::DeliverError;
@@ -27,8 +27,8 @@ use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{
-    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, LOOK_EVERY, Local, Note, Pending, Switch, Work,
-    WorkResult, group,
+    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, LOOK_EVERY, Local, LocalMailbox, Note, Pending,
+    Switch, Work, WorkResult, group,
 };
 
 /// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
@@ -164,10 +164,13 @@ impl Switch {
         let envelope = self.envelope_to(&job.hop, envelope);
         match &job.hop {
             Hop::Local => {
-                let mailboxes =
-                    envelope.recipients.iter().map(|r| (self.mailbox(&r.address), r.address.to_string())).collect();
+                let mailbox = |r: &Recipient| LocalMailbox {
+                    name: self.mailbox(&r.address),
+                    delivered_to: r.address.to_string(),
+                    original: original_recipient_line(r).unwrap_or_default(),
+                };
                 let local = Local {
-                    mailboxes,
+                    mailboxes: envelope.recipients.iter().map(mailbox).collect(),
                     unique: format!("{}.{:08x}.{}", job.message, self.epoch, self.plan.node.name),
                     binary: envelope.body == BodyKind::BinaryMime,
                     return_path: envelope.from.map(|m| m.to_string()).unwrap_or_default(),

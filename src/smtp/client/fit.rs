@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::{command, header, seven_bit, trace};
 use super::{Delivery, Extensions, RecipientResult};
-use crate::mail::{BodyKind, ByMode, DeliverBy, Mailbox, Notify, Recipient, Ret, Status};
+use crate::mail::{BodyKind, ByMode, DeliverBy, Mailbox, Notify, Recipient, Ret, Status, original_recipient_line};
 
 /// A message as one hop gets it.
 pub struct Fitted {
@@ -51,6 +51,12 @@ pub fn fit(delivery: &Delivery, offered: Extensions, standing: Standing) -> Resu
         && let Cow::Owned(changed) = trace::priority_for_plain_hop(&content, envelope.mt_priority)
     {
         content = changed.into();
+    }
+    if let ([only], true, false) = (&envelope.recipients[..], standing.is_final, offered.dsn)
+        && let Some(line) = original_recipient_line(only)
+    {
+        // It cannot be told by ORCPT. Where there are several recipients, each would read of the others.
+        content = [line.as_bytes(), &content].concat().into();
     }
     let eight_bit = !content.is_ascii();
     if eight_bit && !offered.eight_bit_mime && !binary {
@@ -276,6 +282,24 @@ mod tests {
             let mut delivery = timed(ByMode::Notify, false, 60);
             delivery.submitter = submitter.map(str::to_owned);
             assert_eq!(mail(&delivery, none, standing), Ok(line(want)), "{submitter:?}");
+        }
+    }
+
+    #[test]
+    fn an_lmtp_server_without_dsn_is_told_in_the_header_for_whom_a_message_was_first_meant() {
+        let server = Standing { is_final: true, ..RELAY };
+        let dsn = Extensions { dsn: true, ..Extensions::default() };
+        let none = Extensions::default();
+        for (recipients, offered, standing, told) in
+            [(1, none, server, true), (2, none, server, false), (1, dsn, server, false), (1, none, RELAY, false)]
+        {
+            let mut delivery = timed(ByMode::Notify, false, 60);
+            let orcpt = Some("rfc822;first+2Bx@src".to_owned());
+            delivery.envelope.recipients =
+                vec![Recipient { orcpt, ..delivery.envelope.recipients[0].clone() }; recipients];
+            let fitted = fit(&delivery, offered, standing).map(|fitted| fitted.content).expect("it can go");
+            let want = if told { "Original-Recipient: rfc822; first+x@src\r\n" } else { "" };
+            assert_eq!(fitted, [want.as_bytes(), &delivery.body].concat().into(), "{recipients} {}", offered.dsn);
         }
     }
 
