@@ -225,6 +225,19 @@ fn tls_that_is_offered_and_fails_costs_no_mail_where_nothing_was_asked_of_it() {
 }
 
 #[test]
+fn a_hop_that_says_nothing_is_waited_for_as_long_as_the_profile_says() {
+    let mute = Hop::new(Script { greeting: "", ..Script::new() });
+    let ship = Ship::new(&[("mute", &mute)], "[limits]\ncommand_timeout = \"1s\"\n");
+    ship.submit("<ops@ship.example>", "a@mute.test", "", "mute");
+    // It would close the connection itself after five seconds.
+    let why = wait_for("a reason", PATIENCE, || {
+        ship.queue().first()?["recipients"][0]["last_error"].as_str().map(str::to_owned)
+    });
+    assert!(why.contains("no reply in time"), "{why}");
+    ship.node.stop();
+}
+
+#[test]
 fn a_return_path_of_before_is_removed_and_the_trace_names_the_priority() {
     let hop = Hop::new(Script::new());
     let ship = Ship::new(&[("hop", &hop)], "");

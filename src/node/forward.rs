@@ -23,8 +23,6 @@ use crate::smtp::mx::NoWay;
 use crate::switch::{Fault, Forward, Forwarded, Note};
 use crate::time::{Duration, Instant};
 
-/// Longest wait for a hop to take our bytes.
-const WRITE_PATIENCE: Duration = Duration::from_secs(180);
 /// How long one connection takes further messages.
 const AGE: Duration = Duration::from_secs(300);
 /// From this level on mail has one connection more, so that it never waits for the end of a lesser message.
@@ -359,10 +357,11 @@ impl Shared {
     /// Moves bytes until the session has settled its message or ends.
     async fn drive(&self, hop: &NextHop, mut line: Line) -> Drove {
         let mut buffer = vec![0; 8 * 1024];
+        let patience = hop.write_patience();
         let mut report = None;
         loop {
             while let Some(bytes) = line.session.poll_transmit() {
-                match tokio::time::timeout(WRITE_PATIENCE, line.stream.write_all(&bytes)).await {
+                match tokio::time::timeout(patience, line.stream.write_all(&bytes)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) | Err(_) => line.session.handle_eof(self.clock.at()),
                 }
