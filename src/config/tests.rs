@@ -722,7 +722,7 @@ fn set_overrides_any_key_and_is_remembered() {
     assert_eq!(&*checked.plan.node.name.0, "12");
     let origin = |key: &str| checked.effective.iter().find(|e| e.key == key).map(|e| (e.origin.as_str(), e.source));
     assert_eq!(origin("listener.relay.address"), Some(("--set", "set")));
-    assert_eq!(origin("listener.relay.kind"), Some(("/etc/aldis/x.toml:30", "profile")));
+    assert_eq!(origin("listener.relay.kind"), Some(("/etc/aldis/x.toml:34", "profile")));
     let problems = disk(FULL).load(&["listener.relais.address=x".into(), "node.nmae=x".into()]).expect_err("wrong");
     assert_eq!(problems.len(), 2, "{problems:#?}");
     assert!(problems.iter().all(|p| p.file == "--set"), "{problems:#?}");
