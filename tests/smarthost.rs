@@ -600,3 +600,120 @@ fn postfix_with_dovecot_takes_mail_from_who_logs_in_alone() {
     }
     ship.stop();
 }
+
+#[test]
+fn a_hop_gets_no_more_than_its_own_limits_say() {
+    let keys = Keys::new();
+    let few = Hop::new(Script { clear: "250-hop\r\n250 LIMITS MAILMAX=2\r\n", ..Script::new() });
+    let narrow = Hop::new(Script { clear: "250-hop\r\n250 LIMITS RCPTMAX=2\r\n", ..Script::new() });
+    let hosts = |hop: &Hop| format!("hosts = [\"{}\"]\ntls = \"off\"\nconnections = 1", hop.address);
+    let hops = [("few", hosts(&few)), ("narrow", hosts(&narrow))];
+    let more = "[[route]]\nmatch = \"many.test\"\nto = \"smarthost:narrow\"\n";
+    let ship = keys.start("ship", &near(&keys, &hops, more));
+    for n in 0..5 {
+        submit(&ship, "few", &format!("few.{n}"));
+    }
+    let to: Vec<String> = (0..5).map(|n| format!("r{n}@many.test")).collect();
+    let to: Vec<(&str, &str)> = to.iter().map(|t| (t.as_str(), "")).collect();
+    send(ship.address(), "<ops@ship.example>", &to, &message("many.1", "Text."));
+    few.wait("DATA", 5);
+    narrow.wait("DATA", 3);
+    wait_for("the end of it", PATIENCE, || (few.count("shut") == few.count("open")).then_some(()));
+    let mut mails = 0;
+    for line in few.seen() {
+        mails = if line.starts_with("open") { 0 } else { mails + u32::from(line.starts_with("MAIL")) };
+        assert!(mails <= 2, "{:?}", few.seen());
+    }
+    let mut rcpts = Vec::new();
+    for line in narrow.seen() {
+        match line.split(' ').next() {
+            Some("MAIL") => rcpts.push(0),
+            Some("RCPT") => *rcpts.last_mut().expect("behind MAIL") += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((rcpts, narrow.count("open")), (vec![2, 2, 1], 1), "{:?}", narrow.seen());
+    assert!(!ship.log().contains("message-deferred"), "nobody waits: {}", ship.log());
+    ship.stop();
+}
+
+#[test]
+fn a_hop_that_took_the_login_is_told_that_nobody_knows_who_submitted() {
+    let keys = Keys::new();
+    let offers = "250-hop\r\n250 AUTH PLAIN\r\n";
+    let knows = Hop::new(Script { clear: offers, auth: "235 2.7.0 in\r\n", ..Script::new() });
+    let stranger = Hop::new(Script { clear: offers, ..Script::new() });
+    let hosts = |hop: &Hop| format!("hosts = [\"{}\"]\ntls = \"off\"", hop.address);
+    let login = "user = \"ship\"\npassword_file = \"password\"\nmechanisms = [\"PLAIN\"]";
+    let hops = [("knows", format!("{}\n{login}", hosts(&knows))), ("stranger", hosts(&stranger))];
+    let ship = keys.start("ship", &near(&keys, &hops, ""));
+    for name in ["knows", "stranger"] {
+        submit(&ship, name, &format!("{name}.1"));
+    }
+    assert_eq!(knows.wait("MAIL", 1), ["MAIL FROM:<ops@ship.example> AUTH=<>"]);
+    assert_eq!(stranger.wait("MAIL", 1), ["MAIL FROM:<ops@ship.example>"]);
+    ship.stop();
+}
+
+/// `openssl s_server` with one version of TLS, that greets inside it as a mail server does.
+struct OldServer(std::process::Child);
+
+impl OldServer {
+    fn start(keys: &Keys, version: &str, port: u16) -> Self {
+        let log = std::fs::File::create(keys.path().join(version)).expect("a log");
+        let mut child = std::process::Command::new("openssl")
+            .args(["s_server", "-quiet", "-accept", &port.to_string(), version, "-cipher", "DEFAULT:@SECLEVEL=0"])
+            .args(["-cert", "ca.server.crt", "-key", "ca.server.key"])
+            .current_dir(keys.path())
+            .stdin(std::process::Stdio::piped())
+            .stderr(log.try_clone().expect("a file"))
+            .stdout(log)
+            .spawn()
+            .expect("openssl");
+        child.stdin.as_mut().expect("piped").write_all(b"220 old ESMTP\r\n").expect("taken");
+        Self(child)
+    }
+}
+
+impl Drop for OldServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_hop_with_nothing_newer_than_tls_1_1_is_told_nothing() {
+    if !have(&["openssl"]) {
+        return;
+    }
+    let keys = Keys::new();
+    let versions = [("old", "-tls1_1"), ("new", "-tls1_2")];
+    let served: Vec<_> = versions
+        .iter()
+        .map(|(name, version)| {
+            let port = process::free_port();
+            (*name, port, OldServer::start(&keys, version, port))
+        })
+        .collect();
+    let settings = "tls = \"required\"\nimplicit_tls = true\nconnect_timeout = \"5s\"";
+    let hops: Vec<_> =
+        served.iter().map(|(name, port, _)| (*name, format!("hosts = [\"127.0.0.1:{port}\"]\n{settings}"))).collect();
+    let ship = keys.start("ship", &near(&keys, &hops, ""));
+    for (name, _) in versions {
+        submit(&ship, name, &format!("{name}.1"));
+    }
+    let heard = |version: &str| std::fs::read_to_string(keys.path().join(version)).unwrap_or_default();
+    wait_for("EHLO by TLS 1.2", PATIENCE, || heard("-tls1_2").contains("EHLO ship.example").then_some(()));
+    let reason = wait_for("no handshake", PATIENCE, || why(&ship, "old"));
+    assert!(reason.starts_with("4.7.5 TLS with"), "{reason}");
+    assert!(!heard("-tls1_1").contains("EHLO"), "{}", heard("-tls1_1"));
+    // It is the version that was in the way: who takes 1.1 gets in.
+    let port = served[0].1.to_string();
+    let words =
+        ["s_client", "-brief", "-connect", &format!("127.0.0.1:{port}"), "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
+    let told = run(30, "openssl", &words);
+    let told = String::from_utf8_lossy(&[told.stdout, told.stderr].concat()).into_owned();
+    assert!(told.contains("TLSv1.1"), "{told}");
+    ship.kill();
+}

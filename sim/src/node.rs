@@ -595,7 +595,15 @@ fn forwarded(at: Instant, forward: Forward, log: &mut Log) -> WorkResult {
         other => other.to_string(),
     };
     log.forwarded.push((at, by.clone(), envelope, body));
-    let report = Report { results, dsn: true, tls: false, reached: true, answered: true, login_refused: false };
+    let report = Report {
+        results,
+        dsn: true,
+        deliver_by: true,
+        tls: false,
+        reached: true,
+        answered: true,
+        login_refused: false,
+    };
     WorkResult::Forwarded(Box::new(Forwarded { report, by, faults: Vec::new(), notes: Vec::new() }))
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Password;
 use super::burl::BurlPlan;
 use super::mx::MxPlan;
-use super::smarthost::SmarthostPlan;
+use super::smarthost::{SmarthostPlan, Waits};
 use crate::bearer::pmul::{Checksum, Dynamic, EntrySource, NodeId, Ranges, Timers};
 use crate::codec::mule::Tagging;
 use crate::codec::reduce::Rule;
@@ -145,6 +145,8 @@ pub struct Limits {
     pub disk_floor_bytes: u64,
     /// Onward SMTP and LMTP connections at once.
     pub deliveries: usize,
+    /// How long next hops are waited for that a route names and nothing more is said about.
+    pub waits: Waits,
     /// How long finished messages stay for `track`, and duplicate keys beyond message expiry.
     pub keep_done: Duration,
     /// Messages that wait for the release their senders asked for.

@@ -267,6 +267,7 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
     let active_messages = s.field("active_messages", integer(10, 1_000_000));
     let disk_floor = s.field("disk_floor", parsed(Bytes::parse));
     let deliveries = s.field("deliveries", integer(1, 1000));
+    let waits = smarthost::waits(&mut s);
     let keep_done = s.field("keep_done", parsed(at_least_a_second));
     let future_release = s.field("future_release", integer(0, 100_000));
     let future_release_per_user = s.field("future_release_per_user", integer(0, 100_000));
@@ -287,6 +288,7 @@ fn limits(reader: &mut Reader, entry: Option<&Entry>) -> Option<Limits> {
         active_messages: size(active_messages?)?,
         disk_floor_bytes: disk_floor?.0,
         deliveries: size(deliveries?)?,
+        waits: waits?,
         keep_done: keep_done?,
         future_release: size(future_release?)?,
         future_release_per_user: size(future_release_per_user?)?,

@@ -65,9 +65,16 @@ pub struct Manner {
     pub interval: Duration,
     /// How long a host that failed stands behind the others.
     pub back_off: Duration,
-    /// Longest wait for a connection and for a TLS handshake.
+    /// Longest waits.
+    pub waits: Waits,
+}
+
+/// How long a next hop is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waits {
+    /// For a connection and for a TLS handshake.
     pub connect: Duration,
-    /// Longest waits after that.
+    /// After that.
     pub timeouts: Timeouts,
 }
 
@@ -162,11 +169,7 @@ pub fn manner(s: &mut Scope<'_>) -> Option<Manner> {
     let recipients = s.field("recipients", integer(1, 1000));
     let interval = s.field("interval", parsed(parse_duration));
     let back_off = s.field("back_off", parsed(at_least_a_second));
-    let connect = s.field("connect_timeout", parsed(at_least_a_second));
-    let command = s.field("command_timeout", parsed(at_least_a_second));
-    let data_block = s.field("data_timeout", parsed(at_least_a_second));
-    let data_end = s.field("final_timeout", parsed(at_least_a_second));
-    let command = command?;
+    let waits = waits(s);
     Some(Manner {
         hello: hello?,
         source: source?,
@@ -175,6 +178,18 @@ pub fn manner(s: &mut Scope<'_>) -> Option<Manner> {
         recipients: usize::try_from(recipients?).ok()?,
         interval: interval?,
         back_off: back_off?,
+        waits: waits?,
+    })
+}
+
+/// The keys that bound the waits for next hops: those of a table of next hops, and for the rest those of `[limits]`.
+pub fn waits(s: &mut Scope<'_>) -> Option<Waits> {
+    let connect = s.field("connect_timeout", parsed(at_least_a_second));
+    let command = s.field("command_timeout", parsed(at_least_a_second));
+    let data_block = s.field("data_timeout", parsed(at_least_a_second));
+    let data_end = s.field("final_timeout", parsed(at_least_a_second));
+    let command = command?;
+    Some(Waits {
         connect: connect?,
         timeouts: Timeouts {
             greeting: command,

@@ -35,6 +35,10 @@ in_flight = "64MiB"
 active_messages = 100
 disk_floor = "10MiB"
 deliveries = 4
+connect_timeout = "45s"
+command_timeout = "8min"
+data_timeout = "7min"
+final_timeout = "15min"
 keep_done = "7d"
 future_release = 50
 future_release_per_user = 5
@@ -398,8 +402,10 @@ fn a_smarthost_and_the_bounds_of_a_listener_are_what_the_profile_says() {
     assert!(checked.effective.iter().all(|e| !e.value.contains("s3cret")));
     let m = &far.manner;
     assert_eq!((m.connections, m.messages, m.recipients, far.most_bytes), (2, 10, 50, Some(1 << 20)));
-    let t = m.timeouts;
+    let t = m.waits.timeouts;
     assert_eq!([t.greeting, t.rcpt, t.data_block, t.data_end].map(|d| d.as_secs()), [360, 360, 240, 720]);
+    let (rest, t) = (plan.limits.waits.connect, plan.limits.waits.timeouts);
+    assert_eq!([rest, t.greeting, t.rcpt, t.data_block, t.data_end].map(|d| d.as_secs()), [45, 480, 480, 420, 900]);
     let relay = &plan.listeners[0];
     assert!(relay.tls_required);
     assert_eq!((relay.message_bytes, relay.recipients, relay.sessions_per_address), (5 << 20, 200, 10));
@@ -410,8 +416,9 @@ fn a_smarthost_and_the_bounds_of_a_listener_are_what_the_profile_says() {
     let checked = disk(&small).load(&[]).unwrap_or_else(|p| panic!("{p:#?}"));
     let far = checked.plan.smarthost("far").expect("there");
     assert_eq!((far.encryption, far.login.is_none()), (crate::smtp::client::Encryption::Opportunistic, true));
-    let t = far.manner.timeouts;
+    let t = far.manner.waits.timeouts;
     assert_eq!(t, crate::smtp::client::Timeouts { data_start: t.mail, ..Default::default() });
+    assert_eq!(checked.plan.limits.waits, far.manner.waits);
     let with = |more: &str| disk(&format!("{small}{more}")).load(&[]);
     let implicit = with("implicit_tls = true\n").expect("sound").plan;
     assert_eq!(implicit.smarthosts[0].encryption, crate::smtp::client::Encryption::Required);
@@ -783,7 +790,7 @@ fn set_overrides_any_key_and_is_remembered() {
     assert_eq!(&*checked.plan.node.name.0, "12");
     let origin = |key: &str| checked.effective.iter().find(|e| e.key == key).map(|e| (e.origin.as_str(), e.source));
     assert_eq!(origin("listener.relay.address"), Some(("--set", "set")));
-    assert_eq!(origin("listener.relay.kind"), Some(("/etc/aldis/x.toml:30", "profile")));
+    assert_eq!(origin("listener.relay.kind"), Some(("/etc/aldis/x.toml:34", "profile")));
     let problems = disk(FULL).load(&["listener.relais.address=x".into(), "node.nmae=x".into()]).expect_err("wrong");
     assert_eq!(problems.len(), 2, "{problems:#?}");
     assert!(problems.iter().all(|p| p.file == "--set"), "{problems:#?}");

@@ -8,6 +8,7 @@ pub mod header;
 mod hop;
 mod ids;
 mod key;
+mod original;
 mod outcome;
 mod precedence;
 mod receipt;
@@ -21,6 +22,7 @@ pub use envelope::{
 pub use hop::Hop;
 pub use ids::{BearerId, BodyRef, Cut, MessageId, PeerName, Reliance, TransferId};
 pub use key::{LinkKey, Protection};
+pub use original::{original_recipient, original_recipient_line, unxtext};
 pub use outcome::{Outcome, RecipientState, Status};
 pub use precedence::{MtPriority, Precedence, PriorityPolicy};
 pub use receipt::{LOCAL_MAILBOX, Receipt, Taken};

@@ -23,8 +23,6 @@ use crate::smtp::mx::NoWay;
 use crate::switch::{Fault, Forward, Forwarded, Note};
 use crate::time::{Duration, Instant};
 
-/// Longest wait for a hop to take our bytes.
-const WRITE_PATIENCE: Duration = Duration::from_secs(180);
 /// How long one connection takes further messages.
 const AGE: Duration = Duration::from_secs(300);
 /// From this level on mail has one connection more, so that it never waits for the end of a lesser message.
@@ -348,8 +346,9 @@ impl Shared {
 
     async fn deliver(&self, hop: &NextHop, mut line: Line, forward: &Forward) -> Drove {
         let by_seconds = forward.envelope.deliver_by.map(|by| (by.deadline.0 - self.clock.now().wall.0) / 1000);
-        let (envelope, tracking) = (forward.envelope.clone(), forward.tracking.clone());
-        let delivery = Delivery { envelope, body: forward.body.clone(), tracking, by_seconds };
+        let (envelope, body) = (forward.envelope.clone(), forward.body.clone());
+        let (tracking, submitter) = (forward.tracking.clone(), forward.submitter.clone());
+        let delivery = Delivery { envelope, body, tracking, by_seconds, submitter };
         line.session.deliver(self.clock.at(), delivery);
         line.messages += 1;
         self.drive(hop, line).await
@@ -358,10 +357,11 @@ impl Shared {
     /// Moves bytes until the session has settled its message or ends.
     async fn drive(&self, hop: &NextHop, mut line: Line) -> Drove {
         let mut buffer = vec![0; 8 * 1024];
+        let patience = hop.write_patience();
         let mut report = None;
         loop {
             while let Some(bytes) = line.session.poll_transmit() {
-                match tokio::time::timeout(WRITE_PATIENCE, line.stream.write_all(&bytes)).await {
+                match tokio::time::timeout(patience, line.stream.write_all(&bytes)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) | Err(_) => line.session.handle_eof(self.clock.at()),
                 }
@@ -444,5 +444,5 @@ fn no_way(recipients: usize, no: NoWay) -> Report {
 fn nothing(recipients: usize, status: Status, why: &str) -> Report {
     let result = RecipientResult::Temporary { status, text: why.to_owned() };
     let results = vec![result; recipients];
-    Report { results, dsn: false, tls: false, reached: false, answered: false, login_refused: false }
+    Report { results, dsn: false, deliver_by: false, tls: false, reached: false, answered: false, login_refused: false }
 }

@@ -21,16 +21,14 @@ use super::mx::{Protection, Target};
 use super::tls::{self, Doubt};
 use crate::config::Plan;
 use crate::config::mx::MxPlan;
-use crate::config::smarthost::{LoginPlan, Manner, SmarthostPlan, host_of, is_loopback};
+use crate::config::smarthost::{LoginPlan, Manner, SmarthostPlan, Waits, host_of, is_loopback};
 use crate::mail::Hop;
 use crate::ops::document::{HostStatus, SmarthostStatus};
-use crate::smtp::client::{Config, Dialect, Encryption, Login, Timeouts};
+use crate::smtp::client::{Config, Dialect, Encryption, Login};
 use crate::smtp::hosts::{Failure, Hosts, Place};
 use crate::smtp::scram::client::Keys;
 use crate::time::{Duration, Instant};
 
-/// Longest wait for a connection and for a TLS handshake, where the profile does not say.
-const CONNECT: Duration = Duration::from_secs(30);
 /// Messages that one connection carries, where the profile does not say.
 const MESSAGES: u32 = 100;
 /// Connections at once, where the profile does not say: one of them for what is urgent alone.
@@ -44,6 +42,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 pub struct Common {
     hostname: String,
     tls: Arc<ClientConfig>,
+    /// Longest waits, where no table of the hop's own says others.
+    waits: Waits,
     /// Whose certificates count where a domain's MTA-STS policy asks for one.
     pub authorities: Option<Arc<WebPkiServerVerifier>>,
     /// The next number of a next hop that the DNS names.
@@ -56,7 +56,8 @@ impl Common {
         let chain = |ca: &PathBuf| tls::authorities(ca).and_then(tls::chain_to).map_err(|e| format!("mx.ca: {e}"));
         let authorities = plan.mx.ca.as_ref().filter(|_| plan.mx.mta_sts).map(chain).transpose()?;
         let (hostname, tls) = (plan.node.hostname.clone(), tls::opportunistic_client()?);
-        Ok(Self { hostname, tls, authorities, serials: AtomicU64::new(1) })
+        let waits = plan.limits.waits;
+        Ok(Self { hostname, tls, waits, authorities, serials: AtomicU64::new(1) })
     }
 }
 
@@ -94,8 +95,7 @@ pub struct NextHop {
     hello: String,
     source: Option<IpAddr>,
     interval: Duration,
-    connect: Duration,
-    timeouts: Timeouts,
+    waits: Waits,
     standing: Mutex<Hosts>,
     /// When the next connection may begin.
     next_start: Mutex<Instant>,
@@ -106,10 +106,10 @@ pub struct NextHop {
 impl NextHop {
     /// A next hop that a route names and nothing more is said about.
     pub fn plain(common: &Common, to: &str, dialect: Dialect) -> Self {
-        let usual = Config::new("", dialect);
+        let encryption = Config::new("", dialect).encryption;
         Self {
             serial: 0,
-            hosts: vec![Host::named(to, usual.encryption, common.tls.clone(), None)],
+            hosts: vec![Host::named(to, encryption, common.tls.clone(), None)],
             connections: CONNECTIONS,
             messages: MESSAGES,
             dialect,
@@ -118,8 +118,7 @@ impl NextHop {
             hello: common.hostname.clone(),
             source: None,
             interval: Duration::ZERO,
-            connect: CONNECT,
-            timeouts: usual.timeouts,
+            waits: common.waits,
             standing: Mutex::new(Hosts::new(1, Duration::ZERO)),
             next_start: Mutex::new(Instant::ZERO),
             keys: Mutex::new(None),
@@ -161,8 +160,7 @@ impl NextHop {
             hello: manner.hello.clone().unwrap_or_else(|| common.hostname.clone()),
             source: manner.source,
             interval: manner.interval,
-            connect: manner.connect,
-            timeouts: manner.timeouts,
+            waits: manner.waits,
             standing: Mutex::new(standing),
             next_start: Mutex::new(Instant::ZERO),
             keys: Mutex::new(None),
@@ -249,7 +247,12 @@ impl NextHop {
         };
         let loopback = host.address.map_or_else(|| is_loopback(&host.shown), |a| a.ip().to_canonical().is_loopback());
         let hello = self.hello.clone();
-        Ok(Config { hello, dialect: self.dialect, encryption, login, loopback, timeouts: self.timeouts })
+        Ok(Config { hello, dialect: self.dialect, encryption, login, loopback, timeouts: self.waits.timeouts })
+    }
+
+    /// Longest wait for it to take what was written.
+    pub const fn write_patience(&self) -> Duration {
+        self.waits.timeouts.data_block
     }
 
     /// Whether a failed handshake may be followed by a try in clear.
@@ -286,7 +289,7 @@ impl NextHop {
     pub async fn connect(&self, index: usize) -> Result<Box<dyn Wire>, String> {
         let host = self.host(index)?;
         let shown = &host.shown;
-        match tokio::time::timeout(self.connect, self.open(host)).await {
+        match tokio::time::timeout(self.waits.connect, self.open(host)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(e)) => Err(format!("cannot connect to {shown}: {e}")),
             Err(_) => Err(format!("no connection to {shown} in time")),
@@ -318,7 +321,7 @@ impl NextHop {
         let name = server_name.clone();
         let name = ServerName::try_from(name).map_err(|_| format!("TLS with {host} failed: no name to ask for"))?;
         let connecting = TlsConnector::from(tls.clone()).connect(name, stream);
-        let stream = match tokio::time::timeout(self.connect, connecting).await {
+        let stream = match tokio::time::timeout(self.waits.connect, connecting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) => return Err(format!("TLS with {host} failed: {e}")),
             Err(_) => return Err(format!("TLS with {host} did not begin in time")),

@@ -440,7 +440,7 @@ events! {
         /// Who.
         author: String,
     }
-    /// A report to the sender was queued in the same commit as its cause.
+    /// A report to the sender, or to the postmaster where there is none, was queued in the same commit as its cause.
     INFO ReportQueued "report-queued" {
         /// The report.
         message: MessageId,

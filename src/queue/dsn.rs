@@ -3,16 +3,17 @@
 //! [`accept`](super::accept()) and [`outcome`](super::outcome) state what is due as a [`Report`]; the switch loads as much of the
 //! subject's body as [`Report::returns`] asks for, calls [`build`], and lets the resulting [`Submission`] enter
 //! [`accept`](super::accept()) like any other mail, in the same batch as the outcome it tells of. A message from `<>` never causes
-//! one. Clauses: RFC 3461 (who and when), RFC 3464 (format), RFC 6522 (multipart/report), RFC 6533 (UTF-8 forms), RFC 2852
+//! one; what fails of it is told to the postmaster, by mail that can cause nothing further: it is from `<>`, with NOTIFY=NEVER. Clauses: RFC 3461 (who and when), RFC 3464 (format), RFC 6522 (multipart/report), RFC 6533 (UTF-8 forms), RFC 2852
 //! (deliver-by), RFC 3834 (Auto-Submitted), RFC 6710 section 4.6 (a report has the priority of its subject).
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::record::MessageRecord;
 use crate::mail::{
     BodyKind, DeliverBy, Envelope, Mailbox, MessageId, MtPriority, Notify, PeerName, Precedence, Receipt, Recipient,
-    Release, Ret, Source, Status, Submission, Taken, header,
+    Release, Ret, Source, Status, Submission, Taken, header, original_recipient, unxtext,
 };
 use crate::time::{Now, Wall};
 
@@ -136,8 +137,12 @@ impl Line {
 pub struct Report {
     /// The subject.
     pub message: MessageId,
-    /// Its sender, who gets the report.
+    /// Who gets the report: its sender, or the postmaster where that is `<>`.
     pub to: Mailbox,
+    /// It is for the postmaster, because the subject is from `<>`.
+    pub for_postmaster: bool,
+    /// Who handed the subject in, as Received-From-MTA names it.
+    pub received_from: Option<String>,
     /// ENVID as given.
     pub envid: Option<String>,
     /// RET as given.
@@ -202,9 +207,22 @@ impl Report {
     pub fn about(record: &MessageRecord, lines: Vec<Line>) -> Option<Self> {
         let envelope = &record.envelope;
         let to = envelope.from.clone()?;
-        (!lines.is_empty()).then(|| Self {
+        (!lines.is_empty()).then(|| Self::of(record, to, lines))
+    }
+
+    /// The report to the postmaster about what failed of a message from `<>`, or `None` when nothing did.
+    pub fn for_postmaster(record: &MessageRecord, reporter: &Reporter, lines: Vec<Line>) -> Option<Self> {
+        let report = |lines| Self { for_postmaster: true, ..Self::of(record, reporter.postmaster.clone(), lines) };
+        (!lines.is_empty()).then(|| report(lines))
+    }
+
+    fn of(record: &MessageRecord, to: Mailbox, lines: Vec<Line>) -> Self {
+        let envelope = &record.envelope;
+        Self {
             message: record.id,
             to,
+            for_postmaster: false,
+            received_from: handed_in_by(&record.source),
             envid: envelope.envid.clone(),
             ret: envelope.ret,
             body: envelope.body,
@@ -219,7 +237,7 @@ impl Report {
             source: source(record, &lines),
             teller: None,
             lines,
-        })
+        }
     }
 
     /// How much of the subject's body [`build`] needs. The whole only when RET=FULL was asked, a failure is among the lines
@@ -256,7 +274,7 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
         "From: Mail Delivery System <{}>\r\nTo: <{}>\r\nSubject: {}\r\nDate: {}\r\n",
         clean(reporter.postmaster.as_str(), global),
         clean(report.to.as_str(), global),
-        headline(action, report.arrival),
+        headline(action, report),
         now.wall.rfc5322()
     );
     let reference = report.teller.as_ref().map(|t| format!(".{}", t.reference)).unwrap_or_default();
@@ -289,10 +307,13 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
     out.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
 
     let body = if out.is_ascii() { BodyKind::SevenBit } else { BodyKind::EightBitMime };
+    let to = Recipient::plain(report.to.clone());
+    // What cannot be told to the postmaster either is told to nobody.
+    let notify = report.for_postmaster.then_some(Notify::NEVER);
     Submission {
         envelope: Envelope {
             from: None,
-            recipients: vec![Recipient::plain(report.to.clone())],
+            recipients: vec![Recipient { notify, ..to }],
             envid: None,
             ret: None,
             mt_priority: report.mt_priority,
@@ -306,6 +327,16 @@ pub fn build(now: Now, reporter: &Reporter, report: &Report, subject: &[u8]) -> 
         precedence: report.precedence,
         source: report.source.clone(),
         body: Arc::from(out),
+    }
+}
+
+/// RFC 3464 2.2.4. What a client calls itself is not kept; its address is.
+fn handed_in_by(source: &Source) -> Option<String> {
+    match source {
+        Source::Smtp { address: Some(IpAddr::V4(address)), .. } => Some(format!("dns; [{address}]")),
+        Source::Smtp { address: Some(IpAddr::V6(address)), .. } => Some(format!("dns; [IPv6:{address}]")),
+        Source::Bearer { peer, .. } => Some(format!("x-aldis; {peer}")),
+        Source::Smtp { address: None, .. } | Source::Switch | Source::Receipts { .. } => None,
     }
 }
 
@@ -397,6 +428,9 @@ fn delivery_status(reporter: &Reporter, report: &Report) -> String {
         // Put into this form here, of words that came over the air (RFC 3464, 2.2.3).
         field(&mut out, "DSN-Gateway", &format!("dns; {}", reporter.hostname), global);
     }
+    if let Some(from) = &report.received_from {
+        field(&mut out, "Received-From-MTA", from, global);
+    }
     field(&mut out, "Arrival-Date", &report.arrival.rfc5322(), global);
     if let Some(release) = report.release {
         field(&mut out, "Future-Release-Request", &release.field(), global);
@@ -406,8 +440,8 @@ fn delivery_status(reporter: &Reporter, report: &Report) -> String {
     }
     for line in &report.lines {
         out.push_str("\r\n");
-        if let Some((kind, address)) = line.orcpt.as_deref().and_then(|o| o.split_once(';')) {
-            field(&mut out, "Original-Recipient", &format!("{kind}; {}", unxtext(address)), global);
+        if let Some(original) = line.orcpt.as_deref().and_then(original_recipient) {
+            field(&mut out, "Original-Recipient", &original, global);
         }
         field(&mut out, "Final-Recipient", &typed_address(&line.address, global), global);
         field(&mut out, "Action", line.action.name(), global);
@@ -425,6 +459,9 @@ fn delivery_status(reporter: &Reporter, report: &Report) -> String {
         }
         if let Some(at) = line.last_attempt {
             field(&mut out, "Last-Attempt-Date", &at.rfc5322(), global);
+        }
+        if report.teller.is_none() {
+            field(&mut out, "Final-Log-Id", &report.message.to_string(), global);
         }
         if let (Action::Delayed, Some(until)) = (line.action, line.retry_until) {
             field(&mut out, "Will-Retry-Until", &until.rfc5322(), global);
@@ -473,31 +510,7 @@ fn clean(text: &str, global: bool) -> String {
     out.trim().to_string()
 }
 
-/// RFC 3461 section 4: `+HH` back to its octet. What does not decode to readable text stays as it is.
-fn unxtext(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(b) = rest.next() {
-        if b != b'+' {
-            bytes.push(b);
-            continue;
-        }
-        let (Some(high), Some(low)) = (rest.next().and_then(nibble), rest.next().and_then(nibble)) else {
-            return text.to_string();
-        };
-        bytes.push(high << 4 | low);
-    }
-    match String::from_utf8(bytes) {
-        Ok(decoded) if !decoded.chars().any(char::is_control) => decoded,
-        _ => text.to_string(),
-    }
-}
-
-fn nibble(b: u8) -> Option<u8> {
-    char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok())
-}
-
-fn headline(action: Action, arrival: Wall) -> String {
+fn headline(action: Action, report: &Report) -> String {
     let what = match action {
         Action::Failed => "NOT DELIVERED",
         Action::Delayed => "Delayed, still being sent",
@@ -505,7 +518,8 @@ fn headline(action: Action, arrival: Wall) -> String {
         Action::Relayed => "Relayed",
         Action::Expanded => "Delivered to a list",
     };
-    format!("{what}: your message of {}", arrival.dtg())
+    let whose = if report.for_postmaster { "a message without a sender," } else { "your message" };
+    format!("{what}: {whose} of {}", report.arrival.dtg())
 }
 
 /// The part a person reads: what happened to whom, in UTC, and what to do next.
@@ -514,8 +528,9 @@ fn explanation(reporter: &Reporter, report: &Report) -> String {
     let mut out = String::new();
     let _ = write!(
         out,
-        "This is the mail switch {}.\r\n\r\nYour message was accepted here at {} (number {}, precedence {}).\r\nAll times are UTC.\r\n",
+        "This is the mail switch {}.\r\n\r\n{} was accepted here at {} (number {}, precedence {}).\r\nAll times are UTC.\r\n",
         clean(&reporter.hostname, global),
+        if report.for_postmaster { "A message from <>, such as a report," } else { "Your message" },
         report.arrival.dtg(),
         report.message,
         report.precedence
@@ -525,15 +540,19 @@ fn explanation(reporter: &Reporter, report: &Report) -> String {
     }
     for line in &report.lines {
         let _ = write!(out, "\r\n  {}\r\n", clean(line.address.as_str(), global));
-        for sentence in sentences(line) {
+        for sentence in sentences(line, report.for_postmaster) {
             let _ = write!(out, "    {}\r\n", clean(&sentence, global));
         }
+    }
+    if report.for_postmaster {
+        out.push_str("\r\nIt has no sender who could be told, so that you are. Its header stands below.\r\n");
+        return out;
     }
     let _ = write!(out, "\r\nQuestions: {}\r\n", clean(reporter.postmaster.as_str(), global));
     out
 }
 
-fn sentences(line: &Line) -> Vec<String> {
+fn sentences(line: &Line, for_postmaster: bool) -> Vec<String> {
     let by = line.remote.as_deref().map_or(String::new(), |r| format!(" by {r}"));
     let mut out = match (line.action, line.cause) {
         (Action::Delayed, _) => vec![
@@ -563,6 +582,10 @@ fn sentences(line: &Line) -> Vec<String> {
             "Check the address and the reason below, then send it again.".to_string(),
         ],
     };
+    if for_postmaster {
+        // What its sender should do next is nobody's affair here.
+        out.truncate(1);
+    }
     if let Some(words) = &line.diagnostic {
         out.push(format!("Reason given: {words}"));
     }
@@ -604,8 +627,8 @@ mod tests {
             "In-Reply-To: <1@ship.example>\r\n",
             "Auto-Submitted: auto-replied\r\n",
             "Content-Type: multipart/report; report-type=delivery-status;\r\n",
-            "Content-Type: message/delivery-status\r\n\r\nOriginal-Envelope-Id: BS+1\r\nReporting-MTA: dns; ship.example\r\nArrival-Date: Mon, 23 Nov 2026 10:15:00 +0000\r\nDeliver-By-Date: Mon, 23 Nov 2026 14:15:00 +0000\r\n\r\n\
-             Original-Recipient: rfc822; a+b=c@x\r\nFinal-Recipient: rfc822; cdr@redbase.example\r\nAction: failed\r\nStatus: 5.1.1\r\nRemote-MTA: dns; mx.redbase.example\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\nLast-Attempt-Date: Mon, 23 Nov 2026 10:59:00 +0000\r\n",
+            "Content-Type: message/delivery-status\r\n\r\nOriginal-Envelope-Id: BS+1\r\nReporting-MTA: dns; ship.example\r\nReceived-From-MTA: dns; [192.0.2.9]\r\nArrival-Date: Mon, 23 Nov 2026 10:15:00 +0000\r\nDeliver-By-Date: Mon, 23 Nov 2026 14:15:00 +0000\r\n\r\n\
+             Original-Recipient: rfc822; a+b=c@x\r\nFinal-Recipient: rfc822; cdr@redbase.example\r\nAction: failed\r\nStatus: 5.1.1\r\nRemote-MTA: dns; mx.redbase.example\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\nLast-Attempt-Date: Mon, 23 Nov 2026 10:59:00 +0000\r\nFinal-Log-Id: 0000002A\r\n",
             "Content-Type: text/rfc822-headers\r\n\r\nMessage-ID: <1@ship.example>\r\nSubject: FUEL STATE\r\n\r\n",
         ] {
             assert!(out.contains(expected), "{expected:?} not in {out}");
@@ -646,6 +669,36 @@ mod tests {
         protected.require_tls = true;
         assert!(!full(&protected), "content that asked for protection does not come back");
         assert!(build(NOW, &reporter(), &protected, b"Subject: x\r\n\r\nb\r\n").envelope.require_tls);
+    }
+
+    #[test]
+    fn what_nobody_can_be_told_the_postmaster_is_told_by_mail_that_causes_nothing() {
+        let told = Report { to: reporter().postmaster, for_postmaster: true, ..report(None) };
+        let out = build(NOW, &reporter(), &told, SUBJECT.as_bytes());
+        assert_eq!(out.envelope.from, None);
+        let to = &out.envelope.recipients[0];
+        assert_eq!((to.address.as_str(), to.notify), ("postmaster@ship.example", Some(Notify::NEVER)));
+        let out = text(&told, SUBJECT.as_bytes());
+        assert!(out.contains("Subject: NOT DELIVERED: a message without a sender, of 231015Z NOV 26\r\n"), "{out}");
+        assert!(out.contains("Status: 5.1.1\r\n") && out.contains("Reason given: 550 5.1.1 no such user"), "{out}");
+        assert!(!out.contains("Your message") && !out.contains("send it again"), "{out}");
+    }
+
+    #[test]
+    fn who_handed_a_message_in_is_named_as_far_as_it_is_known() {
+        let smtp = |address: Option<&str>| Source::Smtp {
+            listener: "relay".into(),
+            address: address.map(|a| a.parse().expect("an address")),
+            user: None,
+        };
+        for (source, want) in [
+            (smtp(Some("192.0.2.9")), Some("dns; [192.0.2.9]")),
+            (smtp(Some("2001:db8::9")), Some("dns; [IPv6:2001:db8::9]")),
+            (smtp(None), None),
+            (Source::Switch, None),
+        ] {
+            assert_eq!(handed_in_by(&source).as_deref(), want, "{source:?}");
+        }
     }
 
     #[test]
@@ -713,15 +766,6 @@ mod tests {
         assert!(out.is_ascii() && out.contains("Final-Recipient: utf-8; k\\x{E4}pt'n@redbase.example\r\n"));
     }
 
-    #[test]
-    fn xtext_vectors() {
-        assert_eq!(unxtext("a+2Bb+3Dc@x"), "a+b=c@x");
-        assert_eq!(unxtext("a+2bb"), "a+b");
-        assert_eq!(unxtext("a+2"), "a+2");
-        assert_eq!(unxtext("a+ZZ"), "a+ZZ");
-        assert_eq!(unxtext("a+0D"), "a+0D");
-    }
-
     const SUBJECT: &str = "Message-ID: <1@ship.example>\r\nSubject: FUEL STATE\r\n\r\nFUEL 62 PCT.\r\n";
     const NOW: Now = Now { at: crate::time::Instant::ZERO, wall: Wall::from_seconds(1_795_431_600), set: true };
 
@@ -741,6 +785,8 @@ mod tests {
         Report {
             message: MessageId(42),
             to: Mailbox::new("ops@ship.example"),
+            for_postmaster: false,
+            received_from: Some("dns; [192.0.2.9]".into()),
             envid: Some("BS+2B1".into()),
             ret,
             body: BodyKind::SevenBit,

@@ -60,7 +60,7 @@ impl DeliverError {
     }
 }
 
-/// Delivers `headers` (Return-Path, Delivered-To) followed by `body` to the Maildir `mailbox`, making it when it is missing.
+/// Delivers `headers` (Return-Path, Delivered-To, Original-Recipient) followed by `body` to the Maildir `mailbox`, making it when it is missing.
 ///
 /// `unique` names this message for this mailbox for ever: a retry passes the same.
 pub fn deliver(

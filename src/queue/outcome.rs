@@ -59,6 +59,8 @@ pub enum Event {
         by: String,
         /// The next hop will send further reports.
         dsn_passed_on: bool,
+        /// The next hop knows the deliver-by time, and tells when it passes.
+        time_passed_on: bool,
         /// In the mailbox, not a relay.
         is_final: bool,
     },
@@ -185,8 +187,8 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// What the sender must be told, all recipients of this call in one report.
     pub report: Option<Report>,
-    /// Recipients, by index, whose failure nobody can be told because the sender is `<>`: log them.
-    pub unreportable: Vec<u32>,
+    /// Failures the sender cannot be told because it is `<>`: for the postmaster ([`Report::for_postmaster`]).
+    pub unreportable: Vec<Line>,
 }
 
 /// Applies results, each to one recipient by index. All or nothing.
@@ -418,7 +420,7 @@ struct Work<'a> {
     was_done: bool,
     tracks: Vec<Change>,
     lines: Vec<Line>,
-    unreportable: Vec<u32>,
+    unreportable: Vec<Line>,
 }
 
 impl<'a> Work<'a> {
@@ -460,7 +462,7 @@ impl<'a> Work<'a> {
                 r.last_error = Some(SENT.into());
                 (r.state.clone(), "sent-blind", Some(words.clone()))
             }
-            Event::Delivered { by, dsn_passed_on, is_final } => {
+            Event::Delivered { by, dsn_passed_on, is_final, .. } => {
                 attempted = !was_on_air;
                 let outcome = Outcome::Delivered { by: by.clone(), dsn_passed_on: *dsn_passed_on, is_final: *is_final };
                 (finish(outcome), if was_on_air { "confirmed" } else { "delivered" }, Some(by.clone()))
@@ -518,7 +520,7 @@ impl<'a> Work<'a> {
             }
         };
         self.track("delay reported", Some(index), None);
-        self.line(index, Action::Delayed, Cause::Waiting, status, None, words, None);
+        self.line(index, Action::Delayed, Cause::Waiting, status, None, words, None, false);
     }
 
     fn report(&mut self, index: u32, event: &Event) {
@@ -526,32 +528,32 @@ impl<'a> Work<'a> {
         match event {
             Event::Delivered { by, is_final: true, .. } => {
                 let remote = Some(by.clone());
-                self.line(index, Action::Delivered, Cause::Taken, Status(2, 1, 5), remote, None, now);
+                self.line(index, Action::Delivered, Cause::Taken, Status(2, 1, 5), remote, None, now, false);
             }
-            Event::Delivered { by, dsn_passed_on, is_final: false } => {
-                let trace = self.record.envelope.deliver_by.is_some_and(|d| d.trace);
-                if !*dsn_passed_on || trace {
+            Event::Delivered { by, dsn_passed_on, time_passed_on, is_final: false } => {
+                let told = self.time_tells_of_relay(*time_passed_on);
+                if !*dsn_passed_on || told {
                     let remote = Some(by.clone());
-                    self.line(index, Action::Relayed, Cause::Taken, Status(2, 4, 0), remote, None, now);
+                    self.line(index, Action::Relayed, Cause::Taken, Status(2, 4, 0), remote, None, now, told);
                 }
             }
             Event::Failed { status, remote, diagnostic } => {
                 let words = Some(diagnostic.clone());
-                self.line(index, Action::Failed, Cause::Refused, *status, remote.clone(), words, now);
+                self.line(index, Action::Failed, Cause::Refused, *status, remote.clone(), words, now, false);
             }
             Event::Expired => {
                 let why = self.last_error(index);
                 let status = why.as_ref().and_then(|why| why.security(5)).unwrap_or(Status(5, 4, 7));
                 let words = why.map(|why| why.to_string());
-                self.line(index, Action::Failed, Cause::Expired, status, None, words, None);
+                self.line(index, Action::Failed, Cause::Expired, status, None, words, None, false);
             }
             Event::Unconfirmed => {
                 let words = Some("no acknowledgement, may have been delivered".to_string());
-                self.line(index, Action::Failed, Cause::Unconfirmed, Status(5, 4, 7), None, words, None);
+                self.line(index, Action::Failed, Cause::Unconfirmed, Status(5, 4, 7), None, words, None, false);
             }
             Event::Cancelled => {
                 let words = Some("cancelled by an operator".to_string());
-                self.line(index, Action::Failed, Cause::Cancelled, Status(5, 7, 1), None, words, None);
+                self.line(index, Action::Failed, Cause::Cancelled, Status(5, 7, 1), None, words, None, false);
             }
             Event::Frozen { .. }
             | Event::Withdrawn { .. }
@@ -560,6 +562,13 @@ impl<'a> Work<'a> {
             | Event::Held { .. }
             | Event::Released => {}
         }
+    }
+
+    /// Whether a deliver-by time asks for a report of a relay, whatever NOTIFY says but NEVER: the sender wants to hear of each one, or
+    /// hears here for the last time of a message that is in time and was to be told of when it no longer is (RFC 2852 4).
+    fn time_tells_of_relay(&self, time_passed_on: bool) -> bool {
+        let Some(by) = self.record.envelope.deliver_by else { return false };
+        by.trace || by.mode == ByMode::Notify && !time_passed_on && self.now.wall < by.deadline
     }
 
     fn last_error(&self, index: u32) -> Option<Reason> {
@@ -576,20 +585,18 @@ impl<'a> Work<'a> {
         remote: Option<String>,
         diagnostic: Option<String>,
         last_attempt: Option<Wall>,
+        told: bool,
     ) {
         let Some(to) = usize::try_from(index).ok().and_then(|i| self.record.envelope.recipients.get(i)) else { return };
-        let traced = action == Action::Relayed && self.record.envelope.deliver_by.is_some_and(|d| d.trace);
-        let wanted = dsn::wants(to.notify, action) || (traced && to.notify != Some(Notify::NEVER));
-        if !wanted {
+        if !dsn::wants(to.notify, action) && (!told || to.notify == Some(Notify::NEVER)) {
             return;
         }
-        if self.record.envelope.from.is_none() {
-            if action == Action::Failed {
-                self.unreportable.push(index);
-            }
-            return;
-        }
-        self.lines.push(Line {
+        let lines = match (&self.record.envelope.from, action) {
+            (Some(_), _) => &mut self.lines,
+            (None, Action::Failed) => &mut self.unreportable,
+            (None, _) => return,
+        };
+        lines.push(Line {
             address: to.address.clone(),
             orcpt: to.orcpt.clone(),
             action,
@@ -839,12 +846,51 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_hears_of_a_relay_to_a_hop_that_will_not_tell_when_it_is_late() {
+        let success = Notify { success: true, ..Notify::NEVER };
+        for (mode, time_passed_on, seconds, told) in [
+            (ByMode::Notify, false, 0, true),
+            (ByMode::Notify, true, 0, false),
+            // Its time has passed: that is told as a delay.
+            (ByMode::Notify, false, 3600, false),
+            (ByMode::Return, false, 0, false),
+        ] {
+            for dsn_passed_on in [true, false] {
+                let mut r = record(4);
+                r.envelope.recipients[1].notify = Some(Notify::NEVER);
+                r.envelope.recipients[2].notify = Some(Notify { failure: true, ..Notify::NEVER });
+                r.envelope.recipients[3].notify = Some(success);
+                r.envelope.deliver_by = Some(DeliverBy { deadline: T0.plus(HOUR), mode, trace: false });
+                let taken =
+                    Event::Delivered { by: "mx.example".into(), dsn_passed_on, time_passed_on, is_final: false };
+                let events: Vec<_> = (0..4).map(|i| (i, taken.clone())).collect();
+                let report = settle(now(seconds), &Context::plain(&POLICY), &r, &events).expect("legal").report;
+                let lines = report.map_or(Vec::new(), |r| r.lines);
+                let who: Vec<_> = lines.iter().map(|l| l.address.local()).collect();
+                let want: &[&str] = match (told, dsn_passed_on) {
+                    (true, _) => &["r0", "r2", "r3"],
+                    (false, false) => &["r3"],
+                    (false, true) => &[],
+                };
+                assert_eq!(who, want, "{mode:?} {time_passed_on} {seconds} {dsn_passed_on}");
+                assert!(lines.iter().all(|l| l.action == Action::Relayed && l.status == Status(2, 4, 0)));
+            }
+        }
+    }
+
+    #[test]
     fn nobody_reports_to_the_null_sender() {
-        let mut r = record(2);
+        let mut r = record(4);
         r.envelope.from = None;
-        let applied = settle(now(0), &Context::plain(&POLICY), &r, &[(0, failed()), (1, Event::Expired)]).expect("ok");
+        r.envelope.recipients[2].notify = Some(Notify { success: true, failure: true, delay: true });
+        r.envelope.recipients[3].notify = Some(Notify::NEVER);
+        let events = [(0, failed()), (1, Event::Expired), (2, delivered(false, false)), (3, failed())];
+        let applied = settle(now(0), &Context::plain(&POLICY), &r, &events).expect("ok");
         assert_eq!(applied.report, None);
-        assert_eq!(applied.unreportable, [0, 1]);
+        let who: Vec<_> = applied.unreportable.iter().map(|line| (line.address.local(), line.status)).collect();
+        assert_eq!(who, [("r0", Status(5, 1, 1)), ("r1", Status(5, 4, 7))], "NEVER is never");
+        let late = wake(now(4 * 3600), &Context::plain(&POLICY), &record(1), false).expect("a delay");
+        assert!(late.unreportable.is_empty());
     }
 
     #[test]
@@ -986,7 +1032,7 @@ mod tests {
     }
 
     fn delivered(dsn_passed_on: bool, is_final: bool) -> Event {
-        Event::Delivered { by: "mx.example".into(), dsn_passed_on, is_final }
+        Event::Delivered { by: "mx.example".into(), dsn_passed_on, time_passed_on: dsn_passed_on, is_final }
     }
 
     fn failed() -> Event {
@@ -1023,7 +1069,12 @@ mod tests {
             let applied = settle(now, &Context::plain(&POLICY), &over_air, events).expect("legal");
             applied.report.map(|report| report.source)
         };
-        let taken = |by: &str, is_final| Event::Delivered { by: by.into(), dsn_passed_on: false, is_final };
+        let taken = |by: &str, is_final| Event::Delivered {
+            by: by.into(),
+            dsn_passed_on: false,
+            time_passed_on: false,
+            is_final,
+        };
         let receipt = |recipient, relayed, by: &str| {
             let status = if relayed { Taken::RELAYED } else { Taken::DELIVERED };
             Receipt { recipient, taken: Taken { relayed, status, by: Some(by.into()) }, at: Receipt::time(6) }

@@ -572,6 +572,7 @@ impl World {
                     0..=5 => Event::Delivered {
                         by: "mx.example".into(),
                         dsn_passed_on: self.roll(2) == 0,
+                        time_passed_on: self.roll(2) == 0,
                         is_final: job.hop == Hop::Local,
                     },
                     6..=8 => Event::Deferred { diagnostic: "451 later".into() },
@@ -605,7 +606,9 @@ impl World {
         let Some(transfer) = self.some_transfer(true) else { return };
         let what = self.roll(12);
         let event = match what {
-            0..=7 => Event::Delivered { by: "shore".into(), dsn_passed_on: true, is_final: false },
+            0..=7 => {
+                Event::Delivered { by: "shore".into(), dsn_passed_on: true, time_passed_on: true, is_final: false }
+            }
             8 => Event::Deferred { diagnostic: "no room at the peer".into() },
             9 => Event::Withdrawn { why: "other key".into() },
             _ => {
@@ -648,7 +651,10 @@ impl World {
         if unconfirmed {
             self.tally[2] += 1;
         }
-        self.end_transfer(&transfer, &Event::Delivered { by: "shore".into(), dsn_passed_on: true, is_final: false });
+        self.end_transfer(
+            &transfer,
+            &Event::Delivered { by: "shore".into(), dsn_passed_on: true, time_passed_on: true, is_final: false },
+        );
         if unconfirmed
             && let Some(after) = self.shelf.messages.get(&transfer.message)
             && !self.shelf.transfers.contains_key(&transfer.id)

@@ -23,7 +23,7 @@ use super::scram::client::Keys;
 use crate::mail::{Envelope, Status, header as mail_header};
 use crate::time::{Duration, Instant};
 
-use fit::{fit, misfit, rcpt_line};
+use fit::{Standing, fit, misfit, rcpt_line};
 use login::{Exchange, LineFacts, Next, Offer};
 use stuffer::Stuffer;
 
@@ -144,6 +144,8 @@ pub struct Delivery {
     pub tracking: Option<String>,
     /// Seconds until `envelope.deliver_by`, as the clock says now; negative when it passed.
     pub by_seconds: Option<i64>,
+    /// Who submitted it, in xtext, as far as that is known from somebody trusted (RFC 4954 5).
+    pub submitter: Option<String>,
 }
 
 /// What became of one recipient.
@@ -177,6 +179,8 @@ pub struct Report {
     pub results: Vec<RecipientResult>,
     /// The hop does DSN: it reports further by itself.
     pub dsn: bool,
+    /// The hop does DELIVERBY: it was told of the deliver-by time.
+    pub deliver_by: bool,
     /// TLS was on.
     pub tls: bool,
     /// The hop got as far as hearing about this message. While false another host of the same destination may be tried,
@@ -312,6 +316,8 @@ pub struct Session {
     /// The login under way.
     login: Option<Exchange>,
     login_refused: bool,
+    /// The hop took our login.
+    logged_in: bool,
     offered: Extensions,
     reader: Reader,
     job: Option<Job>,
@@ -365,6 +371,8 @@ struct Job {
     accepted: Vec<usize>,
     /// Recipients for further transactions, because one may not have them all.
     later: VecDeque<usize>,
+    /// Recipients the hop found too many for this transaction. Once it has taken the message for the others, they follow.
+    surplus: Vec<usize>,
     /// Commands still to be sent.
     plan: VecDeque<Step>,
     /// Content as this hop gets it; set when the plan was made.
@@ -397,6 +405,7 @@ impl Session {
             exporter: None,
             login: None,
             login_refused: false,
+            logged_in: false,
             offered: Extensions::default(),
             reader: Reader::default(),
             job: None,
@@ -419,6 +428,7 @@ impl Session {
             results,
             accepted: Vec::new(),
             later: VecDeque::new(),
+            surplus: Vec::new(),
             plan: VecDeque::new(),
             mail: String::new(),
             binary: false,
@@ -628,7 +638,10 @@ impl Session {
                 let text = reply.lines.first().map_or("", String::as_str);
                 self.login_next(now, exchange.challenge(text));
             }
-            235 if exchange.may_end() => self.begin_open(now),
+            235 if exchange.may_end() => {
+                self.logged_in = true;
+                self.begin_open(now);
+            }
             235 => self.turn_away(Status(4, 7, 5), "the next hop took the login without proof that it knows the user"),
             _ => {
                 self.login_refused = reply.is_permanent();
@@ -675,7 +688,8 @@ impl Session {
             job.answered = true;
             return self.settle(Status(5, 7, 30), "REQUIRETLS cannot be kept: the next hop does not offer it", true);
         }
-        match fit(&job.delivery, offered) {
+        let is_final = self.config.dialect == Dialect::Lmtp;
+        match fit(&job.delivery, offered, Standing { logged_in: self.logged_in, is_final }) {
             Ok(fitted) => {
                 job.content = fitted.content;
                 job.mail = fitted.mail;
@@ -708,6 +722,7 @@ impl Session {
             return self.settle(Status(4, 5, 3), "the next hop takes no more mail on this connection", false);
         }
         job.accepted.clear();
+        job.surplus.clear();
         let (mut batch, mut domains) = (Vec::new(), BTreeSet::new());
         while let Some(index) = job.later.front().copied() {
             let domain = job.delivery.envelope.recipients.get(index).map(|r| r.address.domain().to_ascii_lowercase());
@@ -752,7 +767,7 @@ impl Session {
                 }
                 Step::Rcpt(index) => {
                     let Some(recipient) = job.delivery.envelope.recipients.get(index) else { continue };
-                    (rcpt_line(recipient, self.offered), Expect::Rcpt(index))
+                    (rcpt_line(recipient, &job.delivery, self.offered), Expect::Rcpt(index))
                 }
                 Step::Data => ("DATA".to_owned(), Expect::Data),
                 Step::Bdat => {
@@ -796,12 +811,15 @@ impl Session {
         {
             if reply.is_positive() {
                 job.accepted.push(index);
-            } else if reply.code == 552 {
-                // RFC 5321 4.5.3.1.10: old hops say 552 where 452 is meant.
-                let text = reply.one_line();
-                *result = Some(RecipientResult::Temporary { status: Status(4, 5, 3), text });
             } else {
-                *result = Some(refusal(reply));
+                if is_one_too_many(reply) && !job.accepted.is_empty() {
+                    job.surplus.push(index);
+                }
+                *result = Some(match reply.code {
+                    // RFC 5321 4.5.3.1.10: old hops say 552 where 452 is meant.
+                    552 => RecipientResult::Temporary { status: Status(4, 5, 3), text: reply.one_line() },
+                    _ => refusal(reply),
+                });
             }
         }
         let later = &job.later;
@@ -876,7 +894,26 @@ impl Session {
         if self.expected.is_empty() {
             // RFC 3030 2: after a chunk that failed only RSET helps.
             self.dirty = job.binary && !reply.is_positive();
+            self.recall_surplus();
             self.next_transaction(now);
+        }
+    }
+
+    /// The hop has taken the message: whom it found too many for one transaction it is asked about again in the next, at once (RFC 5321
+    /// 4.5.3.1.10). Each such round hands the message over for somebody, so that they come to an end.
+    fn recall_surplus(&mut self) {
+        let spent = self.is_spent();
+        let Some(job) = &mut self.job else { return };
+        let results = &job.results;
+        let taken = |i: &usize| matches!(results.get(*i), Some(Some(RecipientResult::Delivered { .. })));
+        if spent || !job.accepted.iter().any(taken) {
+            return;
+        }
+        for index in core::mem::take(&mut job.surplus) {
+            if let Some(result) = job.results.get_mut(index) {
+                *result = None;
+                job.later.push_back(index);
+            }
         }
     }
 
@@ -933,6 +970,7 @@ impl Session {
         self.events.push_back(Event::Done(Report {
             results: job.results.into_iter().map(|r| r.unwrap_or_else(unsettled)).collect(),
             dsn: self.offered.dsn,
+            deliver_by: self.offered.deliver_by.is_some(),
             tls: self.tls,
             reached: job.reached,
             answered: job.answered,
@@ -968,6 +1006,12 @@ impl Session {
             Expect::Quit => t.quit,
         }
     }
+}
+
+/// Whether a reply to RCPT finds nothing wrong but the number of recipients. Without an enhanced status its code alone says so.
+fn is_one_too_many(reply: &Reply) -> bool {
+    matches!(reply.code, 452 | 552)
+        && reply.enhanced.is_none_or(|Status(_, subject, detail)| (subject, detail) == (5, 3))
 }
 
 /// What a reply that is no success means for a recipient. Codes that fit nowhere are worth another try.
@@ -1103,6 +1147,52 @@ mod tests {
         h.gets("250 ok\r\n", "MAIL FROM:<a@src>\r\n");
         h.gets("450 4.7.1 greylisted\r\n", "");
         assert!(matches!(h.done().results[0], RecipientResult::Temporary { status: Status(4, 7, 1), .. }));
+    }
+
+    #[test]
+    fn whom_a_hop_found_too_many_for_one_transaction_it_is_asked_about_in_the_next_at_once() {
+        let mail = "MAIL FROM:<a@src>\r\n";
+        let rcpts = |who: &[&str]| who.iter().map(|w| format!("RCPT TO:<{w}@dest>\r\n")).collect::<String>();
+        let to = ["b@dest", "c@dest", "d@dest", "e@dest"];
+        let mut h = Hop::new(Dialect::Smtp);
+        h.session.deliver(h.at, delivery(&to, b"x\r\n"));
+        h.gets("220 hop\r\n", "EHLO me.example\r\n");
+        h.gets("250-hop\r\n250 PIPELINING\r\n", &format!("{mail}{}DATA\r\n", rcpts(&["b", "c", "d", "e"])));
+        // A mailbox that is full is another matter than a transaction that is.
+        h.gets("250 ok\r\n250 ok\r\n452 4.5.3 too many\r\n452 4.2.2 full\r\n552 too many\r\n354 go\r\n", "x\r\n.\r\n");
+        h.gets("250 2.0.0 kept\r\n", &format!("{mail}{}DATA\r\n", rcpts(&["c", "e"])));
+        h.gets("250 ok\r\n250 ok\r\n452 4.5.3 too many\r\n354 go\r\n", "x\r\n.\r\n");
+        h.gets("250 kept\r\n", &format!("{mail}{}DATA\r\n", rcpts(&["e"])));
+        // One alone is not too many: it waits like any other.
+        h.gets("250 ok\r\n452 4.5.3 too many\r\n503 5.5.1 nobody\r\n", "");
+        let results = h.done().results;
+        assert_eq!(results[0], RecipientResult::Delivered { reply: "250 2.0.0 kept".into() });
+        assert_eq!(results[1], RecipientResult::Delivered { reply: "250 kept".into() });
+        assert!(matches!(&results[2], RecipientResult::Temporary { status: Status(4, 2, 2), .. }));
+        assert!(matches!(&results[3], RecipientResult::Temporary { status: Status(4, 5, 3), .. }));
+
+        // Where the message itself is refused, or the connection is to carry no more, they wait as well.
+        for (offer, end, first) in [
+            ("250-hop\r\n250 PIPELINING\r\n", "451 4.3.0 later\r\n", Status(4, 3, 0)),
+            ("250-hop\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1\r\n", "250 kept\r\n", Status(2, 0, 0)),
+        ] {
+            let mut h = Hop::new(Dialect::Smtp);
+            h.session.deliver(h.at, delivery(&to[..2], b"x\r\n"));
+            h.gets("220 hop\r\n", "EHLO me.example\r\n");
+            h.gets(offer, &format!("{mail}{}DATA\r\n", rcpts(&["b", "c"])));
+            h.gets("250 ok\r\n250 ok\r\n452 too many\r\n354 go\r\n", "x\r\n.\r\n");
+            h.gets(end, "");
+            let results = h.done().results;
+            match &results[0] {
+                RecipientResult::Delivered { .. } => assert_eq!(first, Status(2, 0, 0)),
+                RecipientResult::Temporary { status, .. } => assert_eq!(*status, first),
+                RecipientResult::Permanent { .. } => panic!("{results:?}"),
+            }
+            assert!(
+                matches!(&results[1], RecipientResult::Temporary { text, .. } if text == "452 too many"),
+                "{results:?}"
+            );
+        }
     }
 
     #[test]
@@ -1373,7 +1463,7 @@ mod tests {
         };
         let (mut h, said) = begin("PLAIN LOGIN");
         assert_eq!(said, "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n");
-        h.gets("235 2.7.0 in\r\n", "MAIL FROM:<a@src>\r\n");
+        h.gets("235 2.7.0 in\r\n", "MAIL FROM:<a@src> AUTH=<>\r\n");
 
         let first = data_encoding::BASE64.encode(b"p=tls-exporter,,n=tim,r=abc");
         let verifier = crate::smtp::scram::Verifier::derive("tanstaaftanstaaf", b"sixteen octets..", 4096);
@@ -1390,7 +1480,7 @@ mod tests {
         let last = data_encoding::BASE64.decode(last.trim_end().as_bytes()).expect("base64");
         let verdict = server.finish(&last).expect("the right password and channel");
         h.gets(&format!("334 {}\r\n", data_encoding::BASE64.encode(verdict.as_bytes())), "\r\n");
-        h.gets("235 2.7.0 in\r\n", "MAIL FROM:<a@src>\r\n");
+        h.gets("235 2.7.0 in\r\n", "MAIL FROM:<a@src> AUTH=<>\r\n");
 
         for (after, status, refused) in [
             ("235 2.7.0 in\r\n", Status(4, 7, 5), false),
@@ -1591,6 +1681,7 @@ mod tests {
             body: body.into(),
             tracking: None,
             by_seconds: None,
+            submitter: None,
         }
     }
 

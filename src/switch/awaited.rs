@@ -265,6 +265,8 @@ fn report(from: &PeerName, counter: u32, awaited: &Awaited, receipts: &[Receipt]
     Report {
         message: awaited.message,
         to: envelope.from.clone().unwrap_or_else(|| Mailbox::new("")),
+        for_postmaster: false,
+        received_from: None,
         envid: envelope.envid.clone(),
         ret: envelope.ret,
         body: envelope.body,

@@ -7,8 +7,8 @@ use crate::bearer::Transfer;
 use crate::codec::envelope::AirEnvelope;
 use crate::config::plan::BearerPlan;
 use crate::mail::{
-    BearerId, BodyKind, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Source, Status,
-    TransferId,
+    BearerId, BodyKind, Cut, Envelope, Hop, LOCAL_MAILBOX, LinkKey, MessageId, PeerName, Precedence, Recipient, Source,
+    Status, TransferId, original_recipient_line,
 };
 use crate::ops;
 use crate::queue::maildir::DeliverError;
@@ -27,8 +27,8 @@ use super::form::Attempt;
 use super::intake::UNPROTECTED;
 use super::settle::{AirNote, BEYOND, Step};
 use super::{
-    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, LOOK_EVERY, Local, Note, Pending, Switch, Work,
-    WorkResult, group,
+    CLAIM_EVERY, Coded, Encode, Fault, Forward, Forwarded, LEASE, LOOK_EVERY, Local, LocalMailbox, Note, Pending,
+    Switch, Work, WorkResult, group,
 };
 
 /// Live transfers per peer of one precedence or above: more where so many of them would not fill the longest transmission, and no more than
@@ -165,10 +165,13 @@ impl Switch {
         let envelope = self.envelope_to(&job.hop, envelope);
         match &job.hop {
             Hop::Local => {
-                let mailboxes =
-                    envelope.recipients.iter().map(|r| (self.mailbox(&r.address), r.address.to_string())).collect();
+                let mailbox = |r: &Recipient| LocalMailbox {
+                    name: self.mailbox(&r.address),
+                    delivered_to: r.address.to_string(),
+                    original: original_recipient_line(r).unwrap_or_default(),
+                };
                 let local = Local {
-                    mailboxes,
+                    mailboxes: envelope.recipients.iter().map(mailbox).collect(),
                     unique: format!("{}.{:08x}.{}", job.message, self.epoch, self.plan.node.name),
                     binary: envelope.body == BodyKind::BinaryMime,
                     return_path: envelope.from.map(|m| m.to_string()).unwrap_or_default(),
@@ -182,7 +185,8 @@ impl Switch {
                 }
                 let (hop, precedence) = (job.hop.clone(), job.precedence);
                 let tls_optional = smtp::client::tls_is_optional(&envelope, &body);
-                let forward = Forward { hop, precedence, envelope, tracking, body, tls_optional };
+                let submitter = envelope.auth.clone();
+                let forward = Forward { hop, precedence, envelope, tracking, submitter, body, tls_optional };
                 self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
             }
             Hop::Peer(peer) => {
@@ -361,7 +365,8 @@ impl Switch {
         let Some(transfer) = known.filter(|t| !self.is_ending(t)) else { return };
         let Hop::Peer(peer) = &transfer.hop else { return };
         // The peer is an Aldis node: it took the NOTIFY of every recipient with the envelope and reports from there.
-        let delivered = Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false };
+        let taker = peer.to_string();
+        let delivered = Event::Delivered { by: taker, dsn_passed_on: true, time_passed_on: true, is_final: false };
         let events = transfer.recipients.iter().map(|i| (*i, delivered.clone())).collect();
         let air = AirNote { bearer: Some(by.clone()), bytes, air_s: air.as_secs_f64(), refused: None };
         let step = Step::Events { events, air, ended: Some(id.clone()), job: Some(transfer.hop.clone()), sends: None };
@@ -772,7 +777,10 @@ pub(super) fn recipients_within(payload_bytes: u64) -> usize {
 
 fn maildir_event(result: Result<(), DeliverError>) -> Event {
     match result {
-        Ok(()) => Event::Delivered { by: LOCAL_MAILBOX.into(), dsn_passed_on: false, is_final: true },
+        Ok(()) => {
+            let by = LOCAL_MAILBOX.into();
+            Event::Delivered { by, dsn_passed_on: false, time_passed_on: false, is_final: true }
+        }
         Err(error) if error.is_permanent() => {
             Event::Failed { status: error.status(), remote: None, diagnostic: error.to_string() }
         }
@@ -784,10 +792,10 @@ fn forward_events(job: &Job, forwarded: Forwarded) -> Vec<Event> {
     let Forwarded { report, by, .. } = forwarded;
     let lmtp = matches!(job.hop, Hop::Lmtp(_));
     let remote = (!by.is_empty()).then(|| by.clone());
-    let dsn = report.dsn;
+    let (dsn_passed_on, time_passed_on) = (report.dsn && !lmtp, report.deliver_by);
     let event = |result: RecipientResult| match result {
         RecipientResult::Delivered { .. } => {
-            Event::Delivered { by: by.clone(), dsn_passed_on: dsn && !lmtp, is_final: lmtp }
+            Event::Delivered { by: by.clone(), dsn_passed_on, time_passed_on, is_final: lmtp }
         }
         RecipientResult::Temporary { status, text } => Event::Deferred { diagnostic: reason(status, text) },
         RecipientResult::Permanent { status, text } => {

@@ -294,7 +294,7 @@ impl Switch {
 
 /// A request that was granted.
 fn done() -> outcome::Event {
-    outcome::Event::Delivered { by: "this node".into(), dsn_passed_on: false, is_final: true }
+    outcome::Event::Delivered { by: "this node".into(), dsn_passed_on: false, time_passed_on: false, is_final: true }
 }
 
 /// One that was not.

@@ -311,11 +311,22 @@ pub enum OpenError {
     OtherDictionary,
 }
 
+/// One mailbox of a delivery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalMailbox {
+    /// Its Maildir.
+    pub name: String,
+    /// The address, for Delivered-To.
+    pub delivered_to: String,
+    /// The line Original-Recipient, where ORCPT was given; empty elsewhere.
+    pub original: String,
+}
+
 /// A delivery into local mailboxes.
 #[derive(Debug)]
 pub struct Local {
-    /// Maildir names and the Delivered-To address of each.
-    pub mailboxes: Vec<(String, String)>,
+    /// The mailboxes it goes into.
+    pub mailboxes: Vec<LocalMailbox>,
     /// Unique part of the file name; the same at every attempt.
     pub unique: String,
     /// It may hold what is no text of lines (BODY=BINARYMIME).
@@ -397,6 +408,8 @@ pub struct Forward {
     pub envelope: Envelope,
     /// The value of MTRK for a hop that knows it.
     pub tracking: Option<String>,
+    /// The value of AUTH for a hop that took our login; `None`: nobody trusted has said who submitted it.
+    pub submitter: Option<String>,
     /// The message.
     pub body: Arc<[u8]>,
     /// Its sender would rather have it arrive in clear than not at all (RFC 8689 5).

@@ -34,8 +34,8 @@ pub mod work;
 
 pub use addresses::by_profile;
 pub use io::{
-    Coded, Decode, Encode, Fault, Fetch, Forward, Forwarded, Input, Local, MuleDecode, MuleEncode, Note, Omission,
-    OpenError, Opened, Output, Reduction, RequestId, SessionId, Ticket, Work, WorkResult,
+    Coded, Decode, Encode, Fault, Fetch, Forward, Forwarded, Input, Local, LocalMailbox, MuleDecode, MuleEncode, Note,
+    Omission, OpenError, Opened, Output, Reduction, RequestId, SessionId, Ticket, Work, WorkResult,
 };
 pub use policies::kept as kept_policies;
 

@@ -428,7 +428,8 @@ impl Switch {
         let event = |state: &RecipientState| match (word, state) {
             (Word::Accepted, RecipientState::Final { outcome, .. }) if *outcome != Outcome::Unconfirmed => None,
             (Word::Accepted, _) => {
-                Some(Event::Delivered { by: peer.to_string(), dsn_passed_on: true, is_final: false })
+                let by = peer.to_string();
+                Some(Event::Delivered { by, dsn_passed_on: true, time_passed_on: true, is_final: false })
             }
             (Word::None, RecipientState::Due { .. }) => {
                 Some(Event::Frozen { bearer: transfer?.bearer.clone(), reduced: None })

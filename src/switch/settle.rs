@@ -156,7 +156,11 @@ impl Switch {
             Step::Events { .. } | Step::Freeze { .. } | Step::Wake | Step::LetGo | Step::Operator { .. } => step,
         };
         match self.next_record(now, record, &step) {
-            Ok(Some((applied, mut extra))) => {
+            Ok(Some((mut applied, mut extra))) => {
+                let untold = std::mem::take(&mut applied.unreportable);
+                if let Some(report) = dsn::Report::for_postmaster(&applied.record, &self.reporter, untold) {
+                    applied.report = Some(report);
+                }
                 if applied.record.state != MessageState::Queued && self.beyond.contains(&record.id) {
                     extra.push(Change::Setting(beyond_key(record.id), None));
                 }

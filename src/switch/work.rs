@@ -13,7 +13,9 @@ use crate::queue::maildir::{self as mailbox, DeliverError};
 use crate::security;
 use crate::smtp::seven_bit;
 
-use super::io::{Coded, Decode, Encode, Fetch, Local, MuleDecode, MuleEncode, Omission, OpenError, Opened, WorkResult};
+use super::io::{
+    Coded, Decode, Encode, Fetch, Local, LocalMailbox, MuleDecode, MuleEncode, Omission, OpenError, Opened, WorkResult,
+};
 
 /// Encodes and seals a payload.
 pub fn encode(encode: &Encode) -> WorkResult {
@@ -143,8 +145,8 @@ pub fn job(job: bearer::Job) -> WorkResult {
 pub fn maildir(disk: &dyn Disk, local: &Local) -> WorkResult {
     let lines = if local.binary { seven_bit::without_binary(&local.body, true).ok() } else { None };
     let body = lines.as_deref().unwrap_or(&local.body);
-    let deliver = |(name, delivered_to): &(String, String)| {
-        let head = format!("Return-Path: <{}>\r\nDelivered-To: {delivered_to}\r\n", local.return_path);
+    let deliver = |LocalMailbox { name, delivered_to, original }: &LocalMailbox| {
+        let head = format!("Return-Path: <{}>\r\nDelivered-To: {delivered_to}\r\n{original}", local.return_path);
         #[cfg(feature = "mutations")]
         if crate::mutation::is(crate::mutation::Mutation::DeliverTwice) {
             mailbox::deliver(disk, name, &format!("{}.2", local.unique), head.as_bytes(), body)?;

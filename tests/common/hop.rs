@@ -46,7 +46,7 @@ impl Script {
 }
 
 /// A scripted hop and the commands it saw, with `tls ` before those inside TLS; `open` at the beginning and `shut` at the end of each
-/// connection.
+/// connection. What it was sent between DATA and the dot stands among them as well, each as one text behind `mail `.
 pub struct Hop {
     pub address: String,
     seen: Arc<Mutex<Vec<String>>>,
@@ -81,6 +81,12 @@ impl Hop {
     /// What it saw.
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().expect("whole").clone()
+    }
+
+    /// What it saw that begins so, when there is so much of it.
+    pub fn wait(&self, beginning: &str, times: usize) -> Vec<String> {
+        let seen = || self.seen().into_iter().filter(|s| s.starts_with(beginning)).collect::<Vec<_>>();
+        super::process::wait_for(beginning, Duration::from_secs(60), || Some(seen()).filter(|s| s.len() >= times))
     }
 
     /// How many of what it saw begin so.
@@ -142,13 +148,13 @@ fn talk<S: Read + Write>(
             "RCPT" => script.rcpt.to_owned(),
             "DATA" => {
                 lines.get_mut().write_all(b"354 go\r\n")?;
-                let mut text = String::new();
-                while text != ".\r\n" {
-                    text.clear();
-                    if lines.read_line(&mut text)? == 0 {
+                let mut text = b"mail ".to_vec();
+                while !text.ends_with(b"\r\n.\r\n") {
+                    if lines.read_until(b'\n', &mut text)? == 0 {
                         return Ok(false);
                     }
                 }
+                note(String::from_utf8_lossy(&text).into_owned());
                 "250 2.0.0 kept\r\n".to_owned()
             }
             "QUIT" => {
