@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     let to = ["b@dest.example", "c@dest.example"].map(|to| Recipient::plain(Mailbox::new(to)));
     let envelope = Envelope::plain(Some(Mailbox::new("a@src.example")), to.to_vec(), Wall::NEVER);
     let body: Arc<[u8]> = b"Subject: x\r\n\r\n.dot\r\n..\r\n"[..].into();
-    session.deliver(Instant::ZERO, Delivery { envelope, body, tracking: None, by_seconds: None, submitter: None });
+    session.deliver(Instant::ZERO, Delivery { envelope, body, tracking: None, by_seconds: None });
     let mut sent = Vec::new();
     for (n, part) in data.chunks(7).enumerate() {
         session.handle_bytes(Instant::from_millis(n as u64), part);

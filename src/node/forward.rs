@@ -347,8 +347,8 @@ impl Shared {
     async fn deliver(&self, hop: &NextHop, mut line: Line, forward: &Forward) -> Drove {
         let by_seconds = forward.envelope.deliver_by.map(|by| (by.deadline.0 - self.clock.now().wall.0) / 1000);
         let (envelope, body) = (forward.envelope.clone(), forward.body.clone());
-        let (tracking, submitter) = (forward.tracking.clone(), forward.submitter.clone());
-        let delivery = Delivery { envelope, body, tracking, by_seconds, submitter };
+        let tracking = forward.tracking.clone();
+        let delivery = Delivery { envelope, body, tracking, by_seconds };
         line.session.deliver(self.clock.at(), delivery);
         line.messages += 1;
         self.drive(hop, line).await

@@ -144,8 +144,6 @@ pub struct Delivery {
     pub tracking: Option<String>,
     /// Seconds until `envelope.deliver_by`, as the clock says now; negative when it passed.
     pub by_seconds: Option<i64>,
-    /// Who submitted it, in xtext, as far as that is known from somebody trusted (RFC 4954 5).
-    pub submitter: Option<String>,
 }
 
 /// What became of one recipient.
@@ -1681,7 +1679,6 @@ mod tests {
             body: body.into(),
             tracking: None,
             by_seconds: None,
-            submitter: None,
         }
     }
 

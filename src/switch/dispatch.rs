@@ -185,8 +185,7 @@ impl Switch {
                 }
                 let (hop, precedence) = (job.hop.clone(), job.precedence);
                 let tls_optional = smtp::client::tls_is_optional(&envelope, &body);
-                let submitter = envelope.auth.clone();
-                let forward = Forward { hop, precedence, envelope, tracking, submitter, body, tls_optional };
+                let forward = Forward { hop, precedence, envelope, tracking, body, tls_optional };
                 self.work(Work::Forward(Box::new(forward)), Pending::Delivery { job });
             }
             Hop::Peer(peer) => {

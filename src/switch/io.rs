@@ -408,8 +408,6 @@ pub struct Forward {
     pub envelope: Envelope,
     /// The value of MTRK for a hop that knows it.
     pub tracking: Option<String>,
-    /// The value of AUTH for a hop that took our login; `None`: nobody trusted has said who submitted it.
-    pub submitter: Option<String>,
     /// The message.
     pub body: Arc<[u8]>,
     /// Its sender would rather have it arrive in clear than not at all (RFC 8689 5).

@@ -104,7 +104,7 @@ pub fn fit(delivery: &Delivery, offered: Extensions, standing: Standing) -> Resu
     }
     if standing.logged_in {
         // RFC 4954 5: the hop knows who we are; whose message it is we say besides, or that nobody knows.
-        let submitter = delivery.submitter.as_deref().filter(|s| command::is_xtext(s));
+        let submitter = envelope.auth.as_deref().filter(|s| command::is_xtext(s));
         mail.push_str(&format!(" AUTH={}", submitter.unwrap_or("<>")));
     }
     let content = match content {
@@ -280,7 +280,7 @@ mod tests {
             (Some("a@b"), RELAY, ""),
         ] {
             let mut delivery = timed(ByMode::Notify, false, 60);
-            delivery.submitter = submitter.map(str::to_owned);
+            delivery.envelope.auth = submitter.map(str::to_owned);
             assert_eq!(mail(&delivery, none, standing), Ok(line(want)), "{submitter:?}");
         }
     }
@@ -316,6 +316,6 @@ mod tests {
         let mut envelope = Envelope::plain(Some(Mailbox::new("a@src")), recipients, Wall::NEVER);
         envelope.deliver_by = Some(DeliverBy { deadline: Wall(0), mode, trace });
         let body = b"Subject: x\r\n\r\nbody\r\n".as_slice().into();
-        Delivery { envelope, body, tracking: None, by_seconds: Some(seconds), submitter: None }
+        Delivery { envelope, body, tracking: None, by_seconds: Some(seconds) }
     }
 }
