@@ -638,7 +638,7 @@ fn a_hop_gets_no_more_than_its_own_limits_say() {
 }
 
 #[test]
-fn a_hop_that_took_the_login_is_told_that_nobody_knows_who_submitted() {
+fn a_hop_that_took_the_login_is_told_who_submitted_or_that_nobody_knows() {
     let keys = Keys::new();
     let offers = "250-hop\r\n250 AUTH PLAIN\r\n";
     let knows = Hop::new(Script { clear: offers, auth: "235 2.7.0 in\r\n", ..Script::new() });
@@ -652,6 +652,14 @@ fn a_hop_that_took_the_login_is_told_that_nobody_knows_who_submitted() {
     }
     assert_eq!(knows.wait("MAIL", 1), ["MAIL FROM:<ops@ship.example> AUTH=<>"]);
     assert_eq!(stranger.wait("MAIL", 1), ["MAIL FROM:<ops@ship.example>"]);
+    // Whoever is trusted is believed.
+    for name in ["knows", "stranger"] {
+        let to = format!("{name}@far.test");
+        let from = "<ops@ship.example> AUTH=e+3Dmc2@example.com";
+        send(ship.address(), from, &[(to.as_str(), "")], &message(&format!("{name}.2"), "Text."));
+    }
+    assert_eq!(knows.wait("MAIL", 2)[1], "MAIL FROM:<ops@ship.example> AUTH=e+3Dmc2@example.com");
+    assert_eq!(stranger.wait("MAIL", 2)[1], "MAIL FROM:<ops@ship.example>");
     ship.stop();
 }
 
