@@ -20,14 +20,14 @@ const MAIL: &str = "From: jack@ship.example\r\nTo: watch@shore.example\r\nSubjec
     Content-Transfer-Encoding: 8bit\r\n\r\n.\r\n..\r\n{3}\r\nKuling fra nordøst.\r\n";
 
 /// A Dovecot with certificates of the test's.
-fn dovecot(lab: &Lab, port: u16) -> PeerServer {
+fn dovecot(lab: &Lab, port: u16, door: u16) -> PeerServer {
     let key = rcgen::KeyPair::generate().expect("a key");
     let params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate");
     std::fs::write(lab.path("cert.pem"), certificate.pem()).expect("a file");
     std::fs::write(lab.path("key.pem"), key.serialize_pem()).expect("a file");
     let file = |name: &str| lab.path(name).display().to_string();
-    let settings = [format!("CERT={}", file("cert.pem")), format!("KEY={}", file("key.pem"))];
+    let settings = [format!("CERT={}", file("cert.pem")), format!("KEY={}", file("key.pem")), format!("DOOR={door}")];
     let server = PeerServer::start("dovecot.sh", &lab.path("dovecot"), &settings, &[&port.to_string()]);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     wait_for("Dovecot", Duration::from_secs(30), || TcpStream::connect(address).ok());
@@ -41,15 +41,16 @@ fn mail_at_dovecot_is_submitted_by_its_url() {
     }
     let mut lab = Lab::new();
     open_to_all(&lab.path(""));
-    let port = free_port();
-    let _dovecot = dovecot(&lab, port);
+    // The node goes to Dovecot through a door that counts.
+    let (port, door) = (free_port(), free_port());
+    let _dovecot = dovecot(&lab, port, door);
     let secret = lab.path("submit.password");
     std::fs::write(&secret, "secret\n").expect("a file");
     run(10, "chmod", &["600", &secret.display().to_string()]);
     let verifier = scram_verifier("secret", b"salt of this test").expect("a verifier");
     let more = format!(
         "[[listener]]\nname = \"submission\"\nkind = \"submission\"\naddress = \"127.0.0.1:0\"\n\
-         burl = {{ servers = [\"localhost:{port}\"], password_file = \"submit.password\", ca = \"cert.pem\" }}\n\n\
+         burl = {{ servers = [\"localhost:{door}\"], password_file = \"submit.password\", ca = \"cert.pem\" }}\n\n\
          [[user]]\nname = \"jack\"\npassword_hash = \"{verifier}\"\n"
     );
     let profile = lab.profile("ship", &[("ship.example", "local")], &[], &more);
@@ -59,10 +60,11 @@ fn mail_at_dovecot_is_submitted_by_its_url() {
     std::fs::write(&file, MAIL).expect("a file");
     let script = root().join("tests/peers/burl.py").display().to_string();
     let submission = lab.listener("ship", "submission").port().to_string();
-    let output = run(120, "python3", &[&script, &port.to_string(), &submission, &file.display().to_string()]);
+    let words = [&*script, &port.to_string(), &door.to_string(), &submission, &file.display().to_string()];
+    let output = run(120, "python3", &words);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
-    let url = format!("after AUTH: imap imap://localhost:{port}");
+    let url = format!("after AUTH: imap imap://localhost:{door}");
     for want in [
         "before AUTH: BURL",
         &url,
@@ -76,6 +78,13 @@ fn mail_at_dovecot_is_submitted_by_its_url() {
         "made again: 250 2.5.0 queued",
     ] {
         assert!(told.lines().any(|line| line.starts_with(want)), "{want}?\n{told}");
+    }
+    // What is refused for its words alone is refused without a connection to anybody.
+    for (name, times) in
+        [("whole", 1), ("for another", 0), ("changed", 1), ("elsewhere", 0), ("without URLAUTH", 0), ("revoked", 1)]
+    {
+        let line = format!("{name} came {times} times");
+        assert!(told.lines().any(|l| l == line), "{line}?\n{told}");
     }
     lab.settle();
     let mailbox = lab.mailbox("ship", "watch");

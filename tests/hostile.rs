@@ -10,6 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 use hop::{Hop, Script};
 use process::{Running, have, probe};
 
+/// The password "secret", as `aldis hash-password` prints it: a guess takes 19 MiB for a moment.
+const SECRET: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$BXBiWWYiUbOs4xiZVg8dUw$gTA/TyHeTyOQ06il63lQg7W4fI6ZpMaSmBHhEOHhgOc";
+
 #[test]
 fn whoever_means_harm_harms_nobody_else() {
     if !have(&["python3", "openssl", "prlimit"]) {
@@ -48,6 +52,21 @@ trust = ["127.0.0.0/8"]
 tls.certificate = "{}"
 tls.key = "{}"
 
+[[listener]]
+name = "submission"
+kind = "submission"
+address = "127.0.0.1:0"
+
+[[listener]]
+name = "lmtp"
+kind = "lmtp"
+address = "127.0.0.1:0"
+trust = ["127.0.0.0/8"]
+
+[[user]]
+name = "jack"
+password_hash = "{}"
+
 [[route]]
 match = "seven.test"
 to = "smtp:{}"
@@ -58,6 +77,7 @@ to = "hold"
 "#,
         path("cert.pem"),
         path("key.pem"),
+        SECRET,
         seven.address
     );
     std::fs::write(path("profile.toml"), profile).expect("writes");
@@ -65,11 +85,8 @@ to = "hold"
     let by = ["prlimit", "--nofile=256:8192"];
     let profile = directory.path().join("profile.toml");
     let mut node = Running::start_by(&by, &profile, directory.path(), &[]);
-    let port = |name: &str| {
-        let (_, address) = node.listeners.iter().find(|(listener, _)| listener == name).expect("it is there");
-        address.port().to_string()
-    };
-    let words = [port("relay"), port("secure"), node.pid().to_string()];
+    let ports = node.listeners.iter().map(|(name, address)| format!("{name}={}", address.port()));
+    let words: Vec<String> = std::iter::once(node.pid().to_string()).chain(ports).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (fine, told) = probe(300, "hostile.py", &words);
     assert!(fine, "{told}");

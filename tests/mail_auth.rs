@@ -36,8 +36,13 @@ fn python() -> Option<&'static str> {
 
 /// What dkimpy says to a message.
 fn dkimpy(python: &str, words: &[&str], message: &[u8]) -> Vec<u8> {
+    filtered(python, "dkim_peer.py", words, message)
+}
+
+/// What a program of `tests/peers` makes of a message.
+fn filtered(python: &str, script: &str, words: &[&str], message: &[u8]) -> Vec<u8> {
     let mut child = Command::new(python)
-        .arg(root().join("tests/peers/dkim_peer.py"))
+        .arg(root().join("tests/peers").join(script))
         .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -53,7 +58,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A directory with an RSA and an Ed25519 key, for us and for dkimpy.
+/// A directory with an RSA and an Ed25519 key, for us, dkimpy and OpenDKIM.
 struct Keys {
     directory: tempfile::TempDir,
 }
@@ -398,6 +403,48 @@ fn signatures_of_dkimpy_are_verified() {
     let found = house.results(from, "many.1@", &[many, mail("many.1", from, "x")].concat());
     assert!(found.contains("dkim=policy (further signatures not looked at)"), "{found}");
     assert_eq!((found.matches("dkim=fail").count(), house.count("check-bounded")), (5, 1), "{found}");
+}
+
+#[test]
+fn signatures_of_opendkim_are_verified() {
+    if !have(&["python3", "openssl", "opendkim"]) {
+        return;
+    }
+    let keys = Keys::make();
+    let dns = Dns::start();
+    let [rsa, ed] = keys.records();
+    dns.txt("r1._domainkey.x.example", &rsa).txt("e1._domainkey.x.example", &ed);
+    let house = House::checking(&dns, "", "");
+    let sign = |mark: &str, key: &str, selector: &str, algorithm: &str, form: &str| {
+        let (directory, key) = (keys.path(""), keys.path(key));
+        let words = [&*directory, &key, selector, "x.example", algorithm, form];
+        let message = mail(mark, "a@x.example", "Malmö \t x \r\n.\r\n..two\r\n\r\nFrom the log\r\n\r\n\r\n");
+        let signed = filtered("python3", "opendkim_sign.py", &words, &message);
+        assert!(signed.ends_with(&message) && signed.starts_with(b"DKIM-Signature: "), "{}", text(&signed));
+        signed
+    };
+    for (mark, key, selector, algorithm, form) in [
+        ("od.0", "rsa.pem", "r1", "rsa-sha256", "simple/simple"),
+        ("od.1", "rsa.pem", "r1", "rsa-sha256", "relaxed/relaxed"),
+        ("od.2", "rsa.pem", "r1", "rsa-sha256", "simple/relaxed"),
+        ("od.3", "ed.pem", "e1", "ed25519-sha256", "relaxed/simple"),
+    ] {
+        let signed = sign(mark, key, selector, algorithm, form);
+        let found = house.results("a@x.example", &format!("{mark}@"), &signed);
+        let want = format!("dkim=pass header.d=x.example header.s={selector}");
+        assert!(found.contains(&want), "{mark}: {found}");
+        // What is changed afterwards is noticed.
+        for (part, from, to, words) in [
+            ("body", "two", "tow", "dkim=fail (body was changed)"),
+            ("head", "a  folded", "a  forged", "dkim=fail (signature does not fit)"),
+        ] {
+            let mark = format!("{mark}.{part}@");
+            let changed =
+                text(&signed).replace(from, to).replacen("From: A <", &format!("X-Mark: {mark}\r\nFrom: A <"), 1);
+            let found = house.results("a@x.example", &mark, changed.as_bytes());
+            assert!(found.contains(words), "{mark}: {found}");
+        }
+    }
 }
 
 #[test]

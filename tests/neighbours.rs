@@ -124,8 +124,11 @@ impl House {
             let own = format!("{name}.example");
             let tls = "[[listener]]\nname = \"tls\"\nkind = \"relay\"\naddress = \"127.0.0.1:0\"\ntrust = [\"127.0.0.0/8\"]\n\
                        tls = { certificate = \"cert.pem\", key = \"key.pem\" }\n";
+            // Five minutes are six seconds here.
+            let soon = "\n[retry.routine]\nafter = [\"30s\"]\nwarn = \"5min\"\n\n[retry.priority]\nafter = [\"30s\"]\nwarn = \"5min\"\n";
+            let more = if name == "shore" { format!("{tls}{soon}") } else { tls.to_owned() };
             let routes = [(&*own, "local"), (domain, &*onward), ("*", &*format!("peer:{peer}"))];
-            let profile = lab.profile(name, &routes, &[end], tls);
+            let profile = lab.profile(name, &routes, &[end], &more);
             lab.start(name, &profile);
         }
         let [ship, shore] = ["ship", "shore"].map(|name| lab.listener(name, "tls").port());
@@ -178,6 +181,38 @@ fn mail_and_its_report_go_through(house: &House, host: &str) {
     assert_eq!((house.far.mailbox().len(), house.near.mailbox().len()), (1, 1), "one copy, one report");
 }
 
+/// Submits a message to somebody of the far server's, and gives the report that comes back about it, in small letters.
+fn reported(house: &House, to: &str, notify: &str, action: &str) -> String {
+    let id = format!("{action}.2@near.example");
+    let options = ["BODY=8BITMIME", "RET=HDRS", "ENVID=QQ314161", notify];
+    house.submit("ops@near.example", to, &ODD.replace("odd.2@near.example", &id), &options);
+    let report = String::from_utf8_lossy(&house.near.arrival(&format!("Action: {action}"))).to_lowercase();
+    let told = |words: &str| assert!(report.contains(words), "{words}: {report}");
+    told(&format!("final-recipient: rfc822; {to}"));
+    told("original-envelope-id: qq314161");
+    told(&format!("message-id: <{id}>"));
+    assert!(!report.contains("trailing blanks"), "RET=HDRS: {report}");
+    report
+}
+
+/// Who is not there is reported failed, in the words of the far server; nobody is told of what nobody asked about.
+fn a_failure_is_reported(house: &House) {
+    let report = reported(house, "nobody@office.example", "NOTIFY=FAILURE", "failed");
+    assert!(report.contains("status: 5.") && report.contains("diagnostic-code: smtp; 550 "), "{report}");
+    let silent = ODD.replace("odd.2@near.example", "silent.2@near.example");
+    house.submit("ops@near.example", "nobody@office.example", &silent, &["BODY=8BITMIME", "NOTIFY=NEVER"]);
+    house.lab.settle();
+    assert!(!house.near.mailbox().iter().any(|mail| contains(mail, "silent.2@near.example")));
+}
+
+/// Who is put off is reported delayed. The message still waits then.
+fn a_delay_is_reported(house: &House) {
+    let report = reported(house, "later@office.example", "NOTIFY=DELAY,FAILURE", "delayed");
+    for words in ["status: 4.", "diagnostic-code: smtp; 45", "will-retry-until: "] {
+        assert!(report.contains(words), "{words}: {report}");
+    }
+}
+
 fn international_mail_goes_through(house: &House) {
     house.submit("jøran@near.example", "åse@office.example", INTERNATIONAL, &["SMTPUTF8", "BODY=8BITMIME"]);
     let mail = house.far.arrival("utf8.2@near.example");
@@ -193,6 +228,15 @@ fn postfix_before_and_behind_the_link() {
     let house = House::new(Make::Postfix);
     mail_and_its_report_go_through(&house, "postfix.test");
     international_mail_goes_through(&house);
+    a_failure_is_reported(&house);
+    // One that does not know RFC 3461: the last that does tells what it knows.
+    let configuration = house.far.directory.join("etc").display().to_string();
+    run(10, "postconf", &["-c", &configuration, "smtpd_discard_ehlo_keywords=dsn"]);
+    run(10, "postfix", &["-c", &configuration, "reload"]);
+    let report = reported(&house, "clerk@office.example", "NOTIFY=SUCCESS", "relayed");
+    assert!(report.contains("status: 2."), "{report}");
+    house.far.arrival("relayed.2@near.example");
+    a_delay_is_reported(&house);
 }
 
 #[test]
@@ -203,6 +247,8 @@ fn exim_before_and_behind_the_link() {
     let house = House::new(Make::Exim);
     mail_and_its_report_go_through(&house, "exim.test");
     international_mail_goes_through(&house);
+    a_failure_is_reported(&house);
+    a_delay_is_reported(&house);
 }
 
 #[test]
@@ -220,6 +266,7 @@ fn opensmtpd_before_and_behind_the_link() {
     assert!(text.contains("Action: failed") && text.contains("Status: 5.6.9"), "{text}");
     house.lab.settle();
     assert_eq!(house.far.mailbox().len(), 1, "nothing but what came before");
+    a_failure_is_reported(&house);
 }
 
 #[test]

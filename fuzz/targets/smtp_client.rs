@@ -1,11 +1,12 @@
-//! Any bytes from a next hop: no panic, and nothing is sent onward that a server could read as something else.
+//! Any bytes from a next hop: no panic, and nothing is sent onward that a server could read as something else. A second message
+//! follows the first on the same connection where the hop lets it.
 #![no_main]
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use aldis::mail::{Envelope, Mailbox, Recipient};
-use aldis::smtp::client::{Config, Delivery, Dialect, Event, Login, Mechanism, Session};
+use aldis::mail::{BodyKind, Envelope, Mailbox, Recipient};
+use aldis::smtp::client::{Config, Delivery, Dialect, Encryption, Event, Login, Mechanism, Session};
 use aldis::smtp::scram::client::Keys;
 use aldis::smtp::server::Secret;
 use aldis::time::{Instant, Wall};
@@ -19,12 +20,27 @@ fuzz_target!(|data: &[u8]| {
         mechanisms: Mechanism::ALL.to_vec(),
         nonce: "abc".to_owned(),
     });
-    let config = Config { login, loopback: true, ..Config::new("mx.example", dialect) };
+    let says = |bit: u8| data.first().is_some_and(|b| b >> bit & 1 == 1);
+    let mut config = Config { login, loopback: true, ..Config::new("mx.example", dialect) };
+    if says(2) {
+        config.encryption = Encryption::Required;
+    }
     let mut session = Session::new(Instant::ZERO, Arc::new(config));
     let to = ["b@dest.example", "c@dest.example"].map(|to| Recipient::plain(Mailbox::new(to)));
-    let envelope = Envelope::plain(Some(Mailbox::new("a@src.example")), to.to_vec(), Wall::NEVER);
-    let body: Arc<[u8]> = b"Subject: x\r\n\r\n.dot\r\n..\r\n"[..].into();
-    session.deliver(Instant::ZERO, Delivery { envelope, body, tracking: None, by_seconds: None });
+    let mut envelope = Envelope::plain(Some(Mailbox::new("a@src.example")), to.to_vec(), Wall::NEVER);
+    let mut text = b"Subject: x\r\n\r\n.dot\r\n..\r\n".to_vec();
+    if says(3) {
+        envelope.body = BodyKind::EightBitMime;
+        text.extend("Malmö\r\n.\r\n".bytes());
+    }
+    let delivery = Delivery {
+        envelope,
+        body: text.into(),
+        tracking: says(4).then(|| "VheLhqV/rCKJmplkGFwsyW59pYk:86400".to_owned()),
+        by_seconds: says(5).then_some(60),
+    };
+    session.deliver(Instant::ZERO, delivery.clone());
+    let mut more = says(6).then_some(delivery);
     let mut sent = Vec::new();
     for (n, part) in data.chunks(7).enumerate() {
         session.handle_bytes(Instant::from_millis(n as u64), part);
@@ -38,7 +54,12 @@ fuzz_target!(|data: &[u8]| {
                 Event::DeriveKeys { salt, .. } => {
                     session.handle_keys(Instant::ZERO, &Keys::derive("pencil", &salt, NonZeroU32::MIN));
                 }
-                Event::Done(_) | Event::Close => {}
+                Event::Done(_) => {
+                    if let Some(delivery) = more.take().filter(|_| !session.is_spent()) {
+                        session.deliver(Instant::ZERO, delivery);
+                    }
+                }
+                Event::Close => {}
             }
         }
     }

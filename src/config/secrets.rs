@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, PasswordVerifier};
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use rustls::crypto::ring::default_provider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -41,8 +41,7 @@ impl Password {
     /// Whether this is the password. Takes its time: tens of milliseconds.
     pub fn fits(&self, password: &str) -> bool {
         match self {
-            Self::Argon2(text) => PasswordHash::new(text)
-                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
+            Self::Argon2(text) => argon2_fits(text, password).unwrap_or(false),
             Self::Scram(verifier) => verifier.fits(password),
         }
     }
@@ -54,6 +53,28 @@ impl Password {
             Self::Argon2(_) => None,
         }
     }
+}
+
+/// What glibc hands out in one piece that it gives back to the system at once when it is freed: more than 32 MiB. Smaller ones it
+/// keeps: a few dozen guesses of a stranger's, on several threads, left half a gigabyte behind.
+const GIVEN_BACK: usize = 33 << 20;
+
+/// Whether an Argon2 string was made of this password; `None` where it cannot be evaluated.
+fn argon2_fits(text: &str, password: &str) -> Option<bool> {
+    let hash = PasswordHash::new(text).ok()?;
+    let (salt, wanted) = (hash.salt?, hash.hash?);
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+    let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+    let params = Params::try_from(&hash).ok()?;
+    let blocks = params.block_count();
+    // Room that is never touched takes no memory.
+    let mut memory = Vec::with_capacity(blocks.max(GIVEN_BACK / Block::SIZE));
+    memory.resize(blocks, Block::new());
+    let mut found = vec![0; wanted.len()];
+    let maker = Argon2::new(algorithm, version, params);
+    maker.hash_password_into_with_memory(password.as_bytes(), &salt, &mut found, &mut memory).ok()?;
+    // Compared in constant time.
+    Some(Output::new(&found).ok()? == wanted)
 }
 
 /// The verifier of a password, for `[[user]] password_hash`.

@@ -47,20 +47,34 @@ pub fn read() -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use argon2::password_hash::PasswordVerifier;
-    use argon2::password_hash::phc::PasswordHash;
+    use argon2::Params;
+    use argon2::password_hash::CustomizedPasswordHasher;
 
     use super::*;
 
+    fn fits(text: &str, password: &str) -> bool {
+        config::Password::parse(text).is_some_and(|p| p.fits(password))
+    }
+
     #[test]
     fn a_hash_verifies_its_password_and_no_other() {
-        let text = hash("s3cret-One").expect("hashed");
-        let parsed = PasswordHash::new(&text).expect("PHC");
-        assert!(Argon2::default().verify_password(b"s3cret-One", &parsed).is_ok());
-        assert!(Argon2::default().verify_password(b"s3cret-one", &parsed).is_err());
-        assert_ne!(text, hash("s3cret-One").expect("hashed"), "salted");
-        let (text, again) = (scram("s3cret-One").expect("made"), scram("s3cret-One").expect("made"));
-        assert_ne!(text, again, "salted");
-        assert!(config::Password::parse(&text).is_some_and(|p| p.fits("s3cret-One") && !p.fits("s3cret-one")));
+        for make in [hash, scram] {
+            let text = make("s3cret-One").expect("made");
+            assert!(fits(&text, "s3cret-One") && !fits(&text, "s3cret-one"));
+            assert_ne!(text, make("s3cret-One").expect("made"), "salted");
+        }
+    }
+
+    #[test]
+    fn hashes_of_any_form_are_evaluated_as_they_were_made() {
+        for (algorithm, version, length) in
+            [("argon2d", 0x10, 16), ("argon2i", 0x13, 64), ("argon2id", 0x13, 32), ("argon2id", 0x10, 24)]
+        {
+            let params = Params::new(64, 3, 2, Some(length)).expect("sound");
+            let made = Argon2::default();
+            let made = made.hash_password_customized(b"pencil", b"some salt", Some(algorithm), Some(version), params);
+            let text = made.expect("hashed").to_string();
+            assert!(fits(&text, "pencil") && !fits(&text, "pen"), "{text}");
+        }
     }
 }

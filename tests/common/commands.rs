@@ -18,6 +18,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("chown aldis: /etc/aldis/keys/shore.key && chmod 600 /etc/aldis/keys/shore.key", "needs root"),
     ("install -m 640 -o root -g aldis profiles/ship.toml /etc/aldis/aldis.toml", "needs root"),
     ("systemctl enable --now aldis", "needs systemd"),
+    ("systemctl restart aldis", "needs systemd"),
     ("aldis run --profile ship.toml &", "tests/bridge.rs runs two nodes on a bridge"),
     ("aldis run --profile shore.toml &", "tests/bridge.rs runs two nodes on a bridge"),
     ("aldis-sim codec2 sweep --mode datac1", "minutes; sim/tests/codec2.rs runs a few packets of it"),

@@ -2,7 +2,8 @@
 # A Dovecot of its own, for tests, with IMAP and URLAUTH on 127.0.0.1, or without for the logins of a Postfix. Needs root, as its
 # master does.
 #
-#   dovecot.sh start DIR PORT    users jack, jill and submit with the password "secret"; STARTTLS with the files CERT and KEY
+#   dovecot.sh start DIR PORT    users jack, jill and submit with the password "secret"; STARTTLS with the files CERT and KEY; its URLs
+#                                name port DOOR where that is set
 #   dovecot.sh start DIR sasl    user ship with the password PASSWORD, by PLAIN and SCRAM-SHA-256, asked by the socket DIR/sasl
 #   dovecot.sh stop DIR
 set -eu
@@ -57,7 +58,7 @@ first_valid_uid = 1
 mail_location = maildir:~/mail
 mail_attribute_dict = file:%h/attributes
 imap_urlauth_host = localhost
-imap_urlauth_port = $port
+imap_urlauth_port = ${DOOR-$port}
 imap_urlauth_submit_user = submit
 passdb {
   driver = passwd-file

@@ -2,7 +2,8 @@
 # An Exim of its own, for tests, in a root directory of its own. Needs root.
 #
 #   exim.sh start DIR PORT DOMAIN NEXT-PORT    takes mail on 127.0.0.1 with STARTTLS; for DOMAIN, any user, into the Maildir DIR/box,
-#                                              all else over STARTTLS to 127.0.0.1:NEXT-PORT
+#                                              all else over STARTTLS to 127.0.0.1:NEXT-PORT; nobody@DOMAIN is refused,
+#                                              later@DOMAIN put off
 #   exim.sh stop DIR
 #
 # ROOT names where the packages are unpacked (private.sh unpack), CERT and KEY two PEM files.
@@ -39,9 +40,18 @@ tls_privatekey = /etc/key.pem
 smtputf8_advertise_hosts = *
 dsn_advertise_hosts = *
 chunking_advertise_hosts = *
-acl_smtp_rcpt = accept
+acl_smtp_rcpt = to
 acl_smtp_data = accept
 queue_run_in_order = true
+begin acl
+to:
+  deny domains = $domain
+    local_parts = nobody
+    message = 5.1.1 nobody here
+  defer domains = $domain
+    local_parts = later
+    message = 4.2.0 later
+  accept
 begin routers
 here:
   driver = accept

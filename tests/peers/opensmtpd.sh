@@ -2,7 +2,7 @@
 # An OpenSMTPD of its own, for tests, in a root directory of its own. Needs root.
 #
 #   opensmtpd.sh start DIR PORT DOMAIN NEXT-PORT    takes mail on 127.0.0.1; for DOMAIN, any user, into the Maildir DIR/box, all
-#                                                   else over STARTTLS to 127.0.0.1:NEXT-PORT
+#                                                   else over STARTTLS to 127.0.0.1:NEXT-PORT; nobody@DOMAIN is refused
 #   opensmtpd.sh stop DIR
 #
 # ROOT names where the packages are unpacked (private.sh unpack). It offers no TLS: the one of Debian 12 (6.8.0p2) cannot serve it with
@@ -31,6 +31,7 @@ table users { "@" = "nobody" }
 listen on 127.0.0.1 port $port hostname smtpd.test
 action box maildir "$D/box" virtual <users>
 action next relay host "smtp+tls://127.0.0.1:$next" tls no-verify helo smtpd.test
+match from any for rcpt-to "nobody@$domain" reject
 match from any for domain "$domain" action box
 match from any for any action next
 C

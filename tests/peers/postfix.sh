@@ -6,7 +6,8 @@
 #   postfix.sh start DIR PORT deliver DOMAIN [CERTIFICATE KEY]
 #                                                     takes mail for DOMAIN, any user, into the Maildir DIR/mail/box; with a
 #                                                     certificate inside TLS alone; with SASL, a socket of Dovecot's, only from who logs in
-#   postfix.sh start DIR PORT both DOMAIN NEXT-PORT   the same for DOMAIN, and relays all else; over STARTTLS both ways (files CERT, KEY)
+#   postfix.sh start DIR PORT both DOMAIN NEXT-PORT   the same for DOMAIN, and relays all else; over STARTTLS both ways (files CERT, KEY);
+#                                                     nobody@DOMAIN is refused, later@DOMAIN put off
 #   postfix.sh start DIR PORT hold                    takes mail and keeps it: what a load generator measures
 #   postfix.sh stop DIR
 set -eu
@@ -67,7 +68,9 @@ smtpd_tls_security_level = may
 smtpd_tls_cert_file = $CERT
 smtpd_tls_key_file = $KEY
 smtpd_tls_received_header = yes
-smtp_tls_security_level = encrypt"
+smtp_tls_security_level = encrypt
+smtpd_recipient_restrictions = check_recipient_access inline:{
+ { nobody@$5 = 550 5.1.1 nobody here } { later@$5 = 450 4.2.0 later } }, permit"
 fi
 cat >"$D/etc/main.cf" <<C
 compatibility_level = 3.6
