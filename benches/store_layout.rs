@@ -49,7 +49,7 @@ fn main() {
             (rate, occupied(dir.path()) / count)
         });
     }
-    report("the store (a, every table, checks)", |n| {
+    report("the store (every table, checks)", |n| {
         let dir = tempfile::tempdir_in(&place).expect("a directory");
         let (rate, count) = store(dir.path(), n, seconds);
         (rate, occupied(dir.path()) / count)
