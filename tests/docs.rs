@@ -25,7 +25,9 @@ fn every_command_shown_runs_and_ends_with_status_0() {
     let reply = client.submit("<ops@ship.example>", &[("watch@shore.example", "")], &message("docs", "one"));
     let queued = reply.split_whitespace().last().expect("a queue id").to_owned();
     let [keys, tls] = ["keys", "tls"].map(|name| directory.path().join(name));
-    [&keys, &tls].map(|folder| std::fs::create_dir(folder).expect("made"));
+    for folder in [&keys, &tls] {
+        std::fs::create_dir(folder).expect("made");
+    }
 
     let programs = std::path::Path::new(env!("CARGO_BIN_EXE_aldis")).parent().expect("a folder");
     let socket = format!(" --socket {}", node.socket.display());
