@@ -1,5 +1,5 @@
 //! Any bytes from a next hop: no panic, and nothing is sent onward that a server could read as something else. A second message
-//! follows the first on the same connection where the hop lets it.
+//! follows the first on the same connection where the hop lets it. The first octet says how the session is set up.
 #![no_main]
 
 use std::num::NonZeroU32;
@@ -13,14 +13,15 @@ use aldis::time::{Instant, Wall};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let dialect = if data.first().is_some_and(|b| b & 1 == 1) { Dialect::Lmtp } else { Dialect::Smtp };
-    let login = data.first().is_some_and(|b| b & 2 == 2).then(|| Login {
+    let Some((how, said)) = data.split_first() else { return };
+    let says = |bit: u8| how >> bit & 1 == 1;
+    let dialect = if says(0) { Dialect::Lmtp } else { Dialect::Smtp };
+    let login = says(1).then(|| Login {
         user: "user".to_owned(),
         password: Some(Secret("pencil".to_owned())),
         mechanisms: Mechanism::ALL.to_vec(),
         nonce: "abc".to_owned(),
     });
-    let says = |bit: u8| data.first().is_some_and(|b| b >> bit & 1 == 1);
     let mut config = Config { login, loopback: true, ..Config::new("mx.example", dialect) };
     if says(2) {
         config.encryption = Encryption::Required;
@@ -42,7 +43,7 @@ fuzz_target!(|data: &[u8]| {
     session.deliver(Instant::ZERO, delivery.clone());
     let mut more = says(6).then_some(delivery);
     let mut sent = Vec::new();
-    for (n, part) in data.chunks(7).enumerate() {
+    for (n, part) in said.chunks(7).enumerate() {
         session.handle_bytes(Instant::from_millis(n as u64), part);
         while let Some(bytes) = session.poll_transmit() {
             sent.extend(bytes);
