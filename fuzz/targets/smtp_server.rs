@@ -1,14 +1,14 @@
 //! Any bytes to an SMTP session whose questions are all answered yes: no panic, bounded memory, replies of SMTP's form, and what is
 //! taken as a message and not declared binary has CRLF line ends only.
 //!
-//! The first octet says what kind of listener it is, whether TLS is on from the first byte, whether BURL is offered, the clock is set,
-//! MAIL needs a login, the peer is trusted and answers come late; the second how the rest is cut into pieces. STARTTLS is taken for
-//! done at once, so that what follows is said inside TLS.
+//! The first octet says what kind of listener it is (or a relay for programs of old), whether TLS is on from the first byte, whether BURL is
+//! offered, the clock is set, MAIL needs a login, the peer is trusted and answers come late; the second how the rest is cut into pieces.
+//! STARTTLS is taken for done at once, so that what follows is said inside TLS.
 #![no_main]
 
 use std::sync::Arc;
 
-use aldis::mail::{BodyKind, Precedence, Status};
+use aldis::mail::{BodyKind, Precedence, PriorityPolicy, Status};
 use aldis::smtp::Reply;
 use aldis::smtp::policy::{Budget, Kind, Mechanisms, Peer, Policy};
 use aldis::smtp::scram;
@@ -29,6 +29,13 @@ fuzz_target!(|data: &[u8]| {
     policy.future_release = Some(Duration::from_secs(86_400));
     if says(3) && policy.kind == Kind::Submission {
         policy.burl = vec![("imap.example".to_owned(), 143)];
+    }
+    if how & 3 == 3 {
+        // A program of old: what it says amiss is mended.
+        policy.normalize = vec![([127, 0, 0, 0].into(), 8)];
+        policy.raw_header = policy.normalize.clone();
+        policy.mt_priority = PriorityPolicy::Mixer;
+        policy.precedence_bytes = [(Precedence::Flash, 1000)].into();
     }
     policy.auth_required = says(5);
     policy.trust = if says(6) { vec![([127, 0, 0, 0].into(), 8)] } else { Vec::new() };
