@@ -140,9 +140,8 @@ impl Switch {
             let first = usize::try_from(*job.recipients.first()?).ok()?;
             record.recipients.get(first).map(|r| r.body)
         });
-        match body.map(|body| (body, self.fresh.take(body))) {
-            Some((_, Some(bytes))) => self.body_read(now, job, Ok(bytes)),
-            Some((body, None)) => self.work(Work::Store(StoreCall::Read(body, 0, u64::MAX)), Pending::Body { job }),
+        match body {
+            Some(body) => self.work(Work::Store(StoreCall::Read(body, 0, u64::MAX)), Pending::Body { job }),
             None => self.job_failed(now, &job, "its body is not known here"),
         }
     }
@@ -640,12 +639,8 @@ impl Switch {
             _ => Err(dropped()),
         };
         match pending {
-            Pending::Accept { promise, records, ids, bodies } => {
-                let stored = committed(result);
-                if stored.is_ok() {
-                    self.fresh.keep(bodies);
-                }
-                self.accept_stored(now, promise, records, &ids, stored);
+            Pending::Accept { promise, records, ids } => {
+                self.accept_stored(now, promise, records, &ids, committed(result));
             }
             Pending::AcceptAir { bearer, ticket, records, ids } => {
                 self.accept_air_stored(now, &bearer, ticket, records, &ids, committed(result));

@@ -24,7 +24,6 @@ use crate::time::{Instant, Now, Wall};
 
 use super::addresses::{Asked, among};
 use super::air::Bearer;
-use super::fresh::Fresh;
 use super::rewriting::{Rewriting, arriving};
 use super::{Decode, OpenError, Opened, Output, Pending, SessionId, StoreState, Switch, Work};
 
@@ -274,8 +273,8 @@ impl Switch {
                     let answer = Answer::Queued(Reply::new(250, Status(2, 0, 0), "queued"));
                     self.outputs.push_back(Output::Answer { session, ask, answer });
                 }
-                let (promise, bodies) = (Promise { session, ask, granted }, Fresh::of(&batch));
-                self.commit(batch, Pending::Accept { promise, records, ids, bodies });
+                let promise = Promise { session, ask, granted };
+                self.commit(batch, Pending::Accept { promise, records, ids });
             }
             Err(why) => {
                 let reply = Reply::new(554, Status(5, 5, 1), why.to_string());

@@ -13,7 +13,6 @@ mod desk;
 mod dispatch;
 mod fetch;
 mod form;
-mod fresh;
 mod future;
 mod group;
 mod intake;
@@ -98,7 +97,6 @@ pub struct Switch {
     beyond: BTreeSet<MessageId>,
     /// What its sender wants sent later.
     futures: future::Futures,
-    fresh: fresh::Fresh,
     /// Transfers of which something may have left the antenna: those keyed since the start, and all of before it.
     keyed_transfers: BTreeSet<TransferId>,
     steps: BTreeMap<MessageId, settle::Steps>,
@@ -151,7 +149,7 @@ enum Pending {
     /// A message that comes in is being checked and signed.
     Vet { prepared: Box<intake::Prepared>, since: Instant },
     /// An SMTP transaction is being made durable.
-    Accept { promise: intake::Promise, records: Vec<MessageRecord>, ids: Batch, bodies: fresh::Bodies },
+    Accept { promise: intake::Promise, records: Vec<MessageRecord>, ids: Batch },
     /// A message from the air is being made durable.
     AcceptAir { bearer: BearerId, ticket: u64, records: Vec<MessageRecord>, ids: Batch },
     /// The reports of a digest are being made durable.
@@ -316,7 +314,6 @@ impl Switch {
             transfers: opened.transfers.into_iter().map(|t| (t.id.clone(), t)).collect(),
             beyond: opened.settings.iter().filter_map(|(name, _)| settle::beyond_id(name)).collect(),
             futures: future::Futures::open(&opened.settings),
-            fresh: fresh::Fresh::default(),
             keyed_transfers: restored,
             steps: BTreeMap::new(),
             open_orders: BTreeMap::new(),

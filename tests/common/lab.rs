@@ -317,7 +317,7 @@ pub fn assert_unharmed(sent: &[u8], got: &[u8], lf_only: bool) {
     let (got_head, got_body) = split(&got);
     assert!(sent_body == got_body, "the body changed:\n{}", String::from_utf8_lossy(&got));
     // RFC 6758: the priority of a tunnelled message travels as a field of this name.
-    let trace = ["return-path", "delivered-to", "x-original-to", "received", "mt-priority"];
+    let trace = ["return-path", "delivered-to", "x-original-to", "original-recipient", "received", "mt-priority"];
     let name = |field: &str| field.split(':').next().unwrap_or_default().trim().to_lowercase();
     let mut kept = fields(got_head);
     let sent = fields(sent_head);
