@@ -96,7 +96,7 @@ impl StorageBackend for Gathering {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut kept = self.kept();
-        if kept.holds(offset, out.len()) {
+        if kept.lost || kept.holds(offset, out.len()) {
             self.write_out(&mut kept)?;
         }
         drop(kept);
@@ -210,6 +210,7 @@ mod tests {
         file.full.store(false, Ordering::Relaxed);
         gathering.write(0, &[1; 100]).expect_err("the file lacks something");
         gathering.sync_data().expect_err("the file lacks something");
+        gathering.read(0, &mut [0; 100]).expect_err("what stands there is older than what was written");
         assert_eq!(faults.worst(), Fault::NoRoom);
     }
 
